@@ -1,0 +1,262 @@
+"""The command line: every flag, its type and its help. Standard library only, so that --help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+
+from core.errors import ExitCode
+
+EPILOG = f"""\
+exit codes (the code names the thing at fault):
+  {ExitCode.OK:>3}  done               {ExitCode.UNFORESEEN:>3}  unforeseen
+  {ExitCode.USAGE:>3}  flags              {ExitCode.MODEL:>3}  the ONNX file
+  {ExitCode.MACHINE:>3}  machine, library   {ExitCode.CALIBRATION:>3}  calibration data or cache
+  {ExitCode.BUILD:>3}  build              {ExitCode.VALIDATION:>3}  validation, accuracy, test data
+  {ExitCode.OUTPUT:>3}  output files       {ExitCode.SIGINT}, {ExitCode.SIGTERM}  interrupted
+
+example:
+  python onnx2trt.py --onnx model.onnx --precision int8 --calibration-dir images/ --test-image test.jpg
+"""
+
+PRECISIONS = ("fp32", "fp16", "int8")
+CALIBRATION_METHODS = ("auto", "entropy", "minmax", "percentile", "mse")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all flags, in groups; defaults stand in the help text."""
+    parser = argparse.ArgumentParser(
+        prog="onnx2trt.py",
+        description="Turn an ONNX model into a TensorRT engine that is proven to be what was asked for.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # an abbreviation in a script would change its meaning when a flag is added
+    )
+    _add_model_flags(parser.add_argument_group("model and engine"))
+    _add_shape_flags(parser.add_argument_group("shapes"))
+    _add_precision_flags(parser.add_argument_group("precision"))
+    _add_calibration_flags(parser.add_argument_group("INT8 calibration"))
+    _add_preprocessing_flags(parser.add_argument_group("picture preprocessing (calibration and validation alike)"))
+    _add_validation_flags(parser.add_argument_group("validation"))
+    _add_result_flags(parser.add_argument_group("result and messages"))
+    return parser
+
+
+def _add_model_flags(group) -> None:
+    group.add_argument("--onnx", metavar="FILE", required=True, help="the ONNX model")
+    group.add_argument("-o", "--output", metavar="FILE", help="the engine to write (default: the model's name + .engine, in this folder)")
+    group.add_argument(
+        "--backend",
+        choices=("auto", "tensorrt", "tensorrt-rtx"),
+        default="auto",
+        help="library to build with (default: auto: tensorrt where it is installed, else tensorrt-rtx)",
+    )
+    group.add_argument(
+        "--gpu-arch",
+        metavar="ARCH",
+        type=_gpu_archs,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="TensorRT-RTX: compute capabilities to build for, as sm_89, 89 or 8.9 (default: portable, 8.0 and newer)",
+    )
+    group.add_argument(
+        "--workspace-size",
+        metavar="GB",
+        type=_positive_number,
+        default=4.0,
+        help="upper bound of scratch memory in GB, 2**30 bytes each (default: 4)",
+    )
+    group.add_argument("--disable-tactic-sources", action="store_true", help="build without any of TensorRT's optional tactic sources")
+
+
+def _add_shape_flags(group) -> None:
+    group.add_argument(
+        "--max-batch-size", metavar="N", type=_positive_int, default=1, help="largest batch of a free batch dimension (default: 1)"
+    )
+    for bound, meaning in (("min", "smallest"), ("opt", "usual (tuned for, calibrated and timed at)"), ("max", "largest")):
+        group.add_argument(
+            f"--{bound}-shapes",
+            metavar="NAME:DIMS",
+            type=_shapes,
+            nargs="+",
+            action="extend",
+            default=[],
+            help=f"{meaning} shape of dynamic inputs, as input:1x3x224x224[,other:1x10]; NAME may be left out for a single input",
+        )
+
+
+def _add_precision_flags(group) -> None:
+    group.add_argument("--precision", choices=PRECISIONS, default="fp16", help="precision of the engine (default: fp16)")
+    group.add_argument(
+        "--layer-precisions",
+        metavar="PATTERN:PRECISION",
+        type=_layer_precisions,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="precision of the ONNX nodes whose names match, as '*/attn/*:fp32' (fp32 or fp16); the last match counts",
+    )
+    group.add_argument(
+        "--disable-strict-types",
+        action="store_true",
+        help="no layer is held at higher precision: neither by --layer-precisions nor for its measured range",
+    )
+    group.add_argument("--tf32", action="store_true", help="allow TF32 for FP32 layers (default: real FP32)")
+
+
+def _add_calibration_flags(group) -> None:
+    group.add_argument("--calibration-dir", metavar="DIR", help="folder of pictures, or of .npz / .npy files, to calibrate INT8 with")
+    group.add_argument(
+        "--calibration-samples",
+        metavar="N",
+        type=_positive_int,
+        default=500,
+        help="samples to use, evenly spaced over the sorted names (default: 500)",
+    )
+    group.add_argument(
+        "--calibration-cache",
+        metavar="FILE",
+        help="TensorRT calibration cache: read where it exists, written where not; works without --calibration-dir",
+    )
+    group.add_argument(
+        "--accept-stale-cache",
+        action="store_true",
+        help="use a calibration cache although model, data, preprocessing or method have changed since",
+    )
+    group.add_argument(
+        "--calibration-method",
+        choices=CALIBRATION_METHODS,
+        default="auto",
+        help="how a scale is chosen from a tensor's values (default: auto: the one with the smallest measured error)",
+    )
+
+
+def _add_preprocessing_flags(group) -> None:
+    group.add_argument(
+        "--input-range", choices=(1, 255), type=int, default=1, help="pixels are scaled to 0..1 or kept at 0..255 (default: 1)"
+    )
+    for name in ("mean", "std"):
+        group.add_argument(
+            f"--{name}",
+            metavar="X",
+            type=_numbers,
+            nargs="+",
+            action="extend",
+            default=[],
+            help=f"{name} of each channel (one number for all), in the units of --input-range and the model's channel order",
+        )
+    group.add_argument("--color", choices=("rgb", "bgr", "gray"), help="channel order of the model (default: rgb; gray for one channel)")
+    group.add_argument(
+        "--resize",
+        choices=("stretch", "letterbox", "crop"),
+        default="stretch",
+        help="how a picture becomes the input's size (default: stretch; letterbox pads with 114, crop cuts the centre)",
+    )
+
+
+def _add_validation_flags(group) -> None:
+    group.add_argument("--test-image", metavar="FILE", help="picture (or .npz / .npy) to validate the engine on")
+    group.add_argument("--validation-dir", metavar="DIR", help="folder of pictures (or .npz / .npy) to measure accuracy on")
+    group.add_argument(
+        "--max-accuracy-drop",
+        metavar="PERCENT",
+        type=_percent,
+        default=1.0,
+        help="largest accepted difference from the ONNX model, in percent (default: 1)",
+    )
+    group.add_argument("--no-validate", action="store_true", help="build only; the result says not_validated")
+    group.add_argument("--require-execution", action="store_true", help="fail where the engine cannot be executed here (no fitting GPU)")
+    group.add_argument("--keep-failed", action="store_true", help="keep an engine that failed validation as OUTPUT.rejected")
+
+
+def _add_result_flags(group) -> None:
+    group.add_argument("--save-onnx", metavar="FILE", help="write the prepared ONNX model (FP16 or Q/DQ) that the engine is built from")
+    group.add_argument("--json", metavar="FILE", help="write the result as JSON; - for stdout, which then carries nothing else")
+    group.add_argument("--dry-run", action="store_true", help="check everything and print the plan; build nothing")
+    volume = group.add_mutually_exclusive_group()
+    volume.add_argument("-v", "--verbose", action="store_true", help="all messages of TensorRT, and tracebacks")
+    volume.add_argument("-q", "--quiet", action="store_true", help="only errors, and the table at the end")
+
+
+# Types of arguments: text in, value out, ArgumentTypeError with the text seen.
+
+
+def _positive_int(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value <= 2**31 - 1:  # TensorRT's dimensions are bounded by int32
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 2147483647")
+    return value
+
+
+def _number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
+
+
+def _positive_number(text: str) -> float:
+    value = _number(text)
+    if not 0 < value < 2**20:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GB above 0 and below {2**20}")
+    return value
+
+
+def _percent(text: str) -> float:
+    value = _number(text)
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage from 0 to 100")
+    return value
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(_number(part) for part in text.split(",") if part.strip())
+
+
+def _gpu_archs(text: str) -> tuple[str, ...]:
+    """'sm_89,8.9,120' -> ('89', '89', '120')."""
+    archs = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        match = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", part, re.IGNORECASE)
+        if not match:
+            raise argparse.ArgumentTypeError(f"{part!r} is not a compute capability such as sm_89, 89 or 8.9")
+        archs.append(match[1] + match[2])
+    return tuple(archs)
+
+
+def _shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """'image:0:1x3x8x8,mask:1x8' -> (('image:0', (1, 3, 8, 8)), ('mask', (1, 8))); names may hold colons."""
+    shapes = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, _, dims = part.rpartition(":")
+        if not re.fullmatch(r"\d+(?:[xX]\d+)*", dims):
+            raise argparse.ArgumentTypeError(f"{part!r} is not NAME:DIMS such as input:1x3x224x224")
+        shape = tuple(int(dim) for dim in re.split("[xX]", dims))
+        if not all(1 <= dim <= 2**31 - 1 for dim in shape):
+            raise argparse.ArgumentTypeError(f"{part!r}: every dimension must be from 1 to 2147483647")
+        shapes.append((name, shape))
+    return tuple(shapes)
+
+
+def _layer_precisions(text: str) -> tuple[tuple[str, str], ...]:
+    """'a*:fp32,b:0:fp16' -> (('a*', 'fp32'), ('b:0', 'fp16'))."""
+    pairs = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        pattern, _, precision = part.rpartition(":")
+        if not pattern or precision.lower() not in ("fp32", "fp16"):
+            raise argparse.ArgumentTypeError(f"{part!r} is not PATTERN:PRECISION with precision fp32 or fp16")
+        pairs.append((pattern, precision.lower()))
+    return tuple(pairs)
+
+
+def flatten(groups) -> tuple:
+    """Values of an 'extend' flag whose type makes tuples: [(1, 2), (3,)] -> (1, 2, 3)."""
+    return tuple(value for group in groups for value in group)

@@ -1,0 +1,70 @@
+"""The child's end of the supervision: messages to the parent, and dying with it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import os
+import signal
+import sys
+import threading
+
+ENVIRONMENT_KEY = "ONNX2TRT_SUPERVISED"  # "<write fd of messages>:<read fd of the lifeline>:<pid of the parent>"
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+class Channel:
+    """One-way messages, a JSON object a line. Safe to call from several threads."""
+
+    def __init__(self, fd: int):
+        self._stream = os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape")
+        self._lock = threading.Lock()
+
+    def stage(self, name: str) -> None:
+        """Work on this stage begins; if we die, the parent names it."""
+        self._send(kind="stage", name=name)
+
+    def temporary(self, path: str) -> None:
+        """A file at `path` may exist from now on; the parent removes it unless it is published."""
+        self._send(kind="temporary", path=path)
+
+    def publish(self, temporary: str, final: str) -> None:
+        """Ask the parent to rename a finished file now, whatever comes of the rest (a calibration cache)."""
+        self._send(kind="publish", files=[[temporary, final]])
+
+    def done(self, result: dict, files: list[tuple[str, str]], table: str) -> None:
+        """The last message: the result, the finished files in the order of their renaming, the text for stdout."""
+        self._send(kind="done", result=result, files=files, table=table)
+
+    def _send(self, **message) -> None:
+        with self._lock:
+            json.dump(message, self._stream, ensure_ascii=True, allow_nan=False)
+            self._stream.write("\n")
+            self._stream.flush()
+
+
+def attach() -> Channel | None:
+    """The channel to the parent where this process is a supervised child, else None."""
+    value = os.environ.pop(ENVIRONMENT_KEY, "")
+    if not value:
+        return None
+    messages, lifeline, parent = (int(part) for part in value.split(":"))
+    _die_with(parent, lifeline)
+    return Channel(messages)
+
+
+def _die_with(parent: int, lifeline: int) -> None:
+    """End this process when the parent ends, however it ends."""
+    if sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # at once, even inside a long C++ call
+        if os.getppid() != parent:  # it died before prctl took effect
+            os._exit(1)
+
+    def watch() -> None:
+        with contextlib.suppress(OSError):
+            os.read(lifeline, 1)  # returns only at end of file: nobody writes to the lifeline
+        os._exit(1)
+
+    threading.Thread(target=watch, name="lifeline", daemon=True).start()

@@ -1,0 +1,43 @@
+"""Exit codes and the one exception that a user is meant to see."""
+
+from __future__ import annotations
+
+from enum import IntEnum, unique
+
+
+@unique
+class ExitCode(IntEnum):
+    """The code names the thing at fault, so that a CI script can branch on it."""
+
+    OK = 0
+    UNFORESEEN = 1  # a defect of ours; the message asks for a report
+    USAGE = 2  # flags wrong by themselves, or not fitting the model's shapes (argparse uses 2 as well)
+    MODEL = 3  # the --onnx file
+    MACHINE = 4  # not possible on this machine or with this library
+    CALIBRATION = 5  # calibration data or cache
+    BUILD = 6  # TensorRT could not build the engine
+    VALIDATION = 7  # validation, accuracy, delivered precision, test data
+    OUTPUT = 8  # files that we write
+    SIGHUP = 129  # 128 + signal number, as shells report it
+    SIGINT = 130
+    SIGTERM = 143
+
+
+class ConversionError(Exception):
+    """A failure explained to the user: what failed with the values seen, what to do next, who is at fault.
+
+    Args:
+        message: one or more sentences; names the file, node, tensor or value.
+        hint: the next step, as a sentence; empty where there is none.
+        code: the exit code of the process.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", code: ExitCode):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = ExitCode(code)
+
+
+class DataError(Exception):
+    """One data file cannot be used; the message says why, without the file's name. Some of a folder may be skipped."""

@@ -1,0 +1,150 @@
+"""Files that we write: a locked temporary beside the final name, synced, then renamed; nothing half-written is ever seen."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import os
+import secrets
+import stat
+
+from core.errors import ConversionError, ExitCode
+
+try:
+    import fcntl
+except ImportError:  # Windows: no stale temporary is told from a live one, so none is removed
+    fcntl = None
+
+
+class Temporary:
+    """A file `.NAME.<random>.tmp` beside `final`, locked for as long as its writer lives.
+
+    The lock is the kernel's: it falls with the process, so a later run can tell an abandoned file from a live one.
+    """
+
+    def __init__(self, final: str, on_create=None):
+        """Create the file.
+
+        Args:
+            final: the name asked for; a symbolic link is followed, as a plain write would.
+            on_create: called with the temporary's path before the file exists, so that a supervisor can remove it.
+
+        Raises:
+            ConversionError: OUTPUT.
+        """
+        self.final = os.path.realpath(final)
+        folder, name = os.path.split(self.final)
+        self.path = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(6)}.tmp")
+        with _as_output_error(final):
+            _check_target(self.final)
+            if on_create:
+                on_create(self.path)
+            self._fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
+            if fcntl:
+                with contextlib.suppress(OSError):  # a file system without locks
+                    fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def write(self, *parts) -> None:
+        """Write all parts (bytes-like) one after another and sync them to the disk; the lock stays until close."""
+        with _as_output_error(self.final):
+            for part in parts:
+                view = memoryview(part).cast("B")
+                while view.nbytes:
+                    view = view[os.write(self._fd, view[: 2**26]) :]
+            os.fsync(self._fd)
+
+    def discard(self) -> None:
+        """Remove the file; harmless when it is gone already."""
+        with contextlib.suppress(OSError):
+            os.unlink(self.path)
+        self.close()
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._fd)
+
+
+def check_writable(final: str) -> None:
+    """Prove before a long build that `final` can be written, by making a temporary beside it.
+
+    Raises:
+        ConversionError: OUTPUT.
+    """
+    Temporary(final).discard()
+
+
+def write_atomically(final: str, data) -> None:
+    """Write `data` under `final` at once or not at all."""
+    temporary = Temporary(final)
+    try:
+        temporary.write(data)
+        rename(temporary.path, temporary.final)
+    finally:
+        temporary.discard()
+
+
+def rename(temporary: str, final: str) -> None:
+    """Move a finished file to its name and sync the folder, so that a power cut cannot undo it.
+
+    Raises:
+        ConversionError: OUTPUT.
+    """
+    final = os.path.realpath(final)
+    with _as_output_error(final):
+        os.replace(temporary, final)
+        if os.name == "posix":
+            folder = os.open(os.path.dirname(final), os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
+                    raise
+            finally:
+                os.close(folder)
+
+
+def remove_abandoned(final: str) -> None:
+    """Remove temporaries of `final` whose writer is dead (killed by SIGKILL, or a power cut)."""
+    folder, name = os.path.split(os.path.realpath(final))
+    if not fcntl:
+        return
+    for path in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name[:200])}.????????????.tmp")):
+        with contextlib.suppress(OSError):
+            fd = os.open(path, os.O_RDONLY)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while the writer lives
+                os.unlink(path)
+            finally:
+                os.close(fd)
+
+
+def _check_target(final: str) -> None:
+    """An existing target must be a regular file: a rename would replace a device or a folder's name."""
+    try:
+        mode = os.stat(final).st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
+        raise ConversionError(f"cannot write {final}: it is {kind}", code=ExitCode.OUTPUT)
+
+
+@contextlib.contextmanager
+def _as_output_error(path: str):
+    try:
+        yield
+    except OSError as error:
+        hints = {
+            errno.ENOSPC: "Free some space or choose another folder.",
+            errno.EDQUOT: "The disk quota is used up: free some space or choose another folder.",
+            errno.EFBIG: "The file size limit (ulimit -f) is smaller than the file.",
+            errno.ENOENT: "The folder does not exist: create it first.",
+            errno.EACCES: "Choose a folder that you may write to.",
+            errno.EPERM: "Choose a folder that you may write to.",
+            errno.EROFS: "The file system is read-only: choose another folder.",
+            errno.ENAMETOOLONG: "Choose a shorter name.",
+        }
+        raise ConversionError(
+            f"cannot write {path}: {error.strerror or error}", hint=hints.get(error.errno, ""), code=ExitCode.OUTPUT
+        ) from error

@@ -1,0 +1,152 @@
+"""How far outputs are from the model's: one number a user can set a limit for, and what stands behind it. Pure.
+
+A metric turns the outputs of one sample into two numbers (part, whole); the agreement over many samples is
+sum(parts) / sum(wholes), so that large and small pictures weigh by what they hold.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+MASK_THRESHOLD = 0.3  # of a probability map; text and salient-object detectors are used near it
+BOOTSTRAP_ROUNDS = 200
+SQNR_LIMIT_DB = 200.0  # stands for "identical": JSON has no infinity
+
+
+def choose_metric(shape: tuple[int, ...], low: float, high: float, picture: tuple[int, int] | None, channels_last: bool = False) -> str:
+    """The metric that fits an output.
+
+    Args:
+        shape: of the reference output, [N, ...].
+        low, high: range of its values over the data.
+        picture: (height, width) of the model's picture input, None where it has none.
+        channels_last: the model is NHWC.
+
+    Returns:
+        top1 for [N, C > 1]; argmax for [N, C > 1, H, W]; mask:0.3 for one channel in [0, 1] at picture size; else noise.
+    """
+    if len(shape) == 2 and shape[1] > 1:
+        return "top1"
+    if len(shape) == 4:
+        channels, size = (shape[3], shape[1:3]) if channels_last else (shape[1], shape[2:4])
+        if channels > 1:
+            return "argmax_last" if channels_last else "argmax"
+        if tuple(size) == picture and low >= 0 and high <= 1:
+            return f"mask:{MASK_THRESHOLD}"
+    if len(shape) == 3 and tuple(shape[1:]) == picture and low >= 0 and high <= 1:
+        return f"mask:{MASK_THRESHOLD}"
+    return "noise"
+
+
+def measure(metric: str, reference: np.ndarray, output: np.ndarray) -> tuple[float, float]:
+    """(part, whole) of one sample.
+
+    Args:
+        metric: top1, argmax, argmax_last, mask:T, noise.
+        reference, output: the sample without its batch axis, float or integer, same shape.
+    """
+    if metric == "top1":
+        return float(reference.argmax() == output.argmax()), 1.0
+    if metric in ("argmax", "argmax_last"):
+        axis = 0 if metric == "argmax" else -1
+        equal = reference.argmax(axis) == output.argmax(axis)
+        return float(equal.sum()), float(equal.size)
+    if metric.startswith("mask:"):
+        threshold = float(metric[5:])
+        a, b = reference > threshold, output > threshold
+        return float((a & b).sum()), float((a | b).sum())
+    error = output.astype(np.float64) - reference
+    return float((error**2).sum()), float((reference.astype(np.float64) ** 2).sum())
+
+
+def drop_percent(metric: str, parts: np.ndarray, wholes: np.ndarray) -> float:
+    """100 x (1 - agreement), or 100 x noise share (1 % is an SQNR of 20 dB), over all samples together."""
+    part, whole = float(np.sum(parts)), float(np.sum(wholes))
+    if metric == "noise":
+        share = part / whole if whole else (0.0 if part == 0 else math.inf)
+        return min(100.0 * share, 1e9)
+    return 100.0 * (1.0 - part / whole) if whole else 0.0  # an empty union is full agreement
+
+
+def standard_error(metric: str, parts: np.ndarray, wholes: np.ndarray) -> float | None:
+    """Bootstrap over samples, fixed seed: the standard deviation of the drop, in percent; None for a single sample."""
+    count = len(parts)
+    if count < 2:
+        return None
+    chosen = np.random.default_rng(0).integers(0, count, (BOOTSTRAP_ROUNDS, count))
+    drops = [drop_percent(metric, parts[row], wholes[row]) for row in chosen]
+    return float(np.std(drops))
+
+
+@dataclass
+class OutputComparison:
+    """Running comparison of one output over many samples."""
+
+    name: str
+    metric: str
+    parts: list[float] = field(default_factory=list)
+    wholes: list[float] = field(default_factory=list)
+    error_energy: float = 0.0  # sum of (output - reference)^2
+    reference_energy: float = 0.0
+    max_abs_error: float = 0.0
+    nonfinite: int = 0
+    _flat: bool = False  # the first reference is one single value
+    _checksum: int | None = None  # of the first reference
+    _identical: bool = True  # every reference so far equals the first
+    paths: list[str] = field(default_factory=list)
+
+    def add(self, reference: np.ndarray, output: np.ndarray, path: str) -> None:
+        """One sample, without its batch axis."""
+        finite = np.isfinite(reference) & np.isfinite(output)
+        expected = np.isfinite(reference)
+        self.nonfinite += int((expected & ~finite).sum())
+        self._look_for_change(reference)
+        clean = output if finite.all() else np.where(finite, output, 0)
+        base = reference if expected.all() else np.where(finite, reference, 0)
+        error = clean.astype(np.float64) - base.astype(np.float64)
+        self.error_energy += float((error**2).sum())
+        self.reference_energy += float((base.astype(np.float64) ** 2).sum())
+        self.max_abs_error = max(self.max_abs_error, float(np.abs(error).max()) if error.size else 0.0)
+        part, whole = measure(self.metric, base, clean)
+        self.parts.append(part)
+        self.wholes.append(whole)
+        self.paths.append(path)
+
+    def _look_for_change(self, reference: np.ndarray) -> None:
+        checksum = zlib.crc32(np.ascontiguousarray(reference).tobytes())
+        if self._checksum is None:
+            self._checksum = checksum
+            self._flat = bool(reference.size == 0 or (reference == reference.reshape(-1)[0]).all())
+        self._identical = self._identical and checksum == self._checksum
+
+    @property
+    def constant(self) -> bool:
+        """The reference never changed: one single value, or the same for every one of several samples."""
+        return self._identical and (self._flat or len(self.parts) > 1)
+
+    @property
+    def sqnr_db(self) -> float:
+        """10 log10(signal / noise), pooled over all samples."""
+        if self.error_energy == 0:
+            return SQNR_LIMIT_DB
+        if self.reference_energy == 0:
+            return -SQNR_LIMIT_DB
+        return max(-SQNR_LIMIT_DB, min(SQNR_LIMIT_DB, 10 * math.log10(self.reference_energy / self.error_energy)))
+
+    @property
+    def drop(self) -> float:
+        return drop_percent(self.metric, np.array(self.parts), np.array(self.wholes))
+
+    @property
+    def drop_error(self) -> float | None:
+        return standard_error(self.metric, np.array(self.parts), np.array(self.wholes))
+
+    def worst(self) -> tuple[str, float]:
+        """(file, drop in percent) of the sample that agrees least."""
+        drops = [drop_percent(self.metric, np.array([part]), np.array([whole])) for part, whole in zip(self.parts, self.wholes)]
+        index = int(np.argmax(drops))
+        return self.paths[index], drops[index]

@@ -1,0 +1,57 @@
+"""What the rooms say to each other about a model: names, shapes, types. Values only."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output as the ONNX declares it."""
+
+    name: str
+    shape: tuple[int | str | None, ...] | None  # a free dimension is its symbol or None; None: rank unknown
+    dtype: str  # numpy's name: float32, uint8, int64, bool, ...
+
+    @property
+    def dynamic(self) -> bool:
+        return self.shape is None or any(not isinstance(dim, int) for dim in self.shape)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Optimization profile of one input; for a fixed shape the three are equal."""
+
+    name: str
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What preflight found in the --onnx file."""
+
+    path: str
+    sha256: str  # of the file, or of the file and its external data files in name order
+    bytes: int  # with external data
+    opset: int
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    nodes: int
+    quantized: bool  # carries QuantizeLinear / DequantizeLinear
+    half: bool  # carries FP16 tensors
+    warnings: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class PictureInput:
+    """The one input that takes a picture, with the size that pictures are brought to."""
+
+    name: str
+    layout: str  # NCHW | NHWC
+    batch: int  # pictures in one inference: the fixed batch, or 1 where it is free
+    channels: int
+    height: int
+    width: int
+    dtype: str  # float32 | float16 | uint8

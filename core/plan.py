@@ -1,0 +1,182 @@
+"""Every decision of a conversion, taken once: flags + capabilities of the library -> Plan. Pure."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import Enum
+
+from core.arguments import flatten
+from core.errors import ConversionError, ExitCode
+from core.rules import Cell, effects_of
+
+FP16_MAX = 65504.0  # largest finite IEEE 754 half
+
+
+class Route(Enum):
+    """How the asked precision reaches TensorRT; nothing after make_plan looks at a version again."""
+
+    WEAK = "weak typing"  # TensorRT 8.6 to 10: builder flags and layer precisions
+    STRONG = "strong typing"  # TensorRT 11, TensorRT-RTX: the ONNX itself carries the precision
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the installed library and this machine can do; made by trt.capabilities.probe."""
+
+    backend: str  # tensorrt | tensorrt-rtx
+    version: str
+    weak_typing: bool
+    calibrators: bool
+    compute_capabilities: frozenset[str]  # names such as SM89 that the library can build for by name
+    tactic_sources: frozenset[str]
+    gpu: str = ""  # name of the first GPU; empty where none answers
+    gpu_arch: str = ""  # its compute capability, as 9.0
+    driver: str = ""  # highest CUDA version of the driver, as 13.0
+    driver_problem: str = ""  # why no GPU answers, in words
+
+    def executes(self, archs: tuple[str, ...]) -> bool:
+        """Whether an engine for these architectures (none: the library's default) runs on the GPU of this machine."""
+        if not self.gpu:
+            return False
+        if self.backend == "tensorrt":
+            return True
+        return self.gpu_arch in archs if archs else f"SM{self.gpu_arch.replace('.', '')}" in self.compute_capabilities
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What the user said about pictures; the size and the layout come from the model."""
+
+    color: str | None
+    resize: str
+    input_range: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shape flags as typed: (input name or "", dims) pairs."""
+
+    min: tuple
+    opt: tuple
+    max: tuple
+    max_batch: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    directory: str | None
+    samples: int
+    cache: str | None
+    method: str
+    accept_stale: bool
+
+
+@dataclass(frozen=True)
+class Validation:
+    enabled: bool
+    test_image: str | None
+    directory: str | None
+    max_drop_percent: float
+    require_execution: bool
+
+
+@dataclass(frozen=True)
+class Outputs:
+    engine: str
+    keep_failed: bool
+    save_onnx: str | None
+    json: str | None
+
+    @property
+    def side_file(self) -> str:
+        return self.engine + ".json"
+
+
+@dataclass(frozen=True)
+class Plan:
+    onnx: str
+    precision: str
+    backend: str
+    route: Route
+    executes_here: bool  # the engine can be run on the GPU of this machine
+    gpu_archs: tuple[str, ...]  # as 8.9
+    workspace_bytes: int
+    tactic_sources: tuple[str, ...] | None  # None: the library's default
+    tf32: bool
+    hold_layers: bool  # False: nothing is held at higher precision
+    layer_precisions: tuple[tuple[str, str], ...]
+    shapes: Shapes
+    preprocess: Preprocess
+    calibration: Calibration
+    validation: Validation
+    outputs: Outputs
+    dry_run: bool
+    effects: tuple[tuple[str, Cell], ...]  # typed flags that are translated or ignored here
+
+
+def make_plan(args, caps: Capabilities) -> Plan:
+    """All rules between flags and capabilities.
+
+    Args:
+        args: the parsed command line (core.arguments), already through check_arguments.
+        caps: the probed library and machine.
+
+    Raises:
+        ConversionError: MACHINE for what this library or machine cannot do.
+    """
+    route = Route.WEAK if caps.weak_typing else Route.STRONG
+    archs = _gpu_archs(flatten(args.gpu_arch), caps)
+    executes_here = caps.executes(archs)
+    if args.require_execution and not executes_here:
+        raise ConversionError(
+            f"--require-execution: the engine could not be executed on this machine: {caps.driver_problem or _foreign_gpu(caps, archs)}",
+            hint="Convert on a machine with the target GPU, or leave the flag out.",
+            code=ExitCode.VALIDATION,
+        )
+    return Plan(
+        onnx=args.onnx,
+        precision=args.precision,
+        backend=caps.backend,
+        route=route,
+        executes_here=executes_here,
+        gpu_archs=archs,
+        workspace_bytes=int(args.workspace_size * 2**30),
+        tactic_sources=() if args.disable_tactic_sources and caps.backend == "tensorrt" else None,
+        tf32=args.tf32,
+        hold_layers=not args.disable_strict_types,
+        layer_precisions=flatten(args.layer_precisions),
+        shapes=Shapes(flatten(args.min_shapes), flatten(args.opt_shapes), flatten(args.max_shapes), args.max_batch_size),
+        preprocess=Preprocess(args.color, args.resize, args.input_range, flatten(args.mean), flatten(args.std)),
+        calibration=Calibration(
+            args.calibration_dir, args.calibration_samples, args.calibration_cache, args.calibration_method, args.accept_stale_cache
+        ),
+        validation=Validation(not args.no_validate, args.test_image, args.validation_dir, args.max_accuracy_drop, args.require_execution),
+        outputs=Outputs(engine_path(args), args.keep_failed, args.save_onnx, args.json),
+        dry_run=args.dry_run,
+        effects=effects_of(args, caps.backend, caps.weak_typing),
+    )
+
+
+def _foreign_gpu(caps: Capabilities, archs: tuple[str, ...]) -> str:
+    return f"its GPU is a {caps.gpu} ({caps.gpu_arch}), the engine is for {', '.join(archs) or 'TensorRT-RTX GPUs'}"
+
+
+def engine_path(args) -> str:
+    """The engine's file name: --output, else the model's stem + .engine in the current folder."""
+    return args.output or os.path.splitext(os.path.basename(args.onnx))[0] + ".engine"
+
+
+def _gpu_archs(archs: tuple[str, ...], caps: Capabilities) -> tuple[str, ...]:
+    """('89',) -> ('8.9',), each known to the library, in the order typed and without repeats."""
+    unknown = [arch for arch in archs if f"SM{arch}" not in caps.compute_capabilities]
+    if unknown:
+        known = sorted(int(name[2:]) for name in caps.compute_capabilities if name[2:].isdigit())
+        raise ConversionError(
+            f"{caps.backend} {caps.version} cannot build for {', '.join('sm_' + arch for arch in unknown)}",
+            hint="It knows " + ", ".join(f"sm_{arch}" for arch in known) + "; without --gpu-arch the engine is portable (8.0 and newer).",
+            code=ExitCode.MACHINE,
+        )
+    return tuple(dict.fromkeys(f"{arch[:-1]}.{arch[-1]}" for arch in archs))

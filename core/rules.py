@@ -1,0 +1,174 @@
+"""Rules between flags, as data: which combinations are wrong by themselves, and what each flag does on each route."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import Enum
+
+from core.arguments import build_parser, flatten
+from core.errors import ConversionError, ExitCode
+
+
+class Effect(Enum):
+    APPLIED = "applied"
+    TRANSLATED = "translated"  # reached by another means, said
+    NO_EFFECT = "no effect"  # harmless to ignore, said
+    REFUSED = "refused"  # cannot be had here: exit 4
+
+
+@dataclass(frozen=True)
+class Cell:
+    effect: Effect
+    note: str
+
+
+def _applied(note: str) -> Cell:
+    return Cell(Effect.APPLIED, note)
+
+
+def _translated(note: str) -> Cell:
+    return Cell(Effect.TRANSLATED, note)
+
+
+def _no_effect(note: str) -> Cell:
+    return Cell(Effect.NO_EFFECT, note)
+
+
+def _refused(note: str) -> Cell:
+    return Cell(Effect.REFUSED, note)
+
+
+# Columns of the table: TensorRT 8.6 to 10 (weak typing), TensorRT 11 (strong typing), TensorRT-RTX (strong typing).
+COLUMNS = ("weak", "strong", "rtx")
+
+_TYPED_GRAPH = _translated("this library is strongly typed: the precision is written into the ONNX graph")
+
+# Flags that every column applies in the same way have no row. A row is looked up only for a flag that was typed.
+TABLE: dict[str, dict[str, Cell]] = {
+    "--gpu-arch": {
+        "weak": _refused("TensorRT builds for the GPU of this machine; --gpu-arch goes with --backend tensorrt-rtx"),
+        "strong": _refused("TensorRT builds for the GPU of this machine; --gpu-arch goes with --backend tensorrt-rtx"),
+        "rtx": _applied("set_compute_capability"),
+    },
+    "--layer-precisions": {
+        "weak": _applied("precision and output types of the layers"),
+        "strong": _TYPED_GRAPH,
+        "rtx": _TYPED_GRAPH,
+    },
+    "--disable-strict-types": {
+        "weak": _applied("no precision constraints"),
+        "strong": _translated("strict types left TensorRT: no layer is held in FP32 when the ONNX is converted"),
+        "rtx": _translated("strict types left TensorRT: no layer is held in FP32 when the ONNX is converted"),
+    },
+    "--disable-tactic-sources": {
+        "weak": _applied("set_tactic_sources(0)"),
+        "strong": _applied("set_tactic_sources(0)"),
+        "rtx": _no_effect("TensorRT-RTX compiles its kernels on the target GPU and has no optional tactic sources to switch off"),
+    },
+}
+
+
+def column(backend: str, weak_typing: bool) -> str:
+    """The table's column of a library."""
+    if backend == "tensorrt-rtx":
+        return "rtx"
+    return "weak" if weak_typing else "strong"
+
+
+def typed_flags(args) -> list[str]:
+    """The flags whose value differs from the default, by their long name."""
+    typed = []
+    for action in build_parser()._actions:
+        if action.dest != "help" and getattr(args, action.dest) != action.default:
+            typed.append(max(action.option_strings, key=len))
+    return typed
+
+
+def effects_of(args, backend: str, weak_typing: bool) -> tuple[tuple[str, Cell], ...]:
+    """(flag, cell) of the typed flags that are translated or have no effect here.
+
+    Raises:
+        ConversionError: MACHINE, naming every typed flag that this library refuses.
+    """
+    col = column(backend, weak_typing)
+    cells = [(flag, TABLE[flag][col]) for flag in typed_flags(args) if flag in TABLE]
+    refused = [f"{flag}: {cell.note}" for flag, cell in cells if cell.effect is Effect.REFUSED]
+    if refused:
+        raise ConversionError("not possible with this library: " + "; ".join(refused), code=ExitCode.MACHINE)
+    return tuple((flag, cell) for flag, cell in cells if cell.effect is not Effect.APPLIED)
+
+
+def flag_problem(args) -> str:
+    """The first thing wrong with the flags by themselves, in words; empty where they are right."""
+    for check in (_shape_problem, _preprocessing_problem, _combination_problem, _output_problem):
+        problem = check(args)
+        if problem:
+            return problem
+    return ""
+
+
+def _shape_problem(args) -> str:
+    bounds = {}
+    for flag in ("min_shapes", "opt_shapes", "max_shapes"):
+        pairs = flatten(getattr(args, flag))
+        bounds[flag] = dict(pairs)
+        if len(bounds[flag]) != len(pairs):
+            return f"--{flag.replace('_', '-')} names an input twice: {[name for name, _ in pairs]}"
+    for low, high in (("min_shapes", "opt_shapes"), ("opt_shapes", "max_shapes"), ("min_shapes", "max_shapes")):
+        for name in bounds[low].keys() & bounds[high].keys():
+            a, b = bounds[low][name], bounds[high][name]
+            if len(a) != len(b) or any(x > y for x, y in zip(a, b)):
+                return f"--{low.replace('_', '-')} {name}:{dims(a)} is not within --{high.replace('_', '-')} {dims(b)}"
+    return ""
+
+
+def _preprocessing_problem(args) -> str:
+    for flag in ("mean", "std"):
+        values = flatten(getattr(args, flag))
+        if getattr(args, flag) and len(values) not in (1, 3, 4):
+            return f"--{flag} takes one number, or one for each channel (1, 3 or 4): got {list(values)}"
+    if any(value <= 0 for value in flatten(args.std)):
+        return f"--std must be above 0: got {list(flatten(args.std))}"
+    return ""
+
+
+def _combination_problem(args) -> str:
+    if args.no_validate and args.require_execution:
+        return "--no-validate and --require-execution contradict each other"
+    if args.disable_strict_types and args.layer_precisions:
+        return "--disable-strict-types holds no layer, so --layer-precisions cannot go with it"
+    if args.precision == "fp32" and args.layer_precisions:
+        return "--layer-precisions needs --precision fp16 or int8: with fp32 every layer is FP32"
+    archs = set(flatten(args.gpu_arch))
+    if "75" in archs and len(archs) > 1:
+        return "--gpu-arch: sm_75 makes an engine for several GPUs ten times larger; build its engine in a call of its own"
+    for flag in ("onnx", "output", "calibration_dir", "calibration_cache", "test_image", "validation_dir", "save_onnx", "json"):
+        value = getattr(args, flag)
+        if value is not None and (not value or "\0" in value):
+            return f"--{flag.replace('_', '-')} is empty or holds a NUL character: {value!r}"
+    return ""
+
+
+def _output_problem(args) -> str:
+    engine = args.output or os.path.splitext(os.path.basename(args.onnx))[0] + ".engine"
+    written = {"--output": engine, "--output's side file": engine + ".json", "--save-onnx": args.save_onnx}
+    if args.json and args.json != "-" and _real(args.json) != _real(engine + ".json"):
+        written["--json"] = args.json
+    read_or_written = {**written, "--calibration-cache": args.calibration_cache, "--onnx": args.onnx, "--test-image": args.test_image}
+    seen: dict[str, str] = {}
+    for flag, path in read_or_written.items():
+        if path and seen.setdefault(_real(path), flag) != flag:
+            return f"{flag} and {seen[_real(path)]} name the same file: {path}"
+    if engine.endswith(("/", os.sep)):
+        return f"--output names a folder: {engine}"
+    return ""
+
+
+def _real(path: str) -> str:
+    return os.path.realpath(path)
+
+
+def dims(shape) -> str:
+    """(1, 3, 'h', None) -> '1x3xhx?', the form in which shapes are typed."""
+    return "x".join("?" if dim is None else str(dim) for dim in shape) if shape else "scalar"

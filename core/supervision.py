@@ -1,0 +1,170 @@
+"""The parent: runs one child that does everything heavy, outlives its crashes, obeys signals at once, renames finished files.
+
+TensorRT can abort or segfault, and swallows Ctrl-C for minutes; nothing of that may reach the user or leave half a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+from core import files
+from core.channel import ENVIRONMENT_KEY
+from core.errors import ConversionError, ExitCode
+
+PARSING_STAGES = ("preflight", "parse")  # a crash there is the model's doing
+TEARDOWN_SECONDS = 5.0  # a child that has delivered its result may take this long to go
+
+
+class Interrupted(Exception):
+    """A signal asked us to stop."""
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.signum = signum
+
+
+class Supervisor:
+    """Runs one child to its end. Use once."""
+
+    def __init__(self) -> None:
+        self.stage = "start"
+        self.outcome: dict | None = None  # the child's "done" message
+        self._temporaries: set[str] = set()
+        self._child: subprocess.Popen | None = None
+
+    def run(self, command: list[str]) -> dict:
+        """Start `command`, follow its messages, rename what it finished.
+
+        Returns:
+            The child's "done" message: result, files, table.
+
+        Raises:
+            ConversionError: the child died, or a finished file could not be renamed.
+            Interrupted: SIGINT, SIGTERM or SIGHUP; the child is dead and no file of it is left.
+        """
+        code = 0
+        try:
+            with _signals_raise():
+                self._follow(self._start(command))
+                code = self._child.wait(timeout=TEARDOWN_SECONDS if self.outcome else None)
+        except subprocess.TimeoutExpired:
+            pass  # hangs in a library's teardown; its result is complete
+        except BaseException:
+            self._kill()
+            self._remove_temporaries()
+            raise
+        self._kill()
+        try:
+            if self.outcome is None:
+                raise self._death(code)
+            for temporary, final in self.outcome["files"]:
+                files.rename(temporary, final)
+                self._temporaries.discard(temporary)
+        finally:
+            self._remove_temporaries()
+        return self.outcome
+
+    def _start(self, command: list[str]):
+        """Start the child in a session of its own (Ctrl-C at the terminal reaches only us) and return the message stream."""
+        messages_read, messages_write = os.pipe()
+        lifeline_read, self._lifeline = os.pipe()
+        environment = {**os.environ, ENVIRONMENT_KEY: f"{messages_write}:{lifeline_read}:{os.getpid()}"}
+        try:
+            self._child = subprocess.Popen(
+                command,
+                env=environment,
+                pass_fds=(messages_write, lifeline_read),
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # libraries print to stdout at will; ours carries only results
+                start_new_session=True,
+            )
+        finally:
+            os.close(messages_write)
+            os.close(lifeline_read)
+        return os.fdopen(messages_read, encoding="utf-8", errors="surrogateescape")
+
+    def _follow(self, messages) -> None:
+        with messages:
+            for line in messages:
+                if not line.endswith("\n"):
+                    return  # cut off: the child died while writing
+                message = json.loads(line)
+                if message["kind"] == "stage":
+                    self.stage = message["name"]
+                elif message["kind"] == "temporary":
+                    self._temporaries.add(message["path"])
+                elif message["kind"] == "publish":
+                    for temporary, final in message["files"]:
+                        files.rename(temporary, final)
+                        self._temporaries.discard(temporary)
+                elif message["kind"] == "done":
+                    self.outcome = message
+                    return
+
+    def _kill(self) -> None:
+        """End the child with everything it started."""
+        if self._child is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(timeout=0.3)  # in an uninterruptible driver call: the kernel buries it later
+
+    def _remove_temporaries(self) -> None:
+        for path in self._temporaries:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        self._temporaries.clear()
+
+    def _death(self, code: int) -> ConversionError:
+        """What to say of a child that ended without a result."""
+        at_fault = ExitCode.MODEL if self.stage in PARSING_STAGES else ExitCode.BUILD
+        if code >= 0:
+            return ConversionError(
+                f"the conversion process ended with code {code} during stage '{self.stage}' and left no result",
+                hint="Run again with --verbose and read the messages above.",
+                code=at_fault,
+            )
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        hint = "Run again with --verbose to see the library's last messages."
+        if -code == signal.SIGKILL:
+            hint = "Nobody asked us to stop, so this is most likely the system's out-of-memory killer: free memory or use a smaller batch."
+        elif at_fault is ExitCode.MODEL:
+            hint = "The file may be damaged in a way that crashes the parser: check it with onnx.checker, or export it again."
+        return ConversionError(f"the library crashed with {name} during stage '{self.stage}'", hint=hint, code=at_fault)
+
+
+@contextlib.contextmanager
+def _signals_raise():
+    """Turn SIGINT, SIGTERM and SIGHUP into Interrupted inside the block; afterwards they wait until we have ended."""
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    caught = [getattr(signal, name) for name in names if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
+
+    def interrupt(signum, _frame):
+        for number in caught:  # one is enough: a second Ctrl-C must not break the cleaning up
+            signal.signal(number, signal.SIG_IGN)
+        raise Interrupted(signum)
+
+    for number in caught:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in caught:  # renaming takes milliseconds and must not be torn apart
+            signal.signal(number, signal.SIG_IGN)
+
+
+def restore_terminal() -> None:
+    """Show the cursor again and clear the line: a killed child leaves its progress display behind."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[2K\x1b[?25h")
+            sys.stderr.flush()

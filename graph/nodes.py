@@ -1,0 +1,65 @@
+"""Single nodes: what they read, what they hold, in the main graph and in graphs inside them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import onnx
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node of a graph and of the graphs inside its nodes."""
+    for node in graph.node:
+        yield node
+        for subgraph in subgraphs(node):
+            yield from all_nodes(subgraph)
+
+
+def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Bodies of If, Loop and Scan."""
+    found = []
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            found.append(attribute.g)
+        found.extend(attribute.graphs)
+    return found
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Tensors that a node reads: its inputs, and what its subgraphs take from outside."""
+    names = [name for name in node.input if name]
+    for subgraph in subgraphs(node):
+        names.extend(_captured(subgraph))
+    return names
+
+
+def _captured(graph: onnx.GraphProto) -> list[str]:
+    own = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
+    own.update(name for node in graph.node for name in node.output)
+    outside = [name for node in graph.node for name in reads(node) if name not in own]
+    outside.extend(value.name for value in graph.output if value.name not in own)
+    return list(dict.fromkeys(outside))
+
+
+def rename_reads(node: onnx.NodeProto, old: str, new: str) -> None:
+    """Make a node, its subgraphs included, read `new` instead of `old`."""
+    for index, name in enumerate(node.input):
+        if name == old:
+            node.input[index] = new
+    for subgraph in subgraphs(node):
+        if old in _captured(subgraph):
+            for inner in subgraph.node:
+                rename_reads(inner, old, new)
+            for value in subgraph.output:
+                if value.name == old:
+                    value.name = new
+
+
+def attribute(node: onnx.NodeProto, name: str, default=None):
+    """Value of an attribute, or `default` where the node has none."""
+    for entry in node.attribute:
+        if entry.name == name:
+            return onnx.helper.get_attribute_value(entry)
+    return default

@@ -1,0 +1,143 @@
+"""Look at inner tensors of the FP32 model while it runs over data, in bounded memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import onnx
+
+from core.model_info import Profile
+from graph.graph import Graph
+from graph.reference import Session
+
+Feed = dict[str, np.ndarray]
+GROUP_BYTES = 2**28  # inner tensors kept alive by one inference
+UNKNOWN_BYTES = 2**24  # assumed for a tensor whose shape cannot be inferred
+
+# Operators that only move values, or can only make them smaller: max |output| <= max |inputs|
+MOVES = frozenset(
+    [
+        "Identity",
+        "Reshape",
+        "Flatten",
+        "Squeeze",
+        "Unsqueeze",
+        "Transpose",
+        "Slice",
+        "Split",
+        "Gather",
+        "Expand",
+        "Tile",
+        "Concat",
+        "DepthToSpace",
+        "SpaceToDepth",
+        "Relu",
+        "LeakyRelu",
+        "MaxPool",
+        "GlobalMaxPool",
+        "AveragePool",
+        "GlobalAveragePool",
+        "Dropout",
+        "Abs",
+        "Neg",
+    ]
+)
+
+
+def observe(
+    graph: Graph,
+    profiles: tuple[Profile, ...],
+    names: Iterable[str],
+    feeds: Callable[[], Iterable[Feed]],
+    visit: Callable[[str, np.ndarray], None],
+) -> int:
+    """Run the graph over all feeds and show each named tensor to `visit`.
+
+    Tensors are taken in groups that fit GROUP_BYTES, one pass over the feeds for each group, so that memory does not
+    grow with the size of the model.
+
+    Args:
+        graph: is not changed.
+        profiles: their opt shapes tell how large the tensors are.
+        names: inputs or inner tensors.
+        feeds: makes a fresh iterator over the data.
+        visit: called with (tensor name, array) for every inference; the array is only valid during the call.
+
+    Returns:
+        The number of inferences of one pass.
+    """
+    inputs = set(graph.input_names)
+    inferences = 0
+    for index, group in enumerate(_groups(names, static_shapes(graph, profiles))):
+        session = Session.from_graph(graph, tuple(name for name in group if name not in inputs))
+        inner = tuple(name for name in group if name not in inputs)
+        for feed in feeds():
+            found = session.run(feed, inner) if inner else {}
+            for name in group:
+                visit(name, feed[name] if name in inputs else found.pop(name))
+            inferences += index == 0
+    return inferences
+
+
+def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Callable[[], Iterable[Feed]]) -> dict[str, float]:
+    """max |x| of every float32 tensor over the data.
+
+    Returns:
+        Tensor -> max |x|; for operators that only move values, the largest of their inputs is an upper bound and taken
+        instead. nan or inf where the FP32 model itself makes them.
+    """
+    types = graph.types()
+    floats = {name for name, elem_type in types.items() if elem_type == onnx.TensorProto.FLOAT}
+    moving = [node for node in graph.nodes if node.op_type in MOVES and any(name in floats for name in node.input)]
+    moved = {name for node in moving for name in node.output}
+    produced = [name for node in graph.nodes for name in node.output]
+    measured = [name for name in (*graph.input_names, *produced) if name in floats and name not in moved]
+    maxima: dict[str, float] = dict.fromkeys(measured, 0.0)
+
+    def visit(name: str, values: np.ndarray) -> None:
+        if values.size:
+            seen = float(max(values.max(), -values.min()))
+            maxima[name] = seen if math.isnan(seen) or seen > maxima[name] else maxima[name]
+
+    observe(graph, profiles, measured, feeds, visit)
+    for node in moving:
+        largest = max((_maximum(name, maxima, graph) for name in node.input if name in floats), default=0.0)
+        maxima.update((name, largest) for name in node.output if name in floats)
+    return maxima
+
+
+def _maximum(name: str, maxima: dict[str, float], graph: Graph) -> float:
+    if name in graph.weights:
+        return float(np.abs(graph.weights[name]).max()) if graph.weights[name].size else 0.0
+    return maxima.get(name, 0.0)
+
+
+def static_shapes(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, tuple[int, ...]]:
+    """Tensor -> shape at the opt shapes, as far as onnx can infer it."""
+    proto = graph.skeleton()
+    opt = {profile.name: profile.opt for profile in profiles}
+    for value in proto.graph.input:
+        for dim, size in zip(value.type.tensor_type.shape.dim, opt.get(value.name, ())):
+            dim.dim_value = size
+    inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+    shapes = {}
+    for value in (*inferred.graph.output, *inferred.graph.value_info, *inferred.graph.input):
+        shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
+        if value.type.tensor_type.HasField("shape") and all(dim > 0 for dim in shape):
+            shapes[value.name] = shape
+    return shapes
+
+
+def _groups(names: Iterable[str], shapes: dict[str, tuple[int, ...]]) -> Iterator[list[str]]:
+    group, total = [], 0
+    for name in names:
+        size = 4 * math.prod(shapes[name]) if name in shapes else UNKNOWN_BYTES
+        if group and total + size > GROUP_BYTES:
+            yield group
+            group, total = [], 0
+        group.append(name)
+        total += size
+    if group:
+        yield group

@@ -1,0 +1,237 @@
+"""First look at the --onnx file: everything that can be refused before long work, cheap checks first."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from core.errors import ConversionError, ExitCode
+from core.model_info import ModelInfo, TensorSpec
+from core.rules import dims
+from graph.external_data import all_tensors, check_tensors
+from graph.nodes import STANDARD_DOMAINS, all_nodes
+
+PROTOBUF_LIMIT = 2**31 - 1  # bytes of one message; larger models keep their weights in external data
+INPUT_DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
+
+
+def preflight(path: str) -> tuple[onnx.ModelProto, ModelInfo]:
+    """Read and check a model.
+
+    Args:
+        path: the .onnx file; external data is looked for beside it.
+
+    Returns:
+        The model with all its data in memory, and what was found in it.
+
+    Raises:
+        ConversionError: MODEL, naming the file and the node, tensor or value at fault.
+    """
+    check_file(path)
+    model = _parse(path)
+    _check_structure(model, path)
+    inputs = _specs(_true_inputs(model.graph), "input", path)
+    outputs = _specs(model.graph.output, "output", path)
+    external = check_tensors(model, path)
+    sha256, size = _identity((path, *external))
+    try:
+        onnx.load_external_data_for_model(model, os.path.dirname(os.path.abspath(path)))
+    except Exception as error:  # onnx raises its checker's errors, OSError or ValueError here
+        raise ConversionError(f"{path}: external data cannot be loaded: {error}", code=ExitCode.MODEL) from error
+    warnings = (*_version_warnings(model), *_check_weights(model, path))
+    info = ModelInfo(
+        path=path,
+        sha256=sha256,
+        bytes=size,
+        opset=default_opset(model),
+        inputs=inputs,
+        outputs=outputs,
+        nodes=len(model.graph.node),
+        quantized=any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in all_nodes(model.graph)),
+        half=any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in all_tensors(model))
+        or any(spec.dtype == "float16" for spec in (*inputs, *outputs)),
+        warnings=warnings,
+    )
+    return model, info
+
+
+def check_file(path: str) -> None:
+    """Refuse what is no ONNX file by its looks, without reading it whole."""
+    try:
+        status = os.stat(path)
+        if not stat.S_ISREG(status.st_mode):
+            raise ConversionError(f"{path} is {'a folder' if stat.S_ISDIR(status.st_mode) else 'not a regular file'}", code=ExitCode.MODEL)
+        with open(path, "rb") as stream:
+            head = stream.read(512)
+    except OSError as error:
+        hint = "Check the path given with --onnx." if isinstance(error, FileNotFoundError) else ""
+        raise ConversionError(f"cannot read {path}: {error.strerror}", hint=hint, code=ExitCode.MODEL) from None
+    if not head:
+        raise ConversionError(f"{path} is empty", hint="Export or download the model again.", code=ExitCode.MODEL)
+    if head.startswith(b"version https://git-lfs"):
+        raise ConversionError(
+            f"{path} is a Git LFS pointer, not the model itself", hint="Fetch the model with: git lfs pull", code=ExitCode.MODEL
+        )
+    if head.lstrip().lower().startswith((b"<html", b"<!doctype", b"<?xml")):
+        raise ConversionError(
+            f"{path} is a web page, not a model", hint="The download was answered with an error page: download again.", code=ExitCode.MODEL
+        )
+    if status.st_size > PROTOBUF_LIMIT:
+        raise ConversionError(
+            f"{path} has {status.st_size} bytes; one ONNX file cannot exceed {PROTOBUF_LIMIT}",
+            hint="Save the model with external data: onnx.save_model(model, path, save_as_external_data=True)",
+            code=ExitCode.MODEL,
+        )
+
+
+def _parse(path: str) -> onnx.ModelProto:
+    try:
+        return onnx.load(path, load_external_data=False)
+    except (DecodeError, ValueError, RuntimeError) as error:
+        raise ConversionError(
+            f"{path} is not an ONNX model, or is cut off or damaged: {error}",
+            hint="Export or download the model again, and compare its size and checksum with the source.",
+            code=ExitCode.MODEL,
+        ) from error
+    except OSError as error:
+        raise ConversionError(f"cannot read {path}: {error.strerror or error}", code=ExitCode.MODEL) from error
+
+
+def _true_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
+    """Graph inputs that are not initializers (IR version 3 listed those as inputs, too)."""
+    initializers = {tensor.name for tensor in graph.initializer}
+    return [value for value in graph.input if value.name not in initializers]
+
+
+def _check_structure(model: onnx.ModelProto, path: str) -> None:
+    """TensorRT's parser answers True for an empty graph, so what must be there is checked here."""
+    graph = model.graph
+    for what, there in (("nodes", graph.node), ("inputs", _true_inputs(graph)), ("outputs", graph.output)):
+        if not there:
+            raise ConversionError(
+                f"{path} holds a graph without {what}: {len(graph.node)} nodes, {len(graph.input)} inputs, {len(graph.output)} outputs",
+                hint="This is an empty or damaged file, or no inference model: export it again.",
+                code=ExitCode.MODEL,
+            )
+    known = {tensor.name for tensor in graph.initializer} | {tensor.values.name for tensor in graph.sparse_initializer}
+    known |= {value.name for value in graph.input}
+    produced: dict[str, str] = {}
+    for index, node in enumerate(graph.node):
+        for name in filter(None, node.output):
+            if name in produced or name in known:
+                other = produced.get(name, "an input or initializer")
+                raise ConversionError(f"{path}: tensor {name!r} is made twice, by {other} and {describe(index, node)}", code=ExitCode.MODEL)
+            produced[name] = describe(index, node)
+    known |= produced.keys()
+    for index, node in enumerate(graph.node):
+        for name in filter(None, node.input):
+            if name not in known:
+                raise ConversionError(
+                    f"{path}: {describe(index, node)} reads tensor {name!r}, which nothing makes",
+                    hint="The graph is incomplete: export it again.",
+                    code=ExitCode.MODEL,
+                )
+    for value in graph.output:
+        if value.name not in known:
+            raise ConversionError(f"{path}: output {value.name!r} is made by no node", code=ExitCode.MODEL)
+
+
+def describe(index: int, node: onnx.NodeProto) -> str:
+    """A node as a user finds it again: node 12 (Conv 'stem/conv')."""
+    domain = f"{node.domain}." if node.domain not in STANDARD_DOMAINS else ""
+    name = f" {node.name!r}" if node.name else ""
+    return f"node {index} ({domain}{node.op_type}{name})"
+
+
+def _specs(values, role: str, path: str) -> tuple[TensorSpec, ...]:
+    specs = tuple(_spec(value, role, path) for value in values)
+    names = [spec.name for spec in specs]
+    twice = {name for name in names if names.count(name) > 1 or not name}
+    if twice:
+        raise ConversionError(f"{path}: {role} name {twice.pop()!r} is empty or occurs twice", code=ExitCode.MODEL)
+    return specs
+
+
+def _spec(value: onnx.ValueInfoProto, role: str, path: str) -> TensorSpec:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        raise ConversionError(
+            f"{path}: {role} {value.name!r} is {'without a type' if kind is None else 'a ' + kind.replace('_type', '')}, not a tensor",
+            hint="TensorRT takes and gives tensors only.",
+            code=ExitCode.MODEL,
+        )
+    tensor = value.type.tensor_type
+    dtype = dtype_name(tensor.elem_type)
+    if dtype not in INPUT_DTYPES:
+        advice = {"float64": "TensorRT has no FP64: export the model in FP32.", "string": "Export the model without text processing."}
+        raise ConversionError(
+            f"{path}: {role} {value.name!r} is {dtype}, which TensorRT does not take; it takes {', '.join(INPUT_DTYPES)}",
+            hint=advice.get(dtype, f"Insert a Cast at that {role} before exporting."),
+            code=ExitCode.MODEL,
+        )
+    if not tensor.HasField("shape"):
+        return TensorSpec(value.name, None, dtype)
+    shape = tuple(
+        dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else (dim.dim_param or None) for dim in tensor.shape.dim
+    )
+    if role == "input" and (0 in shape or any(isinstance(dim, int) and dim >= 2**31 for dim in shape)):
+        raise ConversionError(
+            f"{path}: input {value.name!r} has shape {dims(shape)}; every size must be from 1 to 2147483647", code=ExitCode.MODEL
+        )
+    return TensorSpec(value.name, shape, dtype)
+
+
+def dtype_name(elem_type: int) -> str:
+    """numpy's name of a TensorProto.DataType; bfloat16 and the 8-bit floats by their ONNX name in lower case."""
+    try:
+        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(elem_type)).name if elem_type != onnx.TensorProto.STRING else "string"
+    except (KeyError, TypeError):
+        return f"of unknown type {elem_type}"
+
+
+def _identity(paths: tuple[str, ...]) -> tuple[str, int]:
+    """SHA-256 over the files one after another, and their total size."""
+    digest, size = hashlib.sha256(), 0
+    for path in paths:
+        with open(path, "rb") as stream:
+            while block := stream.read(2**20):
+                digest.update(block)
+                size += len(block)
+    return digest.hexdigest(), size
+
+
+def default_opset(model: onnx.ModelProto) -> int:
+    """Version of the default operator set; 0 where the model imports none."""
+    return max((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
+
+
+def _version_warnings(model: onnx.ModelProto) -> Iterator[str]:
+    newest = onnx.defs.onnx_opset_version()
+    if default_opset(model) > newest:
+        yield f"opset {default_opset(model)} is newer than {newest}, the newest known here: operators may mean something else"
+    if model.ir_version > onnx.IR_VERSION:
+        yield f"ONNX IR version {model.ir_version} is newer than {onnx.IR_VERSION}, the newest known here"
+
+
+def _check_weights(model: onnx.ModelProto, path: str) -> Iterator[str]:
+    """Refuse NaN in weights, warn of infinities (attention masks hold them on purpose)."""
+    for tensor in all_tensors(model):
+        if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE):
+            continue
+        values = onnx.numpy_helper.to_array(tensor)
+        if np.isfinite(values).all():
+            continue
+        bad = int(np.isnan(values).sum())
+        if bad:
+            raise ConversionError(
+                f"{path}: weights {tensor.name!r} hold {bad} NaN among {values.size} values",
+                hint="The training diverged or the file is damaged: export the model again.",
+                code=ExitCode.MODEL,
+            )
+        yield f"weights {tensor.name!r} hold {int(np.isinf(values).sum())} infinite values"

@@ -1,0 +1,129 @@
+"""The graph that a strongly typed network is built from: precision decided layer by layer, with the reason for each exception."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+import onnx
+
+from core.errors import ConversionError, ExitCode
+from core.model_info import Profile
+from graph import fp16, qdq
+from graph.fold import fold, raise_opset
+from graph.graph import Graph
+from graph.observe import static_shapes
+
+SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A graph ready for the parser, and what was decided about its layers."""
+
+    graph: Graph
+    kept_high: tuple[tuple[str, str, str], ...] = ()  # (node, precision, reason)
+    int8_mac_share: float | None = None  # of convolutions and matrix products; None where INT8 was not asked for
+    changed: bool = True  # False: the model as it was given
+    warnings: tuple[str, ...] = field(default=())
+
+
+def working_graph(model: onnx.ModelProto, profiles: tuple[Profile, ...], quantize: bool) -> tuple[Graph, bool]:
+    """The folded FP32 graph that precision is written into.
+
+    Args:
+        quantize: Q/DQ will be put in, which takes opset 19 for FP16 scales.
+
+    Returns:
+        (graph, whether Q/DQ scales may be FP16)
+    """
+    graph = fold(Graph.from_model(model, profiles))
+    if not quantize:
+        return graph, False
+    raised = raise_opset(graph, qdq.QUANTIZE_OPSET)
+    if raised is not None:
+        return raised, True
+    raised = raise_opset(graph, 13)  # per-channel scales
+    if raised is None:
+        raise ConversionError(
+            f"opset {graph.opset} of the model cannot be raised to 13, which per-channel INT8 needs",
+            hint="Export the model with opset 17 or newer.",
+            code=ExitCode.MODEL,
+        )
+    return raised, False
+
+
+def choose_layers(
+    graph: Graph, profiles: tuple[Profile, ...], held: dict[str, str], wishes: tuple[tuple[str, str], ...]
+) -> tuple[tuple[qdq.Layer, ...], dict[str, str]]:
+    """The layers to quantise, and the reason for each that could be, but is not.
+
+    Args:
+        held: nodes that stay in FP32 -> reason.
+        wishes: (pattern, precision) of --layer-precisions; what it names is not INT8.
+
+    Raises:
+        ConversionError: MODEL, where the model has no convolution or matrix product with constant weights.
+    """
+    layers = qdq.quantizable_layers(graph)
+    if not layers:
+        raise ConversionError(
+            "--precision int8, but the model has no convolution or matrix product with constant FP32 weights",
+            hint="Use --precision fp16.",
+            code=ExitCode.MODEL,
+        )
+    macs = qdq.count_macs(graph, static_shapes(graph, profiles))
+    total = sum(macs.values())
+    chosen, left = [], {}
+    for layer in layers:
+        wish = next((f"--layer-precisions {p}:{to}" for p, to in reversed(wishes) if fnmatchcase(layer.node, p)), "")
+        share = macs.get(layer.node, total) / total if total else 1.0
+        if wish or layer.node in held:
+            left[layer.node] = wish or held[layer.node]
+        elif share < SMALLEST_INT8_SHARE:
+            left[layer.node] = f"below {SMALLEST_INT8_SHARE:.2%} of the work: INT8 would cost more than it saves"
+        else:
+            chosen.append(layer)
+    return tuple(chosen), left
+
+
+def prepare_half(graph: Graph, holds: dict[str, str]) -> Prepared:
+    """FP16, but for the held nodes."""
+    return Prepared(fp16.convert(graph, holds), _kept(graph, holds, "fp32"))
+
+
+def prepare_int8(
+    graph: Graph,
+    profiles: tuple[Profile, ...],
+    holds: dict[str, str],
+    scales: dict[str, float],
+    layers: tuple[qdq.Layer, ...],
+    left: dict[str, str],
+    half: bool,
+) -> Prepared:
+    """INT8 by Q/DQ for `layers`, FP16 for the rest, FP32 for the held nodes."""
+    silent = {layer.node: "always zero in calibration" for layer in layers if layer.activation not in scales}
+    usable = tuple(layer for layer in layers if layer.node not in silent)
+    quantized = qdq.insert(graph, scales, usable, half)
+    kept_fp16 = {name: reason for name, reason in {**left, **silent}.items() if name not in holds}
+    kept = _kept(graph, kept_fp16, "fp16") + _kept(graph, holds, "fp32")
+    warnings = () if half else ("opset could not be raised to 19: Q/DQ scales stay FP32, and so do the layers between them",)
+    return Prepared(fp16.convert(quantized, holds), kept, mac_share(quantized, profiles), warnings=warnings)
+
+
+def mac_share(graph: Graph, profiles: tuple[Profile, ...]) -> float:
+    """Share of the multiply-accumulates of convolutions and matrix products whose operands are INT8."""
+    macs = qdq.count_macs(graph, static_shapes(graph, profiles))
+    int8 = qdq.int8_layers(graph)
+    total = sum(macs.values())
+    return sum(count for name, count in macs.items() if name in int8) / total if total else 0.0
+
+
+def _kept(graph: Graph, reasons: dict[str, str], precision: str) -> tuple[tuple[str, str, str], ...]:
+    """In the graph's order."""
+    return tuple((node.name, precision, reasons[node.name]) for node in graph.nodes if node.name in reasons)
+
+
+def prepare_quantized(graph: Graph, profiles: tuple[Profile, ...], holds: dict[str, str]) -> Prepared:
+    """A model that carries Q/DQ itself: FP16 around them."""
+    return Prepared(fp16.convert(graph, holds), _kept(graph, holds, "fp32"), mac_share(graph, profiles))

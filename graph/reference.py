@@ -1,0 +1,103 @@
+"""Run ONNX graphs on the CPU: the only onnxruntime."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from core.errors import ConversionError, ExitCode
+from graph.graph import Graph, external_tensor
+
+EXTERNAL_LIMIT = 1024  # bytes; larger weights are handed over as arrays, not serialized
+
+
+class Session:
+    """A model ready to run on the CPU.
+
+    Q/DQ pairs are computed as they stand (`session.disable_quant_qdq`), so that results are the same on every CPU.
+    """
+
+    def __init__(self, session: ort.InferenceSession, keep_alive: list):
+        self._session = session
+        self._keep_alive = keep_alive  # ONNX Runtime refers to these arrays without owning them
+        self.output_names = [output.name for output in session.get_outputs()]
+
+    @classmethod
+    def from_path(cls, path: str) -> Session:
+        """The model as the user gave it, external data included.
+
+        Raises:
+            ConversionError: MODEL, where ONNX Runtime cannot load it.
+        """
+        return cls(_load(path, _options(), path), [])
+
+    @classmethod
+    def from_graph(cls, graph: Graph, extra_outputs: tuple[str, ...] = (), optimize: bool = True) -> Session:
+        """A working graph.
+
+        Args:
+            graph: is not changed; its weights are not copied.
+            extra_outputs: inner tensors to return besides the graph's outputs.
+            optimize: False keeps every node as it stands.
+        """
+        proto = onnx.ModelProto()
+        proto.CopyFrom(graph.proto)
+        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra_outputs if name not in graph.output_names)
+        options = _options()
+        if not optimize:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        names, values = [], []
+        for name, array in graph.weights.items():
+            if array.nbytes <= EXTERNAL_LIMIT or array.dtype.kind not in "fiu":
+                proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+            else:
+                proto.graph.initializer.append(external_tensor(name, array, "weights", 0))
+                names.append(name)
+                values.append(ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)))
+        if names:
+            options.add_external_initializers(names, values)
+        return cls(_load(proto.SerializeToString(), options, "the prepared model"), values)
+
+    def run(self, feed: dict[str, np.ndarray], outputs: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
+        """One inference.
+
+        Args:
+            feed: input name -> array of the declared dtype.
+            outputs: the tensors to return; all outputs where None.
+
+        Raises:
+            ConversionError: MODEL, with ONNX Runtime's words.
+        """
+        names = list(outputs) if outputs is not None else self.output_names
+        try:
+            return dict(zip(names, self._session.run(names, feed)))
+        except Exception as error:  # onnxruntime raises classes of its own, by status code
+            shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feed.items())
+            raise ConversionError(
+                f"ONNX Runtime cannot run the model on {shapes}: {_first_line(error)}",
+                hint="Check shapes and values of the data against what the model expects; other data can be given as .npz files.",
+                code=ExitCode.MODEL,
+            ) from error
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4  # what matters comes back as an exception
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    return options
+
+
+def _load(source, options: ort.SessionOptions, name: str) -> ort.InferenceSession:
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises classes of its own, by status code
+        raise ConversionError(
+            f"ONNX Runtime cannot load {name}: {_first_line(error)}",
+            hint="The model may use operators that only another runtime has, or be damaged.",
+            code=ExitCode.MODEL,
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__

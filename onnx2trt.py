@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""onnx2trt: turn an ONNX model into a TensorRT engine that is proven to be what was asked for.
+
+One process of this file supervises another: the parent knows arguments, signals and file names; the child runs the pipeline.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import time
+import traceback
+
+from core import channel as child_channel
+from core import files
+from core.arguments import build_parser
+from core.errors import ConversionError, ExitCode
+from core.rules import flag_problem
+from core.supervision import Interrupted, Supervisor, restore_terminal
+from report.result import fail, new_result, to_json
+
+TABLE_WIDTH = 110  # columns of the table where there is no terminal to ask
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parse, supervise, report.
+
+    Returns:
+        The exit code (core.errors.ExitCode).
+    """
+    arguments = sys.argv[1:] if argv is None else argv
+    channel = child_channel.attach()
+    parser = build_parser()
+    args = parser.parse_args(arguments)
+    if channel is not None:
+        return _work(args, channel)
+    problem = flag_problem(args)
+    if problem:
+        parser.error(problem)
+    return _supervise(args, arguments)
+
+
+def convert(args, run) -> str:
+    """The pipeline, one line a stage. Heavy imports stand here, so that --help and argument errors need none of them.
+
+    Returns:
+        The status of the result.
+
+    Raises:
+        ConversionError: from any stage.
+    """
+    from stages import building, checking, planning, precision
+
+    library, plan = planning.make_plan(args, run)
+    model, info, profiles, data = planning.preflight(plan, run)
+    if plan.dry_run:
+        return "planned"
+    prepared = precision.prepare_model(plan, model, info, profiles, data, run)
+    built = building.build_engine(library, plan, info, profiles, prepared, run)
+    try:
+        status = checking.check_accuracy(plan, info, prepared, data, run)
+    except ConversionError:
+        building.keep_rejected(plan, built, run)
+        raise
+    return building.write_outputs(plan, prepared, built, status, run)
+
+
+def _work(args, channel) -> int:
+    """The child: run the pipeline and hand the parent its result, whatever happens."""
+    from report.table import render
+    from stages.run import Run
+
+    run = Run(channel, args.verbose, args.quiet)
+    error = None
+    try:
+        run.result["status"] = convert(args, run)
+        run.result["exit_code"] = 0
+    except ConversionError as known:
+        error = known
+    except MemoryError:
+        error = ConversionError("out of memory", hint="Free memory, or use a smaller batch.", code=ExitCode.MACHINE)
+    except Exception as unknown:  # the boundary: whatever it is, the user gets a sentence and a code
+        error = ConversionError(
+            f"unforeseen {type(unknown).__name__}: {unknown}",
+            hint="Run again with --verbose for the traceback, and report it.",
+            code=ExitCode.UNFORESEEN,
+        )
+    if error is not None:
+        if args.verbose:
+            traceback.print_exc()
+        run.result = fail(run.result, error)
+        run.files = run.rejected
+    table = "" if error else render(run.result, shutil.get_terminal_size((TABLE_WIDTH, 0)).columns, color=sys.stderr.isatty())
+    channel.done(run.result, run.files, table)
+    os._exit(run.result["exit_code"])  # not through the teardown of libraries that may crash or hang in it
+
+
+def _supervise(args, arguments: list[str]) -> int:
+    """Run the pipeline in a child and tell the world how it ended."""
+    supervisor, started, table = Supervisor(), time.monotonic(), ""
+    warning_flags = [part for option in sys.warnoptions for part in ("-W", option)]
+    command = [sys.executable, *warning_flags, os.path.abspath(__file__), *arguments]
+    try:
+        outcome = supervisor.run(command)
+        result, table = outcome["result"], outcome["table"]
+    except Interrupted as interrupt:
+        name = signal.Signals(interrupt.signum).name
+        error = ConversionError(f"interrupted by {name} during stage '{supervisor.stage}'", code=ExitCode(128 + interrupt.signum))
+        result = fail(new_result(), error)
+    except ConversionError as error:
+        result = fail(new_result(), error)
+    if result["status"] == "failed":
+        restore_terminal()
+    result["timings_s"].setdefault("total", round(time.monotonic() - started, 3))
+    return _deliver(args, result, table)
+
+
+def _deliver(args, result: dict, table: str) -> int:
+    """Write --json, print the table (stdout) or the error (stderr)."""
+    if result["error"]:
+        _print_error(result["error"])
+    if args.json and args.json != "-":
+        try:
+            files.write_atomically(args.json, to_json(result).encode())
+        except ConversionError as error:
+            _print_error({"message": error.message, "hint": error.hint})
+            result = fail(result, error) if not result["exit_code"] else result
+    to_stdout = to_json(result) if args.json == "-" else table
+    try:
+        sys.stdout.write(to_stdout)
+        sys.stdout.flush()
+        if args.json == "-":
+            sys.stderr.write(table)
+    except BrokenPipeError:  # the reader has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return result["exit_code"]
+
+
+def _print_error(error: dict) -> None:
+    lines = [f"error: {error['message']}"] + ([f"hint: {error['hint']}"] if error["hint"] else [])
+    text = "\n".join(lines).encode("utf-8", "backslashreplace").decode()
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

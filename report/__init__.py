@@ -1,0 +1,1 @@
+"""One result object, shown as a table and as JSON."""

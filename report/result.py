@@ -1,0 +1,100 @@
+"""The result of a run as one JSON object (schema_version 1). Standard library only: the supervising parent writes it, too."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+
+from core.errors import ConversionError
+from core.model_info import ModelInfo, Profile
+from core.plan import Capabilities, Plan
+
+SCHEMA_VERSION = 1
+
+
+def new_result() -> dict:
+    """A result in which nothing is known yet; every key of the schema is there."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "status": "failed",
+        "exit_code": 1,
+        "error": None,
+        "model": None,
+        "environment": {
+            "backend": None,
+            "tensorrt": None,
+            "gpu": None,
+            "driver": None,
+            "python": ".".join(map(str, sys.version_info[:3])),
+        },
+        "plan": None,
+        "preprocessing": None,
+        "precision": None,
+        "calibration": None,
+        "accuracy": [],
+        "latency": None,
+        "variants": [],
+        "engine": None,
+        "timings_s": {},
+        "warnings": [],
+    }
+
+
+def fail(result: dict, error: ConversionError) -> dict:
+    """The same result, ended by an error."""
+    return {
+        **result,
+        "status": "failed",
+        "exit_code": int(error.code),
+        "error": {"message": error.message, "hint": error.hint},
+    }
+
+
+def describe_model(info: ModelInfo) -> dict:
+    def specs(values) -> list[dict]:
+        return [{"name": s.name, "dtype": s.dtype, "shape": None if s.shape is None else list(s.shape)} for s in values]
+
+    return {
+        "path": info.path,
+        "sha256": info.sha256,
+        "bytes": info.bytes,
+        "opset": info.opset,
+        "nodes": info.nodes,
+        "quantized": info.quantized,
+        "half": info.half,
+        "inputs": specs(info.inputs),
+        "outputs": specs(info.outputs),
+    }
+
+
+def describe_environment(caps: Capabilities) -> dict:
+    return {
+        "backend": caps.backend,
+        "tensorrt": caps.version,
+        "gpu": f"{caps.gpu} ({caps.gpu_arch})" if caps.gpu else None,
+        "driver": caps.driver or None,
+        "python": ".".join(map(str, sys.version_info[:3])),
+    }
+
+
+def describe_plan(plan: Plan, profiles: tuple[Profile, ...]) -> dict:
+    return {
+        "precision": plan.precision,
+        "route": plan.route.value,
+        "backend": plan.backend,
+        "gpu_archs": list(plan.gpu_archs),
+        "workspace_bytes": plan.workspace_bytes,
+        "tactic_sources": None if plan.tactic_sources is None else list(plan.tactic_sources),
+        "tf32": plan.tf32,
+        "hold_layers": plan.hold_layers,
+        "layer_precisions": [list(pair) for pair in plan.layer_precisions],
+        "profiles": [asdict(profile) for profile in profiles],
+        "max_accuracy_drop": plan.validation.max_drop_percent,
+        "flags": [{"flag": flag, "effect": cell.effect.value, "note": cell.note} for flag, cell in plan.effects],
+    }
+
+
+def to_json(result: dict) -> str:
+    """Indented JSON text; file names that are not UTF-8 are escaped."""
+    return json.dumps(result, indent=2, allow_nan=False) + "\n"

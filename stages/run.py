@@ -1,0 +1,58 @@
+"""What every stage of the child is given: the way to speak, and the result as far as it is known."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from core.channel import Channel
+from core.files import Temporary
+from report.console import Console
+from report.result import new_result
+
+
+class Run:
+    """One conversion in progress."""
+
+    def __init__(self, channel: Channel, verbose: bool, quiet: bool):
+        self.channel = channel
+        self.console = Console(verbose, quiet)
+        self.result = new_result()
+        self._started = time.monotonic()
+        self.files: list[tuple[str, str]] = []  # (temporary, final) in the order in which the parent renames them
+        self.rejected: list[tuple[str, str]] = []  # the same, where the run fails
+
+    @contextmanager
+    def stage(self, name: str, label: str) -> Iterator[None]:
+        """A stage that the user sees, and that the parent names if we die in it."""
+        self.channel.stage(name)
+        try:
+            with self.console.stage(name, label):
+                yield
+        finally:
+            self.result["timings_s"] = {**self.console.timings, "total": time.monotonic() - self._started}
+            self.result["timings_s"] = {key: round(value, 3) for key, value in self.result["timings_s"].items()}
+            self.result["warnings"] = list(self.console.warnings)
+
+    def temporary(self, final: str) -> Temporary:
+        """A new file beside `final` that the parent removes unless it is renamed."""
+        return Temporary(final, self.channel.temporary)
+
+    def write_at_end(self, final: str, *parts) -> None:
+        """Write a file completely now; the parent gives it its name when everything has succeeded."""
+        temporary = self.temporary(final)
+        temporary.write(*parts)
+        self.files.append((temporary.path, temporary.final))
+
+    def keep_rejected(self, final: str, data) -> None:
+        """Write a file that gets its name although the run fails."""
+        temporary = self.temporary(final)
+        temporary.write(data)
+        self.rejected.append((temporary.path, temporary.final))
+
+    def write_now(self, final: str, data) -> None:
+        """Write a file that is worth having whatever comes of the rest."""
+        temporary = self.temporary(final)
+        temporary.write(data)
+        self.channel.publish(temporary.path, temporary.final)

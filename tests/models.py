@@ -1,0 +1,79 @@
+"""Small ONNX models made in the tests."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+FLOAT = TensorProto.FLOAT
+
+
+def model(nodes, inputs, outputs, weights=None, opset=17) -> onnx.ModelProto:
+    """A model from nodes; inputs and outputs as {name: shape} or {name: (elem_type, shape)}, weights as arrays."""
+
+    def values(specs):
+        pairs = {name: spec if isinstance(spec, tuple) else (FLOAT, spec) for name, spec in specs.items()}
+        return [helper.make_tensor_value_info(name, elem_type, shape) for name, (elem_type, shape) in pairs.items()]
+
+    initializers = [numpy_helper.from_array(np.asarray(array), name) for name, array in (weights or {}).items()]
+    graph = helper.make_graph(nodes, "test", values(inputs), values(outputs), initializers)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=8)
+
+
+def node(op: str, inputs, outputs, name: str = "", **attributes) -> onnx.NodeProto:
+    return helper.make_node(op, inputs.split(), outputs.split(), name=name, **attributes)
+
+
+def random(*shape, seed=0, scale=1.0) -> np.ndarray:
+    return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
+
+
+def conv_net(batch="N", size=16, classes=4, opset=17) -> onnx.ModelProto:
+    """Conv, ReLU, depthwise Conv, ReLU, 1x1 Conv: [N, 3, size, size] -> [N, classes, size, size]."""
+    nodes = [
+        node("Conv", "x w1 b1", "c1", "stem", pads=[1, 1, 1, 1]),
+        node("Relu", "c1", "r1", "stem_relu"),
+        node("Conv", "r1 w2 b2", "c2", "depthwise", group=16, pads=[1, 1, 1, 1]),
+        node("Relu", "c2", "r2", "depthwise_relu"),
+        node("Conv", "r2 w3 b3", "y", "head"),
+    ]
+    weights = {
+        "w1": random(16, 3, 3, 3, seed=1, scale=0.3),
+        "b1": random(16, seed=2, scale=0.1),
+        "w2": random(16, 1, 3, 3, seed=3, scale=0.3),
+        "b2": random(16, seed=4, scale=0.1),
+        "w3": random(classes, 16, 1, 1, seed=5, scale=0.3),
+        "b3": random(classes, seed=6, scale=0.1),
+    }
+    return model(nodes, {"x": [batch, 3, size, size]}, {"y": [batch, classes, size, size]}, weights, opset)
+
+
+def multiplication_chain(factors=(300.0, 400.0, 1e-3, 1e-2)) -> onnx.ModelProto:
+    """x times each factor in turn; the default passes through 1.2e5 and comes back to 1.2."""
+    names = ["x", *(f"t{i}" for i in range(1, len(factors))), "y"]
+    nodes = [node("Mul", f"{names[i]} f{i}", names[i + 1], f"mul{i}") for i in range(len(factors))]
+    return model(nodes, {"x": [1, 8]}, {"y": [1, 8]}, {f"f{i}": np.float32(value) for i, value in enumerate(factors)})
+
+
+def layer_norm(opset=13) -> onnx.ModelProto:
+    """MatMul and a layer normalisation written out in single operators."""
+    nodes = [
+        node("MatMul", "x w", "m", "project"),
+        node("ReduceMean", "m", "mean", "mean", axes=[-1]),
+        node("Sub", "m mean", "d", "center"),
+        node("Pow", "d two", "sq", "square"),
+        node("ReduceMean", "sq", "var", "variance", axes=[-1]),
+        node("Add", "var eps", "ve", "epsilon"),
+        node("Sqrt", "ve", "sd", "root"),
+        node("Div", "d sd", "y", "divide"),
+    ]
+    weights = {"w": random(8, 8), "two": np.float32(2), "eps": np.float32(1e-5)}
+    return model(nodes, {"x": ["N", 8]}, {"y": ["N", 8]}, weights, opset)
+
+
+def profiles(**shapes):
+    """Fixed profiles: profiles(x=(1, 3, 8, 8))."""
+    from core.model_info import Profile
+
+    return tuple(Profile(name, shape, shape, shape) for name, shape in shapes.items())

@@ -1,0 +1,126 @@
+"""Rewrites that must not change any result."""
+
+import numpy as np
+import pytest
+from models import conv_net, layer_norm, model, node, random
+
+from graph.fold import fold, fold_batchnorm, fold_constants, raise_opset
+from graph.graph import Graph
+from graph.reference import Session
+
+
+def run(graph, **feed):
+    return list(Session.from_graph(graph).run(feed).values())
+
+
+def batchnorm_net(op="Conv", bias=True, extra_reader=False):
+    attributes = {"pads": [1, 1, 1, 1]}
+    weight = random(8, 3, 3, 3) if op == "Conv" else random(3, 8, 3, 3)
+    nodes = [
+        node(op, "x w b" if bias else "x w", "c", "conv", **attributes),
+        node("BatchNormalization", "c s o m v", "n", "norm", epsilon=1e-3),
+        node("Relu", "n", "y", "relu"),
+    ]
+    outputs = {"y": ["N", 8, 8, 8]}
+    if extra_reader:
+        nodes.append(node("Neg", "c", "z", "other"))
+        outputs["z"] = ["N", 8, 8, 8]
+    weights = {"w": weight, "s": random(8, seed=1), "o": random(8, seed=2), "m": random(8, seed=3), "v": np.abs(random(8, seed=4))}
+    if bias:
+        weights["b"] = random(8, seed=5)
+    return Graph.from_model(model(nodes, {"x": ["N", 3, 8, 8]}, outputs, weights))
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_batchnorm_goes_into_the_convolution(op, bias):
+    graph, x = batchnorm_net(op, bias), random(2, 3, 8, 8)
+    folded = fold_batchnorm(graph)
+    assert [n.op_type for n in folded.nodes] == [op, "Relu"]
+    assert folded.nodes[0].output[0] == "n", "the tensor keeps the name that calibration caches know"
+    np.testing.assert_allclose(run(folded, x=x)[0], run(graph, x=x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_batchnorm_stays_where_the_convolution_has_another_reader():
+    folded = fold_batchnorm(batchnorm_net(extra_reader=True))
+    assert "BatchNormalization" in [n.op_type for n in folded.nodes]
+
+
+def test_constants_are_computed_once():
+    nodes = [node("Mul", "a b", "ab"), node("Transpose", "ab", "t", perm=[1, 0]), node("MatMul", "x t", "y")]
+    graph = Graph.from_model(model(nodes, {"x": [2, 4]}, {"y": [2, 3]}, {"a": random(3, 4), "b": random(3, 4, seed=1)}))
+    folded = fold_constants(graph)
+    assert [n.op_type for n in folded.nodes] == ["MatMul"] and folded.weights["t"].shape == (4, 3)
+    x = random(2, 4)
+    np.testing.assert_array_equal(run(folded, x=x)[0], run(graph, x=x)[0])
+
+
+def test_a_constant_output_is_still_made_by_a_node():
+    graph = Graph.from_model(
+        model([node("Neg", "k", "y"), node("Relu", "x", "z")], {"x": [2]}, {"y": [2], "z": [2]}, {"k": np.float32([1, 2])})
+    )
+    folded = fold_constants(graph)
+    assert "y" in folded.producers()
+    assert run(folded, x=np.float32([1, -1]))[0].tolist() == [-1, -2]
+
+
+def test_hostile_sizes_are_not_materialised():
+    huge = np.array([100000, 100000, 100000], np.int64)
+    graph = Graph.from_model(model([node("ConstantOfShape", "s", "k"), node("Add", "x k", "y")], {"x": [1]}, {"y": None}, {"s": huge}))
+    assert "ConstantOfShape" in [n.op_type for n in fold_constants(graph).nodes]
+
+
+def test_random_operators_are_no_constants():
+    graph = Graph.from_model(model([node("RandomNormal", "", "r", shape=[2]), node("Add", "x r", "y")], {"x": [2]}, {"y": [2]}))
+    graph.nodes[0].ClearField("input")
+    assert "RandomNormal" in [n.op_type for n in fold_constants(graph).nodes]
+
+
+def test_dequantized_weights_keep_their_quantisation():
+    nodes = [node("DequantizeLinear", "q s z", "w"), node("MatMul", "x w", "y")]
+    weights = {"q": np.ones((4, 3), np.int8), "s": np.float32(0.5), "z": np.int8(0)}
+    graph = Graph.from_model(model(nodes, {"x": [2, 4]}, {"y": [2, 3]}, weights))
+    assert "DequantizeLinear" in [n.op_type for n in fold(graph).nodes]
+
+
+def old_ops():
+    """Operators whose attributes became inputs, or whose meaning changed, between opset 11 and 19."""
+    nodes = [
+        node("Unsqueeze", "x", "u", axes=[0]),
+        node("Squeeze", "u", "s", axes=[0]),
+        node("ReduceSum", "s", "r", axes=[1], keepdims=1),
+        node("Softmax", "s", "p", axis=1),
+        node("Pad", "p pads", "q", mode="constant"),
+        node("Add", "q r", "y"),
+    ]
+    return model(nodes, {"x": ["N", 4]}, {"y": ["N", 4]}, {"pads": np.zeros(4, np.int64)}, opset=11)
+
+
+@pytest.mark.parametrize("make, shape", [(old_ops, (3, 4)), (conv_net, (1, 3, 16, 16)), (layer_norm, (3, 8))])
+def test_a_raised_opset_computes_the_same(make, shape):
+    graph, x = Graph.from_model(make()), random(*shape)
+    raised = raise_opset(graph, 19)
+    assert raised.opset == 19 and raised.input_names == graph.input_names and raised.output_names == graph.output_names
+    np.testing.assert_allclose(run(raised, x=x)[0], run(graph, x=x)[0], rtol=1e-6)
+    assert {n.name for n in graph.nodes} <= {n.name for n in raised.nodes}, "--layer-precisions speaks of these names"
+
+
+def test_an_opset_that_is_new_enough_is_left_alone():
+    graph = Graph.from_model(conv_net(opset=21))
+    assert raise_opset(graph, 19) is graph
+
+
+def test_large_weights_do_not_pass_through_the_converter():
+    big = random(300, 300)
+    graph = Graph.from_model(
+        model([node("MatMul", "x w", "m"), node("Unsqueeze", "m", "y", axes=[0])], {"x": [1, 300]}, {"y": [1, 1, 300]}, {"w": big}, 11)
+    )
+    raised = raise_opset(graph, 19)
+    assert raised.weights["w"] is graph.weights["w"]
+
+
+def test_an_operator_unknown_to_onnx_runtime_is_left_to_the_parser():
+    nodes = [node("Custom", "k", "c"), node("Add", "x c", "y")]
+    nodes[0].domain = "elsewhere"
+    graph = Graph.from_model(model(nodes, {"x": [2]}, {"y": [2]}, {"k": np.float32([1, 2])}))
+    assert [n.op_type for n in fold_constants(graph).nodes] == ["Custom", "Add"]

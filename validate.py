@@ -1,0 +1,130 @@
+"""Compare what was built with what was asked for: outputs of the engine (or of the prepared model) against the ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from core.errors import ConversionError, ExitCode
+from core.metrics import OutputComparison, choose_metric
+from preprocess import Batch
+
+Runner = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One row of the result: one output compared over one data set."""
+
+    executed_on: str  # gpu | simulated
+    inputs: str  # the folder or file, or "synthetic"
+    output: str
+    metric: str
+    drop_percent: float
+    standard_error: float | None
+    sqnr_db: float
+    max_abs_error: float
+    nonfinite: int
+    samples: int
+    worst: str | None
+    worst_drop_percent: float | None
+    constant: bool  # the reference output never changes: no evidence of accuracy
+
+
+def compare(
+    reference: Runner,
+    candidate: Runner,
+    batches: Iterable[Batch],
+    outputs: tuple[str, ...],
+    *,
+    origin: str,
+    executed_on: str,
+    picture: tuple[int, int] | None = None,
+    channels_last: bool = False,
+) -> tuple[Accuracy, ...]:
+    """Run both on every batch and compare each output.
+
+    Args:
+        reference: the ONNX model as the user gave it.
+        candidate: the engine, or the simulation of the prepared model.
+        batches: the data.
+        outputs: names of the outputs to compare.
+        origin: where the data comes from; for synthetic data only noise is measured, since classes mean nothing there.
+        executed_on: gpu or simulated.
+        picture: (height, width) of the picture input, for the choice of metric.
+        channels_last: the model is NHWC.
+
+    Raises:
+        ConversionError: VALIDATION, where shapes differ or there is no sample.
+    """
+    comparisons: dict[str, OutputComparison] = {}
+    for batch in batches:
+        expected, found = reference(batch.arrays), candidate(batch.arrays)
+        for name in outputs:
+            a, b = expected[name], found[name]
+            if a.shape != b.shape:
+                raise ConversionError(
+                    f"output {name!r} has shape {list(b.shape)}, the ONNX model gives {list(a.shape)}", code=ExitCode.VALIDATION
+                )
+            if name not in comparisons:
+                finite = a[np.isfinite(a)] if a.dtype.kind == "f" else a
+                low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+                metric = "noise" if origin == "synthetic" else choose_metric(a.shape, low, high, picture, channels_last)
+                comparisons[name] = OutputComparison(name, metric)
+            for reference_sample, sample, path in _samples(a, b, batch):
+                comparisons[name].add(reference_sample, sample, path)
+    if not comparisons:
+        raise ConversionError(f"no sample of {origin} could be read", code=ExitCode.VALIDATION)
+    return tuple(_accuracy(comparison, origin, executed_on) for comparison in comparisons.values())
+
+
+def _samples(a: np.ndarray, b: np.ndarray, batch: Batch):
+    """(reference, output, file) of each real row; an output without the batch axis is one sample."""
+    if a.ndim and a.shape[0] == batch.rows:
+        for row in range(batch.real_rows):
+            yield a[row], b[row], batch.paths[min(row, len(batch.paths) - 1)]
+    else:
+        yield a, b, batch.paths[0]
+
+
+def _accuracy(comparison: OutputComparison, origin: str, executed_on: str) -> Accuracy:
+    worst, worst_drop = comparison.worst()
+    several = len(comparison.parts) > 1
+    return Accuracy(
+        executed_on=executed_on,
+        inputs=origin,
+        output=comparison.name,
+        metric=comparison.metric.replace("_last", ""),
+        drop_percent=comparison.drop,
+        standard_error=comparison.drop_error,
+        sqnr_db=comparison.sqnr_db,
+        max_abs_error=comparison.max_abs_error,
+        nonfinite=comparison.nonfinite,
+        samples=len(comparison.parts),
+        worst=worst if several else None,
+        worst_drop_percent=worst_drop if several else None,
+        constant=comparison.constant,
+    )
+
+
+def failure(accuracies: tuple[Accuracy, ...], limit_percent: float) -> ConversionError | None:
+    """Why this accuracy does not pass; None where it does."""
+    for row in accuracies:
+        where = f"output {row.output!r} on {row.inputs} ({row.samples} sample{'s' * (row.samples > 1)})"
+        if row.nonfinite:
+            return ConversionError(
+                f"{where}: {row.nonfinite} values are NaN or infinite where the ONNX model's are finite",
+                hint="Hold the layers that overflow in FP32 with --layer-precisions PATTERN:fp32, or use --precision fp32.",
+                code=ExitCode.VALIDATION,
+            )
+        if row.drop_percent > limit_percent:
+            return ConversionError(
+                f"{where}: differs from the ONNX model by {row.drop_percent:.2f} % ({row.metric}), "
+                f"more than --max-accuracy-drop {limit_percent:g}; SQNR {row.sqnr_db:.1f} dB",
+                hint="Use a higher --precision, other calibration data or --calibration-method, hold layers with --layer-precisions, "
+                "or accept the difference with a larger --max-accuracy-drop.",
+                code=ExitCode.VALIDATION,
+            )
+    return None
