@@ -16,7 +16,7 @@ import traceback
 from core import channel as child_channel
 from core import files
 from core.arguments import build_parser
-from core.errors import ConversionError, ExitCode
+from core.errors import ConversionError, ExitCode, unforeseen
 from core.rules import flag_problem
 from core.supervision import Interrupted, Supervisor, restore_terminal
 from report.result import fail, new_result, to_json
@@ -51,20 +51,36 @@ def convert(args, run) -> str:
     Raises:
         ConversionError: from any stage.
     """
-    from stages import building, checking, planning, precision
+    from stages import building, checking, planning, precision, reading
 
+    if args.validate_only:
+        return revalidate(args, run)
     library, plan = planning.make_plan(args, run)
-    model, info, profiles, data = planning.preflight(plan, run)
+    job = planning.preflight(library, plan, run)
     if plan.dry_run:
         return "planned"
-    prepared = precision.prepare_model(plan, model, info, profiles, data, run)
-    built = building.build_engine(library, plan, info, profiles, prepared, run)
-    try:
-        status = checking.check_accuracy(plan, info, prepared, data, run)
-    except ConversionError:
-        building.keep_rejected(plan, built, run)
-        raise
+    prepared = precision.prepare_model(job, run)
+    built, prepared = building.build_engine(job, prepared, run)
+    with reading.loaded_engine(library, plan, built.data, run, host_code=plan.build.version_compatible) as engine:
+        try:
+            reading.read_precision(job, prepared, built, engine, run)
+            status = checking.check(job, prepared, engine, run)
+        except ConversionError:
+            building.keep_rejected(plan, built, run)
+            raise
     return building.write_outputs(plan, prepared, built, status, run)
+
+
+def revalidate(args, run) -> str:
+    """The pipeline of --validate-only: an engine that was built elsewhere, on the machine where it will serve."""
+    from stages import checking, planning, reading
+
+    library, plan = planning.make_plan(args, run)
+    data = planning.read_engine_file(plan, run)
+    with reading.loaded_engine(library, plan, data, run) as engine:
+        job = planning.preflight_engine(library, plan, engine, run)
+        reading.describe_engine(job, engine, run)
+        return checking.check(job, None, engine, run)
 
 
 def _work(args, channel) -> int:
@@ -77,16 +93,8 @@ def _work(args, channel) -> int:
     try:
         run.result["status"] = convert(args, run)
         run.result["exit_code"] = 0
-    except ConversionError as known:
-        error = known
-    except MemoryError:
-        error = ConversionError("out of memory", hint="Free memory, or use a smaller batch.", code=ExitCode.MACHINE)
-    except Exception as unknown:  # the boundary: whatever it is, the user gets a sentence and a code
-        error = ConversionError(
-            f"unforeseen {type(unknown).__name__}: {unknown}",
-            hint="Run again with --verbose for the traceback, and report it.",
-            code=ExitCode.UNFORESEEN,
-        )
+    except Exception as raised:  # the boundary: whatever it is, the user gets a sentence and a code
+        error = raised if isinstance(raised, ConversionError) else unforeseen(raised)
     if error is not None:
         if args.verbose:
             traceback.print_exc()

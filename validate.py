@@ -128,3 +128,30 @@ def failure(accuracies: tuple[Accuracy, ...], limit_percent: float) -> Conversio
                 code=ExitCode.VALIDATION,
             )
     return None
+
+
+WARM_UP_MS = 200.0  # clocks and caches settle
+MEASURED_MS = 1000.0
+FEWEST_RUNS, MOST_RUNS = 20, 2000
+
+
+def measure_latency(time_ms: Callable[[int], list[float]]) -> dict[str, float]:
+    """Percentiles of single inferences, after a warm-up.
+
+    Args:
+        time_ms: runs n inferences one after another and gives the milliseconds of each.
+
+    Returns:
+        mean_ms, p50_ms, p90_ms, p99_ms and runs.
+    """
+    first = max(float(np.median(time_ms(5))), 1e-3)
+    time_ms(int(min(max(WARM_UP_MS / first, 5), MOST_RUNS)))
+    times = np.array(time_ms(int(min(max(MEASURED_MS / first, FEWEST_RUNS), MOST_RUNS))))
+    p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
+    return {
+        "mean_ms": round(float(times.mean()), 6),
+        "p50_ms": round(p50, 6),
+        "p90_ms": round(p90, 6),
+        "p99_ms": round(p99, 6),
+        "runs": len(times),
+    }

@@ -21,6 +21,9 @@ example:
 """
 
 PRECISIONS = ("fp32", "fp16", "int8")
+CONSTRAINTS = ("prefer", "obey", "none")
+HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
+QUANTIZATIONS = ("auto", "calibrator", "qdq")
 CALIBRATION_METHODS = ("auto", "entropy", "minmax", "percentile", "mse")
 
 
@@ -36,6 +39,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_model_flags(parser.add_argument_group("model and engine"))
     _add_shape_flags(parser.add_argument_group("shapes"))
     _add_precision_flags(parser.add_argument_group("precision"))
+    _add_build_flags(parser.add_argument_group("build"))
     _add_calibration_flags(parser.add_argument_group("INT8 calibration"))
     _add_preprocessing_flags(parser.add_argument_group("picture preprocessing (calibration and validation alike)"))
     _add_validation_flags(parser.add_argument_group("validation"))
@@ -68,7 +72,34 @@ def _add_model_flags(group) -> None:
         default=4.0,
         help="upper bound of scratch memory in GB, 2**30 bytes each (default: 4)",
     )
+
+
+def _add_build_flags(group) -> None:
+    group.add_argument(
+        "--builder-optimization-level",
+        type=int,
+        choices=range(6),
+        help="time spent on finding fast kernels (default: the library's, 3)",
+    )
+    group.add_argument("--timing-cache", metavar="FILE", help="kernel timings: read where it exists, written after the build")
+    group.add_argument(
+        "--tactic-sources",
+        metavar="NAMES",
+        type=_names,
+        help="the optional tactic sources to use, as CUBLAS,CUDNN (default: the library's)",
+    )
     group.add_argument("--disable-tactic-sources", action="store_true", help="build without any of TensorRT's optional tactic sources")
+    group.add_argument("--dla-core", metavar="N", type=_count, help="run on this DLA where possible, on the GPU elsewhere (Jetson, DRIVE)")
+    group.add_argument("--plugins", metavar="LIB", nargs="+", action="extend", default=[], help="shared libraries with TensorRT plugins")
+    group.add_argument(
+        "--version-compatible", action="store_true", help="an engine that later TensorRT versions of the same major load, too"
+    )
+    group.add_argument(
+        "--hardware-compatibility-level",
+        choices=HARDWARE_LEVELS,
+        default="none",
+        help="an engine for other GPUs than this one, at some cost in speed (default: none)",
+    )
 
 
 def _add_shape_flags(group) -> None:
@@ -99,9 +130,29 @@ def _add_precision_flags(group) -> None:
         help="precision of the ONNX nodes whose names match, as '*/attn/*:fp32' (fp32 or fp16); the last match counts",
     )
     group.add_argument(
+        "--precision-constraints",
+        choices=CONSTRAINTS,
+        default="prefer",
+        help="how far layer precisions bind TensorRT: prefer, obey (or fail), none (default: prefer)",
+    )
+    group.add_argument(
         "--disable-strict-types",
         action="store_true",
         help="no layer is held at higher precision: neither by --layer-precisions nor for its measured range",
+    )
+    group.add_argument(
+        "--strongly-typed",
+        action="store_true",
+        help="TensorRT 10: write the precision into the ONNX instead of setting builder flags, as TensorRT 11 does",
+    )
+    group.add_argument(
+        "--io-types",
+        metavar="NAME:TYPE",
+        type=_layer_precisions,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="types of floating-point inputs and outputs, as input:fp16 (default: as in the ONNX)",
     )
     group.add_argument("--tf32", action="store_true", help="allow TF32 for FP32 layers (default: real FP32)")
 
@@ -124,6 +175,12 @@ def _add_calibration_flags(group) -> None:
         "--accept-stale-cache",
         action="store_true",
         help="use a calibration cache although model, data, preprocessing or method have changed since",
+    )
+    group.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        default="auto",
+        help="TensorRT's own calibrator, or Q/DQ in the ONNX (default: auto: the calibrator where the library has one)",
     )
     group.add_argument(
         "--calibration-method",
@@ -166,6 +223,7 @@ def _add_validation_flags(group) -> None:
         default=1.0,
         help="largest accepted difference from the ONNX model, in percent (default: 1)",
     )
+    group.add_argument("--validate-only", metavar="ENGINE", help="build nothing: load this engine, compare it with --onnx, and time it")
     group.add_argument("--no-validate", action="store_true", help="build only; the result says not_validated")
     group.add_argument("--require-execution", action="store_true", help="fail where the engine cannot be executed here (no fitting GPU)")
     group.add_argument("--keep-failed", action="store_true", help="keep an engine that failed validation as OUTPUT.rejected")
@@ -191,6 +249,20 @@ def _positive_int(text: str) -> int:
     if not 1 <= value <= 2**31 - 1:  # TensorRT's dimensions are bounded by int32
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 2147483647")
     return value
+
+
+def _count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 255:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 255")
+    return int(text)
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """'+CUBLAS,cudnn' -> ('CUBLAS', 'CUDNN')."""
+    names = tuple(part.strip().lstrip("+").upper() for part in text.split(",") if part.strip())
+    if not names or not all(name.replace("_", "").isalnum() for name in names):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of names such as CUBLAS,CUDNN")
+    return names
 
 
 def _number(text: str) -> float:

@@ -84,11 +84,19 @@ def read(path: str) -> Cache:
             text = stream.read()
     except OSError as error:
         raise ConversionError(f"calibration cache {path} cannot be read: {error.strerror}", code=ExitCode.CALIBRATION) from None
-    version, algorithm, scales = _parse(text, path)
+    version, algorithm, scales = parse(text, path)
     return Cache(path, version, algorithm, scales, _read_side_file(path, text))
 
 
-def _parse(text: str, path: str) -> tuple[str, str, dict[str, float]]:
+def parse(text: str, path: str) -> tuple[str, str, dict[str, float]]:
+    """Cache text -> (version, algorithm, tensor -> scale).
+
+    Args:
+        path: named in messages.
+
+    Raises:
+        ConversionError: CALIBRATION, naming the line at fault.
+    """
     lines = text.replace("\r\n", "\n").split("\n")
     header = HEADER.fullmatch(lines[0].strip())
     if header is None:
@@ -109,6 +117,22 @@ def _parse(text: str, path: str) -> tuple[str, str, dict[str, float]]:
     if not scales:
         raise _damaged(path, 1, "there are no scales below the header")
     return header[1], header[2], scales
+
+
+def without_zeros(text: str) -> tuple[str, tuple[str, ...]]:
+    """A cache as TensorRT wrote it, without the lines of tensors that were always zero: nobody can use their scale of 0.
+
+    Returns:
+        (text, tensors left out)
+    """
+    lines, dropped = [], []
+    for line in text.split("\n"):
+        name, separator, digits = line.rpartition(": ")
+        if separator and digits.strip("0") == "" and len(digits) == 8:
+            dropped.append(name)
+        else:
+            lines.append(line)
+    return "\n".join(lines), tuple(dropped)
 
 
 def _damaged(path: str, line: int, what: str) -> ConversionError:

@@ -39,5 +39,16 @@ class ConversionError(Exception):
         self.code = ExitCode(code)
 
 
+def unforeseen(error: BaseException) -> ConversionError:
+    """An exception that nobody explained, as one that says so."""
+    if isinstance(error, MemoryError):
+        return ConversionError("out of memory", hint="Free memory, or use a smaller batch.", code=ExitCode.MACHINE)
+    return ConversionError(
+        f"unforeseen {type(error).__name__}: {error}",
+        hint="Run again with --verbose for the traceback, and report it.",
+        code=ExitCode.UNFORESEEN,
+    )
+
+
 class DataError(Exception):
     """One data file cannot be used; the message says why, without the file's name. Some of a folder may be skipped."""

@@ -30,6 +30,7 @@ class Capabilities:
     calibrators: bool
     compute_capabilities: frozenset[str]  # names such as SM89 that the library can build for by name
     tactic_sources: frozenset[str]
+    hardware_levels: frozenset[str] = frozenset()  # NONE, AMPERE_PLUS, ...
     gpu: str = ""  # name of the first GPU; empty where none answers
     gpu_arch: str = ""  # its compute capability, as 9.0
     driver: str = ""  # highest CUDA version of the driver, as 13.0
@@ -81,6 +82,7 @@ class Validation:
     directory: str | None
     max_drop_percent: float
     require_execution: bool
+    engine: str | None  # of --validate-only
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,19 @@ class Outputs:
 
 
 @dataclass(frozen=True)
+class Build:
+    """Builder options that need no other decision."""
+
+    precision_constraints: str  # prefer | obey | none
+    optimization_level: int | None
+    timing_cache: str | None
+    dla_core: int | None
+    plugins: tuple[str, ...]
+    version_compatible: bool
+    hardware_compatibility: str  # none | ampere_plus | same_compute_capability
+
+
+@dataclass(frozen=True)
 class Plan:
     onnx: str
     precision: str
@@ -108,6 +123,9 @@ class Plan:
     tf32: bool
     hold_layers: bool  # False: nothing is held at higher precision
     layer_precisions: tuple[tuple[str, str], ...]
+    io_types: tuple[tuple[str, str], ...]  # (input or output, fp32 | fp16)
+    calibrator: bool  # INT8 by TensorRT's own calibrator, not by Q/DQ
+    build: Build
     shapes: Shapes
     preprocess: Preprocess
     calibration: Calibration
@@ -127,37 +145,96 @@ def make_plan(args, caps: Capabilities) -> Plan:
     Raises:
         ConversionError: MACHINE for what this library or machine cannot do.
     """
-    route = Route.WEAK if caps.weak_typing else Route.STRONG
+    route = Route.WEAK if caps.weak_typing and not args.strongly_typed else Route.STRONG
     archs = _gpu_archs(flatten(args.gpu_arch), caps)
-    executes_here = caps.executes(archs)
-    if args.require_execution and not executes_here:
-        raise ConversionError(
-            f"--require-execution: the engine could not be executed on this machine: {caps.driver_problem or _foreign_gpu(caps, archs)}",
-            hint="Convert on a machine with the target GPU, or leave the flag out.",
-            code=ExitCode.VALIDATION,
-        )
+    _refuse_impossible(args, caps, route, archs)
     return Plan(
         onnx=args.onnx,
         precision=args.precision,
         backend=caps.backend,
         route=route,
-        executes_here=executes_here,
+        executes_here=caps.executes(archs),
         gpu_archs=archs,
         workspace_bytes=int(args.workspace_size * 2**30),
-        tactic_sources=() if args.disable_tactic_sources and caps.backend == "tensorrt" else None,
+        tactic_sources=_tactic_sources(args, caps),
         tf32=args.tf32,
-        hold_layers=not args.disable_strict_types,
+        hold_layers=not args.disable_strict_types and args.precision_constraints != "none",
         layer_precisions=flatten(args.layer_precisions),
+        io_types=flatten(args.io_types),
+        calibrator=route is Route.WEAK and args.quantization != "qdq",
+        build=_build_options(args, caps),
         shapes=Shapes(flatten(args.min_shapes), flatten(args.opt_shapes), flatten(args.max_shapes), args.max_batch_size),
         preprocess=Preprocess(args.color, args.resize, args.input_range, flatten(args.mean), flatten(args.std)),
         calibration=Calibration(
             args.calibration_dir, args.calibration_samples, args.calibration_cache, args.calibration_method, args.accept_stale_cache
         ),
-        validation=Validation(not args.no_validate, args.test_image, args.validation_dir, args.max_accuracy_drop, args.require_execution),
+        validation=Validation(
+            enabled=not args.no_validate,
+            test_image=args.test_image,
+            directory=args.validation_dir,
+            max_drop_percent=args.max_accuracy_drop,
+            require_execution=args.require_execution,
+            engine=args.validate_only,
+        ),
         outputs=Outputs(engine_path(args), args.keep_failed, args.save_onnx, args.json),
         dry_run=args.dry_run,
-        effects=effects_of(args, caps.backend, caps.weak_typing),
+        effects=effects_of(args, caps.backend, route is Route.WEAK),
     )
+
+
+def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str, ...]) -> None:
+    if caps.backend == "tensorrt" and caps.driver_problem:
+        raise ConversionError(
+            f"TensorRT {caps.version} needs a GPU to build, but {caps.driver_problem}",
+            hint="With --backend tensorrt-rtx an engine for TensorRT-RTX (GeForce and RTX GPUs) can be built without one.",
+            code=ExitCode.MACHINE,
+        )
+    if args.quantization == "calibrator" and not (route is Route.WEAK and caps.calibrators):
+        raise ConversionError(
+            f"--quantization calibrator: {caps.backend} {caps.version} has no calibrator",
+            hint="Leave the flag out: INT8 is then reached by Q/DQ. Calibrators are in TensorRT 8.6 to 10.",
+            code=ExitCode.MACHINE,
+        )
+    if args.require_execution and not caps.executes(archs):
+        raise ConversionError(
+            f"--require-execution: the engine could not be executed on this machine: {caps.driver_problem or _foreign_gpu(caps, archs)}",
+            hint="Convert on a machine with the target GPU, or leave the flag out.",
+            code=ExitCode.VALIDATION,
+        )
+
+
+def _build_options(args, caps: Capabilities) -> Build:
+    level = args.hardware_compatibility_level
+    if level != "none" and level.upper() not in caps.hardware_levels:
+        raise ConversionError(
+            f"{caps.backend} {caps.version} has no hardware compatibility level {level}",
+            hint=f"It knows {', '.join(sorted(caps.hardware_levels)).lower()}.",
+            code=ExitCode.MACHINE,
+        )
+    return Build(
+        precision_constraints="none" if args.disable_strict_types else args.precision_constraints,
+        optimization_level=args.builder_optimization_level,
+        timing_cache=args.timing_cache if caps.backend == "tensorrt" else None,
+        dla_core=args.dla_core,
+        plugins=tuple(args.plugins),
+        version_compatible=args.version_compatible,
+        hardware_compatibility=level,
+    )
+
+
+def _tactic_sources(args, caps: Capabilities) -> tuple[str, ...] | None:
+    """None: as the library has them."""
+    if caps.backend != "tensorrt" or not (args.disable_tactic_sources or args.tactic_sources):
+        return None
+    names = () if args.disable_tactic_sources else args.tactic_sources
+    unknown = [name for name in names if name not in caps.tactic_sources]
+    if unknown:
+        raise ConversionError(
+            f"--tactic-sources {', '.join(unknown)}: {caps.backend} {caps.version} knows {', '.join(sorted(caps.tactic_sources))}",
+            hint="cuBLAS and cuDNN left TensorRT with version 11.",
+            code=ExitCode.MACHINE,
+        )
+    return names
 
 
 def _foreign_gpu(caps: Capabilities, archs: tuple[str, ...]) -> str:

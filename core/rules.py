@@ -61,6 +61,56 @@ TABLE: dict[str, dict[str, Cell]] = {
         "strong": _translated("strict types left TensorRT: no layer is held in FP32 when the ONNX is converted"),
         "rtx": _translated("strict types left TensorRT: no layer is held in FP32 when the ONNX is converted"),
     },
+    "--precision-constraints": {
+        "weak": _applied("OBEY_ or PREFER_PRECISION_CONSTRAINTS, or neither"),
+        "strong": _translated("the types written into the ONNX are always obeyed; none writes no FP32 layers"),
+        "rtx": _translated("the types written into the ONNX are always obeyed; none writes no FP32 layers"),
+    },
+    "--strongly-typed": {
+        "weak": _applied("a strongly typed network"),
+        "strong": _no_effect("this library has only strongly typed networks"),
+        "rtx": _no_effect("this library has only strongly typed networks"),
+    },
+    "--quantization": {
+        "weak": _applied("TensorRT's calibrator, or Q/DQ"),
+        "strong": _applied("Q/DQ"),
+        "rtx": _applied("Q/DQ"),
+    },
+    "--io-types": {
+        "weak": _applied("types of the network's inputs and outputs"),
+        "strong": _TYPED_GRAPH,
+        "rtx": _TYPED_GRAPH,
+    },
+    "--tactic-sources": {
+        "weak": _applied("set_tactic_sources"),
+        "strong": _applied("set_tactic_sources"),
+        "rtx": _no_effect("TensorRT-RTX compiles its kernels on the target GPU and has no optional tactic sources"),
+    },
+    "--timing-cache": {
+        "weak": _applied("timing cache of the builder config"),
+        "strong": _applied("timing cache of the builder config"),
+        "rtx": _no_effect("TensorRT-RTX times nothing at build time"),
+    },
+    "--dla-core": {
+        "weak": _applied("default device DLA, GPU_FALLBACK"),
+        "strong": _refused("a DLA needs weak typing; it left TensorRT with version 11"),
+        "rtx": _refused("TensorRT-RTX has no DLA"),
+    },
+    "--plugins": {
+        "weak": _applied("loaded into the plugin registry"),
+        "strong": _applied("loaded into the plugin registry"),
+        "rtx": _refused("TensorRT-RTX takes no plugin libraries"),
+    },
+    "--version-compatible": {
+        "weak": _applied("BuilderFlag.VERSION_COMPATIBLE"),
+        "strong": _applied("BuilderFlag.VERSION_COMPATIBLE"),
+        "rtx": _refused("TensorRT-RTX comes without the lean runtime that such engines carry"),
+    },
+    "--hardware-compatibility-level": {
+        "weak": _applied("hardware_compatibility_level"),
+        "strong": _applied("hardware_compatibility_level"),
+        "rtx": _refused("a TensorRT-RTX engine is portable already; --gpu-arch names its targets"),
+    },
     "--disable-tactic-sources": {
         "weak": _applied("set_tactic_sources(0)"),
         "strong": _applied("set_tactic_sources(0)"),
@@ -134,16 +184,47 @@ def _preprocessing_problem(args) -> str:
 
 
 def _combination_problem(args) -> str:
+    if args.validate_only:
+        for flag in (
+            "output",
+            "no_validate",
+            "dry_run",
+            "save_onnx",
+            "keep_failed",
+            "calibration_dir",
+            "calibration_cache",
+            "timing_cache",
+        ):
+            if getattr(args, flag):
+                return f"--validate-only builds nothing, so --{flag.replace('_', '-')} cannot go with it"
     if args.no_validate and args.require_execution:
         return "--no-validate and --require-execution contradict each other"
     if args.disable_strict_types and args.layer_precisions:
         return "--disable-strict-types holds no layer, so --layer-precisions cannot go with it"
+    if args.disable_tactic_sources and args.tactic_sources:
+        return "--disable-tactic-sources and --tactic-sources contradict each other"
+    if args.precision_constraints == "none" and args.layer_precisions:
+        return "--precision-constraints none binds nothing, so --layer-precisions cannot go with it"
+    if args.disable_strict_types and args.precision_constraints == "obey":
+        return "--disable-strict-types and --precision-constraints obey contradict each other"
+    if args.strongly_typed and args.quantization == "calibrator":
+        return "--strongly-typed and --quantization calibrator contradict each other: calibrators need builder flags"
     if args.precision == "fp32" and args.layer_precisions:
         return "--layer-precisions needs --precision fp16 or int8: with fp32 every layer is FP32"
     archs = set(flatten(args.gpu_arch))
     if "75" in archs and len(archs) > 1:
         return "--gpu-arch: sm_75 makes an engine for several GPUs ten times larger; build its engine in a call of its own"
-    for flag in ("onnx", "output", "calibration_dir", "calibration_cache", "test_image", "validation_dir", "save_onnx", "json"):
+    for flag in (
+        "onnx",
+        "output",
+        "calibration_dir",
+        "calibration_cache",
+        "test_image",
+        "validation_dir",
+        "save_onnx",
+        "json",
+        "validate_only",
+    ):
         value = getattr(args, flag)
         if value is not None and (not value or "\0" in value):
             return f"--{flag.replace('_', '-')} is empty or holds a NUL character: {value!r}"
@@ -155,7 +236,9 @@ def _output_problem(args) -> str:
     written = {"--output": engine, "--output's side file": engine + ".json", "--save-onnx": args.save_onnx}
     if args.json and args.json != "-" and _real(args.json) != _real(engine + ".json"):
         written["--json"] = args.json
-    read_or_written = {**written, "--calibration-cache": args.calibration_cache, "--onnx": args.onnx, "--test-image": args.test_image}
+    read = {"--onnx": args.onnx, "--test-image": args.test_image}
+    caches = {"--calibration-cache": args.calibration_cache, "--timing-cache": args.timing_cache}
+    read_or_written = {**written, **caches, **read}
     seen: dict[str, str] = {}
     for flag, path in read_or_written.items():
         if path and seen.setdefault(_real(path), flag) != flag:

@@ -22,7 +22,9 @@ WEIGHT_ERROR = 0.01  # largest accepted ||w16 - w|| / ||w||
 PARAMETER_SLOTS = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
 
 
-def choose_holds(graph: Graph, maxima: dict[str, float], wishes: tuple[tuple[str, str], ...], measured: bool) -> dict[str, str]:
+def choose_holds(
+    graph: Graph, maxima: dict[str, float], wishes: tuple[tuple[str, str], ...], measured: bool, structural: bool = True
+) -> dict[str, str]:
     """The nodes that stay in FP32.
 
     Args:
@@ -30,6 +32,7 @@ def choose_holds(graph: Graph, maxima: dict[str, float], wishes: tuple[tuple[str
         maxima: tensor -> max |x| over the data.
         wishes: (pattern, "fp32" | "fp16") of the user; the last that matches a node decides about it.
         measured: False leaves out what is held for its range (--disable-strict-types).
+        structural: hold what `convert` cannot convert; False where TensorRT chooses the types itself (weak typing).
 
     Returns:
         Node name -> reason, in words.
@@ -37,7 +40,8 @@ def choose_holds(graph: Graph, maxima: dict[str, float], wishes: tuple[tuple[str
     Raises:
         ConversionError: USAGE, for a pattern that matches no node.
     """
-    holds = _structural_holds(graph)
+    unconvertible = _structural_holds(graph) if structural else {}
+    holds = dict(unconvertible)
     if measured:
         types = graph.types()
         for name in _normalisation_nodes(graph):
@@ -58,7 +62,7 @@ def choose_holds(graph: Graph, maxima: dict[str, float], wishes: tuple[tuple[str
         for name in matched:
             if precision == "fp32":
                 holds[name] = f"--layer-precisions {pattern}:fp32"
-            elif name not in _structural_holds(graph):
+            elif name not in unconvertible:
                 holds.pop(name, None)
     return holds
 
@@ -144,18 +148,19 @@ def _normalisation_nodes(graph: Graph) -> set[str]:
     return found
 
 
-def convert(graph: Graph, holds: dict[str, str]) -> Graph:
+def convert(graph: Graph, holds: dict[str, str], half_ends: frozenset[str] = frozenset()) -> Graph:
     """Make every node FP16 that is not held, with Casts where the two meet.
 
     Args:
         graph: FP32, not changed; may carry Q/DQ pairs (FP16 scales need opset 19).
         holds: node name -> reason.
+        half_ends: inputs and outputs that become FP16 themselves (--io-types).
 
     Returns:
         A new graph. Inputs and outputs keep names, types and order; inner tensors keep their names where they have one
         precision only.
     """
-    return _Converter(graph, holds).run()
+    return _Converter(graph, holds, half_ends).run()
 
 
 def _schema(node: onnx.NodeProto, opset: int):
@@ -177,22 +182,30 @@ def _takes_half(schema, parameters, index: int) -> bool:
 
 
 class _Converter:
-    def __init__(self, graph: Graph, holds: dict[str, str]):
+    def __init__(self, graph: Graph, holds: dict[str, str], half_ends: frozenset[str]):
         self._source = graph
         self._result = graph.copy()
         self._types = graph.types()
         self._holds = holds
+        self._half_ends = half_ends
         self._made_half: dict[str, str] = {}  # float32 tensor -> its name, where a node now makes it in FP16
         self._cast_half: dict[str, str] = {}  # float32 tensor or weight -> name of its FP16 copy
         self._cast_float: dict[str, str] = {}  # tensor made in FP16 -> name of its FP32 copy
         self._nodes: list[onnx.NodeProto] = []
 
     def run(self) -> Graph:
+        for value in self._result.proto.graph.input:
+            if value.name in self._half_ends and self._types.get(value.name) == FLOAT:
+                value.type.tensor_type.elem_type = HALF
+                self._made_half[value.name] = value.name
         outputs = {value.name for value in self._result.proto.graph.output}
         for node in list(self._result.nodes):
             self._convert_node(node, outputs)
-        for name in self._source.output_names:
-            self._as_float(name)
+        for value in self._result.proto.graph.output:
+            if value.name in self._half_ends and self._types.get(value.name) == FLOAT:
+                self._half_output(value)
+            else:
+                self._as_float(value.name)
         self._result.replace_nodes(self._nodes)
         self._result.prune()
         return self._result
@@ -222,6 +235,20 @@ class _Converter:
                 half_name = self._result.unique(f"{name}__fp16") if name in outputs else name
                 node.output[index] = half_name
                 self._made_half[name] = half_name
+
+    def _half_output(self, value: onnx.ValueInfoProto) -> None:
+        """The output's FP32 form, if a held node makes it, moves to another name."""
+        name = value.name
+        value.type.tensor_type.elem_type = HALF
+        if name not in self._made_half:
+            moved = self._result.unique(f"{name}__fp32")
+            for node in self._nodes:
+                for index, output in enumerate(node.output):
+                    node.output[index] = moved if output == name else output
+                rename_reads(node, name, moved)
+            self._cast(moved, name, HALF)
+        else:
+            self._cast(self._made_half[name], name, HALF)
 
     def _as_half(self, name: str) -> str:
         if name in self._made_half:

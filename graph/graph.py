@@ -181,6 +181,12 @@ class Graph:
             types[name] = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
         return {name: elem_type for name, elem_type in types.items() if elem_type}
 
+    def float_tensors(self) -> list[str]:
+        """Inputs and activations that are float32, in execution order."""
+        types = self.types()
+        made = [name for node in self.nodes for name in node.output]
+        return [name for name in (*self.input_names, *made) if types.get(name) == onnx.TensorProto.FLOAT]
+
     @property
     def bytes(self) -> int:
         """Size when serialized, nearly."""

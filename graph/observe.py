@@ -88,12 +88,11 @@ def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Callable
         Tensor -> max |x|; for operators that only move values, the largest of their inputs is an upper bound and taken
         instead. nan or inf where the FP32 model itself makes them.
     """
-    types = graph.types()
-    floats = {name for name, elem_type in types.items() if elem_type == onnx.TensorProto.FLOAT}
+    activations = graph.float_tensors()
+    floats = {*activations, *(name for name, array in graph.weights.items() if array.dtype == np.float32)}
     moving = [node for node in graph.nodes if node.op_type in MOVES and any(name in floats for name in node.input)]
     moved = {name for node in moving for name in node.output}
-    produced = [name for node in graph.nodes for name in node.output]
-    measured = [name for name in (*graph.input_names, *produced) if name in floats and name not in moved]
+    measured = [name for name in activations if name not in moved]
     maxima: dict[str, float] = dict.fromkeys(measured, 0.0)
 
     def visit(name: str, values: np.ndarray) -> None:

@@ -25,14 +25,16 @@ class Prepared:
     kept_high: tuple[tuple[str, str, str], ...] = ()  # (node, precision, reason)
     int8_mac_share: float | None = None  # of convolutions and matrix products; None where INT8 was not asked for
     changed: bool = True  # False: the model as it was given
+    constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16, to set on a weakly typed network
     warnings: tuple[str, ...] = field(default=())
 
 
-def working_graph(model: onnx.ModelProto, profiles: tuple[Profile, ...], quantize: bool) -> tuple[Graph, bool]:
+def working_graph(model: onnx.ModelProto, profiles: tuple[Profile, ...], quantize: bool, half: bool) -> tuple[Graph, bool]:
     """The folded FP32 graph that precision is written into.
 
     Args:
-        quantize: Q/DQ will be put in, which takes opset 19 for FP16 scales.
+        quantize: Q/DQ will be put in, or are there.
+        half: their scales shall be FP16, which takes opset 19.
 
     Returns:
         (graph, whether Q/DQ scales may be FP16)
@@ -40,7 +42,7 @@ def working_graph(model: onnx.ModelProto, profiles: tuple[Profile, ...], quantiz
     graph = fold(Graph.from_model(model, profiles))
     if not quantize:
         return graph, False
-    raised = raise_opset(graph, qdq.QUANTIZE_OPSET)
+    raised = raise_opset(graph, qdq.QUANTIZE_OPSET) if half else None
     if raised is not None:
         return raised, True
     raised = raise_opset(graph, 13)  # per-channel scales
@@ -87,9 +89,41 @@ def choose_layers(
     return tuple(chosen), left
 
 
-def prepare_half(graph: Graph, holds: dict[str, str]) -> Prepared:
+def prepare_half(graph: Graph, holds: dict[str, str], half_ends: frozenset[str]) -> Prepared:
     """FP16, but for the held nodes."""
-    return Prepared(fp16.convert(graph, holds), _kept(graph, holds, "fp32"))
+    return Prepared(fp16.convert(graph, holds, half_ends), _kept(graph, holds, "fp32"))
+
+
+def prepare_weak(graph: Graph, holds: dict[str, str], wishes: tuple[tuple[str, str], ...]) -> Prepared:
+    """The FP32 graph as it is; precisions become constraints on TensorRT's layers."""
+    constraints = {}
+    for node in graph.nodes:
+        wish = next((precision for pattern, precision in reversed(wishes) if fnmatchcase(node.name, pattern)), None)
+        if wish or node.name in holds:
+            constraints[node.name] = wish or "fp32"
+    return Prepared(graph, _kept(graph, holds, "fp32"), changed=bool(graph.repairs), constraints=constraints)
+
+
+def prepare_weak_int8(
+    graph: Graph,
+    profiles: tuple[Profile, ...],
+    holds: dict[str, str],
+    scales: dict[str, float],
+    layers: tuple[qdq.Layer, ...],
+    left: dict[str, str],
+) -> Prepared:
+    """Q/DQ with FP32 scales in an FP32 graph; TensorRT's INT8 and FP16 flags do the rest."""
+    usable, kept_fp16 = _usable(layers, scales, left, holds)
+    quantized = qdq.insert(graph, scales, usable, half=False)
+    kept = _kept(graph, kept_fp16, "fp16") + _kept(graph, holds, "fp32")
+    return Prepared(quantized, kept, mac_share(quantized, profiles), constraints=dict.fromkeys(holds, "fp32"))
+
+
+def _usable(layers: tuple[qdq.Layer, ...], scales: dict[str, float], left: dict[str, str], holds: dict[str, str]):
+    """(layers with a scale, node -> reason of those in FP16)"""
+    silent = {layer.node: "always zero in calibration" for layer in layers if layer.activation not in scales}
+    usable = tuple(layer for layer in layers if layer.node not in silent)
+    return usable, {name: reason for name, reason in {**left, **silent}.items() if name not in holds}
 
 
 def prepare_int8(
@@ -100,15 +134,14 @@ def prepare_int8(
     layers: tuple[qdq.Layer, ...],
     left: dict[str, str],
     half: bool,
+    half_ends: frozenset[str],
 ) -> Prepared:
     """INT8 by Q/DQ for `layers`, FP16 for the rest, FP32 for the held nodes."""
-    silent = {layer.node: "always zero in calibration" for layer in layers if layer.activation not in scales}
-    usable = tuple(layer for layer in layers if layer.node not in silent)
+    usable, kept_fp16 = _usable(layers, scales, left, holds)
     quantized = qdq.insert(graph, scales, usable, half)
-    kept_fp16 = {name: reason for name, reason in {**left, **silent}.items() if name not in holds}
     kept = _kept(graph, kept_fp16, "fp16") + _kept(graph, holds, "fp32")
     warnings = () if half else ("opset could not be raised to 19: Q/DQ scales stay FP32, and so do the layers between them",)
-    return Prepared(fp16.convert(quantized, holds), kept, mac_share(quantized, profiles), warnings=warnings)
+    return Prepared(fp16.convert(quantized, holds, half_ends), kept, mac_share(quantized, profiles), warnings=warnings)
 
 
 def mac_share(graph: Graph, profiles: tuple[Profile, ...]) -> float:
@@ -124,6 +157,6 @@ def _kept(graph: Graph, reasons: dict[str, str], precision: str) -> tuple[tuple[
     return tuple((node.name, precision, reasons[node.name]) for node in graph.nodes if node.name in reasons)
 
 
-def prepare_quantized(graph: Graph, profiles: tuple[Profile, ...], holds: dict[str, str]) -> Prepared:
+def prepare_quantized(graph: Graph, profiles: tuple[Profile, ...], holds: dict[str, str], half_ends: frozenset[str]) -> Prepared:
     """A model that carries Q/DQ itself: FP16 around them."""
-    return Prepared(fp16.convert(graph, holds), _kept(graph, holds, "fp32"), mac_share(graph, profiles))
+    return Prepared(fp16.convert(graph, holds, half_ends), _kept(graph, holds, "fp32"), mac_share(graph, profiles))

@@ -73,7 +73,9 @@ def _precision_rows(result: dict):
     if not precision:
         yield "precision", f"{result['plan']['precision']} asked for", ""
         return
-    text = f"{precision['delivered']} ({precision['requested']} asked for)"
+    text = precision["delivered"] or "unknown"
+    if precision["requested"]:
+        text += f" ({precision['requested']} asked for)"
     if precision["int8_mac_share"] is not None:
         text += f", INT8 share of the multiply-accumulates {precision['int8_mac_share']:.1%}"
     yield "precision", text, ""

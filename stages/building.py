@@ -5,37 +5,55 @@ from __future__ import annotations
 import hashlib
 import os
 import tempfile
+import time
+from dataclasses import replace
 
-from core.errors import ConversionError, ExitCode
-from core.model_info import ModelInfo, Profile
+from core.model_info import ModelInfo
 from core.plan import Plan
-from graph.graph import INLINE_LIMIT
+from graph import prepare, qdq
+from graph.graph import INLINE_LIMIT, Graph
 from graph.prepare import Prepared
 from report.result import to_json
+from stages import calibrating
+from stages.job import Job
 from stages.run import Run
-from trt.builder import BuiltEngine, EngineBuilder, ParserInput
-from trt.library import Library
+from trt.builder import BuiltEngine, Constraints, EngineBuilder
+from trt.memory import open_cuda
+from trt.network import ParserInput
 
-LEAST_SHARE = 0.10  # of the layers (FP16) or multiply-accumulates (INT8) for a precision to count as delivered
 
+def build_engine(job: Job, prepared: Prepared, run: Run) -> tuple[BuiltEngine, Prepared]:
+    """Parse and build.
 
-def build_engine(library: Library, plan: Plan, info: ModelInfo, profiles: tuple[Profile, ...], prepared: Prepared, run: Run) -> BuiltEngine:
-    """Parse and build, and check that the asked precision is there.
+    Returns:
+        (engine, prepared model); with TensorRT's own calibrator the prepared model is the equivalent Q/DQ model, which is
+        known only now.
 
     Raises:
-        ConversionError: MODEL, BUILD, or VALIDATION where the engine is not what was asked for.
+        ConversionError: MODEL, CALIBRATION or BUILD.
     """
+    plan, info = job.plan, job.info
     with tempfile.TemporaryDirectory(prefix="onnx2trt-") as folder:
         with run.stage("parse", "parsing the ONNX"):
-            builder = EngineBuilder(library, plan, run.console.debug)
-            builder.parse(_source(prepared, info, folder), info)
-        with run.stage("build", "building the engine"):
-            built = builder.build(profiles, dynamic=any(spec.dynamic for spec in info.inputs))
+            builder = EngineBuilder(job.library, plan, run.console.debug)
+            builder.parse(_source(prepared, info, folder), job.engine_ends)
+        constraints = Constraints(prepared.constraints, tuple((n.name, tuple(n.output)) for n in prepared.graph.nodes))
+        options = {
+            "dynamic": any(spec.dynamic for spec in info.inputs),
+            "constraints": constraints,
+            "timing_cache": _read_timing_cache(plan.build.timing_cache, run),
+        }
+        if plan.precision == "int8" and plan.calibrator and not info.quantized:
+            built, prepared = _build_calibrated(job, prepared, builder, options, run)
+        else:
+            with run.stage("build", "building the engine"):
+                built = builder.build(job.profiles, **options)
     if built.warnings:
         count = len(built.warnings)
         run.console.info(f"TensorRT gave {count} warning{'s' * (count > 1)}; --verbose shows {'them' if count > 1 else 'it'}")
-    run.result["precision"] = describe_precision(plan, prepared, built)
-    return built
+    if plan.build.timing_cache and built.timing_cache is not None:
+        run.write_now(plan.build.timing_cache, built.timing_cache)
+    return built, prepared
 
 
 def _source(prepared: Prepared, info: ModelInfo, folder: str) -> ParserInput:
@@ -48,37 +66,45 @@ def _source(prepared: Prepared, info: ModelInfo, folder: str) -> ParserInput:
     return ParserInput(path=path)
 
 
-def describe_precision(plan: Plan, prepared: Prepared, built: BuiltEngine) -> dict:
-    """The result's `precision` object, with what was really delivered.
+def _build_calibrated(job: Job, prepared: Prepared, builder: EngineBuilder, options: dict, run: Run) -> tuple[BuiltEngine, Prepared]:
+    """INT8 by TensorRT's own calibrator, fed with pictures or with a cache."""
+    native = calibrating.NativeCalibration(job, run)
+    if native.needs_data and native.method is None:
+        native.scales_from_cpu(calibrating.all_scales(job, prepared.graph, run))
+    cuda = open_cuda()
+    try:
+        calibrator = native.calibrator(cuda)
+        label = "calibrating and building the engine" if native.needs_data else "building the engine"
+        started = time.monotonic()
+        with run.stage("build", label):
+            built = builder.build(job.profiles, calibrator=calibrator, **options)
+        scales = native.finish(calibrator, time.monotonic() - started)
+    finally:
+        cuda.close()
+    return built, _equivalent(job, prepared, scales)
 
-    Raises:
-        ConversionError: VALIDATION, where that is less than what was asked for.
-    """
-    layers = built.layers
-    total = sum(layers.values())
-    delivered = "fp32"
-    if prepared.int8_mac_share is not None and prepared.int8_mac_share >= LEAST_SHARE:
-        delivered = "int8"
-    elif total and layers["fp16"] >= LEAST_SHARE * total:
-        delivered = "fp16"
-    precision = {
-        "requested": plan.precision,
-        "delivered": delivered,
-        "int8_mac_share": prepared.int8_mac_share,
-        "layers": layers,
-        "layers_source": built.layers_source,
-        "kept_high": [{"name": name, "precision": kept, "reason": reason} for name, kept, reason in prepared.kept_high],
-    }
-    order = ("fp32", "fp16", "int8")
-    if order.index(delivered) < order.index(plan.precision):
-        counts = ", ".join(f"{count} {name.upper()}" for name, count in layers.items())
-        share = "" if prepared.int8_mac_share is None else f", INT8 share of the multiply-accumulates {prepared.int8_mac_share:.1%}"
-        raise ConversionError(
-            f"{plan.precision} was asked for, but the engine is {delivered}: layers {counts}{share}",
-            hint="The reasons stand under kept_high in --json; ask for a higher precision, or allow more with --layer-precisions.",
-            code=ExitCode.VALIDATION,
-        )
-    return precision
+
+def _equivalent(job: Job, prepared: Prepared, scales: dict[str, float]) -> Prepared:
+    """The Q/DQ model with the calibrator's scales, as --save-onnx writes it."""
+    graph, _ = prepare.working_graph(job.model, job.profiles, quantize=True, half=False)
+    layers = tuple(
+        layer for layer in qdq.quantizable_layers(graph) if layer.activation in scales and layer.node not in prepared.constraints
+    )
+    return replace(prepared, graph=qdq.insert(graph, scales, layers, half=False), changed=True)
+
+
+def _read_timing_cache(path: str | None, run: Run) -> bytes | None:
+    """Contents of the timing cache; empty where there is none yet."""
+    if path is None:
+        return None
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return b""
+    except OSError as error:
+        run.console.warn(f"timing cache {path} cannot be read ({error.strerror}); a new one is started")
+        return b""
 
 
 def write_outputs(plan: Plan, prepared: Prepared, built: BuiltEngine, status: str, run: Run) -> str:
@@ -96,21 +122,22 @@ def write_outputs(plan: Plan, prepared: Prepared, built: BuiltEngine, status: st
             "bytes": built.nbytes,
             "sha256": hashlib.sha256(built.data).hexdigest(),
             "gpu_archs": list(plan.gpu_archs),
+            **run.engine_details,
         }
         run.write_at_end(plan.outputs.engine, built.data)
         if plan.outputs.save_onnx:
-            _write_onnx(prepared, plan.outputs.save_onnx, run)
+            _write_onnx(prepared.graph, plan.outputs.save_onnx, run)
     run.result.update(status=status, exit_code=0)
     run.write_at_end(plan.outputs.side_file, to_json(run.result).encode())
     return status
 
 
-def _write_onnx(prepared: Prepared, path: str, run: Run) -> None:
-    if prepared.graph.bytes <= INLINE_LIMIT:
-        run.write_at_end(path, prepared.graph.to_model().SerializeToString())
+def _write_onnx(graph: Graph, path: str, run: Run) -> None:
+    if graph.bytes <= INLINE_LIMIT:
+        run.write_at_end(path, graph.to_model().SerializeToString())
         return
     data_path = path + ".data"
-    data, arrays = prepared.graph.with_external_data(os.path.basename(data_path))
+    data, arrays = graph.with_external_data(os.path.basename(data_path))
     run.write_at_end(data_path, *arrays)
     run.write_at_end(path, data)
 

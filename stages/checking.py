@@ -1,63 +1,111 @@
-"""Stage 'validate': the outputs of what was built against the ONNX model's."""
+"""Stage 'validate': the outputs of what was built against the ONNX model's, and how long they take."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 
-from core.model_info import ModelInfo
-from core.plan import Plan
+import numpy as np
+
+from core.arrays import synthetic_arrays
 from graph.prepare import Prepared
 from graph.reference import Session
 from graph.simulate import simulation
 from stages.data import Data
+from stages.job import Job
 from stages.run import Run
-from validate import Accuracy, compare, failure
+from trt.engine import Engine
+from validate import Accuracy, compare, failure, measure_latency
 
 
-def check_accuracy(plan: Plan, info: ModelInfo, prepared: Prepared, data: Data, run: Run) -> str:
-    """Compare on every data set given; the validation folder decides where there is one.
+def check(job: Job, prepared: Prepared | None, engine: Engine | None, run: Run) -> str:
+    """Compare on every data set given (the validation folder decides where there is one), and time on the GPU.
 
     Returns:
-        The status: simulated, or not_validated.
+        The status: validated, simulated, or not_validated.
 
     Raises:
         ConversionError: VALIDATION.
     """
-    if not plan.validation.enabled:
+    if not job.plan.validation.enabled:
+        return "not_validated"
+    status = _check_accuracy(job, prepared, engine, run)
+    if engine is not None:
+        with run.stage("latency", "measuring the latency"):
+            run.result["latency"] = _latency(job, engine)
+    return status
+
+
+def _check_accuracy(job: Job, prepared: Prepared | None, engine: Engine | None, run: Run) -> str:
+    if job.plan.build.plugins:
+        run.console.warn("with --plugins ONNX Runtime cannot run the model, so there is nothing to compare with")
         return "not_validated"
     with run.stage("validate", "comparing the outputs with the model's"):
-        rows, decisive = _compare_all(info, prepared, data, run)
+        rows, decisive = _compare_all(job, prepared, engine, run)
     for row in rows:
         if row.constant:
             run.console.warn(f"output {row.output!r} of the model is constant on {row.inputs}: agreement there is no evidence of accuracy")
-    error = failure(decisive, plan.validation.max_drop_percent) or failure(rows, float("inf"))
+    error = failure(decisive, job.plan.validation.max_drop_percent) or failure(rows, float("inf"))
     if error:
         raise error
-    return "simulated"
+    return "simulated" if engine is None else "validated"
 
 
-def _compare_all(info: ModelInfo, prepared: Prepared, data: Data, run: Run) -> tuple[tuple[Accuracy, ...], tuple[Accuracy, ...]]:
+def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run: Run) -> tuple[tuple[Accuracy, ...], tuple[Accuracy, ...]]:
     """(rows of all data sets, rows of the first, which decides)."""
-    reference = Session.from_path(info.path)
-    candidate = Session.from_graph(simulation(prepared.graph)) if prepared.changed else reference
-    outputs = tuple(spec.name for spec in info.outputs)
+    reference = Session.from_path(job.info.path)
+    if engine is not None:
+        candidate = _engine_runner(job, engine)
+    elif prepared.changed:
+        candidate = _as_declared(job, Session.from_graph(simulation(prepared.graph)).run)
+    else:
+        candidate = reference.run
+    outputs = tuple(spec.name for spec in job.info.outputs)
     decisive: tuple[Accuracy, ...] = ()
     rows: tuple[Accuracy, ...] = ()
+    data: Data = job.data
     for dataset in data.to_compare():
         batches = run.console.track(data.reader.batches(dataset), max(len(dataset.paths), 1), f"comparing on {dataset.origin}")
         found = compare(
             reference.run,
-            candidate.run,
+            candidate,
             batches,
             outputs,
             origin=dataset.origin,
-            executed_on="simulated",
+            executed_on="simulated" if engine is None else "gpu",
             picture=data.picture_size,
             channels_last=data.channels_last,
         )
         rows, decisive = rows + found, decisive or found
         run.result["accuracy"] = [_rounded(row) for row in rows]
     return rows, decisive
+
+
+def _engine_runner(job: Job, engine: Engine):
+    """The engine as a function of the model's inputs to the model's output types."""
+    return _as_declared(job, engine.run, cast_inputs=False)
+
+
+def _as_declared(job: Job, run_it, cast_inputs: bool = True):
+    """Wrap a runner whose ends --io-types has changed, so that it takes and gives what the ONNX declares."""
+    changed = {spec.name: spec.dtype for spec in job.engine_ends.inputs}
+    declared = {spec.name: spec.dtype for spec in job.info.outputs}
+
+    def runner(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        given = {name: array.astype(changed[name], copy=False) for name, array in feed.items()} if cast_inputs else feed
+        return {name: array.astype(declared[name], copy=False) for name, array in run_it(given).items()}
+
+    return runner
+
+
+def _latency(job: Job, engine: Engine) -> dict:
+    """At the opt shapes; see validate.measure_latency for what it covers."""
+    engine.load(synthetic_arrays(job.info.inputs, job.profiles))
+    return {
+        **measure_latency(engine.time_ms),
+        "shape": {profile.name: list(profile.opt) for profile in job.profiles},
+        "covers": "the engine alone on inputs in device memory, between CUDA events; no copies, no pre- or post-processing",
+        "fp16_p50_ms": None,
+    }
 
 
 def _rounded(row: Accuracy) -> dict:

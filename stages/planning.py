@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import onnx
+import hashlib
 
 from core import plan as rules
+from core.errors import ConversionError, ExitCode
 from core.files import check_writable, remove_abandoned
-from core.model_info import ModelInfo, Profile
 from core.plan import Plan
 from core.shapes import make_profiles
 from graph.preflight import check_file
 from graph.preflight import preflight as check_model
 from report.result import describe_environment, describe_model, describe_plan
-from stages.data import Data, choose_data
+from stages.data import choose_data
+from stages.job import Job
 from stages.run import Run
+from trt.engine import Engine
 from trt.library import Library, capabilities, load_library
 
 
@@ -34,7 +36,7 @@ def make_plan(args, run: Run) -> tuple[Library, Plan]:
     return library, plan
 
 
-def preflight(plan: Plan, run: Run) -> tuple[onnx.ModelProto, ModelInfo, tuple[Profile, ...], Data]:
+def preflight(library: Library, plan: Plan, run: Run) -> Job:
     """Outputs writable, model sound, profiles complete, data there.
 
     Raises:
@@ -53,13 +55,64 @@ def preflight(plan: Plan, run: Run) -> tuple[onnx.ModelProto, ModelInfo, tuple[P
             run.result["preprocessing"] = data.reader.preprocessing.describe()
     for warning in info.warnings:
         run.console.warn(warning)
-    return model, info, profiles, data
+    return Job(library, plan, model, info, profiles, data)
+
+
+def read_engine_file(plan: Plan, run: Run) -> bytes:
+    """The engine named by --validate-only.
+
+    Raises:
+        ConversionError: VALIDATION where it cannot be read, MACHINE where nothing here could run it.
+    """
+    path = plan.validation.engine
+    try:
+        with open(path, "rb") as stream:
+            data = stream.read()
+    except OSError as error:
+        raise ConversionError(f"--validate-only {path} cannot be read: {error.strerror}", code=ExitCode.VALIDATION) from None
+    if not data:
+        raise ConversionError(f"--validate-only {path} is empty", code=ExitCode.VALIDATION)
+    if not plan.executes_here:
+        raise ConversionError(
+            f"--validate-only {path}: no engine can be executed on this machine",
+            hint="Run it on the machine with the GPU that the engine was built for.",
+            code=ExitCode.MACHINE,
+        )
+    sha256 = hashlib.sha256(data).hexdigest()
+    run.result["engine"] = {"path": path, "bytes": len(data), "sha256": sha256, "gpu_archs": []}
+    return data
+
+
+def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> Job:
+    """Check the model against an engine; shapes are those of the engine's profile.
+
+    Raises:
+        ConversionError: MODEL or VALIDATION, where names or ranks differ.
+    """
+    with run.stage("preflight", f"checking {plan.onnx}"):
+        model, info = check_model(plan.onnx)
+        run.result["model"] = describe_model(info)
+        ends = {tensor.name: len(tensor.shape) for tensor in engine.tensors}
+        declared = {spec.name: spec.shape for spec in (*info.inputs, *info.outputs)}
+        if set(ends) != set(declared) or any(shape is not None and len(shape) != ends[name] for name, shape in declared.items()):
+            raise ConversionError(
+                f"{plan.validation.engine} is no engine of {plan.onnx}: its tensors are {sorted(ends)}, the model's {sorted(declared)}",
+                code=ExitCode.VALIDATION,
+            )
+        by_name = {tensor.name: tensor.profile for tensor in engine.tensors if tensor.is_input}
+        profiles = tuple(by_name[spec.name] for spec in info.inputs)
+        run.result["engine"].update(run.engine_details)
+        run.result["plan"] = describe_plan(plan, profiles)
+        data = choose_data(plan, info, profiles)
+        if data.reader.preprocessing:
+            run.result["preprocessing"] = data.reader.preprocessing.describe()
+    return Job(library, plan, model, info, profiles, data)
 
 
 def _written(plan: Plan) -> list[str]:
     """Every file that this run may write."""
     outputs = plan.outputs
-    paths = [outputs.engine, outputs.side_file, outputs.save_onnx, plan.calibration.cache]
+    paths = [outputs.engine, outputs.side_file, outputs.save_onnx, plan.calibration.cache, plan.build.timing_cache]
     if outputs.json != "-":
         paths.append(outputs.json)
     return [path for path in paths if path]

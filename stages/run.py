@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from core.channel import Channel
+from core.errors import ConversionError, unforeseen
 from core.files import Temporary
 from report.console import Console
-from report.result import new_result
+from report.result import fail, new_result
 
 
 class Run:
@@ -21,6 +23,7 @@ class Run:
         self.result = new_result()
         self._started = time.monotonic()
         self.files: list[tuple[str, str]] = []  # (temporary, final) in the order in which the parent renames them
+        self.engine_details: dict = {}  # what the loaded engine says of itself
         self.rejected: list[tuple[str, str]] = []  # the same, where the run fails
 
     @contextmanager
@@ -50,6 +53,13 @@ class Run:
         temporary = self.temporary(final)
         temporary.write(data)
         self.rejected.append((temporary.path, temporary.final))
+
+    def abort(self, error: BaseException) -> None:
+        """End the process now with this error; for callbacks of TensorRT, which swallows exceptions and builds on for minutes."""
+        known = error if isinstance(error, ConversionError) else unforeseen(error)
+        self.result["timings_s"] = {key: round(value, 3) for key, value in self.console.timings.items()}
+        self.channel.done(fail(self.result, known), [], "")
+        os._exit(int(known.code))
 
     def write_now(self, final: str, data) -> None:
         """Write a file that is worth having whatever comes of the rest."""

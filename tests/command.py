@@ -24,7 +24,11 @@ class Outcome:
         return "\n".join(line for line in self.stderr.splitlines() if not line.startswith("["))
 
     def json(self, name: str) -> dict:
-        return json.loads((self.folder / name).read_text())
+        """A result file, checked against the schema."""
+        result = json.loads((self.folder / name).read_text())
+        if "schema_version" in result and "status" in result:
+            check_schema(result)
+        return result
 
 
 def onnx2trt(folder: Path, *arguments, timeout: float = 300) -> Outcome:
@@ -37,3 +41,12 @@ def onnx2trt(folder: Path, *arguments, timeout: float = 300) -> Outcome:
     left = list(folder.rglob(".*.tmp"))
     assert not left, f"temporary files left: {left}"
     return outcome
+
+
+def check_schema(result: dict) -> None:
+    """The result is what report/result.schema.json says (where jsonschema is installed: not on every GPU machine)."""
+    try:
+        import jsonschema
+    except ImportError:
+        return
+    jsonschema.validate(result, json.loads((ROOT / "report" / "result.schema.json").read_text()))

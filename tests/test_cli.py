@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from command import onnx2trt
+from command import check_schema, onnx2trt
 from models import conv_net, layer_norm, model, multiplication_chain, node, random
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -69,6 +69,7 @@ def test_each_precision_is_delivered(folder, precision, flags):
 
 def test_stdout_carries_nothing_but_the_json(folder):
     done = onnx2trt(folder, "--onnx", "net.onnx", "--json", "-", "--verbose")
+    check_schema(json.loads(done.stdout))
     assert json.loads(done.stdout)["status"] == "simulated"
     assert "[TensorRT" in done.stderr and "status" in done.stderr
 

@@ -31,7 +31,9 @@ OWNERS = {
     "onnxruntime": {"graph/reference.py"},
     "cv2": {"preprocess.py", "calibration.py"},
     "rich": {"report/console.py", "report/table.py"},
-    "onnx": {"graph/", "stages/planning.py", "stages/precision.py"},
+    "onnx": {"graph/", "stages/job.py"},
+    "pycuda": {"trt/memory.py"},
+    "cuda": {"trt/memory.py"},
 }
 
 # what the supervising parent loads: nothing but the standard library

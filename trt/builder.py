@@ -1,39 +1,38 @@
-"""ONNX -> serialized engine. Every None, refused setting and logged error becomes a ConversionError."""
+"""Network -> serialized engine. Every None, refused setting and logged error becomes a ConversionError."""
 
 from __future__ import annotations
 
-import os
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core.errors import ConversionError, ExitCode
 from core.model_info import ModelInfo, Profile
 from core.plan import Plan, Route
 from core.rules import dims
+from trt.config import configure
+from trt.constraints import constrain, labels
 from trt.library import Library
 from trt.logger import Messages, make_logger
-
-FLOAT_TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "FP8": "fp8"}
-NO_WORK = ("CONSTANT", "QUANTIZE", "DEQUANTIZE", "CAST", "IDENTITY", "SHAPE", "SHUFFLE", "ASSERTION")
-# TensorRT's name of a type -> numpy's, for the ends of a network
-IO_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "UINT8": "uint8"}
+from trt.network import ParserInput, load_plugins, parse, typed_layers
 
 
 @dataclass(frozen=True)
-class ParserInput:
-    """What the parser reads: a file (external data beside it), or the model's bytes."""
+class Constraints:
+    """Layer precisions for a weakly typed network, by ONNX node."""
 
-    path: str | None = None
-    data: bytes | None = None
+    precisions: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16
+    nodes: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (name, outputs) of every node of the model
 
 
 @dataclass(frozen=True)
 class BuiltEngine:
-    """A serialized engine, and the typed network that it was made from."""
+    """A serialized engine, and what is known of it without loading it."""
 
     data: object  # TensorRT's IHostMemory: has the buffer protocol and nbytes
-    layers: dict[str, int]  # int8, fp16, fp32 -> layers of the network that compute
-    layers_source: str
+    layers: dict[str, int] | None  # int8, fp16, fp32 -> layers of the typed network; None where only the engine can tell
+    constrained: dict[str, str]  # layer -> ONNX node, of the constraints that were set
+    timing_cache: bytes | None
     warnings: tuple[str, ...]
 
     @property
@@ -48,102 +47,65 @@ class EngineBuilder:
         """Raises ConversionError BUILD where TensorRT refuses to start."""
         self._library, self._trt, self._plan = library, library.trt, plan
         self._logger, self._messages = make_logger(library.trt, show)
+        if plan.build.plugins:
+            load_plugins(plan.build.plugins, self._trt, self._logger)
         self._builder = self._made(self._trt.Builder(self._logger), "Builder")
         flags = library.network_flags(strongly_typed=plan.route is Route.STRONG)
         self._network = self._made(self._builder.create_network(flags), "create_network")
 
     def parse(self, source: ParserInput, model: ModelInfo) -> None:
-        """Read the ONNX into the network and check that its ends are the model's.
+        """Read the ONNX into the network.
 
         Raises:
             ConversionError: MODEL, with every error of the parser.
         """
-        parser = self._made(self._trt.OnnxParser(self._network, self._logger), "OnnxParser")
-        if source.path is not None:
-            ok = self._parse_file(parser, source.path)
-        else:
-            ok = parser.parse(source.data)
-        if not ok or parser.num_errors:
-            raise _parser_error(model.path, [parser.get_error(i) for i in range(parser.num_errors)], self._messages)
-        self._parser = parser  # weights of the network may point into it
-        self._check_ends(model)
+        self._parser = parse(self._trt, self._network, self._logger, self._messages, source, model)
 
-    def _parse_file(self, parser, path: str) -> bool:
-        """By file name, or by content where TensorRT cannot take the name (bytes that are not UTF-8)."""
-        try:
-            path.encode()
-            return parser.parse_from_file(path)
-        except UnicodeEncodeError:
-            with open(path, "rb") as stream:
-                return parser.parse(stream.read(), os.fspath("model.onnx"))
-
-    def _check_ends(self, model: ModelInfo) -> None:
-        network = self._network
-        found = {
-            "input": [network.get_input(i) for i in range(network.num_inputs)],
-            "output": [network.get_output(i) for i in range(network.num_outputs)],
-        }
-        for role, specs in (("input", model.inputs), ("output", model.outputs)):
-            have = {tensor.name: tensor for tensor in found[role]}
-            if set(have) != {spec.name for spec in specs}:
-                raise ConversionError(
-                    f"TensorRT's parser found the {role}s {sorted(have)}, the model declares {sorted(s.name for s in specs)}",
-                    hint="An unused input is often left by an export: simplify the model, or export it again.",
-                    code=ExitCode.MODEL,
-                )
-            for spec in specs:
-                dtype = IO_TYPES.get(have[spec.name].dtype.name, have[spec.name].dtype.name)
-                rank = len(have[spec.name].shape)
-                if dtype != spec.dtype or spec.shape is not None and rank != len(spec.shape):
-                    declared = f"{spec.dtype} {dims(spec.shape)}" if spec.shape is not None else spec.dtype
-                    raise ConversionError(
-                        f"TensorRT's parser made {role} {spec.name!r} {dtype} of rank {rank}; the model declares {declared}",
-                        code=ExitCode.MODEL,
-                    )
-
-    def build(self, profiles: tuple[Profile, ...], dynamic: bool) -> BuiltEngine:
+    def build(
+        self,
+        profiles: tuple[Profile, ...],
+        dynamic: bool,
+        constraints: Constraints | None = None,
+        calibrator=None,
+        timing_cache: bytes | None = None,
+    ) -> BuiltEngine:
         """Configure and build.
 
         Args:
             dynamic: the model has free dimensions, so an optimization profile is added.
+            constraints: layer precisions, for weakly typed networks.
+            calibrator: for INT8 by TensorRT's own calibration; its `error` is raised where it stopped the build.
+            timing_cache: contents of a timing cache; b"" starts one; None goes without.
 
         Raises:
             ConversionError: BUILD, with TensorRT's own errors.
         """
         config = self._made(self._builder.create_builder_config(), "create_builder_config")
-        self._configure(config)
+        configure(self._trt, self._builder, config, self._plan)
         if dynamic:
             self._add_profile(config, profiles)
+        if calibrator is not None:
+            self._set_calibrator(config, calibrator, profiles, dynamic)
+        constrained = self._constrain(constraints) if constraints else {}
+        cache = None if timing_cache is None else self._set_timing_cache(config, timing_cache)
         self._refuse_errors("configuring the build")
         engine = self._builder.build_serialized_network(self._network, config)
+        if calibrator is not None and calibrator.error is not None:
+            raise calibrator.error
         if engine is None or not engine.nbytes:
             raise self._failure("TensorRT could not build the engine")
         self._refuse_errors("building the engine")
-        layers = typed_layers(self._network)
-        return BuiltEngine(engine, layers, "network", _warnings(self._messages))
-
-    def _configure(self, config) -> None:
-        trt, plan = self._trt, self._plan
-        pool = trt.MemoryPoolType.WORKSPACE
-        config.set_memory_pool_limit(pool, plan.workspace_bytes)
-        if config.get_memory_pool_limit(pool) != plan.workspace_bytes:
-            raise self._failure(f"the workspace of {plan.workspace_bytes} bytes was not accepted")
-        set_flag = config.set_flag if plan.tf32 else config.clear_flag
-        set_flag(trt.BuilderFlag.TF32)
-        if config.get_flag(trt.BuilderFlag.TF32) != plan.tf32:
-            raise self._failure("the TF32 flag was not accepted")
-        if plan.tactic_sources is not None:
-            mask = sum(1 << int(getattr(trt.TacticSource, name)) for name in plan.tactic_sources)
-            if not config.set_tactic_sources(mask) or config.get_tactic_sources() != mask:
-                raise self._failure("the tactic sources were not accepted")
-        if plan.gpu_archs:
-            config.num_compute_capabilities = len(plan.gpu_archs)
-            for index, arch in enumerate(plan.gpu_archs):
-                capability = getattr(trt.ComputeCapability, "SM" + arch.replace(".", ""))
-                if not config.set_compute_capability(capability, index) or config.get_compute_capability(index) != capability:
-                    raise self._failure(f"compute capability {arch} was not accepted")
+        layers = typed_layers(self._network) if self._plan.route is Route.STRONG else None
+        cache_bytes = None if cache is None else bytes(config.get_timing_cache().serialize())
+        return BuiltEngine(engine, layers, constrained, cache_bytes, _warnings(self._messages))
 
     def _add_profile(self, config, profiles: tuple[Profile, ...]) -> None:
+        profile = self._profile(profiles)
+        if config.add_optimization_profile(profile) < 0:
+            shapes = ", ".join(f"{p.name} {dims(p.min)} / {dims(p.opt)} / {dims(p.max)}" for p in profiles)
+            raise self._failure(f"the optimization profile (min / opt / max) {shapes} was not accepted")
+
+    def _profile(self, profiles: tuple[Profile, ...]):
         profile = self._made(self._builder.create_optimization_profile(), "create_optimization_profile")
         tensors = {tensor.name: tensor for tensor in (self._network.get_input(i) for i in range(self._network.num_inputs))}
         for entry in profiles:
@@ -154,9 +116,28 @@ class EngineBuilder:
                     code=ExitCode.MODEL,
                 )
             profile.set_shape(entry.name, entry.min, entry.opt, entry.max)
-        if config.add_optimization_profile(profile) < 0:
-            shapes = ", ".join(f"{p.name} {dims(p.min)} / {dims(p.opt)} / {dims(p.max)}" for p in profiles)
-            raise self._failure(f"the optimization profile (min / opt / max) {shapes} was not accepted")
+        return profile
+
+    def _set_calibrator(self, config, calibrator, profiles: tuple[Profile, ...], dynamic: bool) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # deprecated since 10.1
+            config.int8_calibrator = calibrator
+            if dynamic:
+                fixed = self._profile(tuple(Profile(p.name, p.opt, p.opt, p.opt) for p in profiles))
+                if not config.set_calibration_profile(fixed):
+                    raise self._failure("the calibration profile was not accepted")
+
+    def _constrain(self, constraints: Constraints) -> dict[str, str]:
+        outputs = {tensor: name for name, tensors in constraints.nodes for tensor in tensors}
+        return constrain(self._trt, self._network, constraints.precisions, labels(constraints.nodes), outputs)
+
+    def _set_timing_cache(self, config, contents: bytes):
+        """A timing cache in the config; one that TensorRT refuses (another version or GPU) is replaced by an empty one."""
+        cache = config.create_timing_cache(contents)
+        if cache is None or not config.set_timing_cache(cache, False) or self._messages.take_errors():
+            cache = self._made(config.create_timing_cache(b""), "create_timing_cache")
+            config.set_timing_cache(cache, False)
+        return cache
 
     def _made(self, value, what: str):
         if value is None:
@@ -173,41 +154,8 @@ class EngineBuilder:
         return ConversionError(text, hint=_build_hint(errors), code=ExitCode.BUILD)
 
 
-def typed_layers(network) -> dict[str, int]:
-    """Layers of a strongly typed network by precision: INT8 where an operand is dequantised, else the type of the output."""
-    made_by, counts = {}, {"int8": 0, "fp16": 0, "fp32": 0}
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        for output in range(layer.num_outputs):
-            made_by[layer.get_output(output).name] = layer.type.name
-        if layer.type.name in NO_WORK or not layer.num_outputs:
-            continue
-        precision = FLOAT_TYPES.get(layer.get_output(0).dtype.name)
-        inputs = [layer.get_input(i) for i in range(layer.num_inputs)]
-        if any(tensor is not None and made_by.get(tensor.name) == "DEQUANTIZE" for tensor in inputs):
-            precision = "int8"
-        if precision:
-            counts[precision] = counts.get(precision, 0) + 1
-    return counts
-
-
 def _warnings(messages: Messages) -> tuple[str, ...]:
     return tuple(text if count == 1 else f"{text} ({count} times)" for text, count in messages.warnings.items())
-
-
-def _parser_error(path: str, errors: list, messages: Messages) -> ConversionError:
-    lines = []
-    for error in errors:
-        operator = error.node_operator() if hasattr(error, "node_operator") else ""
-        name = error.node_name() if hasattr(error, "node_name") else ""
-        node = f"node {error.node()}" if error.node() >= 0 else "the file"
-        lines.append(f"{node}{f' ({operator} {name!r})' if operator else ''}: {error.desc()}")
-    lines = list(dict.fromkeys(lines)) or messages.take_errors() or ["no reason was given"]
-    return ConversionError(
-        f"TensorRT's parser cannot read {path}:\n  " + "\n  ".join(lines),
-        hint="An operator that TensorRT lacks must be replaced before exporting, or supplied as a plugin.",
-        code=ExitCode.MODEL,
-    )
 
 
 def _build_hint(errors: list[str]) -> str:

@@ -33,6 +33,17 @@ class Library:
         """FP16 / INT8 builder flags work. RTX 1.4 has the names, but refuses them: only the calibrator member tells."""
         return hasattr(self.trt.BuilderFlag, "FP16") and hasattr(self.trt.IBuilderConfig, "int8_calibrator")
 
+    @property
+    def cache_version(self) -> str:
+        """The version as calibration caches carry it (NV_TENSORRT_VERSION): 100600 for 10.6.0, 8601 for 8.6.1."""
+        major, minor, patch = (int(part) for part in re.findall(r"\d+", self.version)[:3])
+        return str(major * 10000 + minor * 100 + patch if major >= 10 else major * 1000 + minor * 100 + patch)
+
+    def calibrator_bases(self) -> dict[str, type]:
+        """Method -> calibrator class; empty where the library has none."""
+        names = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
+        return {method: getattr(self.trt, name) for method, name in names.items() if hasattr(self.trt, name)}
+
     def network_flags(self, strongly_typed: bool) -> int:
         """Bit mask for create_network; the bits moved between versions, so it is made from the names that exist."""
         flags = self.trt.NetworkDefinitionCreationFlag
@@ -101,6 +112,7 @@ def capabilities(library: Library, driver: Driver | None = None) -> Capabilities
         calibrators=hasattr(trt, "IInt8EntropyCalibrator2") and library.weak_typing,
         compute_capabilities=frozenset(name for name in _members(trt, "ComputeCapability") if re.fullmatch(r"SM\d+", name)),
         tactic_sources=frozenset(_members(trt, "TacticSource")),
+        hardware_levels=frozenset(_members(trt, "HardwareCompatibilityLevel")),
         gpu=driver.gpu,
         gpu_arch=driver.compute_capability,
         driver=driver.version,

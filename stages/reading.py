@@ -1,0 +1,143 @@
+"""Stage 'read back': what the engine really is, from the engine where it can be loaded, else from the typed network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+
+from core.errors import ConversionError, ExitCode
+from core.plan import Plan
+from graph import qdq
+from graph.graph import Graph
+from graph.observe import static_shapes
+from graph.prepare import Prepared
+from stages.job import Job
+from stages.run import Run
+from trt import inspector
+from trt.builder import BuiltEngine
+from trt.constraints import labels
+from trt.engine import Engine
+from trt.library import Library
+from trt.memory import open_cuda
+
+LEAST_SHARE = 0.10  # of the layers (FP16) or multiply-accumulates (INT8) for a precision to count as delivered
+ORDER = ("fp32", "fp16", "int8")
+
+
+@contextmanager
+def loaded_engine(library: Library, plan: Plan, data, run: Run, host_code: bool = False) -> Iterator[Engine | None]:
+    """The engine on the GPU of this machine for the length of a block; None where it cannot be executed here.
+
+    Raises:
+        ConversionError: MACHINE, where it should load, but does not.
+    """
+    if not plan.executes_here:
+        yield None
+        return
+    cuda = open_cuda()
+    try:
+        with run.stage("load", "loading the engine"):
+            engine = Engine(library, data, cuda, run.console.debug, host_code)
+            run.engine_details = _details(engine)
+        try:
+            yield engine
+        finally:
+            engine.close()
+    finally:
+        cuda.close()
+
+
+def _details(engine: Engine) -> dict:
+    """What the loaded engine says of its ends and its memory."""
+    return {
+        "tensors": [
+            {
+                "name": tensor.name,
+                "input": tensor.is_input,
+                "dtype": tensor.dtype,
+                "shape": list(tensor.shape),
+                "format": tensor.format,
+                "profile": None if tensor.profile is None else asdict(tensor.profile),
+            }
+            for tensor in engine.tensors
+        ],
+        "profiles": engine.profiles,
+        "device_memory_bytes": engine.device_memory_bytes,
+    }
+
+
+def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Engine | None, run: Run) -> None:
+    """Put the delivered precision into the result.
+
+    Raises:
+        ConversionError: VALIDATION, where it is less than what was asked for.
+    """
+    layers, source, share = built.layers, "network", prepared.int8_mac_share
+    ignored: tuple[tuple[str, str, str], ...] = ()
+    if engine is not None:
+        known = labels((node.name, tuple(node.output)) for node in prepared.graph.nodes)
+        found = inspector.parse_layers(engine.inspect(), known)
+        if found:
+            layers, source = inspector.count_layers(found), "inspector"
+            ignored = inspector.ignored_constraints(found, prepared.constraints)
+            if job.plan.precision == "int8":
+                share = _engine_share(prepared.graph, job, inspector.nodes_in(found, "int8"))
+    for node, asked, got in ignored:
+        run.console.warn(f"TensorRT ignored the constraint of node {node!r}: asked for {asked}, its output is {got}")
+    layers = layers or dict.fromkeys(("int8", "fp16", "fp32"), 0)
+    delivered = _delivered(layers, share)
+    run.result["precision"] = {
+        "requested": job.plan.precision,
+        "delivered": delivered,
+        "int8_mac_share": share,
+        "layers": layers,
+        "layers_source": source,
+        "kept_high": [{"name": name, "precision": kept, "reason": reason} for name, kept, reason in prepared.kept_high],
+        "ignored_constraints": [{"name": node, "asked": asked, "delivered": got} for node, asked, got in ignored],
+    }
+    if ORDER.index(delivered) < ORDER.index(job.plan.precision):
+        raise _less_than_asked(job, layers, share, delivered)
+
+
+def describe_engine(job: Job, engine: Engine, run: Run) -> None:
+    """Put the precision of an engine that was built elsewhere into the result; nothing was asked for, so nothing can be missing."""
+    graph = Graph.from_model(job.model, job.profiles)
+    found = inspector.parse_layers(engine.inspect(), labels((node.name, tuple(node.output)) for node in graph.nodes))
+    share = _engine_share(graph, job, inspector.nodes_in(found, "int8")) if found else None
+    layers = inspector.count_layers(found) if found else None
+    if layers is None:
+        run.console.warn("the engine was built without detailed verbosity: its layers cannot be read")
+    run.result["precision"] = {
+        "requested": None,
+        "delivered": _delivered(layers, share) if layers else None,
+        "int8_mac_share": share,
+        "layers": layers,
+        "layers_source": "inspector",
+        "kept_high": [],
+        "ignored_constraints": [],
+    }
+
+
+def _engine_share(graph: Graph, job: Job, nodes: set[str]) -> float:
+    """Share of the multiply-accumulates that the engine's INT8 layers do."""
+    macs = qdq.count_macs(graph, static_shapes(graph, job.profiles))
+    total = sum(macs.values())
+    return sum(count for name, count in macs.items() if name in nodes) / total if total else 0.0
+
+
+def _delivered(layers: dict[str, int], share: float | None) -> str:
+    total = sum(layers.values())
+    if share is not None and share >= LEAST_SHARE:
+        return "int8"
+    return "fp16" if total and layers["fp16"] >= LEAST_SHARE * total else "fp32"
+
+
+def _less_than_asked(job: Job, layers: dict[str, int], share: float | None, delivered: str) -> ConversionError:
+    counts = ", ".join(f"{count} {name.upper()}" for name, count in layers.items())
+    text = "" if share is None else f", INT8 share of the multiply-accumulates {share:.1%}"
+    return ConversionError(
+        f"{job.plan.precision} was asked for, but the engine is {delivered}: layers {counts}{text}",
+        hint="The reasons stand under kept_high in --json; ask for a higher precision, or allow more with --layer-precisions.",
+        code=ExitCode.VALIDATION,
+    )

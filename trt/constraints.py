@@ -1,0 +1,80 @@
+"""Layer precisions of weakly typed networks (TensorRT 8.6 to 10): set, read back, and found again in the built engine."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from types import ModuleType
+
+from core.errors import ConversionError, ExitCode
+
+FLOATS = ("FLOAT", "HALF")
+# Layers whose type is not theirs to choose
+UNTYPED = ("CONSTANT", "SHAPE", "SHUFFLE", "IDENTITY", "CAST", "QUANTIZE", "DEQUANTIZE", "ASSERTION", "PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
+METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+
+
+def labels(nodes) -> dict[str, str]:
+    """How TensorRT's parser calls the ONNX nodes: label -> node name.
+
+    Args:
+        nodes: (name, outputs) of each node; the parser calls a node without a name node_of_<first output>.
+    """
+    found = {}
+    for name, outputs in nodes:
+        found[name] = name
+        if outputs:
+            found.setdefault(f"node_of_{outputs[0]}", name)
+    return found
+
+
+def nodes_of(metadata: str, known: dict[str, str]) -> list[str]:
+    """ONNX nodes named in the metadata of a layer; a fused layer names several."""
+    return [known[label] for label in METADATA.findall(metadata) if label in known]
+
+
+def constrain(trt: ModuleType, network, precisions: dict[str, str], known: dict[str, str], outputs: dict[str, str]) -> dict[str, str]:
+    """Set the precision and the output types of the layers that some ONNX nodes became.
+
+    Args:
+        precisions: node name -> fp32 | fp16.
+        known: label -> node name.
+        outputs: output tensor -> node name, for layers that carry no label.
+
+    Returns:
+        Layer name -> node name, of the layers that were constrained.
+
+    Raises:
+        ConversionError: BUILD, where TensorRT does not keep a setting.
+    """
+    types = {"fp32": trt.float32, "fp16": trt.float16}
+    constrained = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # deprecated since 10.12; as errors they would become SystemError
+        for index in range(network.num_layers):
+            layer = network.get_layer(index)
+            node = _node_of(layer, known, outputs)
+            if node not in precisions or layer.type.name in UNTYPED or not layer.num_outputs:
+                continue
+            if layer.get_output(0).dtype.name not in FLOATS:
+                continue
+            wanted = types[precisions[node]]
+            layer.precision = wanted
+            for output in range(layer.num_outputs):
+                if layer.get_output(output).dtype.name in FLOATS:
+                    layer.set_output_type(output, wanted)
+            if not layer.precision_is_set or layer.precision != wanted or layer.get_output_type(0) != wanted:
+                raise ConversionError(
+                    f"TensorRT did not take precision {precisions[node]} for layer {layer.name!r} (node {node!r})", code=ExitCode.BUILD
+                )
+            constrained[layer.name] = node
+    return constrained
+
+
+def _node_of(layer, known: dict[str, str], outputs: dict[str, str]) -> str | None:
+    named = nodes_of(layer.metadata or "", known)
+    if named:
+        return named[0]
+    if layer.name in known:
+        return known[layer.name]
+    return outputs.get(layer.get_output(0).name) if layer.num_outputs else None
