@@ -146,6 +146,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         ConversionError: MACHINE for what this library or machine cannot do.
     """
     route = Route.WEAK if caps.weak_typing and not args.strongly_typed else Route.STRONG
+    effects = effects_of(args, caps.backend, route is Route.WEAK)  # first: it refuses flags that the rest takes for given
     archs = _gpu_archs(flatten(args.gpu_arch), caps)
     _refuse_impossible(args, caps, route, archs)
     return Plan(
@@ -178,7 +179,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         ),
         outputs=Outputs(engine_path(args), args.keep_failed, args.save_onnx, args.json),
         dry_run=args.dry_run,
-        effects=effects_of(args, caps.backend, route is Route.WEAK),
+        effects=effects,
     )
 
 

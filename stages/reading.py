@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 from core.errors import ConversionError, ExitCode
-from core.plan import Plan
+from core.plan import Plan, Route
 from graph import qdq
 from graph.graph import Graph
 from graph.observe import static_shapes
@@ -134,10 +134,13 @@ def _delivered(layers: dict[str, int], share: float | None) -> str:
 
 
 def _less_than_asked(job: Job, layers: dict[str, int], share: float | None, delivered: str) -> ConversionError:
+    asked = job.plan.precision
     counts = ", ".join(f"{count} {name.upper()}" for name, count in layers.items())
     text = "" if share is None else f", INT8 share of the multiply-accumulates {share:.1%}"
+    hint = "The reasons stand under kept_high in --json; ask for a higher precision, or allow more with --layer-precisions."
+    if job.plan.route is Route.WEAK:
+        other = "--layer-precisions '*:fp16'" if asked == "fp16" else "--quantization qdq"
+        hint = f"TensorRT times its kernels and found others faster: use --precision {delivered}, or bind it with {other}."
     return ConversionError(
-        f"{job.plan.precision} was asked for, but the engine is {delivered}: layers {counts}{text}",
-        hint="The reasons stand under kept_high in --json; ask for a higher precision, or allow more with --layer-precisions.",
-        code=ExitCode.VALIDATION,
+        f"{asked} was asked for, but the engine is {delivered}: layers {counts}{text}", hint=hint, code=ExitCode.VALIDATION
     )

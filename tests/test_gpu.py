@@ -11,21 +11,38 @@ import numpy as np
 import onnx
 import pytest
 from command import ROOT, onnx2trt
-from models import conv_net, model, multiplication_chain, node, random
+from models import model, multiplication_chain, node, random
 
 pytestmark = pytest.mark.gpu
 
-QUICK = ("--builder-optimization-level", "0")
+QUICK = ("--builder-optimization-level", "1")
 INT8 = ("--precision", "int8", "--calibration-dir", "pictures", "--max-accuracy-drop", "20")
 
 
 @pytest.fixture
 def folder(tmp_path):
-    onnx.save(conv_net(size=32), tmp_path / "net.onnx")
+    onnx.save(wide_net(), tmp_path / "net.onnx")
     write_pictures(tmp_path / "pictures", seed=0)
     pixels = np.random.default_rng(99).integers(0, 256, (40, 48, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "test.png"), pixels)
     return tmp_path
+
+
+def wide_net():
+    """Wide enough that FP16 and INT8 kernels are the faster ones: [N, 3, 64, 64] -> [N, 16, 32, 32]."""
+    nodes = [
+        node("Conv", "x w1 b1", "c1", "stem", strides=[2, 2], pads=[1, 1, 1, 1]),
+        node("Relu", "c1", "r1", "stem_relu"),
+        node("Conv", "r1 w2 b2", "c2", "wide", pads=[1, 1, 1, 1]),
+        node("Relu", "c2", "r2", "wide_relu"),
+        node("Conv", "r2 w3 b3", "c3", "middle", pads=[1, 1, 1, 1]),
+        node("Relu", "c3", "r3", "middle_relu"),
+        node("Conv", "r3 w4 b4", "y", "head"),
+    ]
+    sizes = {"1": (128, 3, 3, 3), "2": (256, 128, 3, 3), "3": (256, 256, 3, 3), "4": (16, 256, 1, 1)}
+    weights = {f"w{n}": random(*size, seed=int(n), scale=(2 / np.prod(size[1:])) ** 0.5) for n, size in sizes.items()}
+    weights |= {f"b{n}": random(size[0], seed=int(n) + 10, scale=0.05) for n, size in sizes.items()}
+    return model(nodes, {"x": ["n", 3, 64, 64]}, {"y": ["n", 16, 32, 32]}, weights)
 
 
 def write_pictures(folder, seed, contrast=1.0, count=6):
@@ -47,7 +64,7 @@ def test_the_route_is_weak_typing_on_the_full_library(folder):
     assert result["plan"]["route"] == "weak typing" and result["status"] == "validated"
     assert result["accuracy"][0]["executed_on"] == "gpu" and result["accuracy"][0]["drop_percent"] < 1
     latency = result["latency"]
-    assert 0 < latency["p50_ms"] <= latency["p90_ms"] <= latency["p99_ms"] and latency["shape"] == {"x": [1, 3, 32, 32]}
+    assert 0 < latency["p50_ms"] <= latency["p90_ms"] <= latency["p99_ms"] and latency["shape"] == {"x": [1, 3, 64, 64]}
     assert "device memory" in latency["covers"] and "validated on the GPU" in done.stdout
 
 
@@ -78,9 +95,9 @@ def layers_of(result):
 
 @pytest.mark.parametrize("constraints", ["obey", "prefer"])
 def test_a_layer_is_held_in_fp32(folder, constraints):
-    _, result = convert(folder, "--layer-precisions", "depthwise:fp32", "--precision-constraints", constraints, "--test-image", "test.png")
+    _, result = convert(folder, "--layer-precisions", "middle:fp32", "--precision-constraints", constraints, "--test-image", "test.png")
     assert result["precision"]["layers"]["fp32"] > 0 and result["precision"]["layers"]["fp16"] > 0
-    assert [entry["name"] for entry in result["precision"]["kept_high"]] == ["depthwise"]
+    assert [entry["name"] for entry in result["precision"]["kept_high"]] == ["middle"]
     assert result["precision"]["ignored_constraints"] == []
 
 
@@ -107,7 +124,7 @@ def test_the_calibrator_ran_and_wrote_its_cache(folder):
     assert re.match(r"TRT-10\d{4}-EntropyCalibration2\n", text) and "\nx: " in "\n" + text
     assert result["calibration"]["samples_used"] == 6 and result["calibration"]["method"] == "entropy"
     saved = onnx.load(folder / "qdq.onnx")
-    assert sum(n.op_type == "QuantizeLinear" for n in saved.graph.node) == 3
+    assert sum(n.op_type == "QuantizeLinear" for n in saved.graph.node) == 4
 
 
 def test_a_second_build_with_the_cache_reads_no_picture(folder):
@@ -141,7 +158,7 @@ def test_other_methods_are_computed_on_the_cpu_and_handed_over(folder):
 
 
 def test_a_cache_made_on_a_cpu_feeds_the_calibrator(folder):
-    scales = {"x": 1 / 127, "c1": 0.03, "r1": 0.03, "c2": 0.03, "r2": 0.03, "y": 0.03}
+    scales = {"x": 1 / 127, **dict.fromkeys(("c1", "r1", "c2", "r2", "c3", "r3", "y"), 0.03)}
     from core.calibration_cache import to_text
 
     (folder / "c.cache").write_text(to_text(scales, "entropy", "8601"))
@@ -152,13 +169,17 @@ def test_a_cache_made_on_a_cpu_feeds_the_calibrator(folder):
     assert (folder / "c.cache").read_text() == to_text(scales, "entropy", "8601"), "the file stays as it is"
 
 
-def test_an_error_in_get_batch_stops_the_build_and_writes_no_cache(folder):
-    (folder / "arrays").mkdir()
-    np.save(folder / "arrays" / "0.npy", random(1, 3, 32, 32))
-    np.save(folder / "arrays" / "1.npy", random(1, 3, 32, 31))
-    done, result = convert(folder, "--precision", "int8", "--calibration-dir", "arrays", "--calibration-cache", "c.cache", code=5)
-    assert "1.npy" in done.error or "[1, 3, 32, 31]" in done.error
-    assert not (folder / "c.cache").exists() and not (folder / "net.engine").exists()
+def test_an_error_in_get_batch_stops_the_build_and_writes_no_cache(tmp_path):
+    source = model([node("Conv", "x w", "y")], {"x": ["n", 3, "h", "w"]}, {"y": ["n", 64, "h", "w"]}, {"w": random(64, 3, 1, 1)})
+    onnx.save(source, tmp_path / "net.onnx")
+    (tmp_path / "arrays").mkdir()
+    for index, size in enumerate((32, 32, 24, 32)):
+        np.save(tmp_path / "arrays" / f"{index}.npy", random(1, 3, size, size))
+    shapes = ("--opt-shapes", "x:1x3x32x32", "--min-shapes", "x:1x3x8x8")
+    flags = ("--precision", "int8", "--calibration-dir", "arrays", "--calibration-cache", "c.cache", *shapes)
+    done, result = convert(tmp_path, *flags, code=5)
+    assert "[1, 3, 24, 24]" in done.error and "[1, 3, 32, 32] only" in done.error and result["exit_code"] == 5
+    assert not (tmp_path / "c.cache").exists() and not (tmp_path / "net.engine").exists()
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -175,8 +196,8 @@ def test_a_signal_during_the_build_ends_it_at_once(folder, number, code):
 
 def test_dynamic_batch_is_calibrated_at_the_opt_shape(folder):
     _, result = convert(folder, *INT8, "--max-batch-size", "4", "--test-image", "test.png")
-    assert result["plan"]["profiles"][0]["opt"] == [4, 3, 32, 32] and result["calibration"]["samples_used"] == 6
-    assert result["latency"]["shape"] == {"x": [4, 3, 32, 32]}
+    assert result["plan"]["profiles"][0]["opt"] == [4, 3, 64, 64] and result["calibration"]["samples_used"] == 6
+    assert result["latency"]["shape"] == {"x": [4, 3, 64, 64]}
 
 
 # --- Q/DQ
@@ -222,7 +243,7 @@ def test_io_types_change_the_ends(folder):
 def test_the_engine_says_what_it_is(folder):
     _, result = convert(folder, "--max-batch-size", "4", "--test-image", "test.png")
     tensors = {t["name"]: t for t in result["engine"]["tensors"]}
-    assert tensors["x"]["shape"] == [-1, 3, 32, 32] and tensors["x"]["profile"]["max"] == [4, 3, 32, 32] and tensors["x"]["format"]
+    assert tensors["x"]["shape"] == [-1, 3, 64, 64] and tensors["x"]["profile"]["max"] == [4, 3, 64, 64] and tensors["x"]["format"]
     assert result["engine"]["device_memory_bytes"] >= 0 and result["engine"]["profiles"] == 1
 
 
@@ -388,13 +409,13 @@ def run_script(folder, script):
 
 def test_both_bindings_give_the_same_outputs(folder):
     convert(folder)
-    np.save(folder / "x.npy", random(1, 3, 32, 32))
+    np.save(folder / "x.npy", random(1, 3, 64, 64))
     assert float(run_script(folder, SAME_OUTPUTS)) > 0
 
 
 def test_the_engine_runs_beside_torch_in_one_process(folder):
     convert(folder)
-    np.save(folder / "x.npy", random(1, 3, 32, 32))
+    np.save(folder / "x.npy", random(1, 3, 64, 64))
     assert "ok" in run_script(folder, BESIDE_TORCH)
 
 

@@ -59,7 +59,8 @@ class EngineBuilder:
         Raises:
             ConversionError: MODEL, with every error of the parser.
         """
-        self._parser = parse(self._trt, self._network, self._logger, self._messages, source, model)
+        io_types = dict(self._plan.io_types) if self._plan.route is Route.WEAK else {}
+        self._parser = parse(self._trt, self._network, self._logger, self._messages, source, model, io_types)
 
     def build(
         self,

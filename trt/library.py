@@ -40,7 +40,9 @@ class Library:
         return str(major * 10000 + minor * 100 + patch if major >= 10 else major * 1000 + minor * 100 + patch)
 
     def calibrator_bases(self) -> dict[str, type]:
-        """Method -> calibrator class; empty where the library has none."""
+        """Method -> calibrator class; empty where the library has none that work (RTX 1.4 has the classes only)."""
+        if not self.weak_typing:
+            return {}
         names = {"entropy": "IInt8EntropyCalibrator2", "minmax": "IInt8MinMaxCalibrator"}
         return {method: getattr(self.trt, name) for method, name in names.items() if hasattr(self.trt, name)}
 

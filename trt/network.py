@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -24,8 +25,12 @@ class ParserInput:
     data: bytes | None = None
 
 
-def parse(trt: ModuleType, network, logger, messages: Messages, source: ParserInput, model: ModelInfo):
-    """Read the ONNX into the network and check that its ends are the model's.
+def parse(trt: ModuleType, network, logger, messages: Messages, source: ParserInput, model: ModelInfo, io_types: dict[str, str]):
+    """Read the ONNX into the network, set the types of its ends, and check that they are the model's.
+
+    Args:
+        model: with the ends that the engine shall have.
+        io_types: input or output -> fp32 | fp16, to set on a weakly typed network.
 
     Returns:
         The parser; weights of the network may point into it, so it has to outlive the build.
@@ -39,6 +44,12 @@ def parse(trt: ModuleType, network, logger, messages: Messages, source: ParserIn
     ok = parser.parse(source.data) if source.path is None else _parse_file(parser, source.path)
     if not ok or parser.num_errors:
         raise _parser_error(model.path, [parser.get_error(i) for i in range(parser.num_errors)], messages)
+    ends = [network.get_input(i) for i in range(network.num_inputs)] + [network.get_output(i) for i in range(network.num_outputs)]
+    for tensor in ends:
+        if tensor.name in io_types:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # deprecated with weak typing
+                tensor.dtype = {"fp32": trt.float32, "fp16": trt.float16}[io_types[tensor.name]]
     _check_ends(network, model)
     return parser
 
