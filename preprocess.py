@@ -17,10 +17,11 @@ import numpy as np
 from core.arrays import load_arrays, stackable, synthetic_arrays
 from core.errors import ConversionError, DataError, ExitCode
 from core.model_info import PictureInput, Profile, TensorSpec
+from core.opencv import MAX_PIXELS, opencv
+from core.picture_files import check_complete
 from core.plan import Preprocess
 from core.samples import Dataset
 
-MAX_PIXELS = 100_000_000  # of one picture; a larger one is refused before it is decoded
 LETTERBOX_GREY = 114  # what YOLO-style models were trained with
 COLORS = {1: ("gray",), 3: ("rgb", "bgr"), 4: ("rgb", "bgr")}  # channels -> orders, the default first
 
@@ -120,16 +121,8 @@ def read_picture(path: str) -> bytes:
         raise DataError(f"cannot be read: {error.strerror}") from None
     if not data:
         raise DataError("is empty")
-    _check_complete(data)
+    check_complete(data)
     return data
-
-
-def _check_complete(data: bytes) -> None:
-    """Refuse cut-off files: OpenCV fills the missing part of a JPEG with grey and says nothing."""
-    if data.startswith(b"\xff\xd8\xff") and data.rfind(b"\xff\xd9") < data.rfind(b"\xff\xda"):
-        raise DataError("is a JPEG without its end (truncated)")
-    if data.startswith(b"\x89PNG\r\n\x1a\n") and b"IEND" not in data[-64:]:
-        raise DataError("is a PNG without its end (truncated)")
 
 
 def decode(data: bytes, channels: int) -> np.ndarray:
@@ -138,7 +131,7 @@ def decode(data: bytes, channels: int) -> np.ndarray:
     Raises:
         DataError: OpenCV cannot decode it, or it has more than MAX_PIXELS.
     """
-    cv2 = _cv2()
+    cv2 = opencv()
     flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels]
     try:
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
@@ -152,7 +145,7 @@ def decode(data: bytes, channels: int) -> np.ndarray:
 
 
 def _with_alpha(picture: np.ndarray) -> np.ndarray:
-    cv2 = _cv2()
+    cv2 = opencv()
     if picture.dtype == np.uint16:
         picture = (picture // 257).astype(np.uint8)
     if picture.dtype != np.uint8:
@@ -194,7 +187,7 @@ def _tables(pre: Preprocessing) -> list[np.ndarray]:
 
 
 def _resize(picture: np.ndarray, pre: Preprocessing) -> np.ndarray:
-    cv2 = _cv2()
+    cv2 = opencv()
     height, width = picture.shape[:2]
     if pre.resize == "stretch":
         return cv2.resize(picture, (pre.width, pre.height), interpolation=cv2.INTER_LINEAR)
@@ -209,16 +202,6 @@ def _resize(picture: np.ndarray, pre: Preprocessing) -> np.ndarray:
     top, left = (pre.height - scaled.shape[0]) // 2, (pre.width - scaled.shape[1]) // 2
     canvas[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
     return canvas
-
-
-def _cv2():
-    """OpenCV, with its own pixel limit lowered before it is imported (it is read once) and its log silenced."""
-    os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
-    import cv2
-
-    cv2.setNumThreads(1)  # pictures are decoded in parallel; threads inside each would only fight
-    return cv2
 
 
 @dataclass(frozen=True)

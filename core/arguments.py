@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 
+from core import argument_types as types
 from core.errors import ExitCode
 
 EPILOG = f"""\
@@ -36,6 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,  # an abbreviation in a script would change its meaning when a flag is added
     )
+    parser._negative_number_matcher = re.compile(r"-\.?\d")  # argparse takes -0.5,-0.5 and -1e-3 for flags
     _add_model_flags(parser.add_argument_group("model and engine"))
     _add_shape_flags(parser.add_argument_group("shapes"))
     _add_precision_flags(parser.add_argument_group("precision"))
@@ -59,7 +60,7 @@ def _add_model_flags(group) -> None:
     group.add_argument(
         "--gpu-arch",
         metavar="ARCH",
-        type=_gpu_archs,
+        type=types.gpu_archs,
         nargs="+",
         action="extend",
         default=[],
@@ -68,7 +69,7 @@ def _add_model_flags(group) -> None:
     group.add_argument(
         "--workspace-size",
         metavar="GB",
-        type=_positive_number,
+        type=types.gigabytes,
         default=4.0,
         help="upper bound of scratch memory in GB, 2**30 bytes each (default: 4)",
     )
@@ -85,11 +86,13 @@ def _add_build_flags(group) -> None:
     group.add_argument(
         "--tactic-sources",
         metavar="NAMES",
-        type=_names,
+        type=types.names,
         help="the optional tactic sources to use, as CUBLAS,CUDNN (default: the library's)",
     )
     group.add_argument("--disable-tactic-sources", action="store_true", help="build without any of TensorRT's optional tactic sources")
-    group.add_argument("--dla-core", metavar="N", type=_count, help="run on this DLA where possible, on the GPU elsewhere (Jetson, DRIVE)")
+    group.add_argument(
+        "--dla-core", metavar="N", type=types.count, help="run on this DLA where possible, on the GPU elsewhere (Jetson, DRIVE)"
+    )
     group.add_argument("--plugins", metavar="LIB", nargs="+", action="extend", default=[], help="shared libraries with TensorRT plugins")
     group.add_argument(
         "--version-compatible", action="store_true", help="an engine that later TensorRT versions of the same major load, too"
@@ -104,13 +107,13 @@ def _add_build_flags(group) -> None:
 
 def _add_shape_flags(group) -> None:
     group.add_argument(
-        "--max-batch-size", metavar="N", type=_positive_int, default=1, help="largest batch of a free batch dimension (default: 1)"
+        "--max-batch-size", metavar="N", type=types.positive_int, default=1, help="largest batch of a free batch dimension (default: 1)"
     )
     for bound, meaning in (("min", "smallest"), ("opt", "usual (tuned for, calibrated and timed at)"), ("max", "largest")):
         group.add_argument(
             f"--{bound}-shapes",
             metavar="NAME:DIMS",
-            type=_shapes,
+            type=types.shapes,
             nargs="+",
             action="extend",
             default=[],
@@ -123,7 +126,7 @@ def _add_precision_flags(group) -> None:
     group.add_argument(
         "--layer-precisions",
         metavar="PATTERN:PRECISION",
-        type=_layer_precisions,
+        type=types.layer_precisions,
         nargs="+",
         action="extend",
         default=[],
@@ -148,7 +151,7 @@ def _add_precision_flags(group) -> None:
     group.add_argument(
         "--io-types",
         metavar="NAME:TYPE",
-        type=_layer_precisions,
+        type=types.io_types,
         nargs="+",
         action="extend",
         default=[],
@@ -162,7 +165,7 @@ def _add_calibration_flags(group) -> None:
     group.add_argument(
         "--calibration-samples",
         metavar="N",
-        type=_positive_int,
+        type=types.positive_int,
         default=500,
         help="samples to use, evenly spaced over the sorted names (default: 500)",
     )
@@ -198,7 +201,7 @@ def _add_preprocessing_flags(group) -> None:
         group.add_argument(
             f"--{name}",
             metavar="X",
-            type=_numbers,
+            type=types.numbers,
             nargs="+",
             action="extend",
             default=[],
@@ -219,7 +222,7 @@ def _add_validation_flags(group) -> None:
     group.add_argument(
         "--max-accuracy-drop",
         metavar="PERCENT",
-        type=_percent,
+        type=types.percent,
         default=1.0,
         help="largest accepted difference from the ONNX model, in percent (default: 1)",
     )
@@ -236,97 +239,6 @@ def _add_result_flags(group) -> None:
     volume = group.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="all messages of TensorRT, and tracebacks")
     volume.add_argument("-q", "--quiet", action="store_true", help="only errors, and the table at the end")
-
-
-# Types of arguments: text in, value out, ArgumentTypeError with the text seen.
-
-
-def _positive_int(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if not 1 <= value <= 2**31 - 1:  # TensorRT's dimensions are bounded by int32
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 2147483647")
-    return value
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) > 255:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 255")
-    return int(text)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    """'+CUBLAS,cudnn' -> ('CUBLAS', 'CUDNN')."""
-    names = tuple(part.strip().lstrip("+").upper() for part in text.split(",") if part.strip())
-    if not names or not all(name.replace("_", "").isalnum() for name in names):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a list of names such as CUBLAS,CUDNN")
-    return names
-
-
-def _number(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
-    return value
-
-
-def _positive_number(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < 2**20:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GB above 0 and below {2**20}")
-    return value
-
-
-def _percent(text: str) -> float:
-    value = _number(text)
-    if not 0 <= value <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage from 0 to 100")
-    return value
-
-
-def _numbers(text: str) -> tuple[float, ...]:
-    return tuple(_number(part) for part in text.split(",") if part.strip())
-
-
-def _gpu_archs(text: str) -> tuple[str, ...]:
-    """'sm_89,8.9,120' -> ('89', '89', '120')."""
-    archs = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        match = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", part, re.IGNORECASE)
-        if not match:
-            raise argparse.ArgumentTypeError(f"{part!r} is not a compute capability such as sm_89, 89 or 8.9")
-        archs.append(match[1] + match[2])
-    return tuple(archs)
-
-
-def _shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """'image:0:1x3x8x8,mask:1x8' -> (('image:0', (1, 3, 8, 8)), ('mask', (1, 8))); names may hold colons."""
-    shapes = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        name, _, dims = part.rpartition(":")
-        if not re.fullmatch(r"\d+(?:[xX]\d+)*", dims):
-            raise argparse.ArgumentTypeError(f"{part!r} is not NAME:DIMS such as input:1x3x224x224")
-        shape = tuple(int(dim) for dim in re.split("[xX]", dims))
-        if not all(1 <= dim <= 2**31 - 1 for dim in shape):
-            raise argparse.ArgumentTypeError(f"{part!r}: every dimension must be from 1 to 2147483647")
-        shapes.append((name, shape))
-    return tuple(shapes)
-
-
-def _layer_precisions(text: str) -> tuple[tuple[str, str], ...]:
-    """'a*:fp32,b:0:fp16' -> (('a*', 'fp32'), ('b:0', 'fp16'))."""
-    pairs = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
-        pattern, _, precision = part.rpartition(":")
-        if not pattern or precision.lower() not in ("fp32", "fp16"):
-            raise argparse.ArgumentTypeError(f"{part!r} is not PATTERN:PRECISION with precision fp32 or fp16")
-        pairs.append((pattern, precision.lower()))
-    return tuple(pairs)
 
 
 def flatten(groups) -> tuple:

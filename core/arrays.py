@@ -22,6 +22,8 @@ def load_arrays(path: str, inputs: tuple[TensorSpec, ...]) -> list[dict[str, np.
     Raises:
         DataError: names, types or shapes do not fit the model.
     """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError("is not a regular file")
     arrays = _read_arrays(path, inputs)
     missing = [spec.name for spec in inputs if spec.name not in arrays]
     if missing:
@@ -44,6 +46,8 @@ def _read_arrays(path: str, inputs: tuple[TensorSpec, ...]) -> dict[str, np.ndar
             if os.path.getsize(path) > MAX_ARRAY_BYTES:
                 raise DataError(f"is larger than {MAX_ARRAY_BYTES} bytes")
             array = np.load(path, allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise DataError("is no .npy file: is it an .npz?")
             if len(inputs) != 1:
                 raise DataError(f"holds one array, but the model has {len(inputs)} inputs: use .npz")
             return {inputs[0].name: array}
@@ -52,8 +56,14 @@ def _read_arrays(path: str, inputs: tuple[TensorSpec, ...]) -> dict[str, np.ndar
         if size > MAX_ARRAY_BYTES:
             raise DataError(f"unpacks to {size} bytes, more than {MAX_ARRAY_BYTES}")
         with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, MemoryError, KeyError, NotImplementedError) as error:
+            arrays = {name: archive[name] for name in archive.files}
+        odd = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+        if odd:
+            raise DataError(f"holds {odd[0]!r}, which is no array")
+        return arrays
+    except DataError:
+        raise
+    except Exception as error:  # numpy, zipfile, zlib and tokenize raise eight classes of their own for damaged files
         reason = "holds Python objects, which are not unpickled" if "allow_pickle" in str(error) else f"is no readable array file: {error}"
         raise DataError(reason) from None
 
@@ -68,9 +78,13 @@ def _fit(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
         fits = array.ndim == len(spec.shape) and all(not isinstance(dim, int) or dim == size for dim, size in zip(spec.shape, array.shape))
         if not fits or not array.size:
             raise DataError(f"has shape {dims(array.shape)} in {spec.name!r}; the model takes {dims(spec.shape)}")
-    if array.dtype.kind == "f" and not np.isfinite(array).all():
-        raise DataError(f"has NaN or infinite values in {spec.name!r}")
-    return np.ascontiguousarray(array, dtype=spec.dtype)
+    with np.errstate(over="ignore"):
+        typed = np.asarray(array, dtype=spec.dtype, order="C")
+    if typed.dtype.kind == "f" and not np.isfinite(typed).all():
+        raise DataError(f"has NaN or infinite values in {spec.name!r} (as {spec.dtype})")
+    if typed.dtype.kind in "iu" and not np.array_equal(typed, array):
+        raise DataError(f"has values in {spec.name!r} that {spec.dtype} cannot hold")
+    return typed
 
 
 def synthetic_arrays(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...]) -> dict[str, np.ndarray]:

@@ -58,8 +58,11 @@ def to_text(scales: dict[str, float], method: str, version: str = DEFAULT_VERSIO
     """
     lines = [f"TRT-{version}-{ALGORITHMS.get(method, 'EntropyCalibration2')}"]
     for name, scale in scales.items():
-        packed = struct.pack(">f", scale)
-        if not (math.isfinite(scale) and struct.unpack(">f", packed)[0] > 0) or "\n" in name or "\r" in name:
+        try:
+            packed = struct.pack(">f", scale)
+        except OverflowError:
+            packed = b""
+        if not name or "\n" in name or "\r" in name or not packed or not 0 < struct.unpack(">f", packed)[0] < math.inf:
             raise ValueError(f"scale {scale} of tensor {name!r}")
         lines.append(f"{name}: {packed.hex()}")
     return "\n".join(lines) + "\n"

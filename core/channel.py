@@ -38,9 +38,9 @@ class Channel:
         self._send(kind="done", result=result, files=files, table=table)
 
     def _send(self, **message) -> None:
+        line = json.dumps(message, ensure_ascii=True, allow_nan=False)  # whole, before any of it is written
         with self._lock:
-            json.dump(message, self._stream, ensure_ascii=True, allow_nan=False)
-            self._stream.write("\n")
+            self._stream.write(line + "\n")
             self._stream.flush()
 
 
@@ -50,6 +50,7 @@ def attach() -> Channel | None:
     if not value:
         return None
     messages, lifeline, parent = (int(part) for part in value.split(":"))
+    os.set_inheritable(messages, False)  # a program that a library starts must not keep the pipe open
     _die_with(parent, lifeline)
     return Channel(messages)
 

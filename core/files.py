@@ -35,7 +35,7 @@ class Temporary:
         """
         self.final = os.path.realpath(final)
         folder, name = os.path.split(self.final)
-        self.path = os.path.join(folder, f".{name[:200]}.{secrets.token_hex(6)}.tmp")
+        self.path = os.path.join(folder, f".{_shortened(name)}.{secrets.token_hex(6)}.tmp")
         with _as_output_error(final):
             _check_target(self.final)
             if on_create:
@@ -61,8 +61,15 @@ class Temporary:
         self.close()
 
     def close(self) -> None:
-        with contextlib.suppress(OSError):
-            os.close(self._fd)
+        fd, self._fd = self._fd, -1  # closing a number twice could close somebody else's file
+        if fd >= 0:
+            with contextlib.suppress(OSError):
+                os.close(fd)
+
+
+def _shortened(name: str) -> str:
+    """A file name cut so that a temporary's name still fits into 255 bytes."""
+    return os.fsdecode(os.fsencode(name)[:200]) if len(os.fsencode(name)) > 200 else name
 
 
 def check_writable(final: str) -> None:
@@ -109,7 +116,7 @@ def remove_abandoned(final: str) -> None:
     folder, name = os.path.split(os.path.realpath(final))
     if not fcntl:
         return
-    for path in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(name[:200])}.????????????.tmp")):
+    for path in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(_shortened(name))}.????????????.tmp")):
         with contextlib.suppress(OSError):
             fd = os.open(path, os.O_RDONLY)
             try:

@@ -10,6 +10,7 @@ from core.arguments import flatten
 from core.errors import ConversionError, ExitCode
 from core.rules import Cell, effects_of
 
+PORTABLE_FROM = 8.0  # compute capability: what TensorRT-RTX builds for when no architecture is named
 FP16_MAX = 65504.0  # largest finite IEEE 754 half
 
 
@@ -42,7 +43,9 @@ class Capabilities:
             return False
         if self.backend == "tensorrt":
             return True
-        return self.gpu_arch in archs if archs else f"SM{self.gpu_arch.replace('.', '')}" in self.compute_capabilities
+        if archs:
+            return self.gpu_arch in archs
+        return f"SM{self.gpu_arch.replace('.', '')}" in self.compute_capabilities and float(self.gpu_arch) >= PORTABLE_FROM
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         ConversionError: MACHINE for what this library or machine cannot do.
     """
     route = Route.WEAK if caps.weak_typing and not args.strongly_typed else Route.STRONG
-    effects = effects_of(args, caps.backend, route is Route.WEAK)  # first: it refuses flags that the rest takes for given
+    effects = effects_of(args, caps.backend, caps.weak_typing)  # first: it refuses flags that the rest takes for given
     archs = _gpu_archs(flatten(args.gpu_arch), caps)
     _refuse_impossible(args, caps, route, archs)
     return Plan(

@@ -138,11 +138,15 @@ def typed_flags(args) -> list[str]:
 def effects_of(args, backend: str, weak_typing: bool) -> tuple[tuple[str, Cell], ...]:
     """(flag, cell) of the typed flags that are translated or have no effect here.
 
+    Args:
+        weak_typing: the library has it; --strongly-typed then asks for the other column.
+
     Raises:
         ConversionError: MACHINE, naming every typed flag that this library refuses.
     """
-    col = column(backend, weak_typing)
-    cells = [(flag, TABLE[flag][col]) for flag in typed_flags(args) if flag in TABLE]
+    native = column(backend, weak_typing)
+    asked = column(backend, weak_typing and not args.strongly_typed)
+    cells = [(flag, TABLE[flag][native if flag == "--strongly-typed" else asked]) for flag in typed_flags(args) if flag in TABLE]
     refused = [f"{flag}: {cell.note}" for flag, cell in cells if cell.effect is Effect.REFUSED]
     if refused:
         raise ConversionError("not possible with this library: " + "; ".join(refused), code=ExitCode.MACHINE)
@@ -214,37 +218,40 @@ def _combination_problem(args) -> str:
     archs = set(flatten(args.gpu_arch))
     if "75" in archs and len(archs) > 1:
         return "--gpu-arch: sm_75 makes an engine for several GPUs ten times larger; build its engine in a call of its own"
-    for flag in (
-        "onnx",
-        "output",
-        "calibration_dir",
-        "calibration_cache",
-        "test_image",
-        "validation_dir",
-        "save_onnx",
-        "json",
-        "validate_only",
-    ):
-        value = getattr(args, flag)
-        if value is not None and (not value or "\0" in value):
-            return f"--{flag.replace('_', '-')} is empty or holds a NUL character: {value!r}"
+    return _path_problem(args)
+
+
+def _path_problem(args) -> str:
+    single = ("onnx", "output", "calibration_dir", "calibration_cache", "timing_cache", "test_image", "validation_dir")
+    for flag in (*single, "save_onnx", "json", "validate_only", "plugins"):
+        given = getattr(args, flag)
+        for value in given if isinstance(given, list) else [given]:
+            if value is not None and (not value or "\0" in value):
+                return f"--{flag.replace('_', '-')} is empty or holds a NUL character: {value!r}"
     return ""
 
 
 def _output_problem(args) -> str:
     engine = args.output or os.path.splitext(os.path.basename(args.onnx))[0] + ".engine"
-    written = {"--output": engine, "--output's side file": engine + ".json", "--save-onnx": args.save_onnx}
-    if args.json and args.json != "-" and _real(args.json) != _real(engine + ".json"):
-        written["--json"] = args.json
-    read = {"--onnx": args.onnx, "--test-image": args.test_image}
-    caches = {"--calibration-cache": args.calibration_cache, "--timing-cache": args.timing_cache}
-    read_or_written = {**written, **caches, **read}
-    seen: dict[str, str] = {}
-    for flag, path in read_or_written.items():
-        if path and seen.setdefault(_real(path), flag) != flag:
-            return f"{flag} and {seen[_real(path)]} name the same file: {path}"
     if engine.endswith(("/", os.sep)):
         return f"--output names a folder: {engine}"
+    files = []
+    if not args.validate_only:
+        files += [("--output", engine), ("--output's side file", engine + ".json")]
+    files.append(("--save-onnx", args.save_onnx))
+    if args.keep_failed:
+        files.append(("--keep-failed", engine + ".rejected"))
+    if args.json and args.json != "-" and (args.validate_only or _real(args.json) != _real(engine + ".json")):
+        files.append(("--json", args.json))
+    files.append(("--calibration-cache", args.calibration_cache))
+    if args.calibration_cache:
+        files.append(("--calibration-cache's side file", args.calibration_cache + ".json"))
+    files += [("--timing-cache", args.timing_cache), ("--onnx", args.onnx), ("--test-image", args.test_image)]
+    files.append(("--validate-only", args.validate_only))
+    seen: dict[str, str] = {}
+    for flag, path in files:
+        if path and seen.setdefault(_real(path), flag) != flag:
+            return f"{flag} and {seen[_real(path)]} name the same file: {path}"
     return ""
 
 

@@ -46,6 +46,8 @@ def _by_name(pairs, inputs: tuple[TensorSpec, ...], flag: str) -> dict[str, tupl
                 hint=f"Write for example {flag} {names[0]}:{dims(shape)}",
                 code=ExitCode.USAGE,
             )
+        if name in found:
+            raise ConversionError(f"{flag} names input {name!r} twice, once without its name", code=ExitCode.USAGE)
         found[name] = shape
     return found
 
@@ -68,6 +70,8 @@ def _profile(spec: TensorSpec, typed: dict[str, tuple[int, ...] | None], max_bat
     opt = typed["opt"] or fill(typed["max"][0] if typed["max"] else max_batch, given)
     low = typed["min"] or fill(1, opt)
     high = typed["max"] or fill(max(max_batch, *opt[:1]) if opt else 1, opt)
+    if typed["max"] and max_batch > high[0] and not isinstance(shape[0], int):
+        raise ConversionError(f"--max-batch-size {max_batch}, but --max-shapes {spec.name}:{dims(high)}", code=ExitCode.USAGE)
     if not all(a <= b <= c for a, b, c in zip(low, opt, high)):
         raise ConversionError(
             f"input {spec.name!r}: min {dims(low)}, opt {dims(opt)}, max {dims(high)} are not in ascending order",

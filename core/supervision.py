@@ -36,6 +36,8 @@ class Supervisor:
         self.outcome: dict | None = None  # the child's "done" message
         self._temporaries: set[str] = set()
         self._child: subprocess.Popen | None = None
+        self._messages: int | None = None  # read end of the pipe
+        self._unread = b""
 
     def run(self, command: list[str]) -> dict:
         """Start `command`, follow its messages, rename what it finished.
@@ -56,6 +58,7 @@ class Supervisor:
             pass  # hangs in a library's teardown; its result is complete
         except BaseException:
             self._kill()
+            self._drain()
             self._remove_temporaries()
             raise
         self._kill()
@@ -86,25 +89,40 @@ class Supervisor:
         finally:
             os.close(messages_write)
             os.close(lifeline_read)
-        return os.fdopen(messages_read, encoding="utf-8", errors="surrogateescape")
+        return messages_read
 
-    def _follow(self, messages) -> None:
-        with messages:
-            for line in messages:
-                if not line.endswith("\n"):
-                    return  # cut off: the child died while writing
-                message = json.loads(line)
-                if message["kind"] == "stage":
-                    self.stage = message["name"]
-                elif message["kind"] == "temporary":
-                    self._temporaries.add(message["path"])
-                elif message["kind"] == "publish":
-                    for temporary, final in message["files"]:
-                        files.rename(temporary, final)
-                        self._temporaries.discard(temporary)
-                elif message["kind"] == "done":
-                    self.outcome = message
-                    return
+    def _follow(self, messages: int) -> None:
+        """Obey messages until the child is done or gone."""
+        self._messages = messages
+        while self.outcome is None and (block := os.read(messages, 2**16)):
+            self._unread += block
+            while self.outcome is None and b"\n" in self._unread:
+                line, _, rest = self._unread.partition(b"\n")
+                self._obey(json.loads(line))
+                self._unread = rest  # only now: what an interruption leaves here is looked at again by _drain
+
+    def _obey(self, message: dict) -> None:
+        if message["kind"] == "stage":
+            self.stage = message["name"]
+        elif message["kind"] == "temporary":
+            self._temporaries.add(message["path"])
+        elif message["kind"] == "publish":
+            for temporary, final in message["files"]:
+                files.rename(temporary, final)
+                self._temporaries.discard(temporary)
+        elif message["kind"] == "done":
+            self.outcome = message
+
+    def _drain(self) -> None:
+        """Learn of the files that the child, dead by now, had spoken of in messages that nobody has read."""
+        with contextlib.suppress(OSError, TypeError):
+            os.set_blocking(self._messages, False)
+            while block := os.read(self._messages, 2**16):
+                self._unread += block
+        for line in self._unread.split(b"\n")[:-1]:
+            message = json.loads(line)
+            if message["kind"] == "temporary":
+                self._temporaries.add(message["path"])
 
     def _kill(self) -> None:
         """End the child with everything it started."""

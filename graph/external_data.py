@@ -42,29 +42,44 @@ ELEMENT_BITS = {
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
     """Every tensor of the model: initializers and attributes, of the graph, its subgraphs and the local functions."""
+    yield from (tensor for _, tensor in named_tensors(model))
+
+
+def named_tensors(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    """(where it stands, tensor) of every tensor; an attribute's tensor rarely has a name, so its node is named."""
     yield from _graph_tensors(model.graph)
     for function in model.functions:
         yield from _node_tensors(function.node)
 
 
-def _graph_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
-    yield from graph.initializer
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    for tensor in graph.initializer:
+        yield f"{tensor.name!r}", tensor
     for sparse in graph.sparse_initializer:
-        yield sparse.values
-        yield sparse.indices
+        yield from _sparse_tensors(f"{sparse.values.name!r}", sparse)
     yield from _node_tensors(graph.node)
 
 
-def _node_tensors(nodes) -> Iterator[onnx.TensorProto]:
+def _node_tensors(nodes) -> Iterator[tuple[str, onnx.TensorProto]]:
     for node in nodes:
+        where = f"of node {node.name or (node.output[0] if node.output else '')!r} ({node.op_type})"
         for attribute in node.attribute:
             if attribute.HasField("t"):
-                yield attribute.t
-            yield from attribute.tensors
+                yield where, attribute.t
+            yield from ((where, tensor) for tensor in attribute.tensors)
+            if attribute.HasField("sparse_tensor"):
+                yield from _sparse_tensors(where, attribute.sparse_tensor)
+            for sparse in attribute.sparse_tensors:
+                yield from _sparse_tensors(where, sparse)
             if attribute.HasField("g"):
                 yield from _graph_tensors(attribute.g)
             for graph in attribute.graphs:
                 yield from _graph_tensors(graph)
+
+
+def _sparse_tensors(where: str, sparse: onnx.SparseTensorProto) -> Iterator[tuple[str, onnx.TensorProto]]:
+    yield where, sparse.values
+    yield where, sparse.indices
 
 
 def check_tensors(model: onnx.ModelProto, path: str) -> tuple[str, ...]:
@@ -82,7 +97,7 @@ def check_tensors(model: onnx.ModelProto, path: str) -> tuple[str, ...]:
     """
     folder = os.path.dirname(os.path.abspath(path))
     faults, files = [], {}
-    for tensor in all_tensors(model):
+    for where, tensor in named_tensors(model):
         try:
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 location = _check_external(tensor, folder, files)
@@ -90,7 +105,7 @@ def check_tensors(model: onnx.ModelProto, path: str) -> tuple[str, ...]:
             else:
                 _check_inline(tensor)
         except _Fault as fault:
-            faults.append(f"tensor {tensor.name!r}: {fault}")
+            faults.append(f"tensor {where}: {fault}")
     if faults:
         missing = any("does not exist" in fault for fault in faults)
         raise ConversionError(

@@ -14,8 +14,8 @@ from google.protobuf.message import DecodeError
 from core.errors import ConversionError, ExitCode
 from core.model_info import ModelInfo, TensorSpec
 from core.rules import dims
-from graph.external_data import all_tensors, check_tensors
-from graph.nodes import STANDARD_DOMAINS, all_nodes
+from graph.external_data import all_tensors, check_tensors, named_tensors
+from graph.nodes import STANDARD_DOMAINS, all_nodes, reads
 
 PROTOBUF_LIMIT = 2**31 - 1  # bytes of one message; larger models keep their weights in external data
 INPUT_DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
@@ -41,7 +41,12 @@ def preflight(path: str) -> tuple[onnx.ModelProto, ModelInfo]:
     external = check_tensors(model, path)
     sha256, size = _identity((path, *external))
     try:
-        onnx.load_external_data_for_model(model, os.path.dirname(os.path.abspath(path)))
+        folder = os.path.dirname(os.path.abspath(path))
+        for tensor in all_tensors(model):  # onnx's own loop leaves out sparse tensors
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                onnx.external_data_helper.load_external_data_for_tensor(tensor, folder)
+                tensor.data_location = onnx.TensorProto.DEFAULT
+                del tensor.external_data[:]
     except Exception as error:  # onnx raises its checker's errors, OSError or ValueError here
         raise ConversionError(f"{path}: external data cannot be loaded: {error}", code=ExitCode.MODEL) from error
     warnings = (*_version_warnings(model), *_check_weights(model, path))
@@ -92,7 +97,7 @@ def check_file(path: str) -> None:
 
 def _parse(path: str) -> onnx.ModelProto:
     try:
-        return onnx.load(path, load_external_data=False)
+        return onnx.load(path, format="protobuf", load_external_data=False)  # the suffix would decide else
     except (DecodeError, ValueError, RuntimeError) as error:
         raise ConversionError(
             f"{path} is not an ONNX model, or is cut off or damaged: {error}",
@@ -119,7 +124,11 @@ def _check_structure(model: onnx.ModelProto, path: str) -> None:
                 hint="This is an empty or damaged file, or no inference model: export it again.",
                 code=ExitCode.MODEL,
             )
-    known = {tensor.name for tensor in graph.initializer} | {tensor.values.name for tensor in graph.sparse_initializer}
+    weights = [tensor.name for tensor in graph.initializer] + [tensor.values.name for tensor in graph.sparse_initializer]
+    known = set(weights)
+    if len(known) != len(weights):
+        twice = next(name for name in weights if weights.count(name) > 1)
+        raise ConversionError(f"{path}: there are two weights of the name {twice!r}", code=ExitCode.MODEL)
     known |= {value.name for value in graph.input}
     produced: dict[str, str] = {}
     for index, node in enumerate(graph.node):
@@ -130,7 +139,7 @@ def _check_structure(model: onnx.ModelProto, path: str) -> None:
             produced[name] = describe(index, node)
     known |= produced.keys()
     for index, node in enumerate(graph.node):
-        for name in filter(None, node.input):
+        for name in reads(node):
             if name not in known:
                 raise ConversionError(
                     f"{path}: {describe(index, node)} reads tensor {name!r}, which nothing makes",
@@ -221,7 +230,7 @@ def _version_warnings(model: onnx.ModelProto) -> Iterator[str]:
 
 def _check_weights(model: onnx.ModelProto, path: str) -> Iterator[str]:
     """Refuse NaN in weights, warn of infinities (attention masks hold them on purpose)."""
-    for tensor in all_tensors(model):
+    for where, tensor in named_tensors(model):
         if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE):
             continue
         values = onnx.numpy_helper.to_array(tensor)
@@ -230,8 +239,8 @@ def _check_weights(model: onnx.ModelProto, path: str) -> Iterator[str]:
         bad = int(np.isnan(values).sum())
         if bad:
             raise ConversionError(
-                f"{path}: weights {tensor.name!r} hold {bad} NaN among {values.size} values",
+                f"{path}: weights {where} hold {bad} NaN among {values.size} values",
                 hint="The training diverged or the file is damaged: export the model again.",
                 code=ExitCode.MODEL,
             )
-        yield f"weights {tensor.name!r} hold {int(np.isinf(values).sum())} infinite values"
+        yield f"weights {where} hold {int(np.isinf(values).sum())} infinite values"

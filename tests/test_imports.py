@@ -29,7 +29,7 @@ OWNERS = {
     "tensorrt": {"trt/library.py"},
     "tensorrt_rtx": {"trt/library.py"},
     "onnxruntime": {"graph/reference.py"},
-    "cv2": {"preprocess.py", "calibration.py"},
+    "cv2": {"core/opencv.py"},
     "rich": {"report/console.py", "report/table.py"},
     "onnx": {"graph/", "stages/job.py"},
     "pycuda": {"trt/memory.py"},
@@ -40,6 +40,7 @@ OWNERS = {
 STANDARD_ONLY = (
     "onnx2trt.py",
     "core/arguments.py",
+    "core/argument_types.py",
     "core/channel.py",
     "core/errors.py",
     "core/files.py",

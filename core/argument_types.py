@@ -1,0 +1,104 @@
+"""Types of arguments: text in, value out, ArgumentTypeError with the text seen."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+
+
+def positive_int(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value <= 2**31 - 1:  # TensorRT's dimensions are bounded by int32
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 2147483647")
+    return value
+
+
+def count(text: str) -> int:
+    if not text.isascii() or not text.isdigit() or int(text) > 255:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0 to 255")
+    return int(text)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """'+CUBLAS,cudnn' -> ('CUBLAS', 'CUDNN')."""
+    found = tuple(part.strip().lstrip("+").upper() for part in text.split(",") if part.strip())
+    if not found or not all(name.replace("_", "").isalnum() for name in found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of names such as CUBLAS,CUDNN")
+    return found
+
+
+def number(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a finite number")
+    return value
+
+
+def gigabytes(text: str) -> float:
+    value = number(text)
+    if not 2**-10 <= value < 2**20:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of GB from 0.001 (1 MB) to {2**20}")
+    return value
+
+
+def percent(text: str) -> float:
+    value = number(text)
+    if not 0 <= value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage from 0 to 100")
+    return value
+
+
+def numbers(text: str) -> tuple[float, ...]:
+    return tuple(number(part) for part in text.split(",") if part.strip())
+
+
+def gpu_archs(text: str) -> tuple[str, ...]:
+    """'sm_89,8.9,120' -> ('89', '89', '120')."""
+    archs = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        match = re.fullmatch(r"(?:sm_?)?(\d{1,2})\.?(\d)", part, re.IGNORECASE)
+        if not match:
+            raise argparse.ArgumentTypeError(f"{part!r} is not a compute capability such as sm_89, 89 or 8.9")
+        archs.append(match[1] + match[2])
+    return tuple(archs)
+
+
+def shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """'image:0:1x3x8x8,mask:1x8' -> (('image:0', (1, 3, 8, 8)), ('mask', (1, 8))); names may hold colons."""
+    shapes = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, _, dims = part.rpartition(":")
+        if not re.fullmatch(r"\d+(?:[xX]\d+)*", dims):
+            raise argparse.ArgumentTypeError(f"{part!r} is not NAME:DIMS such as input:1x3x224x224")
+        shape = tuple(int(dim) for dim in re.split("[xX]", dims))
+        if not all(1 <= dim <= 2**31 - 1 for dim in shape):
+            raise argparse.ArgumentTypeError(f"{part!r}: every dimension must be from 1 to 2147483647")
+        shapes.append((name, shape))
+    return tuple(shapes)
+
+
+def layer_precisions(text: str) -> tuple[tuple[str, str], ...]:
+    """'a*:fp32,b:0:fp16' -> (('a*', 'fp32'), ('b:0', 'fp16'))."""
+    return _typed(text, "PATTERN:PRECISION with precision")
+
+
+def io_types(text: str) -> tuple[tuple[str, str], ...]:
+    """'x:fp16,y:0:fp32' -> (('x', 'fp16'), ('y:0', 'fp32'))."""
+    return _typed(text, "NAME:TYPE with type")
+
+
+def _typed(text: str, form: str) -> tuple[tuple[str, str], ...]:
+    pairs = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        pattern, _, precision = part.rpartition(":")
+        if not pattern or precision.lower() not in ("fp32", "fp16"):
+            raise argparse.ArgumentTypeError(f"{part!r} is not {form} fp32 or fp16")
+        pairs.append((pattern, precision.lower()))
+    return tuple(pairs)
