@@ -30,6 +30,11 @@ def same(relations: Relations, node: onnx.NodeProto) -> tuple[str, ...]:
     return x, y
 
 
+def dropout(relations: Relations, node: onnx.NodeProto) -> tuple[str, ...]:
+    """As long as it is not told to drop anything (the third input, training_mode)."""
+    return () if node.input[2:] else same(relations, node)
+
+
 def prelu(relations: Relations, node: onnx.NodeProto) -> tuple[str, ...]:
     return same(relations, node) if node.input[1] in relations.graph.weights else ()
 
@@ -40,7 +45,7 @@ def clip(relations: Relations, node: onnx.NodeProto) -> tuple[str, ...]:
     for index, name in enumerate(node.input[1:3]):
         if name:
             value = relations.graph.weights.get(name)
-            bounds[index] = math.nan if value is None else float(value)
+            bounds[index] = math.nan if value is None else value.item()
     return same(relations, node) if all(bound is None or bound == 0 or abs(bound) >= UNBOUNDED for bound in bounds) else ()
 
 

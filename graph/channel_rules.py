@@ -40,6 +40,8 @@ def _factor(relations: Relations, node: onnx.NodeProto) -> tuple[str, ...]:
     constants = [name in relations.graph.weights for name in node.input]
     if node.op_type == "Div" and not constants[1]:
         return _quotient(relations, node)
+    if all(constants):  # left by what could not be folded
+        return ()
     x, y = node.input[constants.index(False)], node.output[0]
     return (x, y) if relations.alike(x, y) else ()
 
@@ -163,9 +165,10 @@ ALONG = frozenset([*TERMS, "Mul", "Div", "Relu", "LeakyRelu", "PRelu", "Clip", "
 ALONG |= {"Identity", "Dropout", "Pad", "Slice", "Split", "Concat"}
 
 _BOTH: dict[str, Rule] = {
-    **dict.fromkeys(["Identity", "Dropout", "Upsample", "MaxPool", "GlobalMaxPool", "GlobalAveragePool"], moves.same),
+    **dict.fromkeys(["Identity", "Upsample", "MaxPool", "GlobalMaxPool", "GlobalAveragePool"], moves.same),
     **dict.fromkeys(["ReduceMean", "ReduceMax", "ReduceMin"], moves.reduce),
     **dict.fromkeys(["Flatten", "Reshape", "Squeeze"], moves.flatten),
+    "Dropout": moves.dropout,
     "Slice": moves.slice_,
     "Split": moves.split,
     "Concat": moves.concat,

@@ -5,6 +5,7 @@ import pytest
 from models import model, node, profiles, random
 from onnx import TensorProto, helper
 
+from graph import channel_choice as choice
 from graph import equalize as eq
 from graph.channels import FIXED, Group, Place, scale_groups, shift_groups
 from graph.graph import Graph
@@ -163,6 +164,7 @@ REFUSED = {  # name -> nodes from a to b, their constants; nothing may be scaled
     "divided constant": ([node("Div", "k a", "b")], {"k": np.float32([0.7])}),
     "division by itself": ([node("Abs", "a", "d"), node("Div", "d d", "b")], {}),
     "slope by data": ([node("Sigmoid", "x", "unused"), node("PRelu", "a a", "b")], {}),
+    "dropout in training": ([node("Dropout", "a ratio yes", "b")], {"ratio": np.float32(0.5), "yes": np.array(True)}),
     "instance norm": ([node("InstanceNormalization", "a s s", "t"), node("Sigmoid", "t", "b")], {"s": random(C)}),
 }
 
@@ -228,6 +230,17 @@ def test_an_operator_without_a_rule_fixes_what_it_touches():
     foreign = between([helper.make_node("Relu", ["a"], ["b"], "foreign", domain="com.example")])
     foreign.proto.opset_import.append(helper.make_opsetid("com.example", 1))
     assert scale_groups(foreign, shapes) == ()
+
+
+def test_operators_on_constants_alone_are_passed_over():
+    graph = between(
+        [node("Mul", "k k", "kk"), node("Mul", "a kk", "m"), node("Max", "k k", "km"), node("Add", "m km", "b")], {"k": random(1, C, 1, 1)}
+    )
+    for way in WAYS:
+        groups, result = rewritten(graph, way)
+        feed = {"x": random(2, 4, 8, 8)}
+        old, new = (Session.from_graph(g).run(feed)["y"] for g in (graph, result))
+        np.testing.assert_allclose(new, old, rtol=2e-4, atol=2e-4)
 
 
 def test_tensors_of_unknown_shape_stay():
@@ -416,6 +429,29 @@ def test_random_networks_compute_the_same(way):
     assert found > 8, "they hold something to change"
 
 
+# ---- explicit factors
+
+
+def test_factors_free_what_nothing_around_can_scale():
+    nodes = [node("HardSigmoid", "a", "g"), node("Mul", "a g", "t"), node("Conv", "t w", "c"), node("Add", "t c", "b")]
+    graph = between(nodes, {"w": random(C, C, 1, 1)})
+    assert not any("t" in group.places for group in rewritten(graph)[0])
+    added = eq.add_factors(graph, ["t", "nowhere"])
+    assert len(added.nodes) == len(graph.nodes) + 1 and len(graph.nodes) == 7, "the sum reads t itself"
+    groups, result = rewritten(added)
+    assert_changed(added, result, groups, "scale", (2, 4, 8, 8), ["t__scaled"])
+    feed = {"x": random(2, 4, 8, 8)}
+    old, new = (Session.from_graph(g).run(feed)["y"] for g in (graph, result))
+    np.testing.assert_allclose(new, old, rtol=2e-4, atol=2e-4)
+
+
+def test_readers_of_one_tensor_share_its_factor():
+    added = eq.add_factors(between([node("Sigmoid", "a", "b")]), {"a", "b"})
+    assert [n.op_type for n in added.nodes] == ["Conv", "Sigmoid", "Mul", "Conv", "Mul", "Conv"]
+    added = eq.add_factors(between([node("Conv", "a w", "b")], {"w": random(C, C, 1, 1)}), {"a"})
+    assert [n.op_type for n in added.nodes] == ["Conv", "Mul", "Conv", "Conv", "Conv"]
+
+
 # ---- the choice
 
 
@@ -425,27 +461,29 @@ def group_of(*slots):
 
 def test_alpha_one_gives_every_channel_the_same_maximum():
     maxima = np.array([1.0, 10.0, 0.5, 3.0])
-    scales = eq.choose_scales(maxima, np.array([1.0, 2.0, 3.0, 4.0]), alpha=1.0)
+    scales = choice.choose_scales(maxima, np.array([1.0, 2.0, 3.0, 4.0]), alpha=1.0)
     np.testing.assert_allclose(maxima / scales, (maxima / scales)[0])
     np.testing.assert_allclose(np.log(scales).mean(), 0, atol=1e-12)
-    np.testing.assert_allclose(eq.choose_scales(maxima, None, alpha=0.0), scales, err_msg="without weights alpha plays no part")
+    np.testing.assert_allclose(choice.choose_scales(maxima, None, alpha=0.0), scales, err_msg="without weights alpha plays no part")
 
 
 def test_alpha_zero_gives_every_channel_weights_of_the_same_size():
     weights = np.array([1.0, 2.0, 3.0, 4.0])
-    scales = eq.choose_scales(np.array([1.0, 10.0, 0.5, 3.0]), weights, alpha=0.0)
+    scales = choice.choose_scales(np.array([1.0, 10.0, 0.5, 3.0]), weights, alpha=0.0)
     np.testing.assert_allclose(weights * scales, (weights * scales)[0])
 
 
 def test_scales_stay_within_their_limit_and_spare_dead_channels():
-    scales = eq.choose_scales(np.array([1e-12, 1.0, 1e12, 0.0, -np.inf, np.nan]), alpha=1.0, limit=8.0)
+    scales = choice.choose_scales(np.array([1e-12, 1.0, 1e12, 0.0, -np.inf, np.nan]), alpha=1.0, limit=8.0)
     np.testing.assert_allclose(scales, [1 / 8, 1, 8, 1, 1, 1])
-    np.testing.assert_array_equal(eq.choose_scales(np.zeros(3)), np.ones(3))
+    np.testing.assert_array_equal(choice.choose_scales(np.zeros(3)), np.ones(3))
 
 
 def test_an_anchor_brings_channels_to_the_size_of_fixed_neighbours():
     maxima = np.array([1.0, 10.0, 0.5])
-    np.testing.assert_allclose(maxima / eq.choose_scales(maxima, alpha=1.0, anchor=4.0), 4.0)
+    np.testing.assert_allclose(maxima / choice.choose_scales(maxima, alpha=1.0, anchor=4.0), 4.0)
+    scales = choice.choose_scales(maxima, alpha=1.0, anchor=1e9, limit=8.0)
+    np.testing.assert_allclose(np.log(scales).mean(), np.log(1 / 8), err_msg="no further than the limit")
     group = group_of([0, 1, FIXED], [FIXED, 1])
     assert group.anchor({"t0": np.array([9.0, 9.0, 2.0]), "t1": np.array([3.0, 9.0])}) == 3.0
     np.testing.assert_array_equal(group.largest({"t0": np.array([1.0, 2.0, 7.0]), "t1": np.array([9.0, 5.0])}), [1, 5])
@@ -453,7 +491,7 @@ def test_an_anchor_brings_channels_to_the_size_of_fixed_neighbours():
 
 
 def test_shifts_are_the_middle():
-    np.testing.assert_array_equal(eq.choose_shifts(np.array([-1.0, 2.0, np.inf]), np.array([3.0, 4.0, -np.inf])), [1, 3, 0])
+    np.testing.assert_array_equal(choice.choose_shifts(np.array([-1.0, 2.0, np.inf]), np.array([3.0, 4.0, -np.inf])), [1, 3, 0])
 
 
 @pytest.mark.parametrize(
@@ -472,7 +510,7 @@ def test_weights_of_consumers_are_shares_of_their_output_channel():
     graph = between([node("Relu", "a", "b")], side=False)
     graph.weights["last"] = weight
     (group,) = scale_groups(graph, static_shapes(graph, profiles(x=(2, 4, 8, 8))))
-    np.testing.assert_allclose(eq.consumer_weights(graph, group), [1, 0.5, 0, 0, 0, 0])
+    np.testing.assert_allclose(choice.consumer_weights(graph, group), [1, 0.5, 0, 0, 0, 0])
 
 
 SHARES = np.float32([1, 2, 4, 1, 2, 3])
@@ -492,5 +530,5 @@ def test_weights_of_grouped_consumers(name):
     nodes, weight, expected = GROUPED[name]
     graph = between(nodes, {"w": weight}, side=False)
     groups = scale_groups(graph, static_shapes(graph, profiles(x=(2, 4, 8, 8))))
-    found = next(eq.consumer_weights(graph, group) for group in groups if "a" in group.places)
+    found = next(choice.consumer_weights(graph, group) for group in groups if "a" in group.places)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
