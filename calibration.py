@@ -177,6 +177,11 @@ class Collector:
                 code=ExitCode.CALIBRATION,
             ) from None
 
+    def merge(self, other: Collector) -> None:
+        """Take in what another collector saw."""
+        for name, histogram in other.histograms.items():
+            self.histograms.setdefault(name, Histogram()).merge(histogram)
+
     def scales(self, method: str) -> dict[str, float]:
         """Tensor -> scale by one of METHODS; tensors that were always zero are left out."""
         scales = {name: scale_of(histogram, method) for name, histogram in self.histograms.items()}

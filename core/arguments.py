@@ -24,6 +24,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 CONSTRAINTS = ("prefer", "obey", "none")
 HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
 QUANTIZATIONS = ("auto", "calibrator", "qdq")
+QUANTIZATION_EFFORTS = ("fast", "default", "best")
 CALIBRATION_METHODS = ("auto", "entropy", "minmax", "percentile", "mse")
 
 
@@ -190,6 +191,13 @@ def _add_calibration_flags(group) -> None:
         choices=CALIBRATION_METHODS,
         default="auto",
         help="how a scale is chosen from a tensor's values (default: auto: the one with the smallest measured error)",
+    )
+    group.add_argument(
+        "--quantization-effort",
+        choices=QUANTIZATION_EFFORTS,
+        default="default",
+        help="time for accuracy: fast only chooses scales and layers, default also balances channels and fits weights, "
+        "best measures the layers on more samples (default: default)",
     )
 
 

@@ -49,6 +49,18 @@ class Capabilities:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """What is done for the accuracy of INT8, and at what cost in time (--quantization-effort)."""
+
+    balance: bool  # shift and scale channels (graph.equalize)
+    fit: bool  # fit weights and biases to data (graph.rounding)
+    samples: int  # on which the cost of each layer is measured
+
+
+EFFORTS = {"fast": Effort(False, False, 2), "default": Effort(True, True, 4), "best": Effort(True, True, 16)}
+
+
+@dataclass(frozen=True)
 class Preprocess:
     """What the user said about pictures; the size and the layout come from the model."""
 
@@ -76,6 +88,7 @@ class Calibration:
     cache: str | None
     method: str
     accept_stale: bool
+    effort: Effort
 
 
 @dataclass(frozen=True)
@@ -170,7 +183,12 @@ def make_plan(args, caps: Capabilities) -> Plan:
         shapes=Shapes(flatten(args.min_shapes), flatten(args.opt_shapes), flatten(args.max_shapes), args.max_batch_size),
         preprocess=Preprocess(args.color, args.resize, args.input_range, flatten(args.mean), flatten(args.std)),
         calibration=Calibration(
-            args.calibration_dir, args.calibration_samples, args.calibration_cache, args.calibration_method, args.accept_stale_cache
+            args.calibration_dir,
+            args.calibration_samples,
+            args.calibration_cache,
+            args.calibration_method,
+            args.accept_stale_cache,
+            EFFORTS[args.quantization_effort],
         ),
         validation=Validation(
             enabled=not args.no_validate,

@@ -21,6 +21,7 @@ class Dataset:
     origin: str  # the folder or file as typed, for messages
     paths: tuple[str, ...]
     code: ExitCode  # who is at fault where the data cannot be used
+    unused: tuple[str, ...] = ()  # files of the folder beyond the number asked for
 
     def at_most(self, count: int) -> Dataset:
         """The same data, `count` of its files evenly spaced."""
@@ -65,7 +66,10 @@ def find(directory: str, flag: str, most: int, code: ExitCode) -> Dataset:
             code=code,
         )
     paths = sorted(pictures or arrays, key=lambda path: os.path.relpath(path, directory))
-    return Dataset("pictures" if pictures else "arrays", directory, evenly_spaced(paths, most), code)
+    chosen = evenly_spaced(paths, most)
+    taken = frozenset(chosen)
+    unused = tuple(path for path in paths if path not in taken)
+    return Dataset("pictures" if pictures else "arrays", directory, chosen, code, unused)
 
 
 def single(path: str, flag: str, code: ExitCode) -> Dataset:

@@ -1,16 +1,41 @@
-"""Choices made by measuring: each candidate is simulated on data and compared with the FP32 model."""
+"""Which layers INT8 may have: measured one by one, ranked, and given up in that order until the accuracy is there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from graph.graph import Graph
-from graph.qdq import Layer, insert
+from graph.qdq import Layer, Rounded, insert
 from graph.reference import Session
 
 Feed = dict[str, np.ndarray]
+FINEST_STEP = 0.01  # of the work: rungs of the ladder nearer to each other than this are not told apart
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the layers of a graph become INT8."""
+
+    scales: dict[str, float]  # activation tensor -> scale
+    rounded: dict[str, Rounded] = field(default_factory=dict)  # node -> weights fitted to data
+
+    def apply(self, graph: Graph, layers: Iterable[Layer], half: bool) -> Graph:
+        """The graph with these layers in INT8, as far as they have a scale."""
+        return insert(graph, self.scales, tuple(layer for layer in layers if layer.activation in self.scales), half, self.rounded)
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One rung: this many layers given up, and what was measured."""
+
+    kept: int
+    int8_mac_share: float
+    drop_percent: float
+    standard_error: float
+    passed: bool
 
 
 def choose_scales(
@@ -31,10 +56,69 @@ def choose_scales(
     expected = [reference.run(feed) for feed in feeds()]
     noise = {}
     for method, scales in candidates.items():
-        usable = tuple(layer for layer in layers if layer.activation in scales)
-        session = Session.from_graph(insert(graph, scales, usable, half))
+        session = Session.from_graph(Fit(scales).apply(graph, layers, half))
         noise[method] = noise_share(expected, [session.run(feed) for feed in feeds()])
     return min(noise, key=noise.get), noise
+
+
+def layer_errors(graph: Graph, layers: tuple[Layer, ...], fit: Fit, feeds: list[Feed], half: bool) -> Iterator[tuple[str, float]]:
+    """(node, noise share of the outputs) with that one layer in INT8 and everything else in FP32.
+
+    Args:
+        feeds: a few samples.
+    """
+    reference = Session.from_graph(graph)
+    expected = [reference.run(feed) for feed in feeds]
+    for layer in layers:
+        session = Session.from_graph(fit.apply(graph, (layer,), half))
+        yield layer.node, noise_share(expected, [session.run(feed) for feed in feeds])
+
+
+def by_error_per_mac(errors: dict[str, float], macs: dict[str, int]) -> list[str]:
+    """The layers in the order in which they are given up: what costs most accuracy for the work that it speeds up comes first.
+
+    By error alone, tolerant layers with much work would go before sensitive ones with little.
+    """
+    return sorted(errors, key=lambda node: errors[node] / max(macs.get(node, 1), 1), reverse=True)
+
+
+def climb(
+    order: list[str], macs: dict[str, int], total: int, least_share: float, first: Tried, measure: Callable[[int], Tried]
+) -> list[Tried]:
+    """Bisect for the fewest layers to give up, by their share of the work.
+
+    Args:
+        order: layers in the order of giving them up.
+        macs, total: work of each layer, and of all in the model.
+        least_share: of the work that has to stay INT8.
+        first: the accuracy with nothing given up, which was not enough.
+        measure: accuracy with the first n of `order` given up.
+
+    Returns:
+        What was tried, in order; the best is the passed one with the fewest layers given up. No rung passed: there is none.
+    """
+    shares = [sum(macs.get(node, 0) for node in order[kept:]) / total for kept in range(len(order) + 1)]
+    high = max((kept for kept, share in enumerate(shares) if share >= least_share), default=0)
+    tried = [first]
+    if high == 0:
+        return tried
+    low, middle = 0, _middle(shares, 0, high)
+    while True:
+        tried.append(measure(middle))
+        low, high = (low, middle) if tried[-1].passed else (middle, high)
+        passed = any(rung.passed for rung in tried)
+        if high - low <= 1 or shares[low] - shares[high] < FINEST_STEP:
+            if passed or high in (rung.kept for rung in tried):
+                return tried
+            middle = high
+        else:
+            middle = _middle(shares, low, high)
+
+
+def _middle(shares: list[float], low: int, high: int) -> int:
+    """The rung between two others whose share is nearest to halfway."""
+    wanted = (shares[low] + shares[high]) / 2
+    return min(range(low + 1, high), key=lambda kept: abs(shares[kept] - wanted), default=high)
 
 
 def noise_share(expected: list[Feed], found: list[Feed]) -> float:

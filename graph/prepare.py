@@ -12,6 +12,7 @@ from core.model_info import Profile
 from graph import fp16, qdq
 from graph.fold import fold, raise_opset
 from graph.graph import Graph
+from graph.guard import Fit
 from graph.observe import static_shapes
 
 SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
@@ -108,13 +109,13 @@ def prepare_weak_int8(
     graph: Graph,
     profiles: tuple[Profile, ...],
     holds: dict[str, str],
-    scales: dict[str, float],
+    fit: Fit,
     layers: tuple[qdq.Layer, ...],
     left: dict[str, str],
 ) -> Prepared:
     """Q/DQ with FP32 scales in an FP32 graph; TensorRT's INT8 and FP16 flags do the rest."""
-    usable, kept_fp16 = _usable(layers, scales, left, holds)
-    quantized = qdq.insert(graph, scales, usable, half=False)
+    usable, kept_fp16 = _usable(layers, fit.scales, left, holds)
+    quantized = fit.apply(graph, usable, half=False)
     kept = _kept(graph, kept_fp16, "fp16") + _kept(graph, holds, "fp32")
     return Prepared(quantized, kept, mac_share(quantized, profiles), constraints=dict.fromkeys(holds, "fp32"))
 
@@ -130,15 +131,15 @@ def prepare_int8(
     graph: Graph,
     profiles: tuple[Profile, ...],
     holds: dict[str, str],
-    scales: dict[str, float],
+    fit: Fit,
     layers: tuple[qdq.Layer, ...],
     left: dict[str, str],
     half: bool,
     half_ends: frozenset[str],
 ) -> Prepared:
     """INT8 by Q/DQ for `layers`, FP16 for the rest, FP32 for the held nodes."""
-    usable, kept_fp16 = _usable(layers, scales, left, holds)
-    quantized = qdq.insert(graph, scales, usable, half)
+    usable, kept_fp16 = _usable(layers, fit.scales, left, holds)
+    quantized = fit.apply(graph, usable, half)
     kept = _kept(graph, kept_fp16, "fp16") + _kept(graph, holds, "fp32")
     warnings = () if half else ("opset could not be raised to 19: Q/DQ scales stay FP32, and so do the layers between them",)
     return Prepared(fp16.convert(quantized, holds, half_ends), kept, mac_share(quantized, profiles), warnings=warnings)

@@ -26,6 +26,14 @@ class Layer:
     axis: int | None  # output channels of the weights; None: one scale for all
 
 
+@dataclass(frozen=True)
+class Rounded:
+    """INT8 weights of one layer that were fitted to data, in place of the nearest integers."""
+
+    weights: np.ndarray  # int8, of the weight's shape; the scales are those of quantize_weights
+    bias: np.ndarray | None  # float32 [output channels], to add to the layer's bias; None: nothing
+
+
 def quantizable_layers(graph: Graph) -> tuple[Layer, ...]:
     """The convolutions and matrix products with constant FP32 weights, in execution order."""
     layers = []
@@ -77,7 +85,9 @@ def half_scales(scales: np.ndarray) -> np.ndarray:
     return np.where(rounded.astype(np.float32) < scales, np.nextafter(rounded, np.float16(np.inf)), rounded).astype(np.float32)
 
 
-def insert(graph: Graph, scales: dict[str, float], layers: tuple[Layer, ...], half: bool) -> Graph:
+def insert(
+    graph: Graph, scales: dict[str, float], layers: tuple[Layer, ...], half: bool, rounded: dict[str, Rounded] | None = None
+) -> Graph:
     """Put Q/DQ before the activation input of each layer and DQ behind its weights, now stored as INT8.
 
     Args:
@@ -85,25 +95,29 @@ def insert(graph: Graph, scales: dict[str, float], layers: tuple[Layer, ...], ha
         scales: activation tensor -> scale above 0.
         layers: the layers to quantise; each activation must have a scale.
         half: the scales will be stored in FP16, so weights are quantised with what FP16 can hold.
+        rounded: node -> fitted weights; layers that are not in it get the nearest integers.
 
     Returns:
         A new graph, still FP32 outside the INT8 layers. Tensors keep their names; new ones are `<tensor>__quantized`,
         `<tensor>__dequantized`.
     """
-    result = graph.copy()
+    result, fitted = graph.copy(), rounded or {}
     chosen = {layer.node: layer for layer in layers}
     activations: dict[str, str] = {}
-    weights: dict[tuple[str, int | None], str] = {}
+    weights: dict[tuple, str] = {}
     nodes: list[onnx.NodeProto] = []
     for node in result.nodes:
         layer = chosen.get(node.name)
         if layer is not None:
             if layer.activation not in activations:
                 activations[layer.activation] = _activation_pair(result, nodes, layer.activation, scales[layer.activation], half)
-            if (layer.weight, layer.axis) not in weights:
-                weights[layer.weight, layer.axis] = _weight_dequantize(result, nodes, layer, half)
-            node.input[0] = activations[layer.activation]
-            node.input[1] = weights[layer.weight, layer.axis]
+            own = fitted.get(layer.node)
+            key = (layer.weight, layer.axis, layer.node if own else None)  # fitted weights are the node's own
+            if key not in weights:
+                weights[key] = _weight_dequantize(result, nodes, layer, half, own)
+            node.input[0], node.input[1] = activations[layer.activation], weights[key]
+            if own is not None and own.bias is not None:
+                add_bias(result, node, own.bias)
         nodes.append(node)
     result.replace_nodes(nodes)
     result.prune()
@@ -122,8 +136,24 @@ def _activation_pair(result: Graph, nodes: list, tensor: str, scale: float, half
     return dequantized
 
 
-def _weight_dequantize(result: Graph, nodes: list, layer: Layer, half: bool) -> str:
+def add_bias(graph: Graph, node: onnx.NodeProto, bias: np.ndarray) -> None:
+    """Add to the constant bias of a node of `graph`, or give it one; left out where the operator has no place for it."""
+    plain = node.op_type in ("Conv", "ConvTranspose") or (
+        node.op_type == "Gemm" and attribute(node, "alpha", 1.0) == 1.0 and attribute(node, "beta", 1.0) == 1.0
+    )
+    name = node.input[2] if len(node.input) > 2 else ""
+    if not plain or (name and name not in graph.weights):
+        return
+    own = graph.unique(f"{node.name}__bias")
+    graph.weights[own] = (graph.weights[name] + bias if name else bias).astype(np.float32)
+    del node.input[2:]
+    node.input.append(own)
+
+
+def _weight_dequantize(result: Graph, nodes: list, layer: Layer, half: bool, rounded: Rounded | None) -> str:
     quantized, scales = quantize_weights(result.weights[layer.weight], layer.axis, half)
+    if rounded is not None:
+        quantized = rounded.weights
     names = [result.unique(f"{layer.weight}__{part}") for part in ("quantized", "scale", "zero_point", "dequantized")]
     result.weights[names[0]], result.weights[names[1]] = quantized, scales
     result.weights[names[2]] = np.zeros(scales.shape, np.int8)

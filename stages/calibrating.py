@@ -3,35 +3,34 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 import calibration
+from calibration import Collector
 from core import calibration_cache
 from core.calibration_cache import Cache, Identity
 from core.errors import ConversionError, ExitCode
 from graph.graph import Graph
 from graph.guard import choose_scales
 from graph.observe import observe
-from graph.qdq import Layer, quantizable_layers
+from graph.qdq import Layer
 from stages.data import Feeds
 from stages.job import Job
 from stages.run import Run
+from stages.split import Parts, Split, without
 from trt.memory import Cuda
 
 METHOD_SAMPLES = 8  # on which calibration methods are compared
 NATIVE_METHODS = {"auto": "entropy", "entropy": "entropy", "minmax": "minmax"}  # what TensorRT's calibrators compute themselves
 
 
-def find_scales(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool) -> dict[str, float]:
-    """Tensor -> scale, from the cache where it exists, else by calibration on the CPU, which writes the cache.
+def scales_of(cache: Cache, names: tuple[str, ...]) -> dict[str, float]:
+    """The scales of a cache that has one for each of these tensors.
 
     Raises:
         ConversionError: CALIBRATION.
     """
-    names = list(dict.fromkeys(layer.activation for layer in layers))
-    cache = read_cache(job, run)
-    if cache is None:
-        return _calibrate(job, graph, layers, names, run, half)
     missing = [name for name in names if name not in cache.scales]
     if missing:
         raise ConversionError(
@@ -59,27 +58,45 @@ def read_cache(job: Job, run: Run) -> Cache | None:
     return cache
 
 
-def _calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: list[str], run: Run, half: bool) -> dict[str, float]:
-    plan, data = job.plan, job.data
-    feeds = Feeds(data.reader, data.calibration, run, "calibrating")
-    collector = calibration.Collector()
-    with run.stage("calibrate", f"calibrating on {len(data.calibration.paths)} samples of {data.calibration.origin}"):
-        observe(graph, job.profiles, names, feeds, collector.visit)
-        used, skipped = feeds.used, len(feeds.skipped)
-        method = plan.calibration.method
-        candidates = {name: collector.scales(name) for name in (calibration.METHODS if method == "auto" else (method,))}
-        if method == "auto":
-            few = Feeds(data.reader, data.calibration.at_most(METHOD_SAMPLES), run, "comparing methods")
+@dataclass(frozen=True)
+class Calibrated:
+    """Scales by one method."""
+
+    method: str
+    scales: dict[str, float]  # from all samples
+    trials: tuple[dict[str, float], ...]  # without the samples that each trial of the split is measured on
+
+
+def calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: Iterable[str], split: Split, run: Run, half: bool) -> Calibrated:
+    """Scales of these tensors, calibrated on the CPU.
+
+    Args:
+        layers: on which --calibration-method auto compares the methods.
+
+    Raises:
+        ConversionError: CALIBRATION.
+    """
+    parts = Parts(job.data, split, run, "calibrating")
+    collectors: dict[int, Collector] = {}
+    with run.stage("calibrate", f"calibrating on {len(parts)} samples of {split.fitted.origin}"):
+        observe(
+            graph,
+            job.profiles,
+            tuple(names),
+            parts,
+            lambda name, values: collectors.setdefault(parts.current, Collector()).visit(name, values),
+        )
+        methods = calibration.METHODS if job.plan.calibration.method == "auto" else (job.plan.calibration.method,)
+        total = without(collectors, None, Collector)
+        candidates = {name: total.scales(name) for name in methods}
+        method = methods[0]
+        if len(methods) > 1:
+            few = Feeds(job.data.reader, split.fitted.at_most(METHOD_SAMPLES), run, "comparing methods")
             method, noise = choose_scales(graph, layers, candidates, few, half)
             run.console.debug("noise share by method: " + ", ".join(f"{name} {share:.4f}" for name, share in noise.items()))
-    write_cache(job, calibration_cache.to_text(candidates[method], method), method, run)
-    describe(run, method, used, skipped, plan.calibration.cache, run.console.timings["calibrate"])
-    return candidates[method]
-
-
-def all_scales(job: Job, graph: Graph, run: Run) -> dict[str, float]:
-    """Scales of every floating-point tensor by a method that TensorRT's calibrators do not have; writes the cache."""
-    return _calibrate(job, graph, quantizable_layers(graph), graph.float_tensors(), run, half=False)
+        trials = tuple(without(collectors, trial, Collector).scales(method) for trial in range(split.trials))
+    describe(run, method, parts.feeds.used, len(parts.feeds.skipped), job.plan.calibration.cache, run.console.timings["calibrate"])
+    return Calibrated(method, candidates[method], trials)
 
 
 def write_cache(job: Job, text: str, method: str, run: Run) -> None:

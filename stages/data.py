@@ -97,6 +97,7 @@ class Feeds:
     label: str
     used: int = 0  # samples of the last pass
     skipped: list[tuple[str, str]] = field(default_factory=list)
+    paths: tuple[str, ...] = ()  # files of the present arrays
 
     def __call__(self) -> Iterator[dict[str, np.ndarray]]:
         """One pass.
@@ -109,6 +110,7 @@ class Feeds:
         for batch in self.run.console.track(batches, max(len(self.data.paths), 1), self.label):
             _check_shapes(batch.arrays, self.reader.profiles, self.data)
             self.used += len(batch.paths)
+            self.paths = tuple(batch.paths)
             flat += all(array.size and array.min() == array.max() for array in batch.arrays.values())
             yield batch.arrays
         self._judge(flat)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from core.errors import ConversionError, ExitCode
 from core.model_info import ModelInfo
@@ -11,9 +12,10 @@ from graph import fp16, prepare
 from graph.graph import Graph
 from graph.observe import absolute_maxima
 from graph.prepare import Prepared
-from stages.calibrating import find_scales
+from stages import quantizing
 from stages.data import range_feeds
 from stages.job import Job
+from stages.quantizing import Fitted
 from stages.run import Run
 
 
@@ -43,9 +45,8 @@ def _prepare_weak(job: Job, run: Run) -> Prepared:
     holds = _find_holds(job, graph, run, structural=False)
     if not by_qdq:
         return prepare.prepare_weak(graph, holds, plan.layer_precisions)
-    layers, left = prepare.choose_layers(graph, profiles, holds, plan.layer_precisions)
-    scales = find_scales(job, graph, layers, run, half=False)
-    return prepare.prepare_weak_int8(graph, profiles, holds, scales, layers, left)
+    fitted, holds, left = _quantize(job, graph, holds, run, half=False)
+    return prepare.prepare_weak_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left)
 
 
 def _prepare_strong(job: Job, run: Run) -> Prepared:
@@ -65,9 +66,19 @@ def _prepare_strong(job: Job, run: Run) -> Prepared:
         return prepare.prepare_quantized(graph, profiles, holds, half_ends)
     if not quantize:
         return prepare.prepare_half(graph, holds, half_ends)
-    layers, left = prepare.choose_layers(graph, profiles, holds, plan.layer_precisions)
-    scales = find_scales(job, graph, layers, run, half)
-    return prepare.prepare_int8(graph, profiles, holds, scales, layers, left, half, half_ends)
+    fitted, holds, left = _quantize(job, graph, holds, run, half)
+    return prepare.prepare_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, half, half_ends)
+
+
+def _quantize(job: Job, graph: Graph, holds: dict[str, str], run: Run, half: bool) -> tuple[Fitted, dict[str, str], dict[str, str]]:
+    """(graph and INT8 layers, nodes held in FP32, reasons of the layers that could be INT8 but are not)"""
+    layers, left = prepare.choose_layers(graph, job.profiles, holds, job.plan.layer_precisions)
+    fitted = quantizing.fit(job, graph, layers, run, half)
+    if fitted.graph is not graph:  # other ranges than those that the holds were found by
+        holds = {**_find_holds(job, fitted.graph, run, structural=job.plan.route is Route.STRONG), **holds}
+        fitted = replace(fitted, layers=tuple(layer for layer in layers if layer.node not in holds))
+    left |= quantizing.choose_int8(job, fitted, run, half)
+    return replace(fitted, layers=tuple(layer for layer in fitted.layers if layer.node not in left)), holds, left
 
 
 def _find_holds(job: Job, graph: Graph, run: Run, structural: bool) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import time
 from collections.abc import Iterator
@@ -30,6 +31,7 @@ class Run:
     def stage(self, name: str, label: str) -> Iterator[None]:
         """A stage that the user sees, and that the parent names if we die in it."""
         self.channel.stage(name)
+        gc.collect()  # trt.library.load_library has switched the automatic collection off, and says why
         try:
             with self.console.stage(name, label):
                 yield

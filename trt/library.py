@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import importlib.util
 import re
@@ -89,6 +90,9 @@ def load_library(backend: str) -> Library:
             hint=f"Remove a folder of that name from the Python path, or install again ({INSTALL[backend]}).",
             code=ExitCode.MACHINE,
         )
+    # TensorRT logs while it holds a lock that its destructors take. The cyclic collector may start within the logger's Python code and
+    # destroy an older Builder there: a deadlock, met on 10.15. So it only runs where stages begin (stages.run), never in between.
+    gc.disable()
     return Library(backend, module)
 
 

@@ -1,0 +1,119 @@
+"""Stage 'quantize': FP32 graph and data -> which layers are INT8, with which scales and weights, as accurate as was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from core import calibration_cache
+from core.errors import ConversionError, ExitCode
+from graph.fitting import fit_weights
+from graph.graph import Graph
+from graph.guard import Fit, Tried, by_error_per_mac, climb, layer_errors
+from graph.observe import static_shapes
+from graph.qdq import Layer, count_macs
+from stages import balancing, calibrating
+from stages.job import Job
+from stages.run import Run
+from stages.split import Parts, Split, choose_split
+from stages.trials import Trials
+
+FIT_SAMPLES = 64  # more hardly change the weights
+LEAST_SHARE = 0.1  # of the work in INT8, below which the engine is no INT8 engine
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A graph whose layers are ready to become INT8."""
+
+    graph: Graph  # FP32, computes what the model computes
+    layers: tuple[Layer, ...]
+    fit: Fit  # from all samples
+    trials: tuple[Fit, ...]  # without the samples that each is measured on; empty where other data is measured on
+    split: Split | None  # None: there is no data to measure on
+
+
+def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool) -> Fitted:
+    """Scales from the cache or by calibration; with the calibration data, channels are balanced and weights fitted.
+
+    Args:
+        graph: FP32, folded.
+        layers: that may become INT8.
+        half: Q/DQ scales will be FP16.
+
+    Raises:
+        ConversionError: CALIBRATION.
+    """
+    split, effort = choose_split(job.data), job.plan.calibration.effort
+    names = tuple(dict.fromkeys(layer.activation for layer in layers))
+    cache = calibrating.read_cache(job, run)
+    if cache is not None:
+        scales = calibrating.scales_of(cache, names)
+        found = calibrating.Calibrated(cache.algorithm, scales, (scales,) * (split.trials if split else 0))
+    else:
+        if job.plan.calibration.cache or not effort.balance:
+            found = calibrating.calibrate(job, graph, layers, names, split, run, half)
+            calibrating.write_cache(job, calibration_cache.to_text(found.scales, found.method), found.method, run)
+        if effort.balance:  # the cache keeps the scales of the model as it is
+            with run.stage("balance", "balancing channels"):
+                graph = balancing.balance(job, graph, names, split, run)
+            found = calibrating.calibrate(job, graph, layers, names, split, run, half)
+    weights: list[dict] = [{}] * (len(found.trials) + 1)
+    if effort.fit and split is not None:
+        with run.stage("fit", "fitting INT8 weights"):
+            parts = Parts(job.data, split, run, "fitting INT8 weights", FIT_SAMPLES)
+            weights = fit_weights(
+                graph, job.profiles, layers, found.scales, parts, len(parts), half, len(found.trials), lambda: parts.current
+            )
+    fits = [Fit(scales, rounded) for scales, rounded in zip((*found.trials, found.scales), weights)]
+    return Fitted(graph, layers, fits[-1], tuple(fits[:-1]), split)
+
+
+def choose_int8(job: Job, fitted: Fitted, run: Run, half: bool) -> dict[str, str]:
+    """The layers that INT8 has to give up for --max-accuracy-drop.
+
+    Returns:
+        Node -> reason.
+
+    Raises:
+        ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
+    """
+    if fitted.split is None:
+        run.console.warn("without --calibration-dir no data tells what INT8 costs: all layers that can be are INT8")
+        return {}
+    if not job.plan.validation.enabled:
+        return {}
+    macs = count_macs(fitted.graph, static_shapes(fitted.graph, job.profiles))
+    trials = Trials(job, fitted, macs, half, run)
+    with run.stage("choose", "choosing the INT8 layers"):
+        first = trials.measure(())
+        if first.passed:
+            tried, order, errors = [first], [], {}
+        else:
+            errors = _layer_errors(job, fitted, run, half)
+            order = by_error_per_mac(errors, macs)
+            tried = climb(order, macs, sum(macs.values()), LEAST_SHARE, first, lambda kept: trials.measure(order[:kept]))
+    run.result["calibration"]["tried"] = [
+        {"int8_mac_share": t.int8_mac_share, "drop_percent": t.drop_percent, "standard_error": t.standard_error, "passed": t.passed}
+        for t in tried
+    ]
+    for rung in tried:
+        run.console.debug(_line(rung))
+    passed = [rung for rung in tried if rung.passed]
+    if not passed:
+        raise ConversionError(
+            f"INT8 does not reach --max-accuracy-drop {job.plan.validation.max_drop_percent:g} %: {'; '.join(map(_line, tried))}",
+            hint="Use --precision fp16, more calibration data, --quantization-effort best, or a larger --max-accuracy-drop.",
+            code=ExitCode.VALIDATION,
+        )
+    kept = min(passed, key=lambda rung: rung.kept).kept
+    return {node: f"INT8 here alone changes the outputs by {errors[node]:.2%}" for node in order[:kept]}
+
+
+def _layer_errors(job: Job, fitted: Fitted, run: Run, half: bool) -> dict[str, float]:
+    few = list(Parts(job.data, fitted.split, run, "reading samples", job.plan.calibration.effort.samples)())
+    found = layer_errors(fitted.graph, fitted.layers, fitted.fit, few, half)
+    return dict(run.console.track(found, len(fitted.layers), "measuring what INT8 costs in each layer"))
+
+
+def _line(rung: Tried) -> str:
+    return f"{rung.int8_mac_share:.0%} INT8: drop {rung.drop_percent:.2f} +- {rung.standard_error:.2f} %"

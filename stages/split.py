@@ -1,0 +1,96 @@
+"""Which samples INT8 is fitted to, and on which of them its accuracy is measured: never the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from core.samples import Dataset
+from stages.data import Data, Feeds
+from stages.run import Run
+
+FOLDS = 5
+ENOUGH_TO_HOLD_OUT = 64  # samples from which on a part is held out once, instead of every part in turn
+HELD_OUT_PARTS = 4
+MOST_MEASURED = 100
+
+
+@dataclass(frozen=True)
+class Split:
+    """The calibration samples in `parts`, of which the first `trials` are left out in turn and measured on.
+
+    `measured` is other data to measure on; then nothing is left out.
+    """
+
+    fitted: Dataset
+    parts: int
+    trials: int
+    measured: Dataset | None
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {path: index for index, path in enumerate(self.fitted.paths)}
+
+    def part_of(self, path: str) -> int:
+        """The trial that leaves this sample out; -1 for samples that are always fitted to."""
+        part = self._position[path] % self.parts
+        return part if part < self.trials else -1
+
+    def to_measure(self) -> Dataset:
+        """The samples to measure on; `part_of` tells the trial of each where `measured` is None."""
+        if self.measured is not None:
+            return self.measured.at_most(MOST_MEASURED)
+        left_out = tuple(path for path in self.fitted.paths if self.trials == 0 or self.part_of(path) >= 0)
+        return replace(self.fitted, paths=left_out).at_most(MOST_MEASURED)
+
+
+def choose_split(data: Data) -> Split | None:
+    """A validation folder, else the rest of the calibration folder, else a part of the samples; None without calibration data."""
+    fitted = data.calibration
+    if fitted is None:
+        return None
+    unused = replace(fitted, paths=fitted.unused, unused=())
+    if data.validation is not None or len(unused.paths) >= FOLDS:
+        return Split(fitted, 1, 0, data.validation or unused)
+    count = len(fitted.paths)
+    if count >= ENOUGH_TO_HOLD_OUT:
+        return Split(fitted, HELD_OUT_PARTS, 1, None)
+    parts = min(FOLDS, count)
+    return Split(fitted, parts, parts if count > 1 else 0, None)
+
+
+@dataclass
+class Parts:
+    """Passes over the fitted samples (or some of them) that know which trial leaves the present sample out."""
+
+    data: Data
+    split: Split
+    run: Run
+    label: str
+    most: int | None = None
+    current: int = -1
+    feeds: Feeds | None = None
+
+    def __call__(self) -> Iterator[dict[str, np.ndarray]]:
+        dataset = self.split.fitted if self.most is None else self.split.fitted.at_most(self.most)
+        self.feeds = Feeds(self.data.reader, dataset, self.run, self.label)
+        for feed in self.feeds():
+            self.current = self.split.part_of(self.feeds.paths[0])
+            yield feed
+
+    def __len__(self) -> int:
+        """Samples of one pass."""
+        count = len(self.split.fitted.paths)
+        return count if self.most is None else min(count, self.most)
+
+
+def without(parts: dict[int, object], trial: int | None, empty: Callable[[], object]):
+    """What was collected of all parts, or of all but one, merged."""
+    total = empty()
+    for part, collected in parts.items():
+        if part != trial or trial is None:
+            total.merge(collected)
+    return total

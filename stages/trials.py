@@ -1,0 +1,73 @@
+"""How accurate a choice of INT8 layers is, on samples that nothing was fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+
+import numpy as np
+
+from graph.guard import Tried
+from graph.reference import Session
+from stages.job import Job
+from stages.run import Run
+from validate import Accuracy, compare
+
+REMEMBERED_BYTES = 2**28  # of reference outputs
+
+
+class Trials:
+    """Measures choices of layers one after the other."""
+
+    def __init__(self, job: Job, fitted, macs: dict[str, int], half: bool, run: Run):
+        """
+        Args:
+            fitted: quantizing.Fitted, with a split.
+            macs: node -> multiply-accumulates, of all of the graph.
+        """
+        self._job, self._fitted, self._macs, self._half, self._run = job, fitted, macs, half, run
+        self._reference = Session.from_graph(fitted.graph)
+        self._remembered: list[dict[str, np.ndarray]] = []
+        self._complete = False
+
+    def measure(self, kept: Sequence[str]) -> Tried:
+        """The drop of the outputs with these layers given up, on the samples left out; it passes with one standard error to spare."""
+        fitted, layers = self._fitted, [layer for layer in self._fitted.layers if layer.node not in set(kept)]
+        share = sum(self._macs.get(layer.node, 0) for layer in layers) / max(sum(self._macs.values()), 1)
+        rows = self._compare(
+            [Session.from_graph(fit.apply(fitted.graph, layers, self._half)) for fit in fitted.trials or (fitted.fit,)], share
+        )
+        worst = max(rows, key=lambda row: row.drop_percent + (row.standard_error or 0.0))
+        margin = worst.standard_error or 0.0
+        passed = worst.drop_percent + margin <= self._job.plan.validation.max_drop_percent and not any(row.nonfinite for row in rows)
+        return Tried(len(kept), round(share, 6), round(worst.drop_percent, 6), round(margin, 6), passed)
+
+    def _compare(self, sessions: list[Session], share: float) -> tuple[Accuracy, ...]:
+        job, dataset = self._job, self._fitted.split.to_measure()
+        position = count()
+
+        def batches():
+            found = job.data.reader.batches(dataset)
+            for batch in self._run.console.track(found, len(dataset.paths), f"measuring with {share:.0%} in INT8"):
+                self._trial = max(self._fitted.split.part_of(batch.paths[0]), 0) if len(sessions) > 1 else 0
+                yield batch
+
+        def reference(feed):
+            index = next(position)
+            if index < len(self._remembered):
+                return self._remembered[index]
+            found = self._reference.run(feed)
+            if index == len(self._remembered) and (index + 1) * sum(array.nbytes for array in found.values()) <= REMEMBERED_BYTES:
+                self._remembered.append(found)
+            return found
+
+        return compare(
+            reference,
+            lambda feed: sessions[self._trial].run(feed),
+            batches(),
+            tuple(spec.name for spec in job.info.outputs),
+            origin=dataset.origin,
+            executed_on="simulated",
+            picture=job.data.picture_size,
+            channels_last=job.data.channels_last,
+        )
