@@ -84,6 +84,7 @@ class Validation:
     test_image: str | None
     directory: str | None
     max_drop_percent: float
+    metric: str  # auto | top1 | argmax | mask:T | cosine | noise
     require_execution: bool
     engine: str | None  # of --validate-only
 
@@ -127,6 +128,7 @@ class Plan:
     hold_layers: bool  # False: nothing is held at higher precision
     layer_precisions: tuple[tuple[str, str], ...]
     io_types: tuple[tuple[str, str], ...]  # (input or output, fp32 | fp16)
+    min_int8_share: float  # of the multiply-accumulates, 0..1, for INT8 to count as delivered
     calibrator: bool  # INT8 by TensorRT's own calibrator, not by Q/DQ
     build: Build
     shapes: Shapes
@@ -165,6 +167,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         hold_layers=not args.disable_strict_types and args.precision_constraints != "none",
         layer_precisions=flatten(args.layer_precisions),
         io_types=flatten(args.io_types),
+        min_int8_share=args.min_int8_share / 100,
         calibrator=route is Route.WEAK and args.quantization != "qdq",
         build=_build_options(args, caps),
         shapes=Shapes(flatten(args.min_shapes), flatten(args.opt_shapes), flatten(args.max_shapes), args.max_batch_size),
@@ -177,6 +180,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
             test_image=args.test_image,
             directory=args.validation_dir,
             max_drop_percent=args.max_accuracy_drop,
+            metric=args.metric,
             require_execution=args.require_execution,
             engine=args.validate_only,
         ),
