@@ -33,6 +33,7 @@ class Identity:
     preprocessing: dict | None
     method: str  # as asked for
     chosen: str | None = None  # the method that made the scales, where "auto" was asked for
+    silent: tuple[str, ...] = ()  # tensors that were always zero: they have no scale, and that is not a fault
 
 
 @dataclass(frozen=True)
@@ -154,8 +155,9 @@ def _read_side_file(path: str, text: str) -> Identity | None:
         expected = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
         if record.get("schema_version") != 1 or record.get("cache_sha256") != expected:
             return None
-        return Identity(**{key: record[key] for key in Identity.__dataclass_fields__})
-    except (OSError, ValueError, KeyError, AttributeError):
+        silent = tuple(record.get("silent", ()))
+        return Identity(**{key: record[key] for key in Identity.__dataclass_fields__ if key != "silent"}, silent=silent)
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
 
 

@@ -32,7 +32,8 @@ def find_scales(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, hal
     cache = read_cache(job, run)
     if cache is None:
         return _calibrate(job, graph, layers, names, run, half)
-    missing = [name for name in names if name not in cache.scales]
+    silent = cache.identity.silent if cache.identity else ()
+    missing = [name for name in names if name not in cache.scales and name not in silent]
     if missing:
         raise ConversionError(
             f"calibration cache {cache.path} has no scale for {len(missing)} of {len(names)} tensors of this model, first {missing[0]!r}",
@@ -72,7 +73,8 @@ def _calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: list[st
             few = Feeds(data.reader, data.calibration.at_most(METHOD_SAMPLES), run, "comparing methods")
             method, noise = choose_scales(graph, layers, candidates, few, half)
             run.console.debug("noise share by method: " + ", ".join(f"{name} {share:.4f}" for name, share in noise.items()))
-    write_cache(job, calibration_cache.to_text(candidates[method], method), method, run)
+    silent = tuple(name for name in names if name not in candidates[method])
+    write_cache(job, calibration_cache.to_text(candidates[method], method), method, run, silent)
     describe(run, method, used, skipped, plan.calibration.cache, run.console.timings["calibrate"])
     return candidates[method]
 
@@ -82,11 +84,15 @@ def all_scales(job: Job, graph: Graph, run: Run) -> dict[str, float]:
     return _calibrate(job, graph, quantizable_layers(graph), graph.float_tensors(), run, half=False)
 
 
-def write_cache(job: Job, text: str, method: str, run: Run) -> None:
-    """Write cache and side file where a cache was asked for; they are worth having even if the build fails."""
+def write_cache(job: Job, text: str, method: str, run: Run, silent: tuple[str, ...] = ()) -> None:
+    """Write cache and side file where a cache was asked for; they are worth having even if the build fails.
+
+    Args:
+        silent: tensors without a scale because they were always zero.
+    """
     path = job.plan.calibration.cache
     if path:
-        identity = replace(_identity(job), chosen=method)
+        identity = replace(_identity(job), chosen=method, silent=silent)
         run.write_now(path, text.encode("utf-8", "surrogateescape"))
         run.write_now(calibration_cache.side_file(path), calibration_cache.side_text(text, identity).encode())
 
@@ -196,6 +202,6 @@ class NativeCalibration:
         text, silent = calibration_cache.without_zeros(calibrator.written.decode("utf-8", "surrogateescape"))
         if silent:
             self._run.console.debug(f"tensors without a scale, always zero in calibration: {', '.join(silent)}")
-        write_cache(self._job, text, self.method, self._run)
+        write_cache(self._job, text, self.method, self._run, silent)
         describe(self._run, self.method, calibrator.samples_used, len(self._skipped), self._job.plan.calibration.cache, seconds)
         return calibration_cache.parse(text, "TensorRT's calibration cache")[2]
