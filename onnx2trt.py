@@ -95,9 +95,9 @@ def _work(args, channel) -> int:
         run.result["exit_code"] = 0
     except Exception as raised:  # the boundary: whatever it is, the user gets a sentence and a code
         error = raised if isinstance(raised, ConversionError) else unforeseen(raised)
-    if error is not None:
         if args.verbose:
             traceback.print_exc()
+    if error is not None:
         run.result = fail(run.result, error)
         run.files = run.rejected
     table = "" if error else render(run.result, shutil.get_terminal_size((TABLE_WIDTH, 0)).columns, color=sys.stderr.isatty())

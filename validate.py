@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.errors import ConversionError, ExitCode
-from core.metrics import OutputComparison, choose_metric
+from core.metrics import OutputComparison, choose_metric, metric_for, misfit
 from preprocess import Batch
 
 Runner = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
@@ -43,6 +43,7 @@ def compare(
     executed_on: str,
     picture: tuple[int, int] | None = None,
     channels_last: bool = False,
+    metric: str = "auto",
 ) -> tuple[Accuracy, ...]:
     """Run both on every batch and compare each output.
 
@@ -51,17 +52,21 @@ def compare(
         candidate: the engine, or the simulation of the prepared model.
         batches: the data.
         outputs: names of the outputs to compare.
-        origin: where the data comes from; for synthetic data only noise is measured, since classes mean nothing there.
+        origin: where the data comes from; on synthetic data `auto` is noise, since classes mean nothing there.
         executed_on: gpu or simulated.
         picture: (height, width) of the picture input, for the choice of metric.
         channels_last: the model is NHWC.
+        metric: the user's choice (--metric), for the outputs that it fits.
 
     Raises:
-        ConversionError: VALIDATION, where shapes differ or there is no sample.
+        ConversionError: VALIDATION, where shapes differ or there is no sample; USAGE, where `metric` fits no output.
     """
     comparisons: dict[str, OutputComparison] = {}
     for batch in batches:
         expected, found = reference(batch.arrays), candidate(batch.arrays)
+        unfit = misfit(metric, {name: expected[name].shape for name in outputs}, channels_last)
+        if unfit:
+            raise unfit
         for name in outputs:
             a, b = expected[name], found[name]
             if a.shape != b.shape:
@@ -69,21 +74,29 @@ def compare(
                     f"output {name!r} has shape {list(b.shape)}, the ONNX model gives {list(a.shape)}", code=ExitCode.VALIDATION
                 )
             if name not in comparisons:
-                finite = a[np.isfinite(a)] if a.dtype.kind == "f" else a
-                low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-                metric = "noise" if origin == "synthetic" else choose_metric(a.shape, low, high, picture, channels_last)
-                comparisons[name] = OutputComparison(name, metric)
-            for reference_sample, sample, path in _samples(a, b, batch):
+                automatic = "noise" if origin == "synthetic" else choose_metric(a.shape, *_range(a), picture, channels_last)
+                comparisons[name] = OutputComparison(name, metric_for(metric, automatic, a.shape, channels_last))
+            by_row = comparisons[name].metric in ("top1", "argmax", "argmax_last")
+            for reference_sample, sample, path in _samples(a, b, batch, by_row):
                 comparisons[name].add(reference_sample, sample, path)
     if not comparisons:
         raise ConversionError(f"no sample of {origin} could be read", code=ExitCode.VALIDATION)
     return tuple(_accuracy(comparison, origin, executed_on) for comparison in comparisons.values())
 
 
-def _samples(a: np.ndarray, b: np.ndarray, batch: Batch):
-    """(reference, output, file) of each real row; an output without the batch axis is one sample."""
-    if a.ndim and a.shape[0] == batch.rows:
-        for row in range(batch.real_rows):
+def _range(values: np.ndarray) -> tuple[float, float]:
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def _samples(a: np.ndarray, b: np.ndarray, batch: Batch, by_row: bool):
+    """(reference, output, file) of each real row; an output without the batch axis is one sample.
+
+    Args:
+        by_row: the metric's own definition says that the first axis counts samples, even where the inputs have no common one.
+    """
+    if a.ndim and (a.shape[0] == batch.rows or by_row):
+        for row in range(batch.real_rows if a.shape[0] == batch.rows else a.shape[0]):
             yield a[row], b[row], batch.paths[min(row, len(batch.paths) - 1)]
     else:
         yield a, b, batch.paths[0]

@@ -6,6 +6,8 @@ import argparse
 import math
 import re
 
+METRICS = ("auto", "top1", "argmax", "cosine", "noise")  # besides mask:T
+
 
 def positive_int(text: str) -> int:
     try:
@@ -53,6 +55,26 @@ def percent(text: str) -> float:
     if not 0 <= value <= 100:
         raise argparse.ArgumentTypeError(f"{text!r} is not a percentage from 0 to 100")
     return value
+
+
+def share_percent(text: str) -> float:
+    value = number(text)
+    if not 0 < value <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a percentage above 0, up to 100")
+    return value
+
+
+def metric(text: str) -> str:
+    """'mask:.50' -> 'mask:0.5'; the other names as they are."""
+    if text in METRICS:
+        return text
+    name, _, threshold = text.partition(":")
+    try:
+        if name == "mask":
+            return f"mask:{number(threshold)!r}"
+    except argparse.ArgumentTypeError:
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(METRICS)} and mask:T with a number T such as mask:0.5")
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -234,6 +234,21 @@ def _add_validation_flags(group) -> None:
         default=1.0,
         help="largest accepted difference from the ONNX model, in percent (default: 1)",
     )
+    group.add_argument(
+        "--metric",
+        metavar="METRIC",
+        type=types.metric,
+        default="auto",
+        help="how outputs are compared: top1, argmax, mask:T (overlap of what is above T, as mask:0.5), cosine, noise "
+        "(default: auto: by shape and values of each output); outputs that it does not fit keep the automatic choice",
+    )
+    group.add_argument(
+        "--min-int8-share",
+        metavar="PERCENT",
+        type=types.share_percent,
+        default=10.0,
+        help="least share of the multiply-accumulates that INT8 layers must do for --precision int8 to count as delivered (default: 10)",
+    )
     group.add_argument("--validate-only", metavar="ENGINE", help="build nothing: load this engine, compare it with --onnx, and time it")
     group.add_argument("--no-validate", action="store_true", help="build only; the result says not_validated")
     group.add_argument("--require-execution", action="store_true", help="fail where the engine cannot be executed here (no fitting GPU)")

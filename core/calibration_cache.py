@@ -33,6 +33,9 @@ class Identity:
     preprocessing: dict | None
     method: str  # as asked for
     chosen: str | None = None  # the method that made the scales, where "auto" was asked for
+    silent: tuple[str, ...] = ()  # tensors that were always zero: they have no scale, and that is not a fault
+    given_up: dict[str, str] | None = None  # layers that these scales do not suit: node -> reason; None: not known
+    limit: float | None = None  # --max-accuracy-drop for which they were given up
 
 
 @dataclass(frozen=True)
@@ -154,8 +157,9 @@ def _read_side_file(path: str, text: str) -> Identity | None:
         expected = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
         if record.get("schema_version") != 1 or record.get("cache_sha256") != expected:
             return None
-        return Identity(**{key: record[key] for key in Identity.__dataclass_fields__})
-    except (OSError, ValueError, KeyError, AttributeError):
+        known = {key: record[key] for key in Identity.__dataclass_fields__ if key in record}
+        return Identity(**{**known, "silent": tuple(record.get("silent", ()))})
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return None
 
 

@@ -12,6 +12,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from core.errors import ConversionError, ExitCode
+from core.rules import dims
+
 MASK_THRESHOLD = 0.3  # of a probability map; text and salient-object detectors are used near it
 BOOTSTRAP_ROUNDS = 200
 SQNR_LIMIT_DB = 200.0  # stands for "identical": JSON has no infinity
@@ -42,11 +45,58 @@ def choose_metric(shape: tuple[int, ...], low: float, high: float, picture: tupl
     return "noise"
 
 
+FORMS = {  # metric of the user's choice -> outputs that it fits, in words
+    "top1": "[N, C > 1], or with further dimensions of 1",
+    "argmax": "[N, C > 1, H, W] and the like, or [N, T, C > 1]",
+    "mask": "[N, ...]",
+}
+
+
+def fits(metric: str, shape: tuple, channels_last: bool = False) -> bool:
+    """Whether a metric of the user's choice can compare an output.
+
+    Args:
+        metric: top1, argmax, mask:T, cosine or noise.
+        shape: [N, ...] as declared or as measured; a dimension that is no number may become anything.
+        channels_last: the model is NHWC.
+    """
+    wide = [not isinstance(dim, int) or dim > 1 for dim in shape[1:]]
+    if metric == "top1":
+        return len(shape) >= 2 and any(wide) and sum(isinstance(dim, int) and dim > 1 for dim in shape[1:]) < 2
+    if metric == "argmax":
+        return len(shape) >= 3 and wide[-1 if _classes_last(shape, channels_last) else 0]
+    return len(shape) >= 2 if metric.startswith("mask:") else True
+
+
+def _classes_last(shape: tuple, channels_last: bool) -> bool:
+    """[N, H, W, C] and [N, T, C], the form in which sequences come."""
+    return channels_last or len(shape) == 3
+
+
+def metric_for(asked: str, automatic: str, shape: tuple[int, ...], channels_last: bool = False) -> str:
+    """The user's choice where it fits the output, else the automatic one."""
+    if asked == "auto" or not fits(asked, shape, channels_last):
+        return automatic
+    return "argmax_last" if asked == "argmax" and _classes_last(shape, channels_last) else asked
+
+
+def misfit(asked: str, shapes: dict[str, tuple | None], channels_last: bool = False) -> ConversionError | None:
+    """The error of a choice that fits no output; None where it fits one, or may: a shape that is not known is None."""
+    if asked == "auto" or any(shape is None or fits(asked, shape, channels_last) for shape in shapes.values()):
+        return None
+    outputs = ", ".join(f"{name!r} is {dims(shape)}" for name, shape in shapes.items())
+    return ConversionError(
+        f"--metric {asked} fits no output of the model: {outputs}",
+        hint=f"It compares outputs of shape {FORMS[asked.partition(':')[0]]}. Any output takes --metric cosine or noise.",
+        code=ExitCode.USAGE,
+    )
+
+
 def measure(metric: str, reference: np.ndarray, output: np.ndarray) -> tuple[float, float]:
     """(part, whole) of one sample.
 
     Args:
-        metric: top1, argmax, argmax_last, mask:T, noise.
+        metric: top1, argmax, argmax_last, mask:T, cosine, noise.
         reference, output: the sample without its batch axis, float or integer, same shape.
     """
     if metric == "top1":
@@ -59,8 +109,16 @@ def measure(metric: str, reference: np.ndarray, output: np.ndarray) -> tuple[flo
         threshold = float(metric[5:])
         a, b = reference > threshold, output > threshold
         return float((a & b).sum()), float((a | b).sum())
+    if metric == "cosine":
+        return _cosine(reference.astype(np.float64).reshape(-1), output.astype(np.float64).reshape(-1))
     error = output.astype(np.float64) - reference
     return float((error**2).sum()), float((reference.astype(np.float64) ** 2).sum())
+
+
+def _cosine(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    """(a . b, |a| |b|); where one is zero and the other not, nothing agrees, which the product of the norms would not say."""
+    norms = math.sqrt(float(a @ a)), math.sqrt(float(b @ b))
+    return float(a @ b), norms[0] * norms[1] if all(norms) else max(norms) ** 2
 
 
 def drop_percent(metric: str, parts: np.ndarray, wholes: np.ndarray) -> float:
@@ -69,7 +127,7 @@ def drop_percent(metric: str, parts: np.ndarray, wholes: np.ndarray) -> float:
     if metric == "noise":
         share = part / whole if whole else (0.0 if part == 0 else math.inf)
         return min(100.0 * share, 1e9)
-    return 100.0 * (1.0 - part / whole) if whole else 0.0  # an empty union is full agreement
+    return max(100.0 * (1.0 - part / whole), 0.0) if whole else 0.0  # an empty union is full agreement
 
 
 def standard_error(metric: str, parts: np.ndarray, wholes: np.ndarray) -> float | None:

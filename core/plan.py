@@ -11,6 +11,7 @@ from core.errors import ConversionError, ExitCode
 from core.rules import Cell, effects_of
 
 PORTABLE_FROM = 8.0  # compute capability: what TensorRT-RTX builds for when no architecture is named
+NATIVE_METHODS = ("entropy", "minmax")
 FP16_MAX = 65504.0  # largest finite IEEE 754 half
 
 
@@ -53,11 +54,11 @@ class Effort:
     """What is done for the accuracy of INT8, and at what cost in time (--quantization-effort)."""
 
     balance: bool  # shift and scale channels (graph.equalize)
-    fit: bool  # fit weights and biases to data (graph.rounding)
+    fit: bool  # fit weights and biases to data (graph.compensation)
     samples: int  # on which the cost of each layer is measured
 
 
-EFFORTS = {"fast": Effort(False, False, 2), "default": Effort(True, True, 4), "best": Effort(True, True, 16)}
+EFFORTS = {"fast": Effort(False, False, 4), "default": Effort(True, True, 6), "best": Effort(True, True, 20)}
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Validation:
     test_image: str | None
     directory: str | None
     max_drop_percent: float
+    metric: str  # auto | top1 | argmax | mask:T | cosine | noise
     require_execution: bool
     engine: str | None  # of --validate-only
 
@@ -140,7 +142,9 @@ class Plan:
     hold_layers: bool  # False: nothing is held at higher precision
     layer_precisions: tuple[tuple[str, str], ...]
     io_types: tuple[tuple[str, str], ...]  # (input or output, fp32 | fp16)
-    calibrator: bool  # INT8 by TensorRT's own calibrator, not by Q/DQ
+    min_int8_share: float  # of the multiply-accumulates, 0..1, for INT8 to count as delivered
+    calibrator: bool  # INT8 by TensorRT's calibrator, not by Q/DQ
+    native_method: str | None  # what TensorRT's calibrator shall compute itself; None: it gets our scales
     build: Build
     shapes: Shapes
     preprocess: Preprocess
@@ -178,7 +182,9 @@ def make_plan(args, caps: Capabilities) -> Plan:
         hold_layers=not args.disable_strict_types and args.precision_constraints != "none",
         layer_precisions=flatten(args.layer_precisions),
         io_types=flatten(args.io_types),
+        min_int8_share=args.min_int8_share / 100,
         calibrator=route is Route.WEAK and args.quantization != "qdq",
+        native_method=_native_method(args),
         build=_build_options(args, caps),
         shapes=Shapes(flatten(args.min_shapes), flatten(args.opt_shapes), flatten(args.max_shapes), args.max_batch_size),
         preprocess=Preprocess(args.color, args.resize, args.input_range, flatten(args.mean), flatten(args.std)),
@@ -195,6 +201,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
             test_image=args.test_image,
             directory=args.validation_dir,
             max_drop_percent=args.max_accuracy_drop,
+            metric=args.metric,
             require_execution=args.require_execution,
             engine=args.validate_only,
         ),
@@ -202,6 +209,13 @@ def make_plan(args, caps: Capabilities) -> Plan:
         dry_run=args.dry_run,
         effects=effects,
     )
+
+
+def _native_method(args) -> str | None:
+    """auto is measured on the CPU, and so are the methods that TensorRT's calibrators do not have."""
+    if args.calibration_method in NATIVE_METHODS:
+        return args.calibration_method
+    return NATIVE_METHODS[0] if args.plugins and args.calibration_method == "auto" else None  # ONNX Runtime does not have the plugins
 
 
 def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str, ...]) -> None:

@@ -44,7 +44,7 @@ COLUMNS = ("weak", "strong", "rtx")
 
 _TYPED_GRAPH = _translated("this library is strongly typed: the precision is written into the ONNX graph")
 
-# Flags that every column applies in the same way have no row. A row is looked up only for a flag that was typed.
+# Most flags that every column applies in the same way have no row. A row is looked up only for a flag that was typed.
 TABLE: dict[str, dict[str, Cell]] = {
     "--gpu-arch": {
         "weak": _refused("TensorRT builds for the GPU of this machine; --gpu-arch goes with --backend tensorrt-rtx"),
@@ -76,6 +76,8 @@ TABLE: dict[str, dict[str, Cell]] = {
         "strong": _applied("Q/DQ"),
         "rtx": _applied("Q/DQ"),
     },
+    "--metric": dict.fromkeys(COLUMNS, _applied("compares the outputs, whatever has built the engine")),
+    "--min-int8-share": dict.fromkeys(COLUMNS, _applied("judges the INT8 layers, whatever has built them")),
     "--io-types": {
         "weak": _applied("types of the network's inputs and outputs"),
         "strong": _TYPED_GRAPH,

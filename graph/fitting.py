@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 
 from core.model_info import Profile
+from graph.compensation import Columns, Sums, rows_wanted, solve, supports
 from graph.graph import Graph
 from graph.observe import observe
 from graph.qdq import Layer, Rounded
-from graph.rounding import Columns, Sums, rows_wanted, solve, supports
 
 Feed = dict[str, np.ndarray]
 SUMS_BYTES = 2**28  # sums kept at a time; the layers beyond take another pass over the data
@@ -27,11 +27,11 @@ def fit_weights(
     trials: int = 0,
     trial: Callable[[], int] = lambda: -1,
 ) -> list[dict[str, Rounded]]:
-    """See graph.rounding for what is fitted.
+    """See graph.compensation for what is fitted.
 
     Args:
         graph: FP32.
-        layers: those without a scale, and those that graph.rounding does not support, are left out.
+        layers: those without a scale, and those that graph.compensation does not support, are left out.
         scales: activation tensor -> scale.
         feeds: makes a fresh iterator over the data.
         samples: how many feeds there are.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -18,6 +19,7 @@ HELD_ABOVE = FP16_MAX / 2  # a factor of two for data that was not measured
 FP16_SMALLEST_NORMAL = 2.0**-14  # below it, FP16 loses precision bit by bit
 HALF_ROUNDING = 2.0**-11  # largest relative error of rounding to FP16
 WEIGHT_ERROR = 0.01  # largest accepted ||w16 - w|| / ||w||
+PART = 2**18  # weights looked at together
 # Slots that the ONNX schema would allow in FP16 but that are parameters, not data.
 PARAMETER_SLOTS = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
 
@@ -105,17 +107,29 @@ def _is_summand(node: onnx.NodeProto, name: str) -> bool:
 
 def _weight_reason(name: str, values: np.ndarray, negligible: float) -> str:
     """Why FP16 cannot hold these weights; an absolute error up to `negligible` does not count."""
-    finite = values[np.isfinite(values)]
-    if not finite.size:
-        return ""
-    largest = float(np.abs(finite).max())
+    largest = max((float(np.abs(part).max()) for part in _finite_parts(values)), default=0.0)
     if largest > FP16_MAX:
         return f"weights {name} reach {largest:.3g}, above FP16's largest (65504)"
-    lost = finite.astype(np.float16).astype(np.float32) - finite
-    norm, error = float(np.linalg.norm(finite)), float(np.linalg.norm(lost))
-    if error > WEIGHT_ERROR * norm and float(np.abs(lost).max()) > negligible:
+    energy = lost_energy = largest_loss = 0.0
+    for part in _finite_parts(values):
+        lost = np.abs(part.astype(np.float16).astype(np.float32) - part)
+        energy += float(np.dot(part, part))
+        lost_energy += float(np.dot(lost, lost))
+        largest_loss = max(largest_loss, float(lost.max()))
+    norm, error = math.sqrt(energy), math.sqrt(lost_energy)
+    if error > WEIGHT_ERROR * norm and largest_loss > negligible:
         return f"weights {name} (up to {largest:.1e}) lose {error / norm:.0%} in FP16"
     return ""
+
+
+def _finite_parts(values: np.ndarray) -> Iterator[np.ndarray]:
+    """The finite values in parts that stay in the cache; whole copies of large weights would take many times as long."""
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, PART):
+        part = flat[start : start + PART]
+        finite = part[np.isfinite(part)]
+        if finite.size:
+            yield finite
 
 
 def _normalisation_nodes(graph: Graph) -> set[str]:

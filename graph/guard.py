@@ -12,6 +12,7 @@ from graph.qdq import Layer, Rounded, insert
 from graph.reference import Session
 
 Feed = dict[str, np.ndarray]
+SMALLEST_CHANGE = 1e-12  # stands for none at all
 FINEST_STEP = 0.01  # of the work: rungs of the ladder nearer to each other than this are not told apart
 
 
@@ -50,19 +51,19 @@ def choose_scales(
         feeds: makes a fresh iterator over a few samples.
 
     Returns:
-        (method, method -> noise share of the outputs); the first of equals.
+        (method, method -> change of the outputs (see `change`)); the first of equals.
     """
     reference = Session.from_graph(graph)
     expected = [reference.run(feed) for feed in feeds()]
-    noise = {}
+    changes = {}
     for method, scales in candidates.items():
         session = Session.from_graph(Fit(scales).apply(graph, layers, half))
-        noise[method] = noise_share(expected, [session.run(feed) for feed in feeds()])
-    return min(noise, key=noise.get), noise
+        changes[method] = change(expected, [session.run(feed) for feed in feeds()])
+    return min(changes, key=changes.get), changes
 
 
 def layer_errors(graph: Graph, layers: tuple[Layer, ...], fit: Fit, feeds: list[Feed], half: bool) -> Iterator[tuple[str, float]]:
-    """(node, noise share of the outputs) with that one layer in INT8 and everything else in FP32.
+    """(node, change of the outputs (see `change`)) with that one layer in INT8 and everything else in FP32.
 
     Args:
         feeds: a few samples.
@@ -71,7 +72,7 @@ def layer_errors(graph: Graph, layers: tuple[Layer, ...], fit: Fit, feeds: list[
     expected = [reference.run(feed) for feed in feeds]
     for layer in layers:
         session = Session.from_graph(fit.apply(graph, (layer,), half))
-        yield layer.node, noise_share(expected, [session.run(feed) for feed in feeds])
+        yield layer.node, change(expected, [session.run(feed) for feed in feeds])
 
 
 def by_error_per_mac(errors: dict[str, float], macs: dict[str, int]) -> list[str]:
@@ -121,11 +122,18 @@ def _middle(shares: list[float], low: int, high: int) -> int:
     return min(range(low + 1, high), key=lambda kept: abs(shares[kept] - wanted), default=high)
 
 
-def noise_share(expected: list[Feed], found: list[Feed]) -> float:
-    """sum err^2 / sum ref^2 over all samples, of the worst output."""
-    shares = []
+def change(expected: list[Feed], found: list[Feed]) -> float:
+    """How far outputs are from the expected ones: mean |err| / mean |ref|, geometric mean over the samples, of the worst output.
+
+    Squared errors would be ruled by the few places where a decision tips over, which is chance: between two layers of equal
+    noise they differ by a factor of ten. Absolute errors and the geometric mean show the noise itself.
+    """
+    changes = []
     for name in expected[0]:
-        error = sum(float(((b[name].astype(np.float64) - a[name]) ** 2).sum()) for a, b in zip(expected, found))
-        energy = sum(float((a[name].astype(np.float64) ** 2).sum()) for a in expected)
-        shares.append(error / energy if energy else (0.0 if error == 0 else np.inf))
-    return max(shares, default=0.0)
+        shares = []
+        for reference, output in zip(expected, found):
+            error = float(np.abs(output[name].astype(np.float64) - reference[name]).mean()) if output[name].size else 0.0
+            size = float(np.abs(reference[name].astype(np.float64)).mean()) if output[name].size else 0.0
+            shares.append(error / size if size else (0.0 if error == 0 else np.inf))
+        changes.append(float(np.exp(np.mean(np.log(np.maximum(shares, SMALLEST_CHANGE))))))
+    return max(changes, default=0.0)

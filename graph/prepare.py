@@ -10,11 +10,14 @@ import onnx
 from core.errors import ConversionError, ExitCode
 from core.model_info import Profile
 from graph import fp16, qdq
+from graph.compensation import Columns
 from graph.fold import fold, raise_opset
 from graph.graph import Graph
 from graph.guard import Fit
 from graph.observe import static_shapes
 
+FEWEST_MACS_PER_VALUE = 32  # below, a layer waits for memory, not for arithmetic: depthwise convolutions, the first one on a picture
+LEAST_COMPUTE_BOUND = 0.5  # share of the work above which layers below FEWEST_MACS_PER_VALUE are left out
 SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
 
 
@@ -27,7 +30,9 @@ class Prepared:
     int8_mac_share: float | None = None  # of convolutions and matrix products; None where INT8 was not asked for
     changed: bool = True  # False: the model as it was given
     constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16, to set on a weakly typed network
-    warnings: tuple[str, ...] = field(default=())
+    scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
+    equivalent: Graph | None = None  # Q/DQ model of what TensorRT's calibrator makes of `graph`
+    warnings: tuple[str, ...] = ()
 
 
 def working_graph(model: onnx.ModelProto, profiles: tuple[Profile, ...], quantize: bool, half: bool) -> tuple[Graph, bool]:
@@ -77,6 +82,7 @@ def choose_layers(
         )
     macs = qdq.count_macs(graph, static_shapes(graph, profiles))
     total = sum(macs.values())
+    light = _light_layers(graph, layers, macs)
     chosen, left = [], {}
     for layer in layers:
         wish = next((f"--layer-precisions {p}:{to}" for p, to in reversed(wishes) if fnmatchcase(layer.node, p)), "")
@@ -85,9 +91,22 @@ def choose_layers(
             left[layer.node] = wish or held[layer.node]
         elif share < SMALLEST_INT8_SHARE:
             left[layer.node] = f"below {SMALLEST_INT8_SHARE:.2%} of the work: INT8 would cost more than it saves"
+        elif layer.node in light:
+            left[layer.node] = f"{light[layer.node]} multiply-accumulates for an output value: INT8 has nothing to speed up"
         else:
             chosen.append(layer)
     return tuple(chosen), left
+
+
+def _light_layers(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]) -> dict[str, int]:
+    """Layers with few multiply-accumulates for each output value -> how many; none where they are most of the work."""
+    nodes = {node.name: node for node in graph.nodes}
+    found = {
+        layer.node: Columns(nodes[layer.node], graph.weights[layer.weight]).count for layer in layers if nodes[layer.node].op_type == "Conv"
+    }
+    light = {node: count for node, count in found.items() if count < FEWEST_MACS_PER_VALUE}
+    heavy = sum(macs.get(layer.node, 0) for layer in layers if layer.node not in light)
+    return light if heavy >= LEAST_COMPUTE_BOUND * sum(macs.values()) else {}
 
 
 def prepare_half(graph: Graph, holds: dict[str, str], half_ends: frozenset[str]) -> Prepared:
@@ -118,6 +137,32 @@ def prepare_weak_int8(
     quantized = fit.apply(graph, usable, half=False)
     kept = _kept(graph, kept_fp16, "fp16") + _kept(graph, holds, "fp32")
     return Prepared(quantized, kept, mac_share(quantized, profiles), constraints=dict.fromkeys(holds, "fp32"))
+
+
+def prepare_calibrated(
+    graph: Graph,
+    profiles: tuple[Profile, ...],
+    holds: dict[str, str],
+    fit: Fit,
+    layers: tuple[qdq.Layer, ...],
+    left: dict[str, str],
+    native: bool,
+) -> Prepared:
+    """An FP32 graph for TensorRT's calibrator: its weights are INT8 values already, and layers that stay FP16 are constrained.
+
+    Args:
+        native: TensorRT finds its own scales.
+    """
+    usable, kept_fp16 = _usable(layers, fit.scales, left, holds)
+    quantized = fit.apply(graph, usable, half=False)
+    return Prepared(
+        qdq.bake(graph, usable, fit.rounded),
+        _kept(graph, kept_fp16, "fp16") + _kept(graph, holds, "fp32"),
+        mac_share(quantized, profiles),
+        constraints={**dict.fromkeys(kept_fp16, "fp16"), **dict.fromkeys(holds, "fp32")},
+        scales=None if native else fit.scales,
+        equivalent=None if native else quantized,
+    )
 
 
 def _usable(layers: tuple[qdq.Layer, ...], scales: dict[str, float], left: dict[str, str], holds: dict[str, str]):

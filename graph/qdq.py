@@ -72,10 +72,7 @@ def quantize_weights(weight: np.ndarray, axis: int | None, half: bool) -> tuple[
     scales = np.where(largest > 0, largest / INT8_MAX, 1.0).astype(np.float32)
     if half:
         scales = half_scales(scales)
-    shape = [1] * weight.ndim
-    if axis is not None:
-        shape[axis] = -1
-    quantized = np.clip(np.rint(weight / scales.reshape(shape)), -INT8_MAX, INT8_MAX).astype(np.int8)
+    quantized = np.clip(np.rint(weight / along(scales, axis, weight.ndim)), -INT8_MAX, INT8_MAX).astype(np.int8)
     return quantized, scales
 
 
@@ -134,6 +131,28 @@ def _activation_pair(result: Graph, nodes: list, tensor: str, scale: float, half
     nodes.append(onnx.helper.make_node("QuantizeLinear", [tensor, scale_name, zero_name], [quantized], name=quantized))
     nodes.append(onnx.helper.make_node("DequantizeLinear", [quantized, scale_name, zero_name], [dequantized], name=dequantized))
     return dequantized
+
+
+def bake(graph: Graph, layers: tuple[Layer, ...], rounded: dict[str, Rounded]) -> Graph:
+    """The FP32 graph with fitted weights as they will be after TensorRT has quantised them, which it does like quantize_weights."""
+    result = graph.copy()
+    chosen = {layer.node: layer for layer in layers if layer.node in rounded}
+    for node in result.nodes:
+        if node.name not in chosen:
+            continue
+        layer, own = chosen[node.name], rounded[node.name]
+        _, scales = quantize_weights(graph.weights[layer.weight], layer.axis, half=False)
+        node.input[1] = result.unique(f"{layer.weight}__fitted")
+        result.weights[node.input[1]] = own.weights * along(scales, layer.axis, own.weights.ndim)
+        if own.bias is not None:
+            add_bias(result, node, own.bias)
+    result.prune()
+    return result
+
+
+def along(scales: np.ndarray, axis: int | None, dims: int) -> np.ndarray:
+    """Scales [channels] (or one) shaped to broadcast along `axis` of weights with `dims` dimensions."""
+    return scales.reshape([-1 if i == axis else 1 for i in range(dims)])
 
 
 def add_bias(graph: Graph, node: onnx.NodeProto, bias: np.ndarray) -> None:

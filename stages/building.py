@@ -10,12 +10,13 @@ from dataclasses import replace
 
 from core.model_info import ModelInfo
 from core.plan import Plan
-from graph import prepare, qdq
+from graph import qdq
 from graph.graph import INLINE_LIMIT, Graph
+from graph.guard import Fit
 from graph.prepare import Prepared
 from report.result import to_json
-from stages import calibrating
 from stages.job import Job
+from stages.native import NativeCalibration
 from stages.run import Run
 from trt.builder import BuiltEngine, Constraints, EngineBuilder
 from trt.memory import open_cuda
@@ -26,8 +27,7 @@ def build_engine(job: Job, prepared: Prepared, run: Run) -> tuple[BuiltEngine, P
     """Parse and build.
 
     Returns:
-        (engine, prepared model); with TensorRT's own calibrator the prepared model is the equivalent Q/DQ model, which is
-        known only now.
+        (engine, prepared model); where TensorRT calibrated by itself, the equivalent Q/DQ model is known only now.
 
     Raises:
         ConversionError: MODEL, CALIBRATION or BUILD.
@@ -68,9 +68,7 @@ def _source(prepared: Prepared, info: ModelInfo, folder: str) -> ParserInput:
 
 def _build_calibrated(job: Job, prepared: Prepared, builder: EngineBuilder, options: dict, run: Run) -> tuple[BuiltEngine, Prepared]:
     """INT8 by TensorRT's own calibrator, fed with pictures or with a cache."""
-    native = calibrating.NativeCalibration(job, run)
-    if native.needs_data and native.method is None:
-        native.scales_from_cpu(calibrating.all_scales(job, prepared.graph, run))
+    native = NativeCalibration(job, prepared, run)
     cuda = open_cuda()
     try:
         calibrator = native.calibrator(cuda)
@@ -81,16 +79,10 @@ def _build_calibrated(job: Job, prepared: Prepared, builder: EngineBuilder, opti
         scales = native.finish(calibrator, time.monotonic() - started)
     finally:
         cuda.close()
-    return built, _equivalent(job, prepared, scales)
-
-
-def _equivalent(job: Job, prepared: Prepared, scales: dict[str, float]) -> Prepared:
-    """The Q/DQ model with the calibrator's scales, as --save-onnx writes it."""
-    graph, _ = prepare.working_graph(job.model, job.profiles, quantize=True, half=False)
-    layers = tuple(
-        layer for layer in qdq.quantizable_layers(graph) if layer.activation in scales and layer.node not in prepared.constraints
-    )
-    return replace(prepared, graph=qdq.insert(graph, scales, layers, half=False), changed=True)
+    if prepared.equivalent is None:
+        layers = tuple(layer for layer in qdq.quantizable_layers(prepared.graph) if layer.node not in prepared.constraints)
+        return built, replace(prepared, equivalent=Fit(scales).apply(prepared.graph, layers, half=False))
+    return built, prepared
 
 
 def _read_timing_cache(path: str | None, run: Run) -> bytes | None:
@@ -126,7 +118,7 @@ def write_outputs(plan: Plan, prepared: Prepared, built: BuiltEngine, status: st
         }
         run.write_at_end(plan.outputs.engine, built.data)
         if plan.outputs.save_onnx:
-            _write_onnx(prepared.graph, plan.outputs.save_onnx, run)
+            _write_onnx(prepared.equivalent or prepared.graph, plan.outputs.save_onnx, run)
     run.result.update(status=status, exit_code=0)
     run.write_at_end(plan.outputs.side_file, to_json(run.result).encode())
     return status

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import calibration
@@ -19,10 +18,8 @@ from stages.data import Feeds
 from stages.job import Job
 from stages.run import Run
 from stages.split import Parts, Split, without
-from trt.memory import Cuda
 
 METHOD_SAMPLES = 8  # on which calibration methods are compared
-NATIVE_METHODS = {"auto": "entropy", "entropy": "entropy", "minmax": "minmax"}  # what TensorRT's calibrators compute themselves
 
 
 def scales_of(cache: Cache, names: tuple[str, ...]) -> dict[str, float]:
@@ -31,7 +28,8 @@ def scales_of(cache: Cache, names: tuple[str, ...]) -> dict[str, float]:
     Raises:
         ConversionError: CALIBRATION.
     """
-    missing = [name for name in names if name not in cache.scales]
+    silent = cache.identity.silent if cache.identity else ()
+    missing = [name for name in names if name not in cache.scales and name not in silent]
     if missing:
         raise ConversionError(
             f"calibration cache {cache.path} has no scale for {len(missing)} of {len(names)} tensors of this model, first {missing[0]!r}",
@@ -48,7 +46,7 @@ def read_cache(job: Job, run: Run) -> Cache | None:
         ConversionError: CALIBRATION, where it is damaged or stale.
     """
     path = job.plan.calibration.cache
-    if not path or not os.path.exists(path):
+    if not cache_exists(job):
         return None
     cache = calibration_cache.read(path)
     warning = calibration_cache.check_identity(cache, _identity(job), job.plan.calibration.accept_stale)
@@ -58,16 +56,28 @@ def read_cache(job: Job, run: Run) -> Cache | None:
     return cache
 
 
+def cache_exists(job: Job) -> bool:
+    path = job.plan.calibration.cache
+    return bool(path) and os.path.exists(path)
+
+
+def known_to_be_given_up(job: Job, cache: Cache) -> dict[str, str] | None:
+    """What an earlier run with these scales and this limit gave up; None where it has to be measured."""
+    identity = cache.identity
+    return identity.given_up if identity and identity.limit == job.plan.validation.max_drop_percent else None
+
+
 @dataclass(frozen=True)
 class Calibrated:
     """Scales by one method."""
 
     method: str
     scales: dict[str, float]  # from all samples
-    trials: tuple[dict[str, float], ...]  # without the samples that each trial of the split is measured on
+    silent: tuple[str, ...] = ()  # tensors that were always zero
+    trials: tuple[dict[str, float], ...] = ()  # without the samples that each trial of the split is measured on
 
 
-def calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: Iterable[str], split: Split, run: Run, half: bool) -> Calibrated:
+def calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: tuple[str, ...], split: Split, run: Run, half: bool) -> Calibrated:
     """Scales of these tensors, calibrated on the CPU.
 
     Args:
@@ -82,7 +92,7 @@ def calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: Iterable
         observe(
             graph,
             job.profiles,
-            tuple(names),
+            names,
             parts,
             lambda name, values: collectors.setdefault(parts.current, Collector()).visit(name, values),
         )
@@ -92,18 +102,24 @@ def calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: Iterable
         method = methods[0]
         if len(methods) > 1:
             few = Feeds(job.data.reader, split.fitted.at_most(METHOD_SAMPLES), run, "comparing methods")
-            method, noise = choose_scales(graph, layers, candidates, few, half)
-            run.console.debug("noise share by method: " + ", ".join(f"{name} {share:.4f}" for name, share in noise.items()))
+            method, changes = choose_scales(graph, layers, candidates, few, half)
+            run.console.debug("change of the outputs by method: " + ", ".join(f"{name} {share:.2%}" for name, share in changes.items()))
         trials = tuple(without(collectors, trial, Collector).scales(method) for trial in range(split.trials))
     describe(run, method, parts.feeds.used, len(parts.feeds.skipped), job.plan.calibration.cache, run.console.timings["calibrate"])
-    return Calibrated(method, candidates[method], trials)
+    silent = tuple(name for name in names if name not in candidates[method])
+    return Calibrated(method, candidates[method], silent, trials)
 
 
-def write_cache(job: Job, text: str, method: str, run: Run) -> None:
-    """Write cache and side file where a cache was asked for; they are worth having even if the build fails."""
+def write_cache(job: Job, text: str, method: str, run: Run, silent: tuple[str, ...], given_up: dict[str, str] | None = None) -> None:
+    """Write cache and side file where a cache was asked for; they are worth having even if the build fails.
+
+    Args:
+        silent: tensors without a scale because they were always zero.
+        given_up: layers that are not INT8 for the sake of the accuracy, where a later run may rely on that: node -> reason.
+    """
     path = job.plan.calibration.cache
     if path:
-        identity = replace(_identity(job), chosen=method)
+        identity = replace(_identity(job), chosen=method, silent=silent, given_up=given_up, limit=job.plan.validation.max_drop_percent)
         run.write_now(path, text.encode("utf-8", "surrogateescape"))
         run.write_now(calibration_cache.side_file(path), calibration_cache.side_text(text, identity).encode())
 
@@ -138,81 +154,3 @@ def _identity(job: Job) -> Identity:
         preprocessing=job.data.reader.preprocessing.describe() if job.data.reader.preprocessing else None,
         method=job.plan.calibration.method,
     )
-
-
-class NativeCalibration:
-    """TensorRT's own calibrator for one build, with the device memory that it reads from."""
-
-    def __init__(self, job: Job, run: Run):
-        """Look for a cache; without one, data is needed.
-
-        Raises:
-            ConversionError: CALIBRATION.
-        """
-        self._job, self._run = job, run
-        self.method = NATIVE_METHODS.get(job.plan.calibration.method)
-        cache = read_cache(job, run)
-        self._scales = cache.scales if cache else None
-        self._cuda: Cuda | None = None
-        self._buffers: dict[str, tuple[int, int]] = {}
-        self._skipped: list[tuple[str, str]] = []
-
-    def scales_from_cpu(self, scales: dict[str, float]) -> None:
-        """Hand over scales that TensorRT's calibrators cannot compute, as a cache."""
-        self._scales = scales
-
-    @property
-    def needs_data(self) -> bool:
-        return self._scales is None
-
-    def calibrator(self, cuda: Cuda):
-        """The calibrator object; keep this NativeCalibration alive until the build has ended."""
-        self._cuda, job = cuda, self._job
-        bases, version = job.library.calibrator_bases(), job.library.cache_version
-        if self._scales is not None:
-            text = calibration_cache.to_text(self._scales, "entropy", version).encode("utf-8", "surrogateescape")
-            return calibration.make_calibrator(bases["entropy"], 1, iter(()), self._upload, text)
-        reader = replace(job.data.reader, batch=job.profiles[0].opt[0] if job.profiles[0].opt else 1)
-        batches = reader.batches(job.data.calibration, self._skipped)
-        total = -(-len(job.data.calibration.paths) // reader.batch)
-        tracked = self._run.console.track(batches, total, "calibrating")
-        return calibration.make_calibrator(bases[self.method], reader.batch, tracked, self._upload, None, self._run.abort)
-
-    def _upload(self, arrays) -> dict[str, int]:
-        for profile in self._job.profiles:
-            array = arrays[profile.name]
-            if array.shape != profile.opt:
-                raise ConversionError(
-                    f"{self._job.data.calibration.origin}: {profile.name!r} has shape {list(array.shape)}; "
-                    f"TensorRT's calibrator takes {list(profile.opt)} only",
-                    hint="Give data of the opt shape, or use --quantization qdq.",
-                    code=ExitCode.CALIBRATION,
-                )
-            address, size = self._buffers.get(profile.name, (0, -1))
-            if size < array.nbytes:
-                address = self._cuda.allocate(array.nbytes)
-                self._buffers[profile.name] = (address, array.nbytes)
-            self._cuda.upload(address, array, 0)
-        return {name: address for name, (address, _) in self._buffers.items()}
-
-    def finish(self, calibrator, seconds: float) -> dict[str, float]:
-        """After the build: write the cache that TensorRT made, and say what was used.
-
-        Returns:
-            Tensor -> scale.
-
-        Raises:
-            ConversionError: CALIBRATION, where TensorRT never asked for data.
-        """
-        if self._scales is not None:
-            return self._scales
-        if not calibrator.batches_used or not calibrator.written:
-            raise ConversionError(
-                "TensorRT built without asking its calibrator for data, so there are no scales", code=ExitCode.CALIBRATION
-            )
-        text, silent = calibration_cache.without_zeros(calibrator.written.decode("utf-8", "surrogateescape"))
-        if silent:
-            self._run.console.debug(f"tensors without a scale, always zero in calibration: {', '.join(silent)}")
-        write_cache(self._job, text, self.method, self._run)
-        describe(self._run, self.method, calibrator.samples_used, len(self._skipped), self._job.plan.calibration.cache, seconds)
-        return calibration_cache.parse(text, "TensorRT's calibration cache")[2]

@@ -74,6 +74,7 @@ def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run
             executed_on="simulated" if engine is None else "gpu",
             picture=data.picture_size,
             channels_last=data.channels_last,
+            metric=job.plan.validation.metric,
         )
         rows, decisive = rows + found, decisive or found
         run.result["accuracy"] = [_rounded(row) for row in rows]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from stages.run import Run
 LEAST_USABLE = 0.5  # share of the calibration files that must be readable
 RANGE_SAMPLES = 8  # for the largest values of every tensor; the margin of fp16.HELD_ABOVE covers the others
 VALIDATION_SAMPLES = 500
+COMPARED_SAMPLES = 20  # of the calibration data, where no other was given
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,11 @@ class Data:
         return self.calibration or self.validation or self.test or samples.synthetic()
 
     def to_compare(self) -> tuple[Dataset, ...]:
-        """What accuracy is measured on; synthetic data where there is none."""
-        return tuple(data for data in (self.validation, self.test) if data) or (samples.synthetic(),)
+        """What accuracy is measured on: the user's data for that, else calibration data (the unused first), else synthetic data."""
+        given = tuple(data for data in (self.validation, self.test) if data)
+        if given or self.calibration is None:
+            return given or (samples.synthetic(),)
+        return (replace(self.calibration, paths=self.calibration.unused or self.calibration.paths).at_most(COMPARED_SAMPLES),)
 
 
 def choose_data(plan: Plan, model: ModelInfo, profiles: tuple[Profile, ...]) -> Data:

@@ -7,12 +7,14 @@ import hashlib
 from core import plan as rules
 from core.errors import ConversionError, ExitCode
 from core.files import check_writable, remove_abandoned
+from core.metrics import misfit
+from core.model_info import ModelInfo
 from core.plan import Plan
 from core.shapes import make_profiles
 from graph.preflight import check_file
 from graph.preflight import preflight as check_model
 from report.result import describe_environment, describe_model, describe_plan
-from stages.data import choose_data
+from stages.data import Data, choose_data
 from stages.job import Job
 from stages.run import Run
 from trt.engine import Engine
@@ -51,6 +53,7 @@ def preflight(library: Library, plan: Plan, run: Run) -> Job:
         profiles = make_profiles(info.inputs, plan.shapes)
         run.result["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles)
+        _check_metric(plan, info, data)
         if data.reader.preprocessing:
             run.result["preprocessing"] = data.reader.preprocessing.describe()
     for warning in info.warnings:
@@ -104,9 +107,17 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         run.result["engine"].update(run.engine_details)
         run.result["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles)
+        _check_metric(plan, info, data)
         if data.reader.preprocessing:
             run.result["preprocessing"] = data.reader.preprocessing.describe()
     return Job(library, plan, model, info, profiles, data)
+
+
+def _check_metric(plan: Plan, info: ModelInfo, data: Data) -> None:
+    """A metric that fits no declared output is refused now, not after the build."""
+    unfit = misfit(plan.validation.metric, {spec.name: spec.shape for spec in info.outputs}, data.channels_last)
+    if unfit:
+        raise unfit
 
 
 def _written(plan: Plan) -> list[str]:

@@ -12,7 +12,7 @@ from graph import fp16, prepare
 from graph.graph import Graph
 from graph.observe import absolute_maxima
 from graph.prepare import Prepared
-from stages import quantizing
+from stages import calibrating, quantizing
 from stages.data import range_feeds
 from stages.job import Job
 from stages.quantizing import Fitted
@@ -39,14 +39,20 @@ def _prepare_weak(job: Job, run: Run) -> Prepared:
     graph = Graph.from_model(model, profiles)
     if plan.precision == "fp32":
         return Prepared(graph, changed=bool(graph.repairs))
-    by_qdq = plan.precision == "int8" and not plan.calibrator and not info.quantized
-    if by_qdq:
-        graph, _ = prepare.working_graph(model, profiles, quantize=True, half=False)
+    if plan.precision != "int8" or info.quantized:
+        return prepare.prepare_weak(graph, _find_holds(job, graph, run, structural=False), plan.layer_precisions)
+    if plan.build.plugins and plan.calibrator:  # nothing can be measured without TensorRT
+        cache = calibrating.read_cache(job, run)
+        weak = prepare.prepare_weak(graph, _find_holds(job, graph, run, structural=False), plan.layer_precisions)
+        return replace(weak, scales=cache.scales if cache else None)
+    graph, _ = prepare.working_graph(model, profiles, quantize=True, half=False)
     holds = _find_holds(job, graph, run, structural=False)
-    if not by_qdq:
-        return prepare.prepare_weak(graph, holds, plan.layer_precisions)
-    fitted, holds, left = _quantize(job, graph, holds, run, half=False)
-    return prepare.prepare_weak_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left)
+    if not plan.calibrator:
+        fitted, holds, left = _quantize(job, graph, holds, run, half=False)
+        return prepare.prepare_weak_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left)
+    native = plan.native_method is not None and not calibrating.cache_exists(job)
+    fitted, holds, left = _quantize(job, graph, holds, run, half=False, as_is=native)
+    return prepare.prepare_calibrated(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, native)
 
 
 def _prepare_strong(job: Job, run: Run) -> Prepared:
@@ -70,10 +76,16 @@ def _prepare_strong(job: Job, run: Run) -> Prepared:
     return prepare.prepare_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, half, half_ends)
 
 
-def _quantize(job: Job, graph: Graph, holds: dict[str, str], run: Run, half: bool) -> tuple[Fitted, dict[str, str], dict[str, str]]:
-    """(graph and INT8 layers, nodes held in FP32, reasons of the layers that could be INT8 but are not)"""
+def _quantize(
+    job: Job, graph: Graph, holds: dict[str, str], run: Run, half: bool, as_is: bool = False
+) -> tuple[Fitted, dict[str, str], dict[str, str]]:
+    """(graph and INT8 layers, nodes held in FP32, reasons of the layers that could be INT8 but are not)
+
+    Args:
+        as_is: TensorRT will find the scales; ours are only to judge the layers by.
+    """
     layers, left = prepare.choose_layers(graph, job.profiles, holds, job.plan.layer_precisions)
-    fitted = quantizing.fit(job, graph, layers, run, half)
+    fitted = quantizing.fit(job, graph, layers, run, half, as_is)
     if fitted.graph is not graph:  # other ranges than those that the holds were found by
         holds = {**_find_holds(job, fitted.graph, run, structural=job.plan.route is Route.STRONG), **holds}
         fitted = replace(fitted, layers=tuple(layer for layer in layers if layer.node not in holds))

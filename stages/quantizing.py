@@ -6,19 +6,20 @@ from dataclasses import dataclass
 
 from core import calibration_cache
 from core.errors import ConversionError, ExitCode
+from core.plan import EFFORTS, Effort
 from graph.fitting import fit_weights
 from graph.graph import Graph
 from graph.guard import Fit, Tried, by_error_per_mac, climb, layer_errors
 from graph.observe import static_shapes
 from graph.qdq import Layer, count_macs
 from stages import balancing, calibrating
+from stages.calibrating import Calibrated
 from stages.job import Job
 from stages.run import Run
 from stages.split import Parts, Split, choose_split
 from stages.trials import Trials
 
 FIT_SAMPLES = 64  # more hardly change the weights
-LEAST_SHARE = 0.1  # of the work in INT8, below which the engine is no INT8 engine
 
 
 @dataclass(frozen=True)
@@ -30,42 +31,54 @@ class Fitted:
     fit: Fit  # from all samples
     trials: tuple[Fit, ...]  # without the samples that each is measured on; empty where other data is measured on
     split: Split | None  # None: there is no data to measure on
+    given_up: dict[str, str] | None = None  # layers that INT8 does not suit, where an earlier run has found them; node -> reason
 
 
-def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool) -> Fitted:
+def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool, as_is: bool = False) -> Fitted:
     """Scales from the cache or by calibration; with the calibration data, channels are balanced and weights fitted.
 
     Args:
         graph: FP32, folded.
         layers: that may become INT8.
         half: Q/DQ scales will be FP16.
+        as_is: neither balance nor fit, and write no cache: TensorRT will calibrate by itself.
 
     Raises:
         ConversionError: CALIBRATION.
     """
-    split, effort = choose_split(job.data), job.plan.calibration.effort
+    effort = EFFORTS["fast"] if as_is else job.plan.calibration.effort
+    split = choose_split(job.data)
     names = tuple(dict.fromkeys(layer.activation for layer in layers))
     cache = calibrating.read_cache(job, run)
+    given_up = None
     if cache is not None:
         scales = calibrating.scales_of(cache, names)
-        found = calibrating.Calibrated(cache.algorithm, scales, (scales,) * (split.trials if split else 0))
+        found = Calibrated(cache.algorithm, scales, trials=(scales,) * (split.trials if split else 0))
+        given_up = calibrating.known_to_be_given_up(job, cache)
     else:
-        if job.plan.calibration.cache or not effort.balance:
-            found = calibrating.calibrate(job, graph, layers, names, split, run, half)
-            calibrating.write_cache(job, calibration_cache.to_text(found.scales, found.method), found.method, run)
-        if effort.balance:  # the cache keeps the scales of the model as it is
-            with run.stage("balance", "balancing channels"):
-                graph = balancing.balance(job, graph, names, split, run)
-            found = calibrating.calibrate(job, graph, layers, names, split, run, half)
+        found, graph = _calibrate(job, graph, layers, names, split, effort, run, half, as_is)
     weights: list[dict] = [{}] * (len(found.trials) + 1)
-    if effort.fit and split is not None:
+    if effort.fit and split is not None and given_up is None:
         with run.stage("fit", "fitting INT8 weights"):
             parts = Parts(job.data, split, run, "fitting INT8 weights", FIT_SAMPLES)
-            weights = fit_weights(
-                graph, job.profiles, layers, found.scales, parts, len(parts), half, len(found.trials), lambda: parts.current
-            )
+            trials = len(found.trials)
+            weights = fit_weights(graph, job.profiles, layers, found.scales, parts, len(parts), half, trials, lambda: parts.current)
     fits = [Fit(scales, rounded) for scales, rounded in zip((*found.trials, found.scales), weights)]
-    return Fitted(graph, layers, fits[-1], tuple(fits[:-1]), split)
+    return Fitted(graph, layers, fits[-1], tuple(fits[:-1]), split, given_up)
+
+
+def _calibrate(job, graph, layers, names, split, effort: Effort, run, half: bool, as_is: bool) -> tuple[Calibrated, Graph]:
+    """(scales, the graph that they belong to)"""
+    found = None
+    if job.plan.calibration.cache or not effort.balance:
+        found = calibrating.calibrate(job, graph, layers, names, split, run, half)
+        if not as_is:  # the cache keeps the scales of the model as it is
+            calibrating.write_cache(job, calibration_cache.to_text(found.scales, found.method), found.method, run, found.silent)
+    if found is not None and not effort.balance:
+        return found, graph
+    with run.stage("balance", "balancing channels"):
+        graph = balancing.balance(job, graph, names, split, run)
+    return calibrating.calibrate(job, graph, layers, names, split, run, half), graph
 
 
 def choose_int8(job: Job, fitted: Fitted, run: Run, half: bool) -> dict[str, str]:
@@ -77,6 +90,8 @@ def choose_int8(job: Job, fitted: Fitted, run: Run, half: bool) -> dict[str, str
     Raises:
         ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
     """
+    if fitted.given_up is not None:
+        return fitted.given_up
     if fitted.split is None:
         run.console.warn("without --calibration-dir no data tells what INT8 costs: all layers that can be are INT8")
         return {}
@@ -91,7 +106,7 @@ def choose_int8(job: Job, fitted: Fitted, run: Run, half: bool) -> dict[str, str
         else:
             errors = _layer_errors(job, fitted, run, half)
             order = by_error_per_mac(errors, macs)
-            tried = climb(order, macs, sum(macs.values()), LEAST_SHARE, first, lambda kept: trials.measure(order[:kept]))
+            tried = climb(order, macs, sum(macs.values()), job.plan.min_int8_share, first, lambda kept: trials.measure(order[:kept]))
     run.result["calibration"]["tried"] = [
         {"int8_mac_share": t.int8_mac_share, "drop_percent": t.drop_percent, "standard_error": t.standard_error, "passed": t.passed}
         for t in tried

@@ -21,7 +21,7 @@ from trt.engine import Engine
 from trt.library import Library
 from trt.memory import open_cuda
 
-LEAST_SHARE = 0.10  # of the layers (FP16) or multiply-accumulates (INT8) for a precision to count as delivered
+LEAST_FP16_LAYERS = 0.10  # share of the layers for FP16 to count as delivered; for INT8 the plan says it
 ORDER = ("fp32", "fp16", "int8")
 
 
@@ -86,7 +86,7 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
     for node, asked, got in ignored:
         run.console.warn(f"TensorRT ignored the constraint of node {node!r}: asked for {asked}, its output is {got}")
     layers = layers or dict.fromkeys(("int8", "fp16", "fp32"), 0)
-    delivered = _delivered(layers, share)
+    delivered = _delivered(layers, share, job.plan.min_int8_share)
     run.result["precision"] = {
         "requested": job.plan.precision,
         "delivered": delivered,
@@ -110,7 +110,7 @@ def describe_engine(job: Job, engine: Engine, run: Run) -> None:
         run.console.warn("the engine was built without detailed verbosity: its layers cannot be read")
     run.result["precision"] = {
         "requested": None,
-        "delivered": _delivered(layers, share) if layers else None,
+        "delivered": _delivered(layers, share, job.plan.min_int8_share) if layers else None,
         "int8_mac_share": share,
         "layers": layers,
         "layers_source": "inspector",
@@ -126,17 +126,19 @@ def _engine_share(graph: Graph, job: Job, nodes: set[str]) -> float:
     return sum(count for name, count in macs.items() if name in nodes) / total if total else 0.0
 
 
-def _delivered(layers: dict[str, int], share: float | None) -> str:
+def _delivered(layers: dict[str, int], share: float | None, least_share: float) -> str:
     total = sum(layers.values())
-    if share is not None and share >= LEAST_SHARE:
+    if share is not None and share >= least_share:
         return "int8"
-    return "fp16" if total and layers["fp16"] >= LEAST_SHARE * total else "fp32"
+    return "fp16" if total and layers["fp16"] >= LEAST_FP16_LAYERS * total else "fp32"
 
 
 def _less_than_asked(job: Job, layers: dict[str, int], share: float | None, delivered: str) -> ConversionError:
     asked = job.plan.precision
     counts = ", ".join(f"{count} {name.upper()}" for name, count in layers.items())
-    text = "" if share is None else f", INT8 share of the multiply-accumulates {share:.1%}"
+    text = ""
+    if share is not None:
+        text = f", INT8 share of the multiply-accumulates {share:.1%}, less than --min-int8-share {100 * job.plan.min_int8_share:g}"
     hint = "The reasons stand under kept_high in --json; ask for a higher precision, or allow more with --layer-precisions."
     if job.plan.route is Route.WEAK:
         other = "--layer-precisions '*:fp16'" if asked == "fp16" else "--quantization qdq"

@@ -48,7 +48,7 @@ def flag_actions() -> list[argparse.Action]:
     return [action for action in build_parser()._actions if action.dest not in ("help", "onnx")]
 
 
-GUESSES = ("CUBLAS", "x:fp32", "2", "89")  # one of them fits the type of any flag
+GUESSES = ("CUBLAS", "x:fp32", "2", "89", "cosine")  # one of them fits the type of any flag
 
 
 def typing(action: argparse.Action) -> list[str]:

@@ -234,6 +234,15 @@ def test_a_side_file_that_does_not_fit_is_none(tmp_path, tamper):
     assert read(path).identity is None
 
 
+def test_silent_tensors_come_back_and_older_side_files_have_none(tmp_path):
+    identity = replace(IDENTITY, silent=("dead", "a: b"))
+    assert read(put_ours(tmp_path, identity)).identity == identity
+    record = json.loads(side_text(GOOD, IDENTITY))
+    del record["silent"]
+    put(tmp_path, json.dumps(record), "a.cache.json")
+    assert read(str(tmp_path / "a.cache")).identity == IDENTITY
+
+
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff\xfe"])
 def test_a_side_file_that_is_no_json_is_none(tmp_path, text):
     path = put_ours(tmp_path)

@@ -327,6 +327,53 @@ def test_a_constant_output_is_a_warning(tmp_path):
     assert done.code == 0 and "no evidence" in done.stderr and done.json("m.engine.json")["accuracy"][0]["constant"]
 
 
+@pytest.mark.parametrize("metric", ["argmax", "mask:.50", "cosine", "noise"])
+def test_the_metric_is_the_users_choice(folder, metric):
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--test-image", "test.png", "--metric", metric)
+    assert done.code == 0, done.stderr
+    result, expected = done.json("net.engine.json"), metric.replace(".50", "0.5")
+    assert result["accuracy"][0]["metric"] == result["plan"]["metric"] == expected and f"({expected})" in done.stdout
+
+
+def test_a_metric_holds_for_synthetic_inputs_too(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--metric", "argmax")
+    assert done.code == 0 and done.json("net.engine.json")["accuracy"][0]["metric"] == "argmax"
+
+
+def test_of_several_outputs_a_metric_takes_those_that_it_fits_and_the_worst_decides(tmp_path):
+    nodes = [node("MatMul", "x w", "classes", "head"), node("ReduceSum", "classes", "total", "sum", keepdims=0)]
+    onnx.save(model(nodes, {"x": ["n", 8]}, {"classes": ["n", 4], "total": []}, {"w": random(8, 4)}), tmp_path / "m.onnx")
+    np.save(tmp_path / "x.npy", random(1, 8, seed=5))
+    done = onnx2trt(tmp_path, "--onnx", "m.onnx", "--test-image", "x.npy", "--metric", "top1")
+    assert done.code == 0, done.stderr
+    assert {row["output"]: row["metric"] for row in done.json("m.engine.json")["accuracy"]} == {"classes": "top1", "total": "noise"}
+    done = onnx2trt(tmp_path, "--onnx", "m.onnx", "--test-image", "x.npy", "--metric", "top1", "--max-accuracy-drop", "0")
+    assert done.code == 7 and "'total'" in done.error and "(noise)" in done.error
+
+
+def test_a_metric_that_fits_no_output_is_refused_before_the_build(tmp_path):
+    onnx.save(model([node("Relu", "x", "y")], {"x": [4]}, {"y": [4]}), tmp_path / "m.onnx")
+    done = onnx2trt(tmp_path, "--onnx", "m.onnx", "--metric", "top1")
+    assert done.code == 2 and "--metric top1 fits no output of the model: 'y' is 4" in done.error and "building" not in done.stderr
+    onnx.save(model([node("Relu", "x", "y")], {"x": None}, {"y": None}), tmp_path / "m.onnx")
+    done = onnx2trt(tmp_path, "--onnx", "m.onnx", "--metric", "top1", "--opt-shapes", "x:4")
+    assert done.code == 2 and "'y' is 4" in done.error, "seen when it ran: nothing was declared"
+
+
+@pytest.mark.parametrize("share, code", [("85", 0), ("95", 7)])
+def test_int8_counts_from_the_share_that_was_asked_for(folder, share, code):
+    """Stem, depthwise layer and head do 432, 144 and 64 multiply-accumulates for each pixel."""
+    held = ("--layer-precisions", "head:fp16", "--keep-failed")
+    done = onnx2trt(folder, "--onnx", "net.onnx", *INT8, *held, "--min-int8-share", share, "--json", "r.json")
+    result = done.json("r.json")
+    assert done.code == code, done.stderr
+    assert result["plan"]["min_int8_share"] == float(share) / 100
+    assert result["precision"]["int8_mac_share"] == pytest.approx(576 / 640)
+    assert result["precision"]["delivered"] == ("fp16" if code else "int8")
+    if code:
+        assert f"--min-int8-share {share}" in done.error and not (folder / "net.engine").exists()
+
+
 def test_gpu_archs_are_built_for_and_named(folder):
     one = onnx2trt(folder, "--onnx", "net.onnx", "--gpu-arch", "sm_89")
     assert one.code == 0 and one.json("net.engine.json")["engine"]["gpu_archs"] == ["8.9"] and "8.9" in one.stdout

@@ -459,30 +459,23 @@ def group_of(*slots):
     return Group({f"t{i}": Place(np.array(own), 1, 4) for i, own in enumerate(slots)}, 1 + max(max(own) for own in slots))
 
 
-def test_alpha_one_gives_every_channel_the_same_maximum():
+def test_every_channel_reaches_equally_far():
     maxima = np.array([1.0, 10.0, 0.5, 3.0])
-    scales = choice.choose_scales(maxima, np.array([1.0, 2.0, 3.0, 4.0]), alpha=1.0)
+    scales = choice.choose_scales(maxima)
     np.testing.assert_allclose(maxima / scales, (maxima / scales)[0])
     np.testing.assert_allclose(np.log(scales).mean(), 0, atol=1e-12)
-    np.testing.assert_allclose(choice.choose_scales(maxima, None, alpha=0.0), scales, err_msg="without weights alpha plays no part")
-
-
-def test_alpha_zero_gives_every_channel_weights_of_the_same_size():
-    weights = np.array([1.0, 2.0, 3.0, 4.0])
-    scales = choice.choose_scales(np.array([1.0, 10.0, 0.5, 3.0]), weights, alpha=0.0)
-    np.testing.assert_allclose(weights * scales, (weights * scales)[0])
 
 
 def test_scales_stay_within_their_limit_and_spare_dead_channels():
-    scales = choice.choose_scales(np.array([1e-12, 1.0, 1e12, 0.0, -np.inf, np.nan]), alpha=1.0, limit=8.0)
+    scales = choice.choose_scales(np.array([1e-12, 1.0, 1e12, 0.0, -np.inf, np.nan]), limit=8.0)
     np.testing.assert_allclose(scales, [1 / 8, 1, 8, 1, 1, 1])
     np.testing.assert_array_equal(choice.choose_scales(np.zeros(3)), np.ones(3))
 
 
 def test_an_anchor_brings_channels_to_the_size_of_fixed_neighbours():
     maxima = np.array([1.0, 10.0, 0.5])
-    np.testing.assert_allclose(maxima / choice.choose_scales(maxima, alpha=1.0, anchor=4.0), 4.0)
-    scales = choice.choose_scales(maxima, alpha=1.0, anchor=1e9, limit=8.0)
+    np.testing.assert_allclose(maxima / choice.choose_scales(maxima, anchor=4.0), 4.0)
+    scales = choice.choose_scales(maxima, anchor=1e9, limit=8.0)
     np.testing.assert_allclose(np.log(scales).mean(), np.log(1 / 8), err_msg="no further than the limit")
     group = group_of([0, 1, FIXED], [FIXED, 1])
     assert group.anchor({"t0": np.array([9.0, 9.0, 2.0]), "t1": np.array([3.0, 9.0])}) == 3.0
@@ -502,33 +495,3 @@ def test_values_that_cannot_be_applied_are_refused(apply, bad):
         apply(between([node("Relu", "a", "b")]), (group_of([0, 1]),), [np.array(bad)])
     with pytest.raises(ValueError, match="sizes"):
         apply(between([node("Relu", "a", "b")]), (group_of([0, 1]),), [np.ones(3)])
-
-
-def test_weights_of_consumers_are_shares_of_their_output_channel():
-    weight = np.zeros((2, C, 1, 1), np.float32)
-    weight[0, :2, 0, 0], weight[1, :2, 0, 0] = (4, 2), (-100, 50)
-    graph = between([node("Relu", "a", "b")], side=False)
-    graph.weights["last"] = weight
-    (group,) = scale_groups(graph, static_shapes(graph, profiles(x=(2, 4, 8, 8))))
-    np.testing.assert_allclose(choice.consumer_weights(graph, group), [1, 0.5, 0, 0, 0, 0])
-
-
-SHARES = np.float32([1, 2, 4, 1, 2, 3])
-GROUPED = {
-    "depthwise": ([node("Conv", "a w", "b", group=C)], random(C, 1, 1, 1), [0] * C),
-    "conv": ([node("Conv", "a w", "b", group=2)], np.float32([[1, 2, 4]] * C)[..., None, None], [1 / 4, 1 / 2, 1] * 2),
-    "transposed": (
-        [node("ConvTranspose", "a w", "b", group=2)],
-        np.repeat(SHARES, 3).reshape(C, 3, 1, 1),
-        [1 / 4, 1 / 2, 1, 1 / 3, 2 / 3, 1],
-    ),
-}
-
-
-@pytest.mark.parametrize("name", GROUPED)
-def test_weights_of_grouped_consumers(name):
-    nodes, weight, expected = GROUPED[name]
-    graph = between(nodes, {"w": weight}, side=False)
-    groups = scale_groups(graph, static_shapes(graph, profiles(x=(2, 4, 8, 8))))
-    found = next(choice.consumer_weights(graph, group) for group in groups if "a" in group.places)
-    np.testing.assert_allclose(found, expected, rtol=1e-6)

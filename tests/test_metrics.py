@@ -5,7 +5,19 @@ import math
 import numpy as np
 import pytest
 
-from core.metrics import BOOTSTRAP_ROUNDS, SQNR_LIMIT_DB, OutputComparison, choose_metric, drop_percent, measure, standard_error
+from core.errors import ExitCode
+from core.metrics import (
+    BOOTSTRAP_ROUNDS,
+    SQNR_LIMIT_DB,
+    OutputComparison,
+    choose_metric,
+    drop_percent,
+    fits,
+    measure,
+    metric_for,
+    misfit,
+    standard_error,
+)
 
 NAN, INF = np.nan, np.inf
 
@@ -50,6 +62,55 @@ def test_choose_metric(shape, low, high, picture, channels_last, expected):
     assert choose_metric(shape, low, high, picture, channels_last) == expected
 
 
+ANY = ("cosine", "noise")
+
+
+@pytest.mark.parametrize(
+    ("shape", "channels_last", "expected"),
+    [
+        ((), False, {*ANY}),
+        ((5,), False, {*ANY}),
+        ((1, 1), False, {"mask:0.5", *ANY}),
+        ((1, 10), False, {"top1", "mask:0.5", *ANY}),
+        (("N", "C"), False, {"top1", "mask:0.5", *ANY}),
+        ((1, 10, 1, 1), False, {"top1", "argmax", "mask:0.5", *ANY}),
+        ((1, 1, 10, 1), False, {"top1", "mask:0.5", *ANY}),
+        ((1, 4, 20, 30), False, {"argmax", "mask:0.5", *ANY}),
+        ((1, 1, 20, 30), False, {"mask:0.5", *ANY}),
+        ((1, 20, 30, 1), True, {"mask:0.5", *ANY}),
+        ((1, 20, 30, 4), True, {"argmax", "mask:0.5", *ANY}),
+        ((1, 20, 30), False, {"argmax", "mask:0.5", *ANY}),
+        ((1, 20, 1), False, {"top1", "mask:0.5", *ANY}),
+        (("N", None, "h", "w"), False, {"top1", "argmax", "mask:0.5", *ANY}),
+    ],
+)
+def test_which_metrics_fit_an_output(shape, channels_last, expected):
+    found = {metric for metric in ("top1", "argmax", "mask:0.5", *ANY) if fits(metric, shape, channels_last)}
+    assert found == expected
+
+
+def test_the_choice_holds_for_the_outputs_that_it_fits():
+    assert metric_for("auto", "noise", (1, 10)) == "noise"
+    assert metric_for("top1", "noise", (1, 10)) == "top1"
+    assert metric_for("top1", "noise", (10,)) == "noise"
+    assert metric_for("argmax", "noise", (1, 3, 8, 8)) == "argmax"
+    assert metric_for("argmax", "noise", (1, 8, 8, 3), channels_last=True) == metric_for("argmax", "noise", (1, 8, 3)) == "argmax_last"
+    assert metric_for("mask:0.5", "argmax", (1, 3, 8, 8)) == "mask:0.5"
+
+
+def test_a_choice_that_fits_nothing_is_an_error_with_the_shapes():
+    error = misfit("top1", {"a": (5,), "b": (1, 4, None, "w"), "c": ()})
+    assert error is None  # b may become 1x4x1x1
+    error = misfit("top1", {"a": (5,), "b": (1, 4, 8, 8), "c": ()})
+    assert (
+        error.code is ExitCode.USAGE
+        and "--metric top1 fits no output of the model: 'a' is 5, 'b' is 1x4x8x8, 'c' is scalar" in error.message
+    )
+    assert "[N, C > 1]" in error.hint
+    assert "[N, ...]" in misfit("mask:0.5", {"a": (5,)}).hint
+    assert misfit("top1", {"a": (5,), "b": None}) is None and misfit("auto", {"a": (5,)}) is None and misfit("cosine", {"a": ()}) is None
+
+
 CLASSES = array([[1, 5], [2, 0]], [[3, 4], [2, 1]])  # [2, 2, 2]: argmax over the first axis is [[1, 0], [0, 1]]
 
 
@@ -64,6 +125,11 @@ CLASSES = array([[1, 5], [2, 0]], [[3, 4], [2, 1]])  # [2, 2, 2]: argmax over th
         ("mask:0.3", array(0.2, 0.31, 0.9, 0.3), array(0.4, 0.5, 0.1, 0.3), 1, 3),
         ("mask:0.3", array(0.1, 0.2), array(0.2, 0.1), 0, 0),
         ("mask:0.5", array(0.4, 0.6), array(0.6, 0.6), 1, 2),
+        ("cosine", array(3, 4), array(4, 3), 24, 25),
+        ("cosine", array(3, 4), array(-3, -4), -25, 25),
+        ("cosine", array(0, 0), array(0, 0), 0, 0),
+        ("cosine", array(0, 0), array(3, 4), 0, 25),  # nothing agrees
+        ("cosine", array(60000, 0, dtype="float16"), array(60000, 0, dtype="float16"), 6e4**2, 6e4**2),
         ("noise", array(1, 2, -2), array(1, 2.5, -2), 0.25, 9),
         ("noise", array(250, 3, dtype="uint8"), array(5, 4, dtype="uint8"), 245**2 + 1, 250**2 + 9),  # no wrap-around
         ("noise", array(60000, 0, dtype="float16"), array(0, 0, dtype="float16"), 6e4**2, 6e4**2),  # beyond the largest half
@@ -82,6 +148,9 @@ def test_measure(metric, reference, output, part, whole):
         ("mask:0.3", [9, 990], [10, 1000], 100 * (1 - 999 / 1010)),  # not the mean over pictures
         ("mask:0.3", [0, 0], [0, 0], 0),  # an empty union is full agreement
         ("argmax", [50], [50], 0),
+        ("cosine", [24, 0.5], [25, 1], 100 * 1.5 / 26),  # by the norms
+        ("cosine", [-1], [1], 200),
+        ("cosine", [1 + 1e-16], [1], 0),
         ("noise", [1, 3], [100, 300], 1),
         ("noise", [0], [0], 0),
         ("noise", [1], [0], 1e9),

@@ -17,6 +17,8 @@ EXPECTED = {  # flag -> effect with TensorRT 8.6 to 10, TensorRT 11, TensorRT-RT
     "--precision-constraints": (APPLIED, TRANSLATED, TRANSLATED),
     "--strongly-typed": (APPLIED, NO_EFFECT, NO_EFFECT),
     "--quantization": (APPLIED, APPLIED, APPLIED),
+    "--metric": (APPLIED, APPLIED, APPLIED),
+    "--min-int8-share": (APPLIED, APPLIED, APPLIED),
     "--io-types": (APPLIED, TRANSLATED, TRANSLATED),
     "--tactic-sources": (APPLIED, APPLIED, NO_EFFECT),
     "--disable-tactic-sources": (APPLIED, APPLIED, NO_EFFECT),
