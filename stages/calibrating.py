@@ -11,7 +11,7 @@ from core.calibration_cache import Cache, Identity
 from core.errors import ConversionError, ExitCode
 from graph.graph import Graph
 from graph.guard import choose_scales
-from graph.observe import observe
+from graph.observe import observe_parallel
 from graph.qdq import Layer, quantizable_layers
 from stages.data import Feeds
 from stages.job import Job
@@ -65,7 +65,7 @@ def _calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: list[st
     feeds = Feeds(data.reader, data.calibration, run, "calibrating")
     collector = calibration.Collector()
     with run.stage("calibrate", f"calibrating on {len(data.calibration.paths)} samples of {data.calibration.origin}"):
-        observe(graph, job.profiles, names, feeds, collector.visit)
+        observe_parallel(graph, job.profiles, names, feeds, lambda: collector.visit)
         used, skipped = feeds.used, len(feeds.skipped)
         method = plan.calibration.method
         candidates = {name: collector.scales(name) for name in (calibration.METHODS if method == "auto" else (method,))}
