@@ -19,6 +19,9 @@ FIRST_NONFINITE = 0x7F80  # bucket of infinity; NaN lies above
 CHUNK = 2**23  # values counted by one call: OpenCV counts in float32, which is exact up to 2**24
 QUANTIZED_BINS = 128  # levels of |x| in symmetric INT8
 ENTROPY_BINS = 2048  # TensorRT's resolution (8-bit inference with TensorRT, GTC 2017)
+ENTROPY_ENDS = np.arange(QUANTIZED_BINS, ENTROPY_BINS + 1, 8)  # numbers of bins that are tried
+LEVEL_EDGES = np.stack([np.linspace(0, end, QUANTIZED_BINS + 1).astype(np.intp) for end in ENTROPY_ENDS])  # [ends, levels + 1]
+EMPTY = 1e-12  # share given to a last bin that is empty but for outliers
 MSE_BINS = 8192  # fine against the smallest step that is tried
 PERCENTILE = 99.99  # of the absolute values
 METHODS = ("entropy", "minmax", "percentile", "mse")
@@ -33,17 +36,12 @@ class Histogram:
     """Distribution of |x| of one tensor: every value counted, in buckets of 0.8 % over the whole range of float32.
 
     The bucket of a value is the upper half of its bits, so counting needs neither a range nor a pass for it, and histograms
-    of parts of the data merge by adding.
+    of parts of the data merge by adding. Counting every second value only, but all of the largest 2 %, was tried: it saved a
+    third of the time and moved the entropy scales of 8 of 61 tensors by more than 1 %, one by 24 %.
     """
 
     counts: np.ndarray = field(default_factory=lambda: np.zeros(BUCKETS))
-    minimum: float = math.inf
-    maximum: float = -math.inf
-
-    @property
-    def largest(self) -> float:
-        """max |x|, exact; 0 where nothing or only zeros were seen."""
-        return max(abs(self.minimum), abs(self.maximum)) if self.minimum <= self.maximum else 0.0
+    largest: float = 0.0  # max |x|, exact; 0 where nothing or only zeros were seen
 
     def add(self, values: np.ndarray) -> None:
         """Count the values of one inference.
@@ -54,19 +52,20 @@ class Histogram:
         Raises:
             ValueError: a value is NaN or infinite.
         """
-        if not values.size:
-            return
-        low, high = float(values.min()), float(values.max())
-        if not (math.isfinite(low) and math.isfinite(high)):
-            raise ValueError(f"values from {low} to {high}")
-        self.minimum, self.maximum = min(self.minimum, low), max(self.maximum, high)
         flat = np.ascontiguousarray(values, dtype="<f4").reshape(-1)
         for start in range(0, flat.size, CHUNK):
-            self.counts += _bucket_counts(flat[start : start + CHUNK])
+            chunk = flat[start : start + CHUNK]
+            counts = _bucket_counts(chunk)
+            last = BUCKETS - 1 - int(np.argmax(counts[::-1] > 0))
+            if last >= FIRST_NONFINITE:
+                raise ValueError(f"values from {flat.min()} to {flat.max()}")
+            if EDGES[last + 1] > self.largest:  # only then can a value of this chunk be larger
+                self.largest = max(self.largest, float(chunk.max()), -float(chunk.min()))
+            self.counts += counts
 
     def merge(self, other: Histogram) -> None:
         """Take in what another histogram of the same tensor saw."""
-        self.minimum, self.maximum = min(self.minimum, other.minimum), max(self.maximum, other.maximum)
+        self.largest = max(self.largest, other.largest)
         self.counts += other.counts
 
     def cumulative(self, edges: np.ndarray) -> np.ndarray:
@@ -128,32 +127,38 @@ def _entropy(histogram: Histogram) -> float:
     """
     counts = histogram.over_range(ENTROPY_BINS)
     counts[0] = counts[1]
-    best, best_divergence = ENTROPY_BINS, math.inf
-    for end in range(QUANTIZED_BINS, ENTROPY_BINS + 1, 8):
-        reference = counts[:end].copy()
-        occupied = reference > 0
-        starts = np.linspace(0, end, QUANTIZED_BINS + 1).astype(np.intp)[:-1]
-        sums = np.add.reduceat(counts[:end], starts)
-        filled = np.add.reduceat(occupied, starts)
-        level = np.repeat(np.divide(sums, filled, out=np.zeros_like(sums), where=filled > 0), np.diff(np.append(starts, end)))
-        quantized = np.where(occupied, level, 0.0)
-        reference[-1] += counts[end:].sum()
-        divergence = _divergence(reference, quantized)
-        if divergence < best_divergence:
-            best, best_divergence = end, divergence
-    return best * histogram.largest / ENTROPY_BINS
+    divergences = _divergences(counts)
+    best = ENTROPY_ENDS[int(np.argmin(divergences))] if np.isfinite(divergences).any() else ENTROPY_BINS
+    return float(best) * histogram.largest / ENTROPY_BINS
 
 
-def _divergence(p: np.ndarray, q: np.ndarray) -> float:
-    """KL(P || Q) of two histograms of equal length; infinite where Q is empty and P is not."""
-    total_p, total_q = p.sum(), q.sum()
-    if not total_p or not total_q:
-        return math.inf
-    used = p > 0
-    p, q = p[used] / total_p, q[used] / total_q
-    if (q == 0).any():
-        q = np.maximum(q, 1e-12)
-    return float(np.sum(p * np.log(p / q)))
+def _divergences(counts: np.ndarray) -> np.ndarray:
+    """KL(P || Q) for each number of bins in ENTROPY_ENDS; infinite where Q is empty.
+
+    With c the counts, n their number, s the sum of the first i, l the height of a bin's level and o the outliers,
+    KL = sum p log(p / q), p = c / n and q = l / s, is (sum c log c - sum c log l) / n + log(s / n), in which o counts as part of
+    the last c. The sums over bins and over levels are differences of running totals, so all ends are computed at once.
+    """
+    total = counts.sum()
+    below = np.append(0.0, np.cumsum(counts))
+    informative = np.append(0.0, np.cumsum(_times_log(counts)))
+    occupied = np.append(0, np.cumsum(counts > 0))
+    sums = np.diff(below[LEVEL_EDGES], axis=1)  # [ends, levels]
+    filled = np.diff(occupied[LEVEL_EDGES], axis=1)
+    heights = np.divide(sums, filled, out=np.zeros_like(sums), where=sums > 0)
+    last, kept = counts[ENTROPY_ENDS - 1], below[ENTROPY_ENDS]
+    outliers = np.maximum(total - kept, 0.0)
+    own = informative[ENTROPY_ENDS] - _times_log(last) + _times_log(last + outliers)
+    by_level = np.sum(sums * np.log(heights, out=np.zeros_like(heights), where=heights > 0), axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for_outliers = outliers * np.log(np.where(last > 0, heights[:, -1], EMPTY * kept))
+        divergences = (own - by_level - np.where(outliers > 0, for_outliers, 0.0)) / total + np.log(kept / total)
+    return np.where(kept > 0, divergences, math.inf)
+
+
+def _times_log(values: np.ndarray) -> np.ndarray:
+    """x log x, 0 at 0."""
+    return values * np.log(values, out=np.zeros_like(values), where=values > 0)
 
 
 class Collector:

@@ -29,7 +29,7 @@ from core.plan import Preprocess  # noqa: E402
 from core.samples import find  # noqa: E402
 from graph import qdq  # noqa: E402
 from graph.graph import Graph  # noqa: E402
-from graph.observe import observe  # noqa: E402
+from graph.observe import observe_parallel  # noqa: E402
 from graph.preflight import preflight  # noqa: E402
 from graph.prepare import working_graph  # noqa: E402
 from graph.reference import Session  # noqa: E402
@@ -60,7 +60,7 @@ def entropy_scales(graph: Graph) -> dict[str, float]:
     """Ours, of the inputs of all convolutions."""
     names = dict.fromkeys(layer.activation for layer in qdq.quantizable_layers(graph))
     collector = calibration.Collector()
-    observe(graph, PROFILES, names, lambda: pictures(DATA / "calibration"), collector.visit)
+    observe_parallel(graph, PROFILES, names, lambda: pictures(DATA / "calibration"), lambda: collector.visit)
     return collector.scales("entropy")
 
 

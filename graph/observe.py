@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -13,7 +15,9 @@ from graph.graph import Graph
 from graph.reference import Session
 
 Feed = dict[str, np.ndarray]
+Visit = Callable[[str, np.ndarray], None]
 GROUP_BYTES = 2**28  # inner tensors kept alive by one inference
+OVERLAP_BYTES = 2**27  # up to here the tensors of one inference are visited while the next one runs
 UNKNOWN_BYTES = 2**24  # assumed for a tensor whose shape cannot be inferred
 
 # Operators that only move values, or can only make them smaller: max |output| <= max |inputs|
@@ -46,13 +50,7 @@ MOVES = frozenset(
 )
 
 
-def observe(
-    graph: Graph,
-    profiles: tuple[Profile, ...],
-    names: Iterable[str],
-    feeds: Callable[[], Iterable[Feed]],
-    visit: Callable[[str, np.ndarray], None],
-) -> int:
+def observe(graph: Graph, profiles: tuple[Profile, ...], names: Iterable[str], feeds: Callable[[], Iterable[Feed]], visit: Visit) -> int:
     """Run the graph over all feeds and show each named tensor to `visit`.
 
     Tensors are taken in groups that fit GROUP_BYTES, one pass over the feeds for each group, so that memory does not
@@ -68,17 +66,52 @@ def observe(
     Returns:
         The number of inferences of one pass.
     """
+    return _observe(graph, profiles, names, feeds, lambda: visit, parallel=False)
+
+
+def observe_parallel(
+    graph: Graph, profiles: tuple[Profile, ...], names: Iterable[str], feeds: Callable[[], Iterable[Feed]], visitor: Callable[[], Visit]
+) -> int:
+    """The same on all cores, while the next inference runs already.
+
+    Args:
+        visitor: called after each inference, before the next feed is taken: gives the `visit` for its tensors. That is called
+            from several threads at once, in any order, but for each tensor one inference after another.
+    """
+    return _observe(graph, profiles, names, feeds, visitor, parallel=True)
+
+
+def _observe(graph: Graph, profiles, names, feeds, visitor: Callable[[], Visit], parallel: bool) -> int:
     inputs = set(graph.input_names)
     inferences = 0
-    for index, group in enumerate(_groups(names, static_shapes(graph, profiles))):
-        session = Session.from_graph(graph, tuple(name for name in group if name not in inputs))
-        inner = tuple(name for name in group if name not in inputs)
-        for feed in feeds():
-            found = session.run(feed, inner) if inner else {}
-            for name in group:
-                visit(name, feed[name] if name in inputs else found.pop(name))
-            inferences += index == 0
+    with ThreadPoolExecutor(_threads() if parallel else 1, thread_name_prefix="observe") as pool:
+        for index, group in enumerate(_groups(names, static_shapes(graph, profiles))):
+            inner = tuple(name for name in group if name not in inputs)
+            session = Session.from_graph(graph, inner)
+            visits: list[Future] = []
+            for feed in feeds():
+                made = session.run(feed, inner) if inner else {}
+                found = {name: feed[name] if name in inputs else made.pop(name) for name in group}
+                _wait(visits)
+                visit = visitor()
+                visits = [pool.submit(visit, name, array) for name, array in found.items()]
+                if not parallel or sum(array.nbytes for array in found.values()) > OVERLAP_BYTES:
+                    _wait(visits)
+                inferences += index == 0
+            _wait(visits)
     return inferences
+
+
+def _threads() -> int:
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cpus, 8)
+
+
+def _wait(visits: list[Future]) -> None:
+    """Until all have ended; raises what one of them raised, and lets go of the arrays."""
+    for visit in visits:
+        visit.result()
+    visits.clear()
 
 
 def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Callable[[], Iterable[Feed]]) -> dict[str, float]:
@@ -100,7 +133,7 @@ def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Callable
             seen = float(max(values.max(), -values.min()))
             maxima[name] = seen if math.isnan(seen) or seen > maxima[name] else maxima[name]
 
-    observe(graph, profiles, measured, feeds, visit)
+    observe_parallel(graph, profiles, measured, feeds, lambda: visit)
     for node in moving:
         largest = max((_maximum(name, maxima, graph) for name in node.input if name in floats), default=0.0)
         maxima.update((name, largest) for name in node.output if name in floats)

@@ -85,6 +85,7 @@ def _options() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what matters comes back as an exception
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # between inferences the cores are for our own counting
     return options
 
 

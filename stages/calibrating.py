@@ -12,7 +12,7 @@ from core.calibration_cache import Cache, Identity
 from core.errors import ConversionError, ExitCode
 from graph.graph import Graph
 from graph.guard import choose_scales
-from graph.observe import observe
+from graph.observe import observe_parallel
 from graph.qdq import Layer
 from stages.data import Feeds
 from stages.job import Job
@@ -89,13 +89,7 @@ def calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: tuple[st
     parts = Parts(job.data, split, run, "calibrating")
     collectors: dict[int, Collector] = {}
     with run.stage("calibrate", f"calibrating on {len(parts)} samples of {split.fitted.origin}"):
-        observe(
-            graph,
-            job.profiles,
-            names,
-            parts,
-            lambda name, values: collectors.setdefault(parts.current, Collector()).visit(name, values),
-        )
+        observe_parallel(graph, job.profiles, names, parts, lambda: collectors.setdefault(parts.current, Collector()).visit)
         methods = calibration.METHODS if job.plan.calibration.method == "auto" else (job.plan.calibration.method,)
         total = without(collectors, None, Collector)
         candidates = {name: total.scales(name) for name in methods}

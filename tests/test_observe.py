@@ -1,12 +1,14 @@
 """Inner tensors while the model runs."""
 
+import time
+
 import numpy as np
 import pytest
 from models import conv_net, layer_norm, model, node, profiles, random
 
 from graph import observe as observe_module
 from graph.graph import Graph
-from graph.observe import absolute_maxima, observe, static_shapes
+from graph.observe import absolute_maxima, observe, observe_parallel, static_shapes
 from graph.reference import Session
 
 
@@ -63,3 +65,56 @@ def test_tensors_without_elements_are_no_problem():
 def test_shapes_are_those_of_the_opt_profile():
     shapes = static_shapes(Graph.from_model(conv_net()), profiles(x=(5, 3, 16, 16)))
     assert shapes["c1"] == (5, 16, 16, 16) and shapes["y"] == (5, 4, 16, 16)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_what_a_visit_raises_reaches_the_caller(parallel):
+    def visit(name, values):
+        if name == "r2":
+            raise ValueError(f"odd values in {name}")
+
+    with pytest.raises(ValueError, match="odd values in r2"):
+        look = observe_parallel if parallel else observe
+        look(Graph.from_model(conv_net()), profiles(x=(1, 3, 16, 16)), ["x", "c1", "r2"], feeds, (lambda: visit) if parallel else visit)
+
+
+@pytest.mark.parametrize("overlap", [0, 2**27])
+def test_visits_of_one_tensor_come_in_order_and_one_at_a_time(overlap, monkeypatch):
+    monkeypatch.setattr(observe_module, "OVERLAP_BYTES", overlap)
+    seen, busy = {"x": [], "c1": [], "r2": []}, set()
+
+    def visit(name, values):
+        assert name not in busy
+        busy.add(name)
+        time.sleep(0.01)
+        seen[name].append(float(values.sum()))
+        busy.remove(name)
+
+    graph = Graph.from_model(conv_net())
+    observe_parallel(graph, profiles(x=(1, 3, 16, 16)), list(seen), feeds, lambda: visit)
+    reference = Session.from_graph(graph, ("c1", "r2"))
+    for index, feed in enumerate(feeds()):
+        found = {**reference.run(feed), **feed}
+        assert all(seen[name][index] == pytest.approx(float(found[name].sum()), rel=1e-5) for name in seen)
+
+
+def test_tensors_are_visited_in_order_unless_in_parallel():
+    seen = []
+    observe(Graph.from_model(conv_net()), profiles(x=(1, 3, 16, 16)), ["r2", "x", "c1"], feeds, lambda name, _: seen.append(name))
+    assert seen == ["r2", "x", "c1"] * 3
+
+
+def test_the_visitor_is_asked_while_its_own_feed_is_the_current_one():
+    current, seen = [None], []
+
+    def numbered():
+        for number, feed in enumerate(feeds()):
+            current[0] = number
+            yield feed
+
+    def visitor():
+        number = current[0]
+        return lambda name, values: seen.append((number, float(values.flat[0])))
+
+    observe_parallel(Graph.from_model(conv_net()), profiles(x=(1, 3, 16, 16)), ["x"], numbered, visitor)
+    assert seen == [(number, float(feed["x"].flat[0])) for number, feed in enumerate(feeds())]

@@ -1,0 +1,38 @@
+"""The benchmarks still run and say what they measured; never how fast."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from real_models import ppocr
+
+ROOT = Path(__file__).resolve().parent.parent
+PICTURES = ROOT / "tests" / "data" / "ppocr_det" / "calibration"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="holds its processes to two CPUs")
+def test_calibration_benchmark(tmp_path):
+    try:
+        ppocr("det")
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    (tmp_path / "few").mkdir()
+    for path in sorted(PICTURES.iterdir())[:2]:
+        shutil.copy(path, tmp_path / "few")
+    command = [sys.executable, str(ROOT / "benchmarks" / "calibration.py"), "--pictures", "few", "--pairs", "1", "--copies", "2"]
+    done = subprocess.run([*command, "--json", "r.json"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which on two pictures says nothing
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["pictures"] == 2 and found["threads"] == 2 and found["repeated"]["copies"] == 2
+    assert len(found["ours"]) == len(found["inference"]) == 1
+    for run in (*found["ours"], *found["inference"], found["quantize_static"], found["repeated"]):
+        assert run["seconds"] > 0 and run["cpu_seconds"] > 0 and run["peak_mb"] > 50
+    ratio = found["quantize_static"]["seconds"] / found["ours"][0]["seconds"]
+    assert found["times_faster_than_quantize_static"] == pytest.approx(ratio)
+    lines = done.stdout.splitlines()
+    assert sum(line.endswith(("reached", "MISSED")) for line in lines) == 4 and "2 pictures, 2 threads" in lines[0]
