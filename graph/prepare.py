@@ -10,14 +10,13 @@ import onnx
 from core.errors import ConversionError, ExitCode
 from core.model_info import Profile
 from graph import fp16, qdq
-from graph.compensation import Columns
 from graph.fold import fold, raise_opset
 from graph.graph import Graph
 from graph.guard import Fit
+from graph.nodes import attribute
 from graph.observe import static_shapes
 
-FEWEST_MACS_PER_VALUE = 32  # below, a layer waits for memory, not for arithmetic: depthwise convolutions, the first one on a picture
-LEAST_COMPUTE_BOUND = 0.5  # share of the work above which layers below FEWEST_MACS_PER_VALUE are left out
+LEAST_OTHER_WORK = 0.5  # share of the work outside depthwise convolutions from which on these are left out
 SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
 
 
@@ -82,7 +81,7 @@ def choose_layers(
         )
     macs = qdq.count_macs(graph, static_shapes(graph, profiles))
     total = sum(macs.values())
-    light = _light_layers(graph, layers, macs)
+    depthwise = _depthwise(graph, layers, macs)
     chosen, left = [], {}
     for layer in layers:
         wish = next((f"--layer-precisions {p}:{to}" for p, to in reversed(wishes) if fnmatchcase(layer.node, p)), "")
@@ -91,22 +90,20 @@ def choose_layers(
             left[layer.node] = wish or held[layer.node]
         elif share < SMALLEST_INT8_SHARE:
             left[layer.node] = f"below {SMALLEST_INT8_SHARE:.2%} of the work: INT8 would cost more than it saves"
-        elif layer.node in light:
-            left[layer.node] = f"{light[layer.node]} multiply-accumulates for an output value: INT8 has nothing to speed up"
+        elif layer.node in depthwise:
+            left[layer.node] = "depthwise: waits for memory, not for arithmetic, so INT8 has nothing to speed up"
         else:
             chosen.append(layer)
     return tuple(chosen), left
 
 
-def _light_layers(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]) -> dict[str, int]:
-    """Layers with few multiply-accumulates for each output value -> how many; none where they are most of the work."""
+def _depthwise(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]) -> set[str]:
+    """The convolutions with one input channel for each output value; none where they are most of the work."""
     nodes = {node.name: node for node in graph.nodes}
-    found = {
-        layer.node: Columns(nodes[layer.node], graph.weights[layer.weight]).count for layer in layers if nodes[layer.node].op_type == "Conv"
-    }
-    light = {node: count for node, count in found.items() if count < FEWEST_MACS_PER_VALUE}
-    heavy = sum(macs.get(layer.node, 0) for layer in layers if layer.node not in light)
-    return light if heavy >= LEAST_COMPUTE_BOUND * sum(macs.values()) else {}
+    groups = {layer.node: attribute(nodes[layer.node], "group", 1) for layer in layers if nodes[layer.node].op_type == "Conv"}
+    found = {layer.node for layer in layers if groups.get(layer.node, 1) > 1 and graph.weights[layer.weight].shape[1] == 1}
+    others = sum(macs.get(layer.node, 0) for layer in layers if layer.node not in found)
+    return found if others >= LEAST_OTHER_WORK * sum(macs.values()) else set()
 
 
 def prepare_half(graph: Graph, holds: dict[str, str], half_ends: frozenset[str]) -> Prepared:

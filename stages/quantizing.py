@@ -20,6 +20,7 @@ from stages.split import Parts, Split, choose_split
 from stages.trials import Trials
 
 FIT_SAMPLES = 64  # more hardly change the weights
+STEP_DOWN = 0.02  # of the work: what is given up at a time where the final fit is unlucky
 
 
 @dataclass(frozen=True)
@@ -99,29 +100,51 @@ def choose_int8(job: Job, fitted: Fitted, run: Run, half: bool) -> dict[str, str
         return {}
     macs = count_macs(fitted.graph, static_shapes(fitted.graph, job.profiles))
     trials = Trials(job, fitted, macs, half, run)
+    errors: dict[str, float] = {}
+    order: list[str] = []
     with run.stage("choose", "choosing the INT8 layers"):
-        first = trials.measure(())
-        if first.passed:
-            tried, order, errors = [first], [], {}
-        else:
+        tried = [trials.measure(())]
+        if not tried[0].passed:
             errors = _layer_errors(job, fitted, run, half)
             order = by_error_per_mac(errors, macs)
-            tried = climb(order, macs, sum(macs.values()), job.plan.min_int8_share, first, lambda kept: trials.measure(order[:kept]))
+            for node in order:
+                run.console.debug(f"{node}: {errors[node]:.3%} for {macs[node] / sum(macs.values()):.2%} of the work")
+            least = job.plan.min_int8_share
+            tried = climb(order, macs, sum(macs.values()), least, tried[0], lambda kept: trials.measure(order[:kept]))
+        best = _confirmed(job, fitted, order, trials, tried)
     run.result["calibration"]["tried"] = [
         {"int8_mac_share": t.int8_mac_share, "drop_percent": t.drop_percent, "standard_error": t.standard_error, "passed": t.passed}
         for t in tried
     ]
     for rung in tried:
         run.console.debug(_line(rung))
-    passed = [rung for rung in tried if rung.passed]
-    if not passed:
+    if best is None:
         raise ConversionError(
             f"INT8 does not reach --max-accuracy-drop {job.plan.validation.max_drop_percent:g} %: {'; '.join(map(_line, tried))}",
             hint="Use --precision fp16, more calibration data, --quantization-effort best, or a larger --max-accuracy-drop.",
             code=ExitCode.VALIDATION,
         )
-    kept = min(passed, key=lambda rung: rung.kept).kept
-    return {node: f"INT8 here alone changes the outputs by {errors[node]:.2%}" for node in order[:kept]}
+    return {node: f"INT8 here alone changes the outputs by {errors[node]:.2%}" for node in order[:best]}
+
+
+def _confirmed(job: Job, fitted: Fitted, order: list[str], trials: Trials, tried: list[Tried]) -> int | None:
+    """How many layers to give up: the fewest that passed, and more while what will be built does not pass; None: no number is enough.
+
+    The trials show what to expect on average; one fit can be unlucky, and then a few decisions tip over.
+    """
+    kept = min((rung.kept for rung in tried if rung.passed), default=None)
+    if not fitted.trials:  # what was measured is what will be built
+        return kept
+    while kept is not None:
+        tried.append(trials.measure(order[:kept], final=True))
+        if tried[-1].passed:
+            return kept
+        lower = tried[-1].int8_mac_share - STEP_DOWN
+        more = (number for number in range(kept + 1, len(order) + 1) if trials.share(order[:number]) <= lower)
+        kept = next(more, None)
+        if kept is not None and trials.share(order[:kept]) < job.plan.min_int8_share:
+            kept = None
+    return None
 
 
 def _layer_errors(job: Job, fitted: Fitted, run: Run, half: bool) -> dict[str, float]:

@@ -8,6 +8,7 @@ from itertools import count
 import numpy as np
 
 from graph.guard import Tried
+from graph.qdq import Layer
 from graph.reference import Session
 from stages.job import Job
 from stages.run import Run
@@ -30,17 +31,26 @@ class Trials:
         self._remembered: list[dict[str, np.ndarray]] = []
         self._complete = False
 
-    def measure(self, kept: Sequence[str]) -> Tried:
-        """The drop of the outputs with these layers given up, on the samples left out; it passes with one standard error to spare."""
-        fitted, layers = self._fitted, [layer for layer in self._fitted.layers if layer.node not in set(kept)]
-        share = sum(self._macs.get(layer.node, 0) for layer in layers) / max(sum(self._macs.values()), 1)
-        rows = self._compare(
-            [Session.from_graph(fit.apply(fitted.graph, layers, self._half)) for fit in fitted.trials or (fitted.fit,)], share
-        )
+    def measure(self, kept: Sequence[str], final: bool = False) -> Tried:
+        """The drop of the outputs with these layers given up, on the samples left out; it passes with one standard error to spare.
+
+        Args:
+            final: measure what was fitted to all samples instead, which saw the samples; but it is what will be built.
+        """
+        fitted, layers, share = self._fitted, self._without(kept), self.share(kept)
+        fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
+        rows = self._compare([Session.from_graph(fit.apply(fitted.graph, layers, self._half)) for fit in fits], share)
         worst = max(rows, key=lambda row: row.drop_percent + (row.standard_error or 0.0))
         margin = worst.standard_error or 0.0
         passed = worst.drop_percent + margin <= self._job.plan.validation.max_drop_percent and not any(row.nonfinite for row in rows)
         return Tried(len(kept), round(share, 6), round(worst.drop_percent, 6), round(margin, 6), passed)
+
+    def share(self, kept: Sequence[str]) -> float:
+        """Of the work in INT8, with these layers given up."""
+        return sum(self._macs.get(layer.node, 0) for layer in self._without(kept)) / max(sum(self._macs.values()), 1)
+
+    def _without(self, kept: Sequence[str]) -> list[Layer]:
+        return [layer for layer in self._fitted.layers if layer.node not in set(kept)]
 
     def _compare(self, sessions: list[Session], share: float) -> tuple[Accuracy, ...]:
         job, dataset = self._job, self._fitted.split.to_measure()
