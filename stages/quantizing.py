@@ -59,7 +59,7 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
     else:
         found, graph = _calibrate(job, graph, layers, names, split, effort, run, half, as_is)
     weights: list[dict] = [{}] * (len(found.trials) + 1)
-    if effort.fit and split is not None and given_up is None:
+    if effort.fit and split is not None and split.may_fit and given_up is None:
         with run.stage("fit", "fitting INT8 weights"):
             parts = Parts(job.data, split, run, "fitting INT8 weights", FIT_SAMPLES)
             trials = len(found.trials)
@@ -94,7 +94,7 @@ def choose_int8(job: Job, fitted: Fitted, run: Run, half: bool) -> dict[str, str
     if fitted.given_up is not None:
         return fitted.given_up
     if fitted.split is None:
-        run.console.warn("without --calibration-dir no data tells what INT8 costs: all layers that can be are INT8")
+        run.console.warn("without --calibration-dir or --validation-dir no data tells what INT8 costs: all layers that can be are INT8")
         return {}
     if not job.plan.validation.enabled:
         return {}

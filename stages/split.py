@@ -22,13 +22,15 @@ MOST_MEASURED = 100
 class Split:
     """The calibration samples in `parts`, of which the first `trials` are left out in turn and measured on.
 
-    `measured` is other data to measure on; then nothing is left out.
+    `measured` is other data to measure on; then nothing is left out. Where the scales come from a cache without their samples, that
+    other data stands in for `fitted`, too: layers may be judged by it, but nothing is fitted to it.
     """
 
     fitted: Dataset
     parts: int
     trials: int
     measured: Dataset | None
+    may_fit: bool = True
 
     @cached_property
     def _position(self) -> dict[str, int]:
@@ -48,10 +50,10 @@ class Split:
 
 
 def choose_split(data: Data) -> Split | None:
-    """A validation folder, else the rest of the calibration folder, else a part of the samples; None without calibration data."""
+    """A validation folder, else the rest of the calibration folder, else a part of the samples; None where there is neither."""
     fitted = data.calibration
     if fitted is None:
-        return None
+        return data.validation and Split(data.validation, 1, 0, data.validation, may_fit=False)
     unused = replace(fitted, paths=fitted.unused, unused=())
     if data.validation is not None or len(unused.paths) >= FOLDS:
         return Split(fitted, 1, 0, data.validation or unused)

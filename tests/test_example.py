@@ -93,13 +93,13 @@ def test_our_int8_does_not(tmp_path):
     done = onnx2trt(tmp_path, "--onnx", EXAMPLE / "model.onnx", "--precision", "int8", *pictures, "--save-onnx", "int8.onnx")
     assert done.code == 0, done.stderr
     assert int8_share(tmp_path / "int8.onnx", image=SHAPE) >= 0.8
-    assert miou(EXAMPLE / "model.onnx") - miou(tmp_path / "int8.onnx") <= 0.015
+    assert miou(EXAMPLE / "model.onnx") - miou(tmp_path / "int8.onnx") <= 0.005
 
 
 @pytest.mark.real
 def test_a_batch_of_sixteen(tmp_path):
     pictures = ("--calibration-dir", EXAMPLE / "calibration", "--calibration-samples", "20", "--test-image", EXAMPLE / "test" / "001.jpg")
-    flags = ("--max-batch-size", "16", "--max-accuracy-drop", "5")
+    flags = ("--max-batch-size", "16")
     done = onnx2trt(tmp_path, "--onnx", EXAMPLE / "model.onnx", "--precision", "int8", *pictures, *flags)
     assert done.code == 0, done.stderr
     result = done.json("model.engine.json")

@@ -69,37 +69,42 @@ def test_ppocr_with_a_range_of_shapes(tmp_path):
     assert done.json("m.engine.json")["plan"]["profiles"][0]["max"] == [4, 3, 48, 640]
 
 
-def test_ppocr_detection_in_int8(tmp_path):
-    shape = SHAPES["det"]
-    common = ("--onnx", model_of("det"), "--opt-shapes", f"x:{dims(shape)}", "--precision", "int8", "-o", "m.engine")
-    cache = ("--calibration-cache", "c.cache", "--validation-dir", DATA / "test")
-    done = onnx2trt(
-        tmp_path,
-        *common,
-        "--calibration-dir",
-        DATA / "calibration",
-        *cache,
-        "--max-accuracy-drop",
-        "25",
-        "--save-onnx",
-        "m.onnx",
-        timeout=600,
-    )
+def pooled_iou(model, pictures, shape):
+    reference, found = (outputs(path, pictures, shape) > 0.3 for path in (model_of("det"), model))
+    return (reference & found).sum() / (reference | found).sum()
+
+
+DET_INT8 = ("--opt-shapes", "x:1x3x640x640", "--precision", "int8", "-o", "m.engine", "--save-onnx", "m.onnx")
+
+
+@pytest.mark.parametrize("flags, share, iou", [((), 0.75, 0.985), (("--max-accuracy-drop", "0.4"), 0.5, 0.993)])
+def test_ppocr_detection_in_int8(tmp_path, flags, share, iou):
+    """Nothing but the calibration pictures; the test pictures are only looked at here."""
+    done = onnx2trt(tmp_path, "--onnx", model_of("det"), *DET_INT8, "--calibration-dir", DATA / "calibration", *flags, timeout=600)
     assert done.code == 0, done.stderr
     result = done.json("m.engine.json")
-    row = result["accuracy"][0]
-    assert row["metric"] == "mask:0.3" and row["samples"] == 16 and result["calibration"]["samples_used"] == 20
-    share = int8_share(tmp_path / "m.onnx", x=shape)
-    assert share > 0.8 and share == pytest.approx(result["precision"]["int8_mac_share"], abs=1e-3)
+    assert result["calibration"]["samples_used"] == 20 and result["accuracy"][0]["metric"] == "mask:0.3"
+    found = int8_share(tmp_path / "m.onnx", x=SHAPES["det"])
+    assert found > share and found == pytest.approx(result["precision"]["int8_mac_share"], abs=1e-3)
+    assert pooled_iou(tmp_path / "m.onnx", TEST_PICTURES, SHAPES["det"]) > iou
 
-    reference, found = (outputs(model, TEST_PICTURES, shape) > 0.3 for model in (model_of("det"), tmp_path / "m.onnx"))
-    pooled = (reference & found).sum() / (reference | found).sum()
-    assert 100 * (1 - pooled) == pytest.approx(row["drop_percent"], abs=1.0), "our figure, and ONNX Runtime's on the saved model"
 
-    strict = onnx2trt(
-        tmp_path, *common, "--calibration-cache", "c.cache", "--validation-dir", DATA / "test", "-o", "strict.engine", timeout=600
-    )
-    assert strict.code == 7 and "--max-accuracy-drop 1" in strict.error and not (tmp_path / "strict.engine").exists()
+def test_ppocr_detection_from_the_cache_of_tensorrt(tmp_path):
+    """Its scales for all layers lose 10 % of the mask; the layers are judged by the validation pictures."""
+    flags = ("--calibration-cache", DATA / "tensorrt-10.6-entropy2.cache", "--validation-dir", DATA / "test")
+    done = onnx2trt(tmp_path, "--onnx", model_of("det"), *DET_INT8, *flags, timeout=600)
+    assert done.code == 0, done.stderr
+    row, tried = done.json("m.engine.json")["accuracy"][0], done.json("m.engine.json")["calibration"]["tried"]
+    assert row["drop_percent"] <= 1 and row["samples"] == 16 and tried[0]["drop_percent"] > 5 and not tried[0]["passed"]
+    assert 100 * (1 - pooled_iou(tmp_path / "m.onnx", TEST_PICTURES, SHAPES["det"])) == pytest.approx(row["drop_percent"], abs=0.2)
+
+
+@pytest.mark.parametrize("name", ["cls", "rec"])
+def test_other_ppocr_networks_in_int8(tmp_path, name):
+    flags = ("--opt-shapes", f"x:{dims(SHAPES[name])}", "--precision", "int8", "--calibration-dir", DATA / "calibration")
+    done = onnx2trt(tmp_path, "--onnx", model_of(name), *flags, "--validation-dir", DATA / "test", "-o", "m.engine", timeout=600)
+    assert done.code == 0, done.stderr
+    assert done.json("m.engine.json")["accuracy"][0]["drop_percent"] <= 1
 
 
 @pytest.mark.parametrize("name", LIGHT)
