@@ -13,7 +13,7 @@ from helpers import LIBRARIES, ROOT, flag_actions, parse, refused, typing
 from core import plan as plan_module
 from core import rules
 from core.errors import ConversionError, ExitCode
-from core.plan import FP16_MAX, Calibration, Plan, Preprocess, Route, Shapes, engine_path, make_plan
+from core.plan import EFFORTS, FP16_MAX, Calibration, Plan, Preprocess, Route, Shapes, engine_path, make_plan
 from core.rules import Effect
 
 
@@ -47,7 +47,7 @@ DEFAULTS = {
     "build.hardware_compatibility": "none",
     "shapes": Shapes((), (), (), 1),
     "preprocess": Preprocess(None, "stretch", 1, (), ()),
-    "calibration": Calibration(None, 500, None, "auto", False),
+    "calibration": Calibration(None, 500, None, "auto", False, EFFORTS["default"]),
     "validation.enabled": True,
     "validation.test_image": None,
     "validation.directory": None,
