@@ -70,4 +70,5 @@ class Trials:
             executed_on="simulated",
             picture=job.data.picture_size,
             channels_last=job.data.channels_last,
+            metric=job.plan.validation.metric,
         )
