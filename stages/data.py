@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -102,6 +103,7 @@ class Feeds:
     used: int = 0  # samples of the last pass
     skipped: list[tuple[str, str]] = field(default_factory=list)
     paths: tuple[str, ...] = ()  # files of the present arrays
+    cuts: tuple[Dataset, ...] = ()  # the data in pieces, where no batch may reach from one into the next
 
     def __call__(self) -> Iterator[dict[str, np.ndarray]]:
         """One pass.
@@ -110,7 +112,7 @@ class Feeds:
             ConversionError: the data's own code, where too few files are usable.
         """
         self.used, self.skipped, flat = 0, [], 0
-        batches = self.reader.batches(self.data, self.skipped)
+        batches = chain.from_iterable(self.reader.batches(piece, self.skipped) for piece in self.cuts or (self.data,))
         for batch in self.run.console.track(batches, max(len(self.data.paths), 1), self.label):
             _check_shapes(batch.arrays, self.reader.profiles, self.data)
             self.used += len(batch.paths)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import count
+from itertools import chain, count
 
 import numpy as np
 
+from core.errors import ExitCode
 from graph.guard import Tried
 from graph.reference import Session
 from stages.job import Job
@@ -47,7 +48,8 @@ class Trials:
         position = count()
 
         def batches():
-            found = job.data.reader.batches(dataset)
+            skipped = [] if dataset.code is ExitCode.CALIBRATION else None  # the passes that calibrate have said so
+            found = chain.from_iterable(job.data.reader.batches(piece, skipped) for piece in self._fitted.split.cuts(dataset))
             for batch in self._run.console.track(found, len(dataset.paths), f"measuring with {share:.0%} in INT8"):
                 self._trial = max(self._fitted.split.part_of(batch.paths[0]), 0) if len(sessions) > 1 else 0
                 yield batch
