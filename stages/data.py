@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 
@@ -14,7 +14,7 @@ from core.model_info import ModelInfo, Profile
 from core.plan import Plan
 from core.samples import Dataset
 from core.shapes import picture_input
-from preprocess import Preprocessing, Reader, make_preprocessing
+from preprocess import Batch, Preprocessing, Reader, make_preprocessing
 from stages.run import Run
 
 LEAST_USABLE = 0.5  # share of the calibration files that must be readable
@@ -140,6 +140,16 @@ class Feeds:
                     code=self.data.code,
                 )
             self.run.console.warn(f"{flat} of {self.used} samples of {self.data.origin} are one constant value")
+
+
+def batches_to_compare(data: Data, pieces: Iterable[Dataset]) -> Iterator[Batch]:
+    """Data sets to measure accuracy on. Damaged files of calibration data are left out, as in calibration, which has said so.
+
+    Raises:
+        ConversionError: VALIDATION, for a damaged file of data that was given to be measured on.
+    """
+    for piece in pieces:
+        yield from data.reader.batches(piece, [] if piece.code is ExitCode.CALIBRATION else None)
 
 
 def range_feeds(data: Data, run: Run) -> Callable[[], Iterator[dict[str, np.ndarray]]]:

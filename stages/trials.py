@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain, count
+from itertools import count
 
 import numpy as np
 
-from core.errors import ExitCode
 from graph.guard import Tried
 from graph.reference import Session
+from stages.data import batches_to_compare
 from stages.job import Job
 from stages.run import Run
 from validate import Accuracy, compare
@@ -48,8 +48,7 @@ class Trials:
         position = count()
 
         def batches():
-            skipped = [] if dataset.code is ExitCode.CALIBRATION else None  # the passes that calibrate have said so
-            found = chain.from_iterable(job.data.reader.batches(piece, skipped) for piece in self._fitted.split.cuts(dataset))
+            found = batches_to_compare(job.data, self._fitted.split.cuts(dataset))
             for batch in self._run.console.track(found, len(dataset.paths), f"measuring with {share:.0%} in INT8"):
                 self._trial = max(self._fitted.split.part_of(batch.paths[0]), 0) if len(sessions) > 1 else 0
                 yield batch
