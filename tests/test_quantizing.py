@@ -63,7 +63,7 @@ def reasons(result):
     return {entry["name"]: (entry["precision"], entry["reason"]) for entry in result["precision"]["kept_high"]}
 
 
-@pytest.mark.parametrize("flags", [(), ("--quantization-effort", "fast"), ("--quantization-effort", "best")])
+@pytest.mark.parametrize("flags", [(), ("--quantization-effort", "fast")])
 def test_a_layer_that_int8_does_not_suit_is_found_and_kept(folder, flags):
     done = convert(folder, *flags)
     assert done.code == 0, done.stderr
@@ -138,15 +138,14 @@ def test_without_validation_all_layers_are_int8(folder):
     assert not reasons(result) and "tried" not in result["calibration"] and result["status"] == "not_validated"
 
 
-@pytest.mark.parametrize("batch", [4, 8])
-def test_a_fixed_batch_does_not_hide_what_int8_costs(folder, batch):
+def test_a_fixed_batch_does_not_hide_what_int8_costs(folder):
     """Four parts, and batches of four: all batches of the folder in order would begin with the part that is left out."""
     import cv2
 
     picture = model(
         [node("Conv", "x w", "a", "one", pads=[1] * 4), node("Relu", "a", "r"), node("Conv", "r v", "y", "two")],
-        {"x": [batch, 3, 8, 8]},
-        {"y": [batch, 4, 8, 8]},
+        {"x": [4, 3, 8, 8]},
+        {"y": [4, 4, 8, 8]},
         {"w": random(40, 3, 3, 3), "v": random(4, 40, 1, 1, seed=1)},
     )
     onnx.save(picture, folder / "net.onnx")
