@@ -6,11 +6,15 @@ since the columns of x depend on one another: W' and b' are the affine least squ
     W', b' = argmin E|W x - W' x' - (b' - b)|^2 + ridge |W - W'|^2
 
 so W' = W (Cov[x, x'] + D) (Cov[x', x'] + D)^-1 and b' - b = W E[x] - W' E[x'] (which includes bias correction: Nagel et al.,
-"Data-Free Quantization", 2019). W' is then rounded to the nearest integers. Rounding column by column (GPTQ) brought nothing on top,
-since weights with a scale for each channel lose far less than activations do; fitting to what comes out of INT8 layers was worse.
+"Data-Free Quantization", 2019). Where no bias can take the difference of the means, E[x x'^T] stands for the covariances. W' is
+then rounded to the nearest integers, with scales of its own: with those of W its largest weights would be cut, or fall short of 127.
+Rounding column by column (GPTQ) brought nothing on top, since weights with a scale for each channel lose far less than activations
+do; fitting to what comes out of INT8 layers was worse.
 """
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import onnx
@@ -53,10 +57,17 @@ class Columns:
             return rows.transpose(0, 2, 1).reshape(self._shape)
         return np.ascontiguousarray(rows[0] if self._transposed else rows[0].T)
 
+    @property
+    def single(self) -> bool:
+        """Whether an output value is one product, not a sum of those of several kernel positions (ConvTranspose)."""
+        return self._op != "ConvTranspose" or math.prod(self._shape[2:]) == 1
+
     def channels(self, outputs: np.ndarray) -> np.ndarray:
-        """A value for each row [G, O] as a value for each output channel; kernel positions of ConvTranspose are averaged."""
+        """A value for each row [G, O] as the mean value of each output channel: an output value of ConvTranspose is the sum of the
+        rows of as many kernel positions as reach it."""
         if self._op == "ConvTranspose":
-            return outputs.reshape(self.groups * self._shape[1], -1).mean(axis=1)
+            strides = attribute(self._node, "strides", [1] * (len(self._shape) - 2))
+            return outputs.reshape(self.groups * self._shape[1], -1).sum(axis=1) / math.prod(strides)
         return outputs.reshape(-1)
 
     def sample(self, values: np.ndarray, most: int, random: np.random.Generator) -> np.ndarray:
@@ -122,14 +133,17 @@ def _pads(node: onnx.NodeProto, sizes, kernel, strides, dilations) -> tuple[list
 
 
 class Sums:
-    """What `solve` needs to know about a layer's inputs; adds up over samples and over parts of the data."""
+    """What `solve` needs to know about a layer's inputs; adds up over samples and over parts of the data.
+
+    Products are summed around the means: in float32, nothing would be left of a variance far below the square of its mean.
+    """
 
     def __init__(self, columns: Columns):
         shape = (columns.groups, columns.count)
         self.number = 0
-        self.gram = np.zeros((*shape, columns.count), np.float32)  # of x' x'^T
-        self.cross = np.zeros((*shape, columns.count), np.float32)  # of x x'^T
-        self.exact, self.quantized = np.zeros(shape), np.zeros(shape)  # of x, of x'
+        self.mean, self.quantized_mean = np.zeros(shape), np.zeros(shape)  # of x, of x'
+        self.within = np.zeros((*shape, columns.count), np.float32)  # sum of (x' - its mean) (x' - its mean)^T
+        self.between = np.zeros((*shape, columns.count), np.float32)  # sum of (x - its mean) (x' - its mean)^T
 
     def add(self, sample: np.ndarray, scale: float) -> None:
         """
@@ -138,17 +152,29 @@ class Sums:
             scale: of the activation.
         """
         rounded = np.clip(np.rint(sample / np.float32(scale)), -INT8_MAX - 1, INT8_MAX) * np.float32(scale)
-        self.number += sample.shape[2]
+        mean, quantized_mean = (values.mean(axis=2, dtype=np.float64) for values in (sample, rounded))
+        exact, rounded = (
+            (values - middle[:, :, None]).astype(np.float32) for values, middle in ((sample, mean), (rounded, quantized_mean))
+        )
         transposed = rounded.transpose(0, 2, 1)
-        self.gram += rounded @ transposed
-        self.cross += sample @ transposed
-        self.exact += sample.sum(axis=2)
-        self.quantized += rounded.sum(axis=2)
+        self._join(sample.shape[2], mean, quantized_mean, rounded @ transposed, exact @ transposed)
 
     def merge(self, other: Sums) -> None:
-        self.number += other.number
-        for name in ("gram", "cross", "exact", "quantized"):
-            getattr(self, name).__iadd__(getattr(other, name))
+        self._join(other.number, other.mean, other.quantized_mean, other.within, other.between)
+
+    def _join(self, number: int, mean: np.ndarray, quantized_mean: np.ndarray, within: np.ndarray, between: np.ndarray) -> None:
+        """Around the common means (Chan, Golub and LeVeque, "Updating Formulae", 1979)."""
+        if not number:
+            return
+        share = number / (self.number + number)
+        apart, quantized_apart = mean - self.mean, quantized_mean - self.quantized_mean
+        root = np.sqrt(self.number * share)
+        rows, quantized_rows = ((root * difference).astype(np.float32) for difference in (apart, quantized_apart))
+        self.within += within + quantized_rows[:, :, None] * quantized_rows[:, None, :]
+        self.between += between + rows[:, :, None] * quantized_rows[:, None, :]
+        self.mean += share * apart
+        self.quantized_mean += share * quantized_apart
+        self.number += number
 
 
 def rows_wanted(columns: Columns) -> int:
@@ -156,39 +182,24 @@ def rows_wanted(columns: Columns) -> int:
     return int(np.clip(ROWS_PER_COLUMN * columns.count, FEWEST_ROWS, MOST_ROWS))
 
 
-def solve(columns: Columns, layer: Layer, weight: np.ndarray, sums: Sums, half: bool) -> Rounded:
-    """Integer weights and a bias for one layer; the weights' scales are those of qdq.quantize_weights.
+def solve(columns: Columns, layer: Layer, weight: np.ndarray, sums: Sums, half: bool, biased: bool = True) -> Rounded:
+    """Integer weights, their scales and a bias for one layer.
 
     Args:
         weight: float32.
         sums: of at least one sample.
         half: as for qdq.quantize_weights.
+        biased: the layer can take a bias (qdq.takes_bias).
     """
-    nearest, scales = quantize_weights(weight, layer.axis, half)
-    step = columns.rows(np.broadcast_to(along(scales, layer.axis, weight.ndim), weight.shape))[:, :, :1].astype(np.float64)
     rows = columns.rows(weight).astype(np.float64)
-    gram, cross = sums.gram / np.float64(sums.number), sums.cross / np.float64(sums.number)
-    mean, quantized_mean = sums.exact / sums.number, sums.quantized / sums.number
-    within = gram - quantized_mean[:, :, None] * quantized_mean[:, None, :]
-    between = cross - mean[:, :, None] * quantized_mean[:, None, :]
-    variance = np.einsum("gkk->gk", within).mean(axis=1)
-    if not (variance > 0).all():  # a group that never saw anything but one value
-        return Rounded(nearest, None)
-    ridge = np.eye(columns.count) * (RIDGE * variance)[:, None, None]
-    target = np.linalg.solve(within + ridge, (rows @ (between + ridge)).transpose(0, 2, 1)).transpose(0, 2, 1)
-    integers = columns.rows(_reach_the_end(columns.weight(np.clip(np.rint(target / step), -INT8_MAX, INT8_MAX)), weight, layer.axis))
-    left = np.einsum("gok,gk->go", rows, mean) - np.einsum("gok,gk->go", integers * step, quantized_mean)
-    return Rounded(columns.weight(integers).astype(np.int8), columns.channels(left).astype(np.float32))
-
-
-def _reach_the_end(integers: np.ndarray, weight: np.ndarray, axis: int | None) -> np.ndarray:
-    """The largest weight of each channel is 127 again: who computes the scales anew from these weights gets the same ones."""
-    flat, largest = (
-        np.moveaxis(array, axis or 0, 0).reshape(array.shape[axis or 0] if axis is not None else 1, -1) for array in (integers, weight)
-    )
-    flat = flat.copy()
-    rows, where = np.arange(len(flat)), np.abs(largest).argmax(axis=1)
-    short = np.abs(flat).max(axis=1) < INT8_MAX
-    flat[rows[short], where[short]] = np.copysign(INT8_MAX, largest[rows[short], where[short]])
-    shape = np.moveaxis(integers, axis or 0, 0).shape
-    return np.moveaxis(flat.reshape(shape), 0, axis or 0)
+    gram, cross = sums.within / np.float64(sums.number), sums.between / np.float64(sums.number)
+    strength = RIDGE * np.einsum("gkk->gk", gram).mean(axis=1)
+    if not (biased and columns.single):  # the means have to be right by the weights alone
+        gram += sums.quantized_mean[:, :, None] * sums.quantized_mean[:, None, :]
+        cross += sums.mean[:, :, None] * sums.quantized_mean[:, None, :]
+    ridge = np.eye(columns.count) * np.where(strength > 0, strength, 1.0)[:, None, None]  # a group that never changes keeps its weights
+    target = np.linalg.solve(gram + ridge, (rows @ (cross + ridge)).transpose(0, 2, 1)).transpose(0, 2, 1)
+    integers, scales = quantize_weights(columns.weight(target).astype(np.float32), layer.axis, half)
+    fitted = columns.rows(integers * along(scales, layer.axis, weight.ndim)).astype(np.float64)
+    left = np.einsum("gok,gk->go", rows, sums.mean) - np.einsum("gok,gk->go", fitted, sums.quantized_mean)
+    return Rounded(integers, scales, columns.channels(left).astype(np.float32) if biased else None)

@@ -10,7 +10,7 @@ from core.model_info import Profile
 from graph.compensation import Columns, Sums, rows_wanted, solve, supports
 from graph.graph import Graph
 from graph.observe import observe
-from graph.qdq import Layer, Rounded
+from graph.qdq import Layer, Rounded, takes_bias
 
 Feed = dict[str, np.ndarray]
 SUMS_BYTES = 2**28  # sums kept at a time; the layers beyond take another pass over the data
@@ -53,9 +53,8 @@ def fit_weights(
             for number, fit in enumerate(fits):
                 seen = [part for key, part in parts.items() if key != number]  # the last number is no part's
                 if seen:
-                    fit[layer.node] = solve(
-                        columns[layer.node], layer, graph.weights[layer.weight], _total(seen, columns[layer.node]), half
-                    )
+                    own, biased = columns[layer.node], takes_bias(graph, nodes[layer.node])
+                    fit[layer.node] = solve(own, layer, graph.weights[layer.weight], _total(seen, own), half, biased)
     return fits
 
 

@@ -126,14 +126,25 @@ def change(expected: list[Feed], found: list[Feed]) -> float:
     """How far outputs are from the expected ones: mean |err| / mean |ref|, geometric mean over the samples, of the worst output.
 
     Squared errors would be ruled by the few places where a decision tips over, which is chance: between two layers of equal
-    noise they differ by a factor of ten. Absolute errors and the geometric mean show the noise itself.
+    noise they differ by a factor of ten. Absolute errors and the geometric mean show the noise itself. A sample whose reference
+    is all zero (no object in the picture) is held against the mean of the others; values that are not finite in the reference
+    count for nothing, those that are not finite in `found` alone make the change infinite.
     """
     changes = []
     for name in expected[0]:
-        shares = []
-        for reference, output in zip(expected, found):
-            error = float(np.abs(output[name].astype(np.float64) - reference[name]).mean()) if output[name].size else 0.0
-            size = float(np.abs(reference[name].astype(np.float64)).mean()) if output[name].size else 0.0
-            shares.append(error / size if size else (0.0 if error == 0 else np.inf))
+        errors, sizes = np.array([_error_and_size(reference[name], output[name]) for reference, output in zip(expected, found)]).T
+        sizes = np.where(sizes > 0, sizes, sizes.mean())
+        shares = [error / size if size else (0.0 if error == 0 else np.inf) for error, size in zip(errors, sizes)]
         changes.append(float(np.exp(np.mean(np.log(np.maximum(shares, SMALLEST_CHANGE))))))
     return max(changes, default=0.0)
+
+
+def _error_and_size(reference: np.ndarray, output: np.ndarray) -> tuple[float, float]:
+    """(mean |output - reference|, mean |reference|) where the reference is finite."""
+    told = np.isfinite(reference)
+    if not told.any():
+        return 0.0, 0.0
+    if not np.isfinite(output[told]).all():
+        return np.inf, float(np.abs(reference[told].astype(np.float64)).mean())
+    exact = reference[told].astype(np.float64)
+    return float(np.abs(output[told].astype(np.float64) - exact).mean()), float(np.abs(exact).mean())

@@ -30,7 +30,8 @@ class Layer:
 class Rounded:
     """INT8 weights of one layer that were fitted to data, in place of the nearest integers."""
 
-    weights: np.ndarray  # int8, of the weight's shape; the scales are those of quantize_weights
+    weights: np.ndarray  # int8, of the weight's shape; the largest of each channel is 127, as quantize_weights makes it
+    scales: np.ndarray  # float32 [channels], or scalar: as of quantize_weights
     bias: np.ndarray | None  # float32 [output channels], to add to the layer's bias; None: nothing
 
 
@@ -141,9 +142,8 @@ def bake(graph: Graph, layers: tuple[Layer, ...], rounded: dict[str, Rounded]) -
         if node.name not in chosen:
             continue
         layer, own = chosen[node.name], rounded[node.name]
-        _, scales = quantize_weights(graph.weights[layer.weight], layer.axis, half=False)
         node.input[1] = result.unique(f"{layer.weight}__fitted")
-        result.weights[node.input[1]] = own.weights * along(scales, layer.axis, own.weights.ndim)
+        result.weights[node.input[1]] = own.weights * along(own.scales, layer.axis, own.weights.ndim)
         if own.bias is not None:
             add_bias(result, node, own.bias)
     result.prune()
@@ -155,14 +155,20 @@ def along(scales: np.ndarray, axis: int | None, dims: int) -> np.ndarray:
     return scales.reshape([-1 if i == axis else 1 for i in range(dims)])
 
 
-def add_bias(graph: Graph, node: onnx.NodeProto, bias: np.ndarray) -> None:
-    """Add to the constant bias of a node of `graph`, or give it one; left out where the operator has no place for it."""
+def takes_bias(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether add_bias can add to the outputs of this node of `graph`."""
     plain = node.op_type in ("Conv", "ConvTranspose") or (
         node.op_type == "Gemm" and attribute(node, "alpha", 1.0) == 1.0 and attribute(node, "beta", 1.0) == 1.0
     )
     name = node.input[2] if len(node.input) > 2 else ""
-    if not plain or (name and name not in graph.weights):
+    return plain and (not name or name in graph.weights)
+
+
+def add_bias(graph: Graph, node: onnx.NodeProto, bias: np.ndarray) -> None:
+    """Add to the constant bias of a node of `graph`, or give it one; left out where the operator has no place for it."""
+    if not takes_bias(graph, node):
         return
+    name = node.input[2] if len(node.input) > 2 else ""
     own = graph.unique(f"{node.name}__bias")
     graph.weights[own] = (graph.weights[name] + bias if name else bias).astype(np.float32)
     del node.input[2:]
@@ -170,9 +176,10 @@ def add_bias(graph: Graph, node: onnx.NodeProto, bias: np.ndarray) -> None:
 
 
 def _weight_dequantize(result: Graph, nodes: list, layer: Layer, half: bool, rounded: Rounded | None) -> str:
-    quantized, scales = quantize_weights(result.weights[layer.weight], layer.axis, half)
-    if rounded is not None:
-        quantized = rounded.weights
+    if rounded is None:
+        quantized, scales = quantize_weights(result.weights[layer.weight], layer.axis, half)
+    else:
+        quantized, scales = rounded.weights, rounded.scales
     names = [result.unique(f"{layer.weight}__{part}") for part in ("quantized", "scale", "zero_point", "dequantized")]
     result.weights[names[0]], result.weights[names[1]] = quantized, scales
     result.weights[names[2]] = np.zeros(scales.shape, np.int8)

@@ -10,7 +10,7 @@ from core.arrays import synthetic_arrays
 from graph.prepare import Prepared
 from graph.reference import Session
 from graph.simulate import simulation
-from stages.data import Data
+from stages.data import Data, batches_to_compare
 from stages.job import Job
 from stages.run import Run
 from trt.engine import Engine
@@ -64,7 +64,7 @@ def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run
     rows: tuple[Accuracy, ...] = ()
     data: Data = job.data
     for dataset in data.to_compare():
-        batches = run.console.track(data.reader.batches(dataset), max(len(dataset.paths), 1), f"comparing on {dataset.origin}")
+        batches = run.console.track(batches_to_compare(data, [dataset]), max(len(dataset.paths), 1), f"comparing on {dataset.origin}")
         found = compare(
             reference.run,
             candidate,

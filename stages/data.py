@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 
 import numpy as np
 
@@ -13,7 +14,7 @@ from core.model_info import ModelInfo, Profile
 from core.plan import Plan
 from core.samples import Dataset
 from core.shapes import picture_input
-from preprocess import Preprocessing, Reader, make_preprocessing
+from preprocess import Batch, Preprocessing, Reader, make_preprocessing
 from stages.run import Run
 
 LEAST_USABLE = 0.5  # share of the calibration files that must be readable
@@ -102,6 +103,7 @@ class Feeds:
     used: int = 0  # samples of the last pass
     skipped: list[tuple[str, str]] = field(default_factory=list)
     paths: tuple[str, ...] = ()  # files of the present arrays
+    cuts: tuple[Dataset, ...] = ()  # the data in pieces, where no batch may reach from one into the next
 
     def __call__(self) -> Iterator[dict[str, np.ndarray]]:
         """One pass.
@@ -110,7 +112,7 @@ class Feeds:
             ConversionError: the data's own code, where too few files are usable.
         """
         self.used, self.skipped, flat = 0, [], 0
-        batches = self.reader.batches(self.data, self.skipped)
+        batches = chain.from_iterable(self.reader.batches(piece, self.skipped) for piece in self.cuts or (self.data,))
         for batch in self.run.console.track(batches, max(len(self.data.paths), 1), self.label):
             _check_shapes(batch.arrays, self.reader.profiles, self.data)
             self.used += len(batch.paths)
@@ -138,6 +140,16 @@ class Feeds:
                     code=self.data.code,
                 )
             self.run.console.warn(f"{flat} of {self.used} samples of {self.data.origin} are one constant value")
+
+
+def batches_to_compare(data: Data, pieces: Iterable[Dataset]) -> Iterator[Batch]:
+    """Data sets to measure accuracy on. Damaged files of calibration data are left out, as in calibration, which has said so.
+
+    Raises:
+        ConversionError: VALIDATION, for a damaged file of data that was given to be measured on.
+    """
+    for piece in pieces:
+        yield from data.reader.batches(piece, [] if piece.code is ExitCode.CALIBRATION else None)
 
 
 def range_feeds(data: Data, run: Run) -> Callable[[], Iterator[dict[str, np.ndarray]]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import groupby
 
 import numpy as np
 
@@ -38,15 +39,30 @@ class Split:
 
     def part_of(self, path: str) -> int:
         """The trial that leaves this sample out; -1 for samples that are always fitted to."""
+        if self.trials == 0:
+            return -1
         part = self._position[path] % self.parts
         return part if part < self.trials else -1
+
+    def to_fit(self, most: int | None = None) -> Dataset:
+        """The samples to fit to, or `most` of them with the same share of each part; part by part."""
+        return self._some(self.fitted.paths, most)
 
     def to_measure(self) -> Dataset:
         """The samples to measure on; `part_of` tells the trial of each where `measured` is None."""
         if self.measured is not None:
             return self.measured.at_most(MOST_MEASURED)
-        left_out = tuple(path for path in self.fitted.paths if self.trials == 0 or self.part_of(path) >= 0)
-        return replace(self.fitted, paths=left_out).at_most(MOST_MEASURED)
+        return self._some([path for path in self.fitted.paths if self.trials == 0 or self.part_of(path) >= 0], MOST_MEASURED)
+
+    def _some(self, paths: Iterable[str], most: int | None) -> Dataset:
+        chosen = replace(self.fitted, paths=tuple(sorted(paths, key=self.part_of)))
+        return chosen if most is None else chosen.at_most(most)
+
+    def cuts(self, dataset: Dataset) -> tuple[Dataset, ...]:
+        """Samples of to_fit or to_measure part by part, so that none shares its inference with one of another part."""
+        if self.trials == 0:
+            return (dataset,)
+        return tuple(replace(dataset, paths=tuple(paths)) for _, paths in groupby(dataset.paths, self.part_of))
 
 
 def choose_split(data: Data) -> Split | None:
@@ -77,8 +93,8 @@ class Parts:
     feeds: Feeds | None = None
 
     def __call__(self) -> Iterator[dict[str, np.ndarray]]:
-        dataset = self.split.fitted if self.most is None else self.split.fitted.at_most(self.most)
-        self.feeds = Feeds(self.data.reader, dataset, self.run, self.label)
+        dataset = self.split.to_fit(self.most)
+        self.feeds = Feeds(self.data.reader, dataset, self.run, self.label, cuts=self.split.cuts(dataset))
         for feed in self.feeds():
             self.current = self.split.part_of(self.feeds.paths[0])
             yield feed

@@ -10,6 +10,7 @@ import numpy as np
 from graph.guard import Tried
 from graph.qdq import Layer
 from graph.reference import Session
+from stages.data import batches_to_compare
 from stages.job import Job
 from stages.run import Run
 from validate import Accuracy, compare
@@ -57,7 +58,7 @@ class Trials:
         position = count()
 
         def batches():
-            found = job.data.reader.batches(dataset)
+            found = batches_to_compare(job.data, self._fitted.split.cuts(dataset))
             for batch in self._run.console.track(found, len(dataset.paths), f"measuring with {share:.0%} in INT8"):
                 self._trial = max(self._fitted.split.part_of(batch.paths[0]), 0) if len(sessions) > 1 else 0
                 yield batch
@@ -80,4 +81,5 @@ class Trials:
             executed_on="simulated",
             picture=job.data.picture_size,
             channels_last=job.data.channels_last,
+            metric=job.plan.validation.metric,
         )

@@ -6,7 +6,7 @@ import sys
 import pytest
 from helpers import ROOT, flag_actions, parse, typing
 
-from core.arguments import CALIBRATION_METHODS, PRECISIONS, build_parser, flatten
+from core.arguments import CALIBRATION_METHODS, PRECISIONS, QUANTIZATION_EFFORTS, build_parser, flatten
 from core.errors import ExitCode
 
 DEFAULTS = {
@@ -28,6 +28,7 @@ DEFAULTS = {
     "calibration_cache": None,
     "accept_stale_cache": False,
     "calibration_method": "auto",
+    "quantization_effort": "default",
     "input_range": 1,
     "mean": [],
     "std": [],
@@ -75,6 +76,7 @@ def test_default(dest):
         (["--metric", "mask:-2"], "metric", "mask:-2.0"),
         (["--min-int8-share", "0.5"], "min_int8_share", 0.5),
         (["--min-int8-share", "100"], "min_int8_share", 100.0),
+        (["--quantization-effort", "best"], "quantization_effort", "best"),
         (["--input-range", "255"], "input_range", 255),
         (["--json", "-"], "json", "-"),
         (["--mean", "0.485,0.456,0.406"], "mean", [(0.485, 0.456, 0.406)]),
@@ -191,7 +193,7 @@ def test_help_names_every_flag_every_code_and_every_choice():
     for code in ExitCode:
         if code is not ExitCode.SIGHUP:  # a terminal that went away reads no help
             assert f"{code:d} " in text or f"{code:d}," in text
-    for word in (*PRECISIONS, *CALIBRATION_METHODS):
+    for word in (*PRECISIONS, *CALIBRATION_METHODS, *QUANTIZATION_EFFORTS):
         assert word in text
 
 

@@ -89,9 +89,12 @@ def test_two_runs_at_the_same_output_replace_each_other_whole(folder):
     assert second.json("net.engine.json")["engine"]["sha256"] == hashlib.sha256(data).hexdigest()
 
 
+FAILING = ("--test-image", "test.png", "--metric", "noise", "--max-accuracy-drop", "0")  # FP16 always differs a little
+
+
 def test_a_failed_validation_exits_7_and_leaves_the_old_engine(folder):
     (folder / "net.engine").write_bytes(b"the old one")
-    done = onnx2trt(folder, "--onnx", "net.onnx", *INT8[:4], "--test-image", "test.png", "--max-accuracy-drop", "0", "--json", "r.json")
+    done = onnx2trt(folder, "--onnx", "net.onnx", *FAILING, "--json", "r.json")
     assert done.code == 7 and "--max-accuracy-drop 0" in done.error and "hint:" in done.error
     assert (folder / "net.engine").read_bytes() == b"the old one" and not (folder / "net.engine.json").exists()
     result = done.json("r.json")
@@ -100,7 +103,7 @@ def test_a_failed_validation_exits_7_and_leaves_the_old_engine(folder):
 
 
 def test_keep_failed_keeps_the_engine_under_another_name(folder):
-    done = onnx2trt(folder, "--onnx", "net.onnx", *INT8[:4], "--test-image", "test.png", "--max-accuracy-drop", "0", "--keep-failed")
+    done = onnx2trt(folder, "--onnx", "net.onnx", *FAILING, "--keep-failed")
     assert done.code == 7 and (folder / "net.engine.rejected").stat().st_size > 1000 and not (folder / "net.engine").exists()
 
 
@@ -191,7 +194,9 @@ def test_int8_for_a_model_without_weights_is_refused(tmp_path):
 
 
 def test_a_cache_replaces_the_pictures(folder):
-    first = onnx2trt(folder, "--onnx", "net.onnx", *INT8, "--calibration-cache", "c.cache", "--save-onnx", "a.onnx")
+    """But for what is fitted to pictures: channels and weights."""
+    fast = ("--quantization-effort", "fast")
+    first = onnx2trt(folder, "--onnx", "net.onnx", *INT8, *fast, "--calibration-cache", "c.cache", "--save-onnx", "a.onnx")
     assert first.code == 0, first.stderr
     assert (folder / "c.cache").read_text().startswith("TRT-") and first.json("c.cache.json")["samples"] == 6
     second = onnx2trt(

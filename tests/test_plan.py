@@ -12,8 +12,9 @@ from helpers import LIBRARIES, ROOT, flag_actions, parse, refused, typing
 
 from core import plan as plan_module
 from core import rules
+from core.arguments import QUANTIZATION_EFFORTS
 from core.errors import ConversionError, ExitCode
-from core.plan import FP16_MAX, Calibration, Plan, Preprocess, Route, Shapes, engine_path, make_plan
+from core.plan import EFFORTS, FP16_MAX, Calibration, Plan, Preprocess, Route, Shapes, engine_path, make_plan
 from core.rules import Effect
 
 
@@ -47,7 +48,7 @@ DEFAULTS = {
     "build.hardware_compatibility": "none",
     "shapes": Shapes((), (), (), 1),
     "preprocess": Preprocess(None, "stretch", 1, (), ()),
-    "calibration": Calibration(None, 500, None, "auto", False),
+    "calibration": Calibration(None, 500, None, "auto", False, EFFORTS["default"]),
     "validation.enabled": True,
     "validation.test_image": None,
     "validation.directory": None,
@@ -103,6 +104,8 @@ VALUES = [  # flags, place in the plan, value
     ("--calibration-cache c", "calibration.cache", "c"),
     ("--calibration-method mse", "calibration.method", "mse"),
     ("--accept-stale-cache", "calibration.accept_stale", True),
+    ("--quantization-effort fast", "calibration.effort", EFFORTS["fast"]),
+    ("--quantization-effort best", "calibration.effort", EFFORTS["best"]),
     ("--no-validate", "validation.enabled", False),
     ("--test-image t.jpg", "validation.test_image", "t.jpg"),
     ("--validation-dir v", "validation.directory", "v"),
@@ -329,3 +332,11 @@ def test_engine_path(onnx, output, expected):
 
 def test_largest_half():
     assert plan_module.FP16_MAX == FP16_MAX == (2 - 2**-10) * 2**15
+
+
+def test_every_effort_that_can_be_typed_is_known_and_more_of_it_does_not_do_less():
+    assert tuple(EFFORTS) == QUANTIZATION_EFFORTS
+    for less, more in zip(EFFORTS.values(), list(EFFORTS.values())[1:]):
+        assert dataclasses.astuple(less) < dataclasses.astuple(more)
+        assert less.balance <= more.balance and less.fit <= more.fit and less.samples <= more.samples
+    assert not EFFORTS["fast"].fit and not EFFORTS["fast"].balance
