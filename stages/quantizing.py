@@ -11,7 +11,7 @@ from graph.fitting import fit_weights
 from graph.graph import Graph
 from graph.guard import Fit, Tried, by_error_per_mac, climb, layer_errors
 from graph.observe import static_shapes
-from graph.qdq import Layer, count_macs
+from graph.qdq import Layer, count_macs, quantizable_layers
 from stages import balancing, calibrating
 from stages.calibrating import Calibrated
 from stages.job import Job
@@ -72,8 +72,9 @@ def _calibrate(job, graph, layers, names, split, effort: Effort, run, half: bool
     """(scales, the graph that they belong to)"""
     found = None
     if job.plan.calibration.cache or not effort.balance:
-        found = calibrating.calibrate(job, graph, layers, names, split, run, half)
-        if not as_is:  # the cache keeps the scales of the model as it is
+        everything = tuple(dict.fromkeys(layer.activation for layer in quantizable_layers(graph)))
+        found = calibrating.calibrate(job, graph, layers, everything, split, run, half)
+        if not as_is:  # the cache keeps the scales of the model as it is, of all layers that anybody may want in INT8
             calibrating.write_cache(job, calibration_cache.to_text(found.scales, found.method), found.method, run, found.silent)
     if found is not None and not effort.balance:
         return found, graph

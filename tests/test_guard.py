@@ -125,7 +125,7 @@ def test_scales_that_make_nan_are_not_chosen():
 def test_layers_are_given_up_by_error_for_the_work():
     errors = {"a": 0.1, "b": 0.1, "c": 0.4, "d": math.inf, "unknown": 0.001}
     macs = {"a": 1000, "b": 10, "c": 4000, "d": 10**9}
-    assert by_error_per_mac(errors, macs) == ["d", "b", "unknown", "a", "c"]
+    assert by_error_per_mac(errors, macs) == ["d", "b", "c", "a", "unknown"]
 
 
 # ---- climb

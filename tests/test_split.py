@@ -25,7 +25,10 @@ def split_of(count: int, unused: int = 0, validation: Dataset | None = None):
 
 
 def test_without_calibration_data_there_is_nothing_to_split():
-    assert choose_split(Data(None, None, dataset(9, code=ExitCode.VALIDATION), None)) is None
+    assert choose_split(Data(None, None, None, None)) is None
+    validation = dataset(9, code=ExitCode.VALIDATION)
+    split = choose_split(Data(None, None, validation, None))
+    assert split.to_measure().paths == validation.paths and split.trials == 0 and not split.may_fit, "layers are judged by it, no more"
 
 
 @pytest.mark.parametrize("count", [1, 10, 100])
