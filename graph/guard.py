@@ -40,14 +40,14 @@ class Tried:
 
 
 def choose_scales(
-    graph: Graph, layers: tuple[Layer, ...], candidates: dict[str, dict[str, float]], feeds: Callable[[], Iterable[Feed]], half: bool
+    graph: Graph, layers: tuple[Layer, ...], candidates: dict[str, Fit], feeds: Callable[[], Iterable[Feed]], half: bool
 ) -> tuple[str, dict[str, float]]:
     """The candidate scales whose INT8 simulation is nearest to the FP32 graph.
 
     Args:
         graph: FP32.
         layers: what would be quantised; layers without a scale are left out.
-        candidates: method -> tensor -> scale.
+        candidates: method -> scales, and weights where they are fitted.
         feeds: makes a fresh iterator over a few samples.
 
     Returns:
@@ -56,8 +56,8 @@ def choose_scales(
     reference = Session.from_graph(graph)
     expected = [reference.run(feed) for feed in feeds()]
     changes = {}
-    for method, scales in candidates.items():
-        session = Session.from_graph(Fit(scales).apply(graph, layers, half))
+    for method, fit in candidates.items():
+        session = Session.from_graph(fit.apply(graph, layers, half))
         changes[method] = change(expected, [session.run(feed) for feed in feeds()])
     return min(changes, key=changes.get), changes
 

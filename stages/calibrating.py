@@ -10,8 +10,9 @@ from calibration import Collector
 from core import calibration_cache
 from core.calibration_cache import Cache, Identity
 from core.errors import ConversionError, ExitCode
+from graph.fitting import fit_weights
 from graph.graph import Graph
-from graph.guard import choose_scales
+from graph.guard import Fit, choose_scales
 from graph.observe import observe_parallel
 from graph.qdq import Layer
 from stages.data import Feeds
@@ -19,7 +20,8 @@ from stages.job import Job
 from stages.run import Run
 from stages.split import Parts, Split, without
 
-METHOD_SAMPLES = 8  # on which calibration methods are compared
+ROUGHLY = 4  # times fewer rows than for the final fit are enough to compare methods
+METHOD_SAMPLES = 16  # on half of which calibration methods are compared; weights are fitted to the other half
 
 
 def scales_of(cache: Cache, names: tuple[str, ...]) -> dict[str, float]:
@@ -77,11 +79,14 @@ class Calibrated:
     trials: tuple[dict[str, float], ...] = ()  # without the samples that each trial of the split is measured on
 
 
-def calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: tuple[str, ...], split: Split, run: Run, half: bool) -> Calibrated:
+def calibrate(
+    job: Job, graph: Graph, layers: tuple[Layer, ...], names: tuple[str, ...], split: Split, run: Run, half: bool, with_weights: bool
+) -> Calibrated:
     """Scales of these tensors, calibrated on the CPU.
 
     Args:
         layers: on which --calibration-method auto compares the methods.
+        with_weights: weights will be fitted to the scales, so they are for the comparison, too.
 
     Raises:
         ConversionError: CALIBRATION.
@@ -95,13 +100,25 @@ def calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: tuple[st
         candidates = {name: total.scales(name) for name in methods}
         method = methods[0]
         if len(methods) > 1:
-            few = Feeds(job.data.reader, split.fitted.at_most(METHOD_SAMPLES), run, "comparing methods")
-            method, changes = choose_scales(graph, layers, candidates, few, half)
-            run.console.debug("change of the outputs by method: " + ", ".join(f"{name} {share:.2%}" for name, share in changes.items()))
+            method = _compare_methods(job, graph, layers, candidates, split, run, half, with_weights)
         trials = tuple(without(collectors, trial, Collector).scales(method) for trial in range(split.trials))
     describe(run, method, parts.feeds.used, len(parts.feeds.skipped), job.plan.calibration.cache, run.console.timings["calibrate"])
     silent = tuple(name for name in names if name not in candidates[method])
     return Calibrated(method, candidates[method], silent, trials)
+
+
+def _compare_methods(job, graph, layers, candidates: dict[str, dict[str, float]], split, run, half: bool, with_weights: bool) -> str:
+    """The method whose scales change the outputs least, on samples that the weights were not fitted to (where there are several)."""
+    few = list(Feeds(job.data.reader, split.to_fit(METHOD_SAMPLES), run, "reading samples")())
+    seen, fresh = (few[::2], few[1::2]) if len(few) > 1 else (few, few)
+    fits = {}
+    for name, scales in run.console.track(candidates.items(), len(candidates), "comparing calibration methods"):
+        as_if = ROUGHLY * len(seen)  # samples, of which each gives so many fewer rows
+        rounded = fit_weights(graph, job.profiles, layers, scales, lambda: seen, as_if, half)[0] if with_weights else {}
+        fits[name] = Fit(scales, rounded)
+    method, changes = choose_scales(graph, layers, fits, lambda: fresh, half)
+    run.console.debug("change of the outputs by method: " + ", ".join(f"{name} {share:.2%}" for name, share in changes.items()))
+    return method
 
 
 def write_cache(job: Job, text: str, method: str, run: Run, silent: tuple[str, ...], given_up: dict[str, str] | None = None) -> None:

@@ -12,6 +12,7 @@ from graph import fp16, prepare
 from graph.graph import Graph
 from graph.observe import absolute_maxima
 from graph.prepare import Prepared
+from graph.simulate import simulation
 from stages import calibrating, quantizing
 from stages.data import range_feeds
 from stages.job import Job
@@ -89,7 +90,8 @@ def _quantize(
     if fitted.graph is not graph:  # other ranges than those that the holds were found by
         holds = {**_find_holds(job, fitted.graph, run, structural=job.plan.route is Route.STRONG), **holds}
         fitted = replace(fitted, layers=tuple(layer for layer in layers if layer.node not in holds))
-    left |= quantizing.choose_int8(job, fitted, run, half)
+    strong = job.plan.route is Route.STRONG
+    left |= quantizing.choose_int8(job, fitted, run, half, lambda g: simulation(fp16.convert(g, holds)) if strong else g)
     return replace(fitted, layers=tuple(layer for layer in fitted.layers if layer.node not in left)), holds, left
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from core import calibration_cache
@@ -73,18 +74,21 @@ def _calibrate(job, graph, layers, names, split, effort: Effort, run, half: bool
     found = None
     if job.plan.calibration.cache or not effort.balance:
         everything = tuple(dict.fromkeys(layer.activation for layer in quantizable_layers(graph)))
-        found = calibrating.calibrate(job, graph, layers, everything, split, run, half)
+        found = calibrating.calibrate(job, graph, layers, everything, split, run, half, with_weights=False)
         if not as_is:  # the cache keeps the scales of the model as it is, of all layers that anybody may want in INT8
             calibrating.write_cache(job, calibration_cache.to_text(found.scales, found.method), found.method, run, found.silent)
     if found is not None and not effort.balance:
         return found, graph
     with run.stage("balance", "balancing channels"):
         graph = balancing.balance(job, graph, names, split, run)
-    return calibrating.calibrate(job, graph, layers, names, split, run, half), graph
+    return calibrating.calibrate(job, graph, layers, names, split, run, half, effort.fit), graph
 
 
-def choose_int8(job: Job, fitted: Fitted, run: Run, half: bool) -> dict[str, str]:
+def choose_int8(job: Job, fitted: Fitted, run: Run, half: bool, finish: Callable[[Graph], Graph]) -> dict[str, str]:
     """The layers that INT8 has to give up for --max-accuracy-drop.
+
+    Args:
+        finish: see Trials.
 
     Returns:
         Node -> reason.
@@ -100,7 +104,7 @@ def choose_int8(job: Job, fitted: Fitted, run: Run, half: bool) -> dict[str, str
     if not job.plan.validation.enabled:
         return {}
     macs = count_macs(fitted.graph, static_shapes(fitted.graph, job.profiles))
-    trials = Trials(job, fitted, macs, half, run)
+    trials = Trials(job, fitted, macs, half, finish, run)
     errors: dict[str, float] = {}
     order: list[str] = []
     with run.stage("choose", "choosing the INT8 layers"):
@@ -134,8 +138,6 @@ def _confirmed(job: Job, fitted: Fitted, order: list[str], trials: Trials, tried
     The trials show what to expect on average; one fit can be unlucky, and then a few decisions tip over.
     """
     kept = min((rung.kept for rung in tried if rung.passed), default=None)
-    if not fitted.trials:  # what was measured is what will be built
-        return kept
     while kept is not None:
         tried.append(trials.measure(order[:kept], final=True))
         if tried[-1].passed:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 
 import numpy as np
 
+from graph.graph import Graph
 from graph.guard import Tried
 from graph.qdq import Layer
 from graph.reference import Session
@@ -21,13 +22,15 @@ REMEMBERED_BYTES = 2**28  # of reference outputs
 class Trials:
     """Measures choices of layers one after the other."""
 
-    def __init__(self, job: Job, fitted, macs: dict[str, int], half: bool, run: Run):
+    def __init__(self, job: Job, fitted, macs: dict[str, int], half: bool, finish: Callable[[Graph], Graph], run: Run):
         """
         Args:
             fitted: quantizing.Fitted, with a split.
             macs: node -> multiply-accumulates, of all of the graph.
+            finish: makes of the graph with INT8 layers what a CPU can run of the one that will be built.
         """
         self._job, self._fitted, self._macs, self._half, self._run = job, fitted, macs, half, run
+        self._finish = finish
         self._reference = Session.from_graph(fitted.graph)
         self._remembered: list[dict[str, np.ndarray]] = []
         self._complete = False
@@ -40,7 +43,8 @@ class Trials:
         """
         fitted, layers, share = self._fitted, self._without(kept), self.share(kept)
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
-        rows = self._compare([Session.from_graph(fit.apply(fitted.graph, layers, self._half)) for fit in fits], share)
+        graphs = [fit.apply(fitted.graph, layers, self._half) for fit in fits]
+        rows = self._compare([Session.from_graph(self._finish(graph) if final else graph) for graph in graphs], share)
         worst = max(rows, key=lambda row: row.drop_percent + (row.standard_error or 0.0))
         margin = worst.standard_error or 0.0
         passed = worst.drop_percent + margin <= self._job.plan.validation.max_drop_percent and not any(row.nonfinite for row in rows)

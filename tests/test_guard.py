@@ -109,7 +109,7 @@ def test_the_layer_with_a_bad_scale_costs_most():
 def test_the_scales_that_change_least_are_chosen():
     graph, layers, feeds = net()
     candidates = {"coarse": dict.fromkeys(("x", "r1", "r2"), 0.5), "fine": dict.fromkeys(("x", "r1", "r2"), 0.03)}
-    method, changes = choose_scales(graph, layers, candidates, lambda: iter(feeds), False)
+    method, changes = choose_scales(graph, layers, {name: Fit(scales) for name, scales in candidates.items()}, lambda: iter(feeds), False)
     assert method == "fine" and changes["coarse"] > 3 * changes["fine"]
 
 
@@ -117,7 +117,7 @@ def test_scales_that_make_nan_are_not_chosen():
     """x / x: what is rounded to 0 makes NaN."""
     nodes = [node("MatMul", "x w", "m", "product"), node("Div", "m m", "y")]
     graph = Graph.from_model(model(nodes, {"x": [1, 4]}, {"y": [1, 4]}, {"w": np.eye(4, dtype=np.float32)}, opset=19))
-    candidates = {"coarse": {"x": 100.0}, "fine": {"x": 0.01}}
+    candidates = {"coarse": Fit({"x": 100.0}), "fine": Fit({"x": 0.01})}
     method, changes = choose_scales(graph, quantizable_layers(graph), candidates, lambda: [{"x": np.ones((1, 4), np.float32)}], False)
     assert method == "fine" and changes["coarse"] == math.inf
 
