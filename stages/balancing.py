@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+from dataclasses import dataclass
+
 import numpy as np
 
 from graph.channel_choice import choose_scales, choose_shifts
@@ -17,8 +20,28 @@ from stages.split import Parts, Split
 SAMPLES = 16  # of which the channels' ranges are taken
 
 
-def balance(job: Job, graph: Graph, tensors: tuple[str, ...], split: Split, run: Run) -> Graph:
-    """The same network with channels shifted and scaled as far as its constants can take that in.
+@dataclass(frozen=True)
+class Balance:
+    """What was chosen for a graph, to be applied for those layers that will be INT8."""
+
+    original: Graph
+    shifts: tuple[tuple[Group, np.ndarray], ...] = ()
+    scales: tuple[tuple[Group, np.ndarray], ...] = ()
+
+    def graph(self, tensors: Container[str]) -> Graph:
+        """The same network, balanced.
+
+        Args:
+            tensors: read by INT8 layers. Others are not shifted: in FP16 that would cost what it gains in INT8, since FP16 is
+                finest around 0. Scaling costs nothing there.
+        """
+        shifts = [(group, vector) for group, vector in self.shifts if any(name in tensors for name in group.places)]
+        graph = shift(self.original, [group for group, _ in shifts], [vector for _, vector in shifts]) if shifts else self.original
+        return equalize(graph, [group for group, _ in self.scales], [vector for _, vector in self.scales]) if self.scales else graph
+
+
+def balance(job: Job, graph: Graph, tensors: tuple[str, ...], split: Split, run: Run) -> Balance:
+    """Shifts and scales for the channels of these tensors, as far as the network's constants can take them in.
 
     Args:
         graph: FP32, folded; not changed.
@@ -28,18 +51,16 @@ def balance(job: Job, graph: Graph, tensors: tuple[str, ...], split: Split, run:
     shifts, groups = shift_groups(graph, shapes), scale_groups(graph, shapes)
     ranges = _channel_ranges(job, graph, (*shifts, *groups), tensors, split, run)
     largest = {name: channels.symmetric() for name, channels in ranges.items()}
-    if shifts:
-        shifted = {name for group in shifts for name in group.places}
-        intervals = {name: channels.interval() for name, channels in ranges.items() if name in shifted}
-        low, high = ({name: interval[i] for name, interval in intervals.items()} for i in (0, 1))
-        vectors = [choose_shifts(-group.largest({name: -values for name, values in low.items()}), group.largest(high)) for group in shifts]
-        graph = shift(graph, shifts, vectors)
-        for group, vector in zip(shifts, vectors):
-            for name in group.places.keys() & intervals.keys():
-                middle = group.expand(name, vector, 0.0)
-                largest[name] = np.maximum(high[name] - middle, middle - low[name])
-    vectors = [choose_scales(group.largest(largest), group.anchor(largest)) for group in groups]
-    return equalize(graph, groups, vectors)
+    shifted = {name for group in shifts for name in group.places}
+    intervals = {name: channels.interval() for name, channels in ranges.items() if name in shifted}
+    low, high = ({name: interval[i] for name, interval in intervals.items()} for i in (0, 1))
+    middles = [choose_shifts(-group.largest({name: -values for name, values in low.items()}), group.largest(high)) for group in shifts]
+    for group, vector in zip(shifts, middles):
+        for name in group.places.keys() & intervals.keys():
+            middle = group.expand(name, vector, 0.0)
+            largest[name] = np.maximum(high[name] - middle, middle - low[name])
+    scales = [choose_scales(group.largest(largest), group.anchor(largest)) for group in groups]
+    return Balance(graph, tuple(zip(shifts, middles)), tuple(zip(groups, scales)))
 
 
 def _channel_ranges(

@@ -92,7 +92,8 @@ def _quantize(
         fitted = replace(fitted, layers=tuple(layer for layer in layers if layer.node not in holds))
     strong = job.plan.route is Route.STRONG
     left |= quantizing.choose_int8(job, fitted, run, half, lambda g: simulation(fp16.convert(g, holds)) if strong else g)
-    return replace(fitted, layers=tuple(layer for layer in fitted.layers if layer.node not in left)), holds, left
+    layers = tuple(layer for layer in fitted.layers if layer.node not in left)
+    return replace(fitted, graph=fitted.graph_for(layers), layers=layers), holds, left
 
 
 def _find_holds(job: Job, graph: Graph, run: Run, structural: bool) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from core import calibration_cache
@@ -14,6 +14,7 @@ from graph.guard import Fit, Tried, by_error_per_mac, climb, layer_errors
 from graph.observe import static_shapes
 from graph.qdq import Layer, count_macs, quantizable_layers
 from stages import balancing, calibrating
+from stages.balancing import Balance
 from stages.calibrating import Calibrated
 from stages.job import Job
 from stages.run import Run
@@ -28,12 +29,17 @@ STEP_DOWN = 0.02  # of the work: what is given up at a time where the final fit 
 class Fitted:
     """A graph whose layers are ready to become INT8."""
 
-    graph: Graph  # FP32, computes what the model computes
+    balance: Balance
+    graph: Graph  # FP32, computes what the model computes; balanced for all of `layers`
     layers: tuple[Layer, ...]
     fit: Fit  # from all samples
     trials: tuple[Fit, ...]  # without the samples that each is measured on; empty where other data is measured on
     split: Split | None  # None: there is no data to measure on
     given_up: dict[str, str] | None = None  # layers that INT8 does not suit, where an earlier run has found them; node -> reason
+
+    def graph_for(self, layers: Iterable[Layer]) -> Graph:
+        """The graph, balanced for these INT8 layers; scales and weights that were fitted fit it, too."""
+        return self.balance.graph({layer.activation for layer in layers})
 
 
 def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool, as_is: bool = False) -> Fitted:
@@ -55,10 +61,12 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
     given_up = None
     if cache is not None:
         scales = calibrating.scales_of(cache, names)
+        balance = Balance(graph)
         found = Calibrated(cache.algorithm, scales, trials=(scales,) * (split.trials if split else 0))
         given_up = calibrating.known_to_be_given_up(job, cache)
     else:
-        found, graph = _calibrate(job, graph, layers, names, split, effort, run, half, as_is)
+        found, balance = _calibrate(job, graph, layers, names, split, effort, run, half, as_is)
+    graph = balance.graph(names)
     weights: list[dict] = [{}] * (len(found.trials) + 1)
     if effort.fit and split is not None and split.may_fit and given_up is None:
         with run.stage("fit", "fitting INT8 weights"):
@@ -66,11 +74,11 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
             trials = len(found.trials)
             weights = fit_weights(graph, job.profiles, layers, found.scales, parts, len(parts), half, trials, lambda: parts.current)
     fits = [Fit(scales, rounded) for scales, rounded in zip((*found.trials, found.scales), weights)]
-    return Fitted(graph, layers, fits[-1], tuple(fits[:-1]), split, given_up)
+    return Fitted(balance, graph, layers, fits[-1], tuple(fits[:-1]), split, given_up)
 
 
-def _calibrate(job, graph, layers, names, split, effort: Effort, run, half: bool, as_is: bool) -> tuple[Calibrated, Graph]:
-    """(scales, the graph that they belong to)"""
+def _calibrate(job, graph, layers, names, split, effort: Effort, run, half: bool, as_is: bool) -> tuple[Calibrated, Balance]:
+    """(scales, and how the graph is balanced that they belong to)"""
     found = None
     if job.plan.calibration.cache or not effort.balance:
         everything = tuple(dict.fromkeys(layer.activation for layer in quantizable_layers(graph)))
@@ -78,10 +86,10 @@ def _calibrate(job, graph, layers, names, split, effort: Effort, run, half: bool
         if not as_is:  # the cache keeps the scales of the model as it is, of all layers that anybody may want in INT8
             calibrating.write_cache(job, calibration_cache.to_text(found.scales, found.method), found.method, run, found.silent)
     if found is not None and not effort.balance:
-        return found, graph
+        return found, Balance(graph)
     with run.stage("balance", "balancing channels"):
-        graph = balancing.balance(job, graph, names, split, run)
-    return calibrating.calibrate(job, graph, layers, names, split, run, half, effort.fit), graph
+        balance = balancing.balance(job, graph, names, split, run)
+    return calibrating.calibrate(job, balance.graph(names), layers, names, split, run, half, effort.fit), balance
 
 
 def choose_int8(job: Job, fitted: Fitted, run: Run, half: bool, finish: Callable[[Graph], Graph]) -> dict[str, str]:

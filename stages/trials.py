@@ -43,7 +43,7 @@ class Trials:
         """
         fitted, layers, share = self._fitted, self._without(kept), self.share(kept)
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
-        graphs = [fit.apply(fitted.graph, layers, self._half) for fit in fits]
+        graphs = [fit.apply(fitted.graph_for(layers), layers, self._half) for fit in fits]
         rows = self._compare([Session.from_graph(self._finish(graph) if final else graph) for graph in graphs], share)
         worst = max(rows, key=lambda row: row.drop_percent + (row.standard_error or 0.0))
         margin = worst.standard_error or 0.0

@@ -32,9 +32,9 @@ def job(tmp_path):
     return SimpleNamespace(profiles=shapes, data=Data(Reader((TensorSpec("x", SHAPE, "float32"),), shapes, None), found, None, None))
 
 
-def balanced(job, graph, tensors=("x", "r1", "r2")):
+def balanced(job, graph, tensors=("x", "r1", "r2"), int8=None):
     console = SimpleNamespace(track=lambda found, *_: found, warn=lambda _: None)
-    return balance(job, graph, tensors, choose_split(job.data), SimpleNamespace(console=console))
+    return balance(job, graph, tensors, choose_split(job.data), SimpleNamespace(console=console)).graph(tensors if int8 is None else int8)
 
 
 def feeds(count=3):
@@ -109,6 +109,9 @@ def test_channels_far_from_zero_are_shifted(job):
         np.testing.assert_allclose(a["y"], b["y"], rtol=1e-3, atol=1e-3)
     largest = [np.abs(np.concatenate([found["a"] for found in outputs(of, ("a",))])).max() for of in (graph, result)]
     assert largest[0] > 50 and largest[1] < 10
+    read_in_half = balanced(job, graph, ("x", "a"), int8=("x",))
+    first = np.concatenate([found["a"][:, 0] for found in outputs(read_in_half, ("a",))])
+    assert abs(first.mean()) > 5 * first.std(), "FP16 is finest around 0: there, it stays where it is"
 
 
 def test_nothing_to_balance_leaves_the_values_as_they_are(job):
