@@ -170,7 +170,7 @@ def test_a_cache_of_tensorrt_makes_the_qdq_model_without_pictures(tmp_path):
     assert "no side file" in done.stderr and done.json("m.engine.json")["calibration"]["samples_used"] is None
     scales = calibration_cache.read(str(cache)).scales
     found = activation_scales(onnx.load(tmp_path / "m.onnx").graph)
-    assert len(found) > 40 and found.keys() <= scales.keys()
+    assert len(found) >= 30 and found.keys() <= scales.keys()
     for tensor, scale in found.items():
         assert scale == np.float16(scales[tensor]), tensor
 

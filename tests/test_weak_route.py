@@ -1,0 +1,82 @@
+"""What TensorRT 8.6 to 10 get to build: prepared on any machine, up to the network."""
+
+import os
+
+import numpy as np
+import onnx
+import pytest
+from helpers import LIBRARIES, parse, picture
+from models import conv_net
+
+from core.channel import Channel
+from core.opencv import opencv
+from core.plan import make_plan
+from core.shapes import make_profiles
+from graph.preflight import preflight
+from graph.qdq import int8_layers, quantizable_layers, quantize_weights
+from graph.reference import Session
+from stages.data import choose_data
+from stages.job import Job
+from stages.precision import prepare_model
+from stages.run import Run
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(conv_net(), "model.onnx")
+    os.mkdir("pictures")
+    for seed in range(8):
+        opencv().imwrite(f"pictures/{seed}.png", picture(24, 24, seed=seed))
+    return tmp_path
+
+
+def prepare(*flags):
+    """(prepared model, job, run) of TensorRT 10 on a GPU."""
+    plan = make_plan(parse("--precision", "int8", "--calibration-dir", "pictures", "--max-accuracy-drop", "50", *flags), LIBRARIES["weak"])
+    model, info = preflight("model.onnx")
+    profiles = make_profiles(info.inputs, plan.shapes)
+    job = Job(None, plan, model, info, profiles, choose_data(plan, info, profiles))
+    run = Run(Channel(os.open(os.devnull, os.O_WRONLY)), verbose=False, quiet=True)
+    return prepare_model(job, run), job, run
+
+
+def outputs(graph, job):
+    return [Session.from_graph(graph).run(batch.arrays) for batch in job.data.reader.batches(job.data.calibration)]
+
+
+def test_the_calibrator_gets_our_scales_and_weights_that_are_int8_already(folder):
+    prepared, job, _ = prepare()
+    assert set(prepared.scales) == {"x", "r2"} and prepared.constraints == {"depthwise": "fp16"}
+    layers = {layer.node: layer for layer in quantizable_layers(prepared.graph)}
+    assert int8_layers(prepared.equivalent) == {"stem", "head"} and not int8_layers(prepared.graph)
+    for name in ("stem", "head"):
+        weight = prepared.graph.weights[layers[name].weight]
+        integers, scales = quantize_weights(weight, 0, half=False)
+        np.testing.assert_allclose(integers * scales.reshape(-1, 1, 1, 1), weight, rtol=1e-6, atol=0)
+    original = [Session.from_path("model.onnx").run(batch.arrays) for batch in job.data.reader.batches(job.data.calibration)]
+    for graph in (prepared.graph, prepared.equivalent):
+        error = sum(((a["y"] - b["y"]) ** 2).sum() for a, b in zip(outputs(graph, job), original))
+        assert error < 0.01 * sum((a["y"] ** 2).sum() for a in original)
+
+
+@pytest.mark.parametrize("method", ["entropy", "minmax"])
+def test_tensorrt_calibrates_by_itself_where_its_method_was_asked_for(folder, method):
+    prepared, job, run = prepare("--calibration-method", method, "--calibration-cache", "c.cache")
+    assert prepared.scales is None and prepared.equivalent is None and job.plan.native_method == method
+    assert run.result["calibration"]["method"] == method and not os.path.exists("c.cache"), "the cache will be TensorRT's"
+    for a, b in zip(
+        outputs(prepared.graph, job), (Session.from_path("model.onnx").run(b.arrays) for b in job.data.reader.batches(job.data.calibration))
+    ):
+        np.testing.assert_allclose(a["y"], b["y"], rtol=1e-4, atol=1e-5)
+
+
+def test_qdq_keeps_fp32_scales_and_lets_the_flags_do_the_rest(folder):
+    prepared, _, _ = prepare("--quantization", "qdq")
+    assert prepared.scales is None and int8_layers(prepared.graph) == {"stem", "head"}
+    assert all(array.dtype != np.float16 for array in prepared.graph.weights.values())
+
+
+def test_plugins_leave_everything_to_tensorrt(folder):
+    prepared, job, _ = prepare("--plugins", "libplugin.so")
+    assert prepared.scales is None and not prepared.constraints and job.plan.native_method == "entropy"
