@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from core.model_info import Profile
 from graph.compensation import Columns, Sums, rows_wanted, solve, supports
 from graph.graph import Graph
-from graph.observe import observe
+from graph.observe import in_groups, observe
 from graph.qdq import Layer, Rounded, takes_bias
 
 Feed = dict[str, np.ndarray]
@@ -46,7 +46,11 @@ def fit_weights(
     usable = [layer for layer in layers if layer.activation in scales and supports(nodes[layer.node], graph.weights[layer.weight])]
     columns = {layer.node: Columns(nodes[layer.node], graph.weights[layer.weight]) for layer in usable}
     fits: list[dict[str, Rounded]] = [{} for _ in range(trials + 1)]
-    for group in _groups(usable, columns, trials + 1):
+
+    def sums_bytes(layer: Layer) -> int:
+        return 8 * columns[layer.node].groups * columns[layer.node].count ** 2 * (trials + 1)
+
+    for group in in_groups(usable, sums_bytes, SUMS_BYTES):
         sums = _collect(graph, profiles, group, columns, scales, feeds, samples, trial)
         for layer in group:
             parts = sums.pop(layer.node)
@@ -84,17 +88,3 @@ def _total(parts: list[Sums], columns: Columns) -> Sums:
     for part in parts:
         total.merge(part)
     return total
-
-
-def _groups(layers: list[Layer], columns: dict[str, Columns], copies: int) -> Iterator[list[Layer]]:
-    group: list[Layer] = []
-    total = 0
-    for layer in layers:
-        size = 8 * columns[layer.node].groups * columns[layer.node].count ** 2 * copies
-        if group and total + size > SUMS_BYTES:
-            yield group
-            group, total = [], 0
-        group.append(layer)
-        total += size
-    if group:
-        yield group

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from graph.reference import Session
 
 Feed = dict[str, np.ndarray]
 Visit = Callable[[str, np.ndarray], None]
+T = TypeVar("T")
 GROUP_BYTES = 2**28  # inner tensors kept alive by one inference
 OVERLAP_BYTES = 2**27  # up to here the tensors of one inference are visited while the next one runs
 UNKNOWN_BYTES = 2**24  # assumed for a tensor whose shape cannot be inferred
@@ -163,13 +165,19 @@ def static_shapes(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, tupl
 
 
 def _groups(names: Iterable[str], shapes: dict[str, tuple[int, ...]]) -> Iterator[list[str]]:
-    group, total = [], 0
-    for name in names:
-        size = 4 * math.prod(shapes[name]) if name in shapes else UNKNOWN_BYTES
-        if group and total + size > GROUP_BYTES:
+    return in_groups(names, lambda name: 4 * math.prod(shapes[name]) if name in shapes else UNKNOWN_BYTES, GROUP_BYTES)
+
+
+def in_groups(items: Iterable[T], size: Callable[[T], int], most: int) -> Iterator[list[T]]:
+    """The items in order, in groups whose sizes add up to at most `most` (an item that is larger alone is a group)."""
+    group: list[T] = []
+    total = 0
+    for item in items:
+        own = size(item)
+        if group and total + own > most:
             yield group
             group, total = [], 0
-        group.append(name)
-        total += size
+        group.append(item)
+        total += own
     if group:
         yield group

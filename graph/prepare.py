@@ -130,9 +130,7 @@ def prepare_weak_int8(
     left: dict[str, str],
 ) -> Prepared:
     """Q/DQ with FP32 scales in an FP32 graph; TensorRT's INT8 and FP16 flags do the rest."""
-    usable, kept_fp16 = _usable(layers, fit.scales, left, holds)
-    quantized = fit.apply(graph, usable, half=False)
-    kept = _kept(graph, kept_fp16, "fp16") + _kept(graph, holds, "fp32")
+    quantized, _, _, kept = _quantized(graph, holds, fit, layers, left, half=False)
     return Prepared(quantized, kept, mac_share(quantized, profiles), constraints=dict.fromkeys(holds, "fp32"))
 
 
@@ -150,11 +148,10 @@ def prepare_calibrated(
     Args:
         native: TensorRT finds its own scales.
     """
-    usable, kept_fp16 = _usable(layers, fit.scales, left, holds)
-    quantized = fit.apply(graph, usable, half=False)
+    quantized, usable, kept_fp16, kept = _quantized(graph, holds, fit, layers, left, half=False)
     return Prepared(
         qdq.bake(graph, usable, fit.rounded),
-        _kept(graph, kept_fp16, "fp16") + _kept(graph, holds, "fp32"),
+        kept,
         mac_share(quantized, profiles),
         constraints={**dict.fromkeys(kept_fp16, "fp16"), **dict.fromkeys(holds, "fp32")},
         scales=None if native else fit.scales,
@@ -162,11 +159,13 @@ def prepare_calibrated(
     )
 
 
-def _usable(layers: tuple[qdq.Layer, ...], scales: dict[str, float], left: dict[str, str], holds: dict[str, str]):
-    """(layers with a scale, node -> reason of those in FP16)"""
-    silent = {layer.node: "always zero in calibration" for layer in layers if layer.activation not in scales}
+def _quantized(graph: Graph, holds: dict[str, str], fit: Fit, layers: tuple[qdq.Layer, ...], left: dict[str, str], half: bool):
+    """(Q/DQ graph, its INT8 layers, node -> reason of those in FP16, all that is kept high as in Prepared)"""
+    silent = {layer.node: "always zero in calibration" for layer in layers if layer.activation not in fit.scales}
     usable = tuple(layer for layer in layers if layer.node not in silent)
-    return usable, {name: reason for name, reason in {**left, **silent}.items() if name not in holds}
+    kept_fp16 = {name: reason for name, reason in {**left, **silent}.items() if name not in holds}
+    kept = _kept(graph, kept_fp16, "fp16") + _kept(graph, holds, "fp32")
+    return fit.apply(graph, usable, half), usable, kept_fp16, kept
 
 
 def prepare_int8(
@@ -180,9 +179,7 @@ def prepare_int8(
     half_ends: frozenset[str],
 ) -> Prepared:
     """INT8 by Q/DQ for `layers`, FP16 for the rest, FP32 for the held nodes."""
-    usable, kept_fp16 = _usable(layers, fit.scales, left, holds)
-    quantized = fit.apply(graph, usable, half)
-    kept = _kept(graph, kept_fp16, "fp16") + _kept(graph, holds, "fp32")
+    quantized, _, _, kept = _quantized(graph, holds, fit, layers, left, half)
     warnings = () if half else ("opset could not be raised to 19: Q/DQ scales stay FP32, and so do the layers between them",)
     return Prepared(fp16.convert(quantized, holds, half_ends), kept, mac_share(quantized, profiles), warnings=warnings)
 

@@ -124,7 +124,7 @@ def choose_int8(job: Job, fitted: Fitted, run: Run, half: bool, finish: Callable
                 run.console.debug(f"{node}: {errors[node]:.3%} for {macs[node] / sum(macs.values()):.2%} of the work")
             least = job.plan.min_int8_share
             tried = climb(order, macs, sum(macs.values()), least, tried[0], lambda kept: trials.measure(order[:kept]))
-        best = _confirmed(job, fitted, order, trials, tried)
+        best = _confirmed(job, order, trials, tried)
     run.result["calibration"]["tried"] = [
         {"int8_mac_share": t.int8_mac_share, "drop_percent": t.drop_percent, "standard_error": t.standard_error, "passed": t.passed}
         for t in tried
@@ -140,7 +140,7 @@ def choose_int8(job: Job, fitted: Fitted, run: Run, half: bool, finish: Callable
     return {node: f"INT8 here alone changes the outputs by {errors[node]:.2%}" for node in order[:best]}
 
 
-def _confirmed(job: Job, fitted: Fitted, order: list[str], trials: Trials, tried: list[Tried]) -> int | None:
+def _confirmed(job: Job, order: list[str], trials: Trials, tried: list[Tried]) -> int | None:
     """How many layers to give up: the fewest that passed, and more while what will be built does not pass; None: no number is enough.
 
     The trials show what to expect on average; one fit can be unlucky, and then a few decisions tip over.

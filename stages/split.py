@@ -109,6 +109,6 @@ def without(parts: dict[int, object], trial: int | None, empty: Callable[[], obj
     """What was collected of all parts, or of all but one, merged."""
     total = empty()
     for part, collected in parts.items():
-        if part != trial or trial is None:
+        if part != trial:
             total.merge(collected)
     return total

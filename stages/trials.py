@@ -33,7 +33,6 @@ class Trials:
         self._finish = finish
         self._reference = Session.from_graph(fitted.graph)
         self._remembered: list[dict[str, np.ndarray]] = []
-        self._complete = False
 
     def measure(self, kept: Sequence[str], final: bool = False) -> Tried:
         """The drop of the outputs with these layers given up, on the samples left out; it passes with one standard error to spare.
@@ -43,7 +42,8 @@ class Trials:
         """
         fitted, layers, share = self._fitted, self._without(kept), self.share(kept)
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
-        graphs = [fit.apply(fitted.graph_for(layers), layers, self._half) for fit in fits]
+        balanced = fitted.graph_for(layers)
+        graphs = [fit.apply(balanced, layers, self._half) for fit in fits]
         rows = self._compare([Session.from_graph(self._finish(graph) if final else graph) for graph in graphs], share)
         worst = max(rows, key=lambda row: row.drop_percent + (row.standard_error or 0.0))
         margin = worst.standard_error or 0.0
@@ -55,7 +55,8 @@ class Trials:
         return sum(self._macs.get(layer.node, 0) for layer in self._without(kept)) / max(sum(self._macs.values()), 1)
 
     def _without(self, kept: Sequence[str]) -> list[Layer]:
-        return [layer for layer in self._fitted.layers if layer.node not in set(kept)]
+        given_up = set(kept)
+        return [layer for layer in self._fitted.layers if layer.node not in given_up]
 
     def _compare(self, sessions: list[Session], share: float) -> tuple[Accuracy, ...]:
         job, dataset = self._job, self._fitted.split.to_measure()
