@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -33,22 +34,34 @@ class Trials:
         self._finish = finish
         self._reference = Session.from_graph(fitted.graph)
         self._remembered: list[dict[str, np.ndarray]] = []
+        self._measured: dict[tuple, Tried] = {}
 
-    def measure(self, kept: Sequence[str], final: bool = False) -> Tried:
+    def measure(self, kept: Sequence[str], limit: float, final: bool = False) -> Tried:
         """The drop of the outputs with these layers given up, on the samples left out; it passes with one standard error to spare.
 
         Args:
+            limit: of the drop, in %.
             final: measure what was fitted to all samples instead, which saw the samples; but it is what will be built.
         """
+        key = (tuple(kept), final)
+        if key not in self._measured:
+            self._measured[key] = self._measure(kept, final)
+        found = self._measured[key]
+        return replace(found, passed=found.finite and found.drop_percent + found.standard_error <= limit)
+
+    def forget(self) -> None:
+        """Give the memory of reference outputs back; what was measured stays known."""
+        self._remembered.clear()
+
+    def _measure(self, kept: Sequence[str], final: bool) -> Tried:
         fitted, layers, share = self._fitted, self._without(kept), self.share(kept)
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
         balanced = fitted.graph_for(layers)
         graphs = [fit.apply(balanced, layers, self._half) for fit in fits]
         rows = self._compare([Session.from_graph(self._finish(graph) if final else graph) for graph in graphs], share)
         worst = max(rows, key=lambda row: row.drop_percent + (row.standard_error or 0.0))
-        margin = worst.standard_error or 0.0
-        passed = worst.drop_percent + margin <= self._job.plan.validation.max_drop_percent and not any(row.nonfinite for row in rows)
-        return Tried(len(kept), round(share, 6), round(worst.drop_percent, 6), round(margin, 6), passed)
+        finite = not any(row.nonfinite for row in rows)
+        return Tried(len(kept), round(share, 6), round(worst.drop_percent, 6), round(worst.standard_error or 0.0, 6), finite=finite)
 
     def share(self, kept: Sequence[str]) -> float:
         """Of the work in INT8, with these layers given up."""
