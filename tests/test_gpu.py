@@ -240,9 +240,9 @@ def mobile_net():
     def conv(x, y, inputs, outputs, kernel, stride=1, group=1):
         scale = (2 / (inputs // group * kernel**2)) ** 0.5
         weights[f"w_{y}"] = random(outputs, inputs // group, kernel, kernel, seed=len(weights), scale=scale)
-        weights[f"b_{y}"] = random(outputs, seed=len(weights), scale=0.05)
+        weights[f"bias_{y}"] = random(outputs, seed=len(weights), scale=0.05)
         pads, strides = [kernel // 2] * 4, [stride] * 2
-        nodes.append(node("Conv", f"{x} w_{y} b_{y}", f"{y}_c", f"conv_{y}", pads=pads, strides=strides, group=group))
+        nodes.append(node("Conv", f"{x} w_{y} bias_{y}", f"{y}_c", f"conv_{y}", pads=pads, strides=strides, group=group))
         nodes.append(node("HardSigmoid", f"{y}_c", f"{y}_h", f"gate_{y}", alpha=1 / 6, beta=0.5))
         nodes.append(node("Mul", f"{y}_c {y}_h", y, f"swish_{y}"))
 
