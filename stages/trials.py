@@ -19,8 +19,38 @@ from validate import Accuracy, compare
 REMEMBERED_BYTES = 2**28  # of reference outputs
 
 
+class Reference:
+    """A graph's outputs on the same batches again and again; computed once, as far as there is room to remember them."""
+
+    def __init__(self, session: Session):
+        self._session = session
+        self._remembered: list[dict[str, np.ndarray]] = []
+
+    def one_pass(self) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+        """The outputs for each batch in turn, from the first."""
+        position = count()
+
+        def run(feed):
+            index = next(position)
+            if index < len(self._remembered):
+                return self._remembered[index]
+            found = self._session.run(feed)
+            if index == len(self._remembered) and (index + 1) * sum(array.nbytes for array in found.values()) <= REMEMBERED_BYTES:
+                self._remembered.append(found)
+            return found
+
+        return run
+
+
+def verdict(rows: Sequence[Accuracy], limit_percent: float) -> tuple[Accuracy, bool]:
+    """(the worst output, whether all pass with one standard error to spare)."""
+    worst = max(rows, key=lambda row: row.drop_percent + (row.standard_error or 0.0))
+    passed = worst.drop_percent + (worst.standard_error or 0.0) <= limit_percent and not any(row.nonfinite for row in rows)
+    return worst, passed
+
+
 class Trials:
-    """Measures choices of layers one after the other."""
+    """Measures choices of INT8 layers one after the other."""
 
     def __init__(self, job: Job, fitted, macs: dict[str, int], half: bool, finish: Callable[[Graph], Graph], run: Run):
         """
@@ -31,8 +61,7 @@ class Trials:
         """
         self._job, self._fitted, self._macs, self._half, self._run = job, fitted, macs, half, run
         self._finish = finish
-        self._reference = Session.from_graph(fitted.graph)
-        self._remembered: list[dict[str, np.ndarray]] = []
+        self._reference = Reference(Session.from_graph(fitted.graph))
 
     def measure(self, kept: Sequence[str], final: bool = False) -> Tried:
         """The drop of the outputs with these layers given up, on the samples left out; it passes with one standard error to spare.
@@ -45,10 +74,8 @@ class Trials:
         balanced = fitted.graph_for(layers)
         graphs = [fit.apply(balanced, layers, self._half) for fit in fits]
         rows = self._compare([Session.from_graph(self._finish(graph) if final else graph) for graph in graphs], share)
-        worst = max(rows, key=lambda row: row.drop_percent + (row.standard_error or 0.0))
-        margin = worst.standard_error or 0.0
-        passed = worst.drop_percent + margin <= self._job.plan.validation.max_drop_percent and not any(row.nonfinite for row in rows)
-        return Tried(len(kept), round(share, 6), round(worst.drop_percent, 6), round(margin, 6), passed)
+        worst, passed = verdict(rows, self._job.plan.validation.max_drop_percent)
+        return Tried(len(kept), round(share, 6), round(worst.drop_percent, 6), round(worst.standard_error or 0.0, 6), passed)
 
     def share(self, kept: Sequence[str]) -> float:
         """Of the work in INT8, with these layers given up."""
@@ -60,7 +87,6 @@ class Trials:
 
     def _compare(self, sessions: list[Session], share: float) -> tuple[Accuracy, ...]:
         job, dataset = self._job, self._fitted.split.to_measure()
-        position = count()
 
         def batches():
             found = batches_to_compare(job.data, self._fitted.split.cuts(dataset))
@@ -68,17 +94,8 @@ class Trials:
                 self._trial = max(self._fitted.split.part_of(batch.paths[0]), 0) if len(sessions) > 1 else 0
                 yield batch
 
-        def reference(feed):
-            index = next(position)
-            if index < len(self._remembered):
-                return self._remembered[index]
-            found = self._reference.run(feed)
-            if index == len(self._remembered) and (index + 1) * sum(array.nbytes for array in found.values()) <= REMEMBERED_BYTES:
-                self._remembered.append(found)
-            return found
-
         return compare(
-            reference,
+            self._reference.one_pass(),
             lambda feed: sessions[self._trial].run(feed),
             batches(),
             tuple(spec.name for spec in job.info.outputs),
