@@ -13,7 +13,7 @@ from graph.graph import Graph
 from graph.observe import absolute_maxima
 from graph.prepare import Prepared
 from graph.simulate import simulation
-from stages import calibrating, quantizing
+from stages import calibrating, halving, quantizing
 from stages.data import range_feeds
 from stages.job import Job
 from stages.quantizing import Fitted
@@ -41,7 +41,8 @@ def _prepare_weak(job: Job, run: Run) -> Prepared:
     if plan.precision == "fp32":
         return Prepared(graph, changed=bool(graph.repairs))
     if plan.precision != "int8" or info.quantized:
-        return prepare.prepare_weak(graph, _find_holds(job, graph, run, structural=False), plan.layer_precisions)
+        holds = halving.choose_fp16(job, graph, _find_holds(job, graph, run, structural=False), run)
+        return prepare.prepare_weak(graph, holds, plan.layer_precisions)
     if plan.build.plugins and plan.calibrator:  # nothing can be measured without TensorRT
         cache = calibrating.read_cache(job, run)
         weak = prepare.prepare_weak(graph, _find_holds(job, graph, run, structural=False), plan.layer_precisions)
@@ -72,6 +73,7 @@ def _prepare_strong(job: Job, run: Run) -> Prepared:
     if info.quantized:
         return prepare.prepare_quantized(graph, profiles, holds, half_ends)
     if not quantize:
+        holds = halving.choose_fp16(job, graph, holds, run)
         return prepare.prepare_half(graph, holds, half_ends)
     fitted, holds, left = _quantize(job, graph, holds, run, half)
     return prepare.prepare_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, half, half_ends)
