@@ -200,8 +200,11 @@ def test_many_layers_take_few_measurements():
 
 
 def test_segments_can_be_given_up_like_layers():
-    order, tried = [("a", "b"), ("c",), ("d", "e", "f")], []
-    measure = lambda kept: (tried.append(kept), Tried(kept, 0.0, 0.0, 0.0, kept >= 2))[1]  # noqa: E731
+    order = [("a", "b"), ("c",), ("d", "e", "f")]
+
+    def measure(kept):
+        return Tried(kept, 0.0, 0.0, 0.0, kept >= 2)
+
     found = climb(order, {part: len(part) for part in order}, 6, 0.0, Tried(0, 1.0, 9.0, 1.0, False), measure)
     assert min(rung.kept for rung in found if rung.passed) == 2
 
