@@ -16,7 +16,7 @@ import traceback
 from core import channel as child_channel
 from core import files
 from core.arguments import build_parser
-from core.errors import ConversionError, ExitCode, unforeseen
+from core.errors import AccuracyError, ConversionError, ExitCode, unforeseen
 from core.rules import flag_problem
 from core.supervision import Interrupted, Supervisor, restore_terminal
 from report.result import fail, new_result, to_json
@@ -51,7 +51,7 @@ def convert(args, run) -> str:
     Raises:
         ConversionError: from any stage.
     """
-    from stages import building, checking, planning, precision, reading
+    from stages import building, planning, precision
 
     if args.validate_only:
         return revalidate(args, run)
@@ -60,15 +60,27 @@ def convert(args, run) -> str:
     if plan.dry_run:
         return "planned"
     prepared = precision.prepare_model(job, run)
+    try:
+        built, prepared, status = _build_and_check(job, prepared, run)
+    except AccuracyError as error:
+        prepared = precision.prepare_again(job, prepared, error, run)
+        built, prepared, status = _build_and_check(job, prepared, run)
+    return building.write_outputs(plan, prepared, built, status, run)
+
+
+def _build_and_check(job, prepared, run):
+    """(built engine, prepared model, status)"""
+    from stages import building, checking, reading
+
     built, prepared = building.build_engine(job, prepared, run)
-    with reading.loaded_engine(library, plan, built.data, run, host_code=plan.build.version_compatible) as engine:
+    with reading.loaded_engine(job.library, job.plan, built.data, run, host_code=job.plan.build.version_compatible) as engine:
         try:
             reading.read_precision(job, prepared, built, engine, run)
             status = checking.check(job, prepared, engine, run)
         except ConversionError:
-            building.keep_rejected(plan, built, run)
+            building.keep_rejected(job.plan, built, run)
             raise
-    return building.write_outputs(plan, prepared, built, status, run)
+    return built, prepared, status
 
 
 def revalidate(args, run) -> str:
@@ -100,6 +112,8 @@ def _work(args, channel) -> int:
     if error is not None:
         run.result = fail(run.result, error)
         run.files = run.rejected
+        for _, kept in run.files:
+            run.console.info(f"the engine is kept as {kept}")
     table = "" if error else render(run.result, shutil.get_terminal_size((TABLE_WIDTH, 0)).columns, color=sys.stderr.isatty())
     channel.done(run.result, run.files, table)
     os._exit(run.result["exit_code"])  # not through the teardown of libraries that may crash or hang in it

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from core.errors import ConversionError, ExitCode
+from core.errors import AccuracyError, ConversionError, ExitCode
 from core.metrics import OutputComparison, choose_metric, metric_for, misfit
 from preprocess import Batch
 
@@ -126,23 +126,23 @@ def _accuracy(comparison: OutputComparison, origin: str, executed_on: str) -> Ac
     )
 
 
-def failure(accuracies: tuple[Accuracy, ...], limit_percent: float) -> ConversionError | None:
+def failure(accuracies: tuple[Accuracy, ...], limit_percent: float) -> AccuracyError | None:
     """Why this accuracy does not pass; None where it does."""
     for row in accuracies:
         where = f"output {row.output!r} on {row.inputs} ({row.samples} sample{'s' * (row.samples > 1)})"
         if row.nonfinite:
-            return ConversionError(
+            return AccuracyError(
                 f"{where}: {row.nonfinite} values are NaN or infinite where the ONNX model's are finite",
                 hint="Hold the layers that overflow in FP32 with --layer-precisions PATTERN:fp32, or use --precision fp32.",
-                code=ExitCode.VALIDATION,
+                drop_percent=None,
             )
         if row.drop_percent > limit_percent:
-            return ConversionError(
+            return AccuracyError(
                 f"{where}: differs from the ONNX model by {row.drop_percent:.2f} % ({row.metric}), "
                 f"more than --max-accuracy-drop {limit_percent:g}; SQNR {row.sqnr_db:.1f} dB",
                 hint="Use a higher --precision, other calibration data or --calibration-method, hold layers with --layer-precisions, "
                 "or accept the difference with a larger --max-accuracy-drop.",
-                code=ExitCode.VALIDATION,
+                drop_percent=row.drop_percent,
             )
     return None
 

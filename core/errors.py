@@ -39,6 +39,18 @@ class ConversionError(Exception):
         self.code = ExitCode(code)
 
 
+class AccuracyError(ConversionError):
+    """Outputs that differ from the model's by more than was allowed.
+
+    Args:
+        drop_percent: by how much; None where they are not even finite.
+    """
+
+    def __init__(self, message: str, *, hint: str, drop_percent: float | None):
+        super().__init__(message, hint=hint, code=ExitCode.VALIDATION)
+        self.drop_percent = drop_percent
+
+
 def unforeseen(error: BaseException) -> ConversionError:
     """An exception that nobody explained, as one that says so."""
     if isinstance(error, MemoryError):

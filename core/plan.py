@@ -144,6 +144,7 @@ class Plan:
     io_types: tuple[tuple[str, str], ...]  # (input or output, fp32 | fp16)
     min_int8_share: float  # of the multiply-accumulates, 0..1, for INT8 to count as delivered
     calibrator: bool  # INT8 by TensorRT's calibrator, not by Q/DQ
+    half_scales: bool  # Q/DQ with FP16 scales; graph.typed says why TensorRT 10 gets FP32 ones
     native_method: str | None  # what TensorRT's calibrator shall compute itself; None: it gets our scales
     build: Build
     shapes: Shapes
@@ -184,6 +185,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         io_types=flatten(args.io_types),
         min_int8_share=args.min_int8_share / 100,
         calibrator=route is Route.WEAK and args.quantization != "qdq",
+        half_scales=not caps.weak_typing,
         native_method=_native_method(args),
         build=_build_options(args, caps),
         shapes=Shapes(flatten(args.min_shapes), flatten(args.opt_shapes), flatten(args.max_shapes), args.max_batch_size),

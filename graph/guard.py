@@ -39,7 +39,8 @@ class Tried:
     int8_mac_share: float
     drop_percent: float
     standard_error: float
-    passed: bool
+    passed: bool = False  # within the limit
+    finite: bool = True  # no output became NaN or infinite
 
 
 def choose_scales(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
@@ -9,12 +10,13 @@ import onnx
 
 from core.errors import ConversionError, ExitCode
 from core.model_info import Profile
-from graph import fp16, qdq
+from graph import qdq
 from graph.fold import fold, raise_opset
 from graph.graph import Graph
 from graph.guard import Fit
 from graph.nodes import attribute
 from graph.observe import static_shapes
+from graph.typed import strongly_typed
 
 LEAST_OTHER_WORK = 0.5  # share of the work outside depthwise convolutions from which on these are left out
 SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
@@ -31,7 +33,7 @@ class Prepared:
     constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16, to set on a weakly typed network
     scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
     equivalent: Graph | None = None  # Q/DQ model of what TensorRT's calibrator makes of `graph`
-    warnings: tuple[str, ...] = ()
+    again: Callable[[float], Prepared] | None = None  # with INT8 layers chosen anew, for an accuracy drop smaller by this factor
 
 
 def working_graph(model: onnx.ModelProto, profiles: tuple[Profile, ...], quantize: bool, half: bool) -> tuple[Graph, bool]:
@@ -108,7 +110,7 @@ def _depthwise(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]
 
 def prepare_half(graph: Graph, holds: dict[str, str], half_ends: frozenset[str]) -> Prepared:
     """FP16, but for the held nodes."""
-    return Prepared(fp16.convert(graph, holds, half_ends), _kept(graph, holds, "fp32"))
+    return Prepared(strongly_typed(graph, holds, True, half_ends), _kept(graph, holds, "fp32"))
 
 
 def prepare_weak(graph: Graph, holds: dict[str, str], wishes: tuple[tuple[str, str], ...]) -> Prepared:
@@ -180,8 +182,7 @@ def prepare_int8(
 ) -> Prepared:
     """INT8 by Q/DQ for `layers`, FP16 for the rest, FP32 for the held nodes."""
     quantized, _, _, kept = _quantized(graph, holds, fit, layers, left, half)
-    warnings = () if half else ("opset could not be raised to 19: Q/DQ scales stay FP32, and so do the layers between them",)
-    return Prepared(fp16.convert(quantized, holds, half_ends), kept, mac_share(quantized, profiles), warnings=warnings)
+    return Prepared(strongly_typed(quantized, holds, half, half_ends), kept, mac_share(quantized, profiles))
 
 
 def mac_share(graph: Graph, profiles: tuple[Profile, ...]) -> float:
@@ -197,6 +198,8 @@ def _kept(graph: Graph, reasons: dict[str, str], precision: str) -> tuple[tuple[
     return tuple((node.name, precision, reasons[node.name]) for node in graph.nodes if node.name in reasons)
 
 
-def prepare_quantized(graph: Graph, profiles: tuple[Profile, ...], holds: dict[str, str], half_ends: frozenset[str]) -> Prepared:
+def prepare_quantized(
+    graph: Graph, profiles: tuple[Profile, ...], holds: dict[str, str], half: bool, half_ends: frozenset[str]
+) -> Prepared:
     """A model that carries Q/DQ itself: FP16 around them."""
-    return Prepared(fp16.convert(graph, holds, half_ends), _kept(graph, holds, "fp32"), mac_share(graph, profiles))
+    return Prepared(strongly_typed(graph, holds, half, half_ends), _kept(graph, holds, "fp32"), mac_share(graph, profiles))

@@ -138,4 +138,3 @@ def keep_rejected(plan: Plan, built: BuiltEngine, run: Run) -> None:
     """Keep an engine that failed validation under another name, where the user asked for that."""
     if plan.outputs.keep_failed:
         run.keep_rejected(plan.outputs.engine + ".rejected", built.data)
-        run.console.info(f"the engine is kept as {plan.outputs.engine}.rejected")

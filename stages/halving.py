@@ -17,7 +17,7 @@ from stages.data import batches_to_compare
 from stages.job import Job
 from stages.reading import LEAST_FP16_LAYERS
 from stages.run import Run
-from stages.trials import Reference, verdict
+from stages.trials import Reference, worst_output
 from validate import OtherShape, compare
 
 FIRST_LOOK = 20  # samples; nearly all models pass, and shall not wait for it
@@ -102,9 +102,10 @@ class _Trials:
             )
         except OtherShape as error:
             return Tried(len(kept), share, NOTHING_AGREES, 0.0, False, error.message)
-        worst, passed = verdict(rows, job.plan.validation.max_drop_percent)
+        worst, finite = worst_output(rows)
         drop, margin = round(worst.drop_percent, 6), round(worst.standard_error or 0.0, 6)
-        invalid = ", with values that are NaN or infinite" if any(row.nonfinite for row in rows) else ""
+        passed = finite and drop + margin <= job.plan.validation.max_drop_percent
+        invalid = "" if finite else ", with values that are NaN or infinite"
         return Tried(len(kept), share, drop, margin, passed, f"output {worst.output!r} on {worst.inputs} ({worst.metric}{invalid})")
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 
-from core.errors import ConversionError, ExitCode
+from core.errors import AccuracyError, ConversionError, ExitCode
 from core.model_info import ModelInfo
 from core.plan import Plan, Route
 from graph import fp16, prepare
@@ -13,7 +14,9 @@ from graph.graph import Graph
 from graph.observe import absolute_maxima
 from graph.prepare import Prepared
 from graph.simulate import simulation
+from graph.typed import strongly_typed
 from stages import calibrating, halving, quantizing
+from stages.choosing import Choice
 from stages.data import range_feeds
 from stages.job import Job
 from stages.quantizing import Fitted
@@ -29,7 +32,7 @@ def prepare_model(job: Job, run: Run) -> Prepared:
     _say_what_it_carries(job.plan, job.info, run)
     _check_io_types(job.plan, job.info)
     prepared = _prepare_weak(job, run) if job.plan.route is Route.WEAK else _prepare_strong(job, run)
-    for warning in (*prepared.graph.repairs, *prepared.warnings):
+    for warning in prepared.graph.repairs:
         run.console.warn(warning)
     return prepared
 
@@ -49,12 +52,14 @@ def _prepare_weak(job: Job, run: Run) -> Prepared:
         return replace(weak, scales=cache.scales if cache else None)
     graph, _ = prepare.working_graph(model, profiles, quantize=True, half=False)
     holds = _find_holds(job, graph, run, structural=False)
-    if not plan.calibrator:
-        fitted, holds, left = _quantize(job, graph, holds, run, half=False)
+    native = plan.calibrator and plan.native_method is not None and not calibrating.cache_exists(job)
+
+    def make(fitted: Fitted, holds: dict[str, str], left: dict[str, str]) -> Prepared:
+        if plan.calibrator:
+            return prepare.prepare_calibrated(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, native)
         return prepare.prepare_weak_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left)
-    native = plan.native_method is not None and not calibrating.cache_exists(job)
-    fitted, holds, left = _quantize(job, graph, holds, run, half=False, as_is=native)
-    return prepare.prepare_calibrated(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, native)
+
+    return _quantize(job, graph, holds, run, False, make, as_is=native)
 
 
 def _prepare_strong(job: Job, run: Run) -> Prepared:
@@ -68,23 +73,53 @@ def _prepare_strong(job: Job, run: Run) -> Prepared:
         everything = {node.name: "--precision fp32" for node in graph.nodes}
         return Prepared(fp16.convert(graph, everything, half_ends))
     quantize = plan.precision == "int8"
-    graph, half = prepare.working_graph(model, profiles, quantize or info.quantized, half=True)
+    graph, half = prepare.working_graph(model, profiles, quantize or info.quantized, plan.half_scales)
+    if plan.half_scales and not half and (quantize or info.quantized):
+        run.console.warn("opset could not be raised to 19: Q/DQ scales stay FP32, and so do the layers between them")
     holds = _find_holds(job, graph, run, structural=True)
     if info.quantized:
-        return prepare.prepare_quantized(graph, profiles, holds, half_ends)
+        return prepare.prepare_quantized(graph, profiles, holds, half, half_ends)
     if not quantize:
         holds = halving.choose_fp16(job, graph, holds, run)
         return prepare.prepare_half(graph, holds, half_ends)
-    fitted, holds, left = _quantize(job, graph, holds, run, half)
-    return prepare.prepare_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, half, half_ends)
+
+    def make(fitted: Fitted, holds: dict[str, str], left: dict[str, str]) -> Prepared:
+        return prepare.prepare_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, half, half_ends)
+
+    return _quantize(job, graph, holds, run, half, make)
+
+
+def prepare_again(job: Job, prepared: Prepared, error: AccuracyError, run: Run) -> Prepared:
+    """Fewer INT8 layers, for what missed the limit of the accuracy drop although it had passed before it was built.
+
+    They are chosen for a drop that is smaller by the factor by which it was too large.
+
+    Raises:
+        AccuracyError: `error`, where no other choice would be better.
+    """
+    if prepared.again is None or error.drop_percent is None:
+        raise error
+    factor = job.plan.validation.max_drop_percent / error.drop_percent
+    run.console.warn(f"{error.message}: built once more, with fewer INT8 layers, for a drop of {factor:.0%} of this one")
+    again = prepared.again(factor)
+    if again.kept_high == prepared.kept_high:
+        raise error
+    return again
 
 
 def _quantize(
-    job: Job, graph: Graph, holds: dict[str, str], run: Run, half: bool, as_is: bool = False
-) -> tuple[Fitted, dict[str, str], dict[str, str]]:
-    """(graph and INT8 layers, nodes held in FP32, reasons of the layers that could be INT8 but are not)
+    job: Job,
+    graph: Graph,
+    holds: dict[str, str],
+    run: Run,
+    half: bool,
+    make: Callable[[Fitted, dict[str, str], dict[str, str]], Prepared],
+    as_is: bool = False,
+) -> Prepared:
+    """Fit, choose the INT8 layers, and make what shall be built of it.
 
     Args:
+        make: of (graph and INT8 layers, nodes held in FP32 -> reason, layers that could be INT8 but are not -> reason).
         as_is: TensorRT will find the scales; ours are only to judge the layers by.
     """
     layers, left = prepare.choose_layers(graph, job.profiles, holds, job.plan.layer_precisions)
@@ -93,9 +128,15 @@ def _quantize(
         holds = {**_find_holds(job, fitted.graph, run, structural=job.plan.route is Route.STRONG), **holds}
         fitted = replace(fitted, layers=tuple(layer for layer in layers if layer.node not in holds))
     strong = job.plan.route is Route.STRONG
-    left |= quantizing.choose_int8(job, fitted, run, half, lambda g: simulation(fp16.convert(g, holds)) if strong else g)
-    layers = tuple(layer for layer in fitted.layers if layer.node not in left)
-    return replace(fitted, graph=fitted.graph_for(layers), layers=layers), holds, left
+    choice = Choice(job, fitted, run, half, lambda g: simulation(strongly_typed(g, holds, half)) if strong else g)
+
+    def prepared(given_up: dict[str, str]) -> Prepared:
+        given_up = left | given_up
+        layers = tuple(layer for layer in fitted.layers if layer.node not in given_up)
+        return make(replace(fitted, graph=fitted.graph_for(layers), layers=layers), holds, given_up)
+
+    first = prepared(choice.give_up())
+    return replace(first, again=lambda factor: prepared(choice.give_up_more(factor))) if choice.can_measure else first
 
 
 def _find_holds(job: Job, graph: Graph, run: Run, structural: bool) -> dict[str, str]:

@@ -1,28 +1,24 @@
-"""Stage 'quantize': FP32 graph and data -> which layers are INT8, with which scales and weights, as accurate as was asked for."""
+"""Stage 'quantize': FP32 graph and data -> a balanced graph with scales and weights for its INT8 layers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from core import calibration_cache
-from core.errors import ConversionError, ExitCode
 from core.plan import EFFORTS, Effort
 from graph.fitting import fit_weights
 from graph.graph import Graph
-from graph.guard import Fit, Tried, by_error_per_mac, climb, layer_errors
-from graph.observe import static_shapes
-from graph.qdq import Layer, count_macs, quantizable_layers
+from graph.guard import Fit
+from graph.qdq import Layer, quantizable_layers
 from stages import balancing, calibrating
 from stages.balancing import Balance
 from stages.calibrating import Calibrated
 from stages.job import Job
 from stages.run import Run
 from stages.split import Parts, Split, choose_split
-from stages.trials import Trials
 
 FIT_SAMPLES = 64  # more hardly change the weights
-STEP_DOWN = 0.02  # of the work: what is given up at a time where the final fit is unlucky
 
 
 @dataclass(frozen=True)
@@ -90,79 +86,3 @@ def _calibrate(job, graph, layers, names, split, effort: Effort, run, half: bool
     with run.stage("balance", "balancing channels"):
         balance = balancing.balance(job, graph, names, split, run)
     return calibrating.calibrate(job, balance.graph(names), layers, names, split, run, half, effort.fit), balance
-
-
-def choose_int8(job: Job, fitted: Fitted, run: Run, half: bool, finish: Callable[[Graph], Graph]) -> dict[str, str]:
-    """The layers that INT8 has to give up for --max-accuracy-drop.
-
-    Args:
-        finish: see Trials.
-
-    Returns:
-        Node -> reason.
-
-    Raises:
-        ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
-    """
-    if fitted.given_up is not None:
-        return fitted.given_up
-    if fitted.split is None:
-        run.console.warn("without --calibration-dir or --validation-dir no data tells what INT8 costs: all layers that can be are INT8")
-        return {}
-    if not job.plan.validation.enabled:
-        return {}
-    macs = count_macs(fitted.graph, static_shapes(fitted.graph, job.profiles))
-    trials = Trials(job, fitted, macs, half, finish, run)
-    errors: dict[str, float] = {}
-    order: list[str] = []
-    with run.stage("choose", "choosing the INT8 layers"):
-        tried = [trials.measure(())]
-        if not tried[0].passed:
-            errors = _layer_errors(job, fitted, run, half)
-            order = by_error_per_mac(errors, macs)
-            for node in order:
-                run.console.debug(f"{node}: {errors[node]:.3%} for {macs[node] / sum(macs.values()):.2%} of the work")
-            least = job.plan.min_int8_share
-            tried = climb(order, macs, sum(macs.values()), least, tried[0], lambda kept: trials.measure(order[:kept]))
-        best = _confirmed(job, order, trials, tried)
-    run.result["calibration"]["tried"] = [
-        {"int8_mac_share": t.int8_mac_share, "drop_percent": t.drop_percent, "standard_error": t.standard_error, "passed": t.passed}
-        for t in tried
-    ]
-    for rung in tried:
-        run.console.debug(_line(rung))
-    if best is None:
-        raise ConversionError(
-            f"INT8 does not reach --max-accuracy-drop {job.plan.validation.max_drop_percent:g} %: {'; '.join(map(_line, tried))}",
-            hint="Use --precision fp16, more calibration data, --quantization-effort best, or a larger --max-accuracy-drop.",
-            code=ExitCode.VALIDATION,
-        )
-    return {node: f"INT8 here alone changes the outputs by {errors[node]:.2%}" for node in order[:best]}
-
-
-def _confirmed(job: Job, order: list[str], trials: Trials, tried: list[Tried]) -> int | None:
-    """How many layers to give up: the fewest that passed, and more while what will be built does not pass; None: no number is enough.
-
-    The trials show what to expect on average; one fit can be unlucky, and then a few decisions tip over.
-    """
-    kept = min((rung.kept for rung in tried if rung.passed), default=None)
-    while kept is not None:
-        tried.append(trials.measure(order[:kept], final=True))
-        if tried[-1].passed:
-            return kept
-        lower = tried[-1].int8_mac_share - STEP_DOWN
-        more = (number for number in range(kept + 1, len(order) + 1) if trials.share(order[:number]) <= lower)
-        kept = next(more, None)
-        if kept is not None and trials.share(order[:kept]) < job.plan.min_int8_share:
-            kept = None
-    return None
-
-
-def _layer_errors(job: Job, fitted: Fitted, run: Run, half: bool) -> dict[str, float]:
-    few = list(Parts(job.data, fitted.split, run, "reading samples", job.plan.calibration.effort.samples)())
-    found = layer_errors(fitted.graph, fitted.layers, fitted.fit, few, half)
-    return dict(run.console.track(found, len(fitted.layers), "measuring what INT8 costs in each layer"))
-
-
-def _line(rung: Tried) -> str:
-    return f"{rung.int8_mac_share:.0%} INT8: drop {rung.drop_percent:.2f} +- {rung.standard_error:.2f} %"

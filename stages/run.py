@@ -51,10 +51,10 @@ class Run:
         self.files.append((temporary.path, temporary.final))
 
     def keep_rejected(self, final: str, data) -> None:
-        """Write a file that gets its name although the run fails."""
+        """Write a file that gets its name although the run fails; a later one takes its place."""
         temporary = self.temporary(final)
         temporary.write(data)
-        self.rejected.append((temporary.path, temporary.final))
+        self.rejected = [(temporary.path, temporary.final)]
 
     def abort(self, error: BaseException) -> None:
         """End the process now with this error; for callbacks of TensorRT, which swallows exceptions and builds on for minutes."""

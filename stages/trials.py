@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from itertools import count
 
 import numpy as np
@@ -41,12 +42,15 @@ class Reference:
 
         return run
 
+    def forget(self) -> None:
+        """Give the memory back."""
+        self._remembered.clear()
 
-def verdict(rows: Sequence[Accuracy], limit_percent: float) -> tuple[Accuracy, bool]:
-    """(the worst output, whether all pass with one standard error to spare)."""
+
+def worst_output(rows: Sequence[Accuracy]) -> tuple[Accuracy, bool]:
+    """(the output with the largest drop, one standard error included; whether all outputs stayed finite)."""
     worst = max(rows, key=lambda row: row.drop_percent + (row.standard_error or 0.0))
-    passed = worst.drop_percent + (worst.standard_error or 0.0) <= limit_percent and not any(row.nonfinite for row in rows)
-    return worst, passed
+    return worst, not any(row.nonfinite for row in rows)
 
 
 class Trials:
@@ -62,20 +66,33 @@ class Trials:
         self._job, self._fitted, self._macs, self._half, self._run = job, fitted, macs, half, run
         self._finish = finish
         self._reference = Reference(Session.from_graph(fitted.graph))
+        self._measured: dict[tuple, Tried] = {}
 
-    def measure(self, kept: Sequence[str], final: bool = False) -> Tried:
+    def measure(self, kept: Sequence[str], limit: float, final: bool = False) -> Tried:
         """The drop of the outputs with these layers given up, on the samples left out; it passes with one standard error to spare.
 
         Args:
+            limit: of the drop, in %.
             final: measure what was fitted to all samples instead, which saw the samples; but it is what will be built.
         """
+        key = (tuple(kept), final)
+        if key not in self._measured:
+            self._measured[key] = self._measure(kept, final)
+        found = self._measured[key]
+        return replace(found, passed=found.finite and found.drop_percent + found.standard_error <= limit)
+
+    def forget(self) -> None:
+        """Give the memory of reference outputs back; what was measured stays known."""
+        self._reference.forget()
+
+    def _measure(self, kept: Sequence[str], final: bool) -> Tried:
         fitted, layers, share = self._fitted, self._without(kept), self.share(kept)
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
         balanced = fitted.graph_for(layers)
         graphs = [fit.apply(balanced, layers, self._half) for fit in fits]
         rows = self._compare([Session.from_graph(self._finish(graph) if final else graph) for graph in graphs], share)
-        worst, passed = verdict(rows, self._job.plan.validation.max_drop_percent)
-        return Tried(len(kept), round(share, 6), round(worst.drop_percent, 6), round(worst.standard_error or 0.0, 6), passed)
+        worst, finite = worst_output(rows)
+        return Tried(len(kept), round(share, 6), round(worst.drop_percent, 6), round(worst.standard_error or 0.0, 6), finite=finite)
 
     def share(self, kept: Sequence[str]) -> float:
         """Of the work in INT8, with these layers given up."""

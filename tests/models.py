@@ -56,6 +56,15 @@ def multiplication_chain(factors=(300.0, 400.0, 1e-3, 1e-2)) -> onnx.ModelProto:
     return model(nodes, {"x": [1, 8]}, {"y": [1, 8]}, {f"f{i}": np.float32(value) for i, value in enumerate(factors)})
 
 
+def plugin_net() -> onnx.ModelProto:
+    """A convolution, and GELU by a plugin of TensorRT that ONNX does not know."""
+    gelu = node("CustomGeluPluginDynamic", "c", "y", "gelu", type_id=0, plugin_version="1", plugin_namespace="")
+    gelu.domain = "trt.plugins"
+    source = model([node("Conv", "x w", "c", "conv"), gelu], {"x": [1, 3, 8, 8]}, {"y": [1, 8, 8, 8]}, {"w": random(8, 3, 1, 1)})
+    source.opset_import.append(helper.make_opsetid("trt.plugins", 1))
+    return source
+
+
 def layer_norm(opset=13) -> onnx.ModelProto:
     """MatMul and a layer normalisation written out in single operators."""
     nodes = [

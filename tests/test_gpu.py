@@ -1,22 +1,25 @@
 """The full TensorRT on a real GPU: every flag, both CUDA bindings, engines executed. Run with: pytest -m gpu"""
 
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import cv2
 import numpy as np
 import onnx
 import pytest
 from command import ROOT, onnx2trt
-from models import model, multiplication_chain, node, random
+from models import model, multiplication_chain, node, plugin_net, random
 
 pytestmark = pytest.mark.gpu
 
 QUICK = ("--builder-optimization-level", "1")
 INT8 = ("--precision", "int8", "--calibration-dir", "pictures", "--max-accuracy-drop", "20")
+NATIVE = (*INT8, "--calibration-method", "entropy")  # TensorRT's own calibration
 
 
 @pytest.fixture
@@ -119,7 +122,7 @@ def test_no_constraints_leave_the_choice_to_tensorrt(folder):
 
 
 def test_the_calibrator_ran_and_wrote_its_cache(folder):
-    _, result = convert(folder, *INT8, "--calibration-cache", "c.cache", "--test-image", "test.png", "--save-onnx", "qdq.onnx")
+    _, result = convert(folder, *NATIVE, "--calibration-cache", "c.cache", "--test-image", "test.png", "--save-onnx", "qdq.onnx")
     text = (folder / "c.cache").read_text()
     assert re.match(r"TRT-10\d{4}-EntropyCalibration2\n", text) and "\nx: " in "\n" + text
     assert result["calibration"]["samples_used"] == 6 and result["calibration"]["method"] == "entropy"
@@ -127,19 +130,24 @@ def test_the_calibrator_ran_and_wrote_its_cache(folder):
     assert sum(n.op_type == "QuantizeLinear" for n in saved.graph.node) == 4
 
 
-def test_a_second_build_with_the_cache_reads_no_picture(folder):
-    convert(folder, *INT8, "--calibration-cache", "c.cache")
+@pytest.mark.parametrize("flags", [INT8, NATIVE])
+def test_a_second_build_with_the_cache_reads_no_picture(folder, flags):
+    _, first = convert(folder, *flags, "--calibration-cache", "c.cache", "--test-image", "test.png")
     for path in (folder / "pictures").iterdir():
         path.unlink()
     (folder / "pictures").rmdir()
-    _, result = convert(folder, "--precision", "int8", "--max-accuracy-drop", "20", "--calibration-cache", "c.cache")
-    assert result["calibration"]["samples_used"] is None and result["precision"]["delivered"] == "int8"
+    limit = ("--precision", "int8", "--max-accuracy-drop", "20", "--calibration-cache", "c.cache")
+    _, second = convert(folder, *limit, "--test-image", "test.png")
+    assert second["calibration"]["samples_used"] is None and second["precision"]["delivered"] == "int8"
+    assert second["precision"]["kept_high"] == first["precision"]["kept_high"]
+    assert second["accuracy"][0]["sqnr_db"] > first["accuracy"][0]["sqnr_db"] - 1, "as accurate as the first"
 
 
 def test_scales_depend_on_the_pictures(folder):
     write_pictures(folder / "dark", seed=5, contrast=0.2)
-    convert(folder, *INT8, "--calibration-cache", "bright.cache")
-    convert(folder, "--precision", "int8", "--calibration-dir", "dark", "--max-accuracy-drop", "100", "--calibration-cache", "dark.cache")
+    convert(folder, *NATIVE, "--calibration-cache", "bright.cache")
+    dark = ("--calibration-dir", "dark", "--calibration-cache", "dark.cache", "--max-accuracy-drop", "100")
+    convert(folder, "--precision", "int8", "--calibration-method", "entropy", *dark)
     scale = {}
     for name in ("bright", "dark"):
         line = next(line for line in (folder / f"{name}.cache").read_text().splitlines() if line.startswith("x: "))
@@ -152,9 +160,13 @@ def test_minmax_is_another_calibrator(folder):
     assert "MinMaxCalibration" in (folder / "c.cache").read_text() and result["calibration"]["method"] == "minmax"
 
 
-def test_other_methods_are_computed_on_the_cpu_and_handed_over(folder):
-    _, result = convert(folder, *INT8, "--calibration-method", "percentile", "--test-image", "test.png")
-    assert result["calibration"]["method"] == "percentile" and result["precision"]["delivered"] == "int8"
+@pytest.mark.parametrize("method", ["auto", "percentile", "mse"])
+def test_our_own_scales_are_handed_over(folder, method):
+    _, result = convert(folder, *INT8, "--calibration-method", method, "--test-image", "test.png", "--save-onnx", "qdq.onnx")
+    calibrated = result["calibration"]
+    assert calibrated["method"] == method or method == "auto" and calibrated["method"] in ("entropy", "minmax", "percentile", "mse")
+    assert result["precision"]["delivered"] == "int8" and calibrated["samples_used"] == 6
+    assert sum(n.op_type == "QuantizeLinear" for n in onnx.load(folder / "qdq.onnx").graph.node) == 4
 
 
 def test_a_cache_made_on_a_cpu_feeds_the_calibrator(folder):
@@ -176,7 +188,8 @@ def test_an_error_in_get_batch_stops_the_build_and_writes_no_cache(tmp_path):
     for index, size in enumerate((32, 32, 24, 32)):
         np.save(tmp_path / "arrays" / f"{index}.npy", random(1, 3, size, size))
     shapes = ("--opt-shapes", "x:1x3x32x32", "--min-shapes", "x:1x3x8x8")
-    flags = ("--precision", "int8", "--calibration-dir", "arrays", "--calibration-cache", "c.cache", *shapes)
+    native = ("--precision", "int8", "--calibration-method", "entropy", "--max-accuracy-drop", "100")
+    flags = (*native, "--calibration-dir", "arrays", "--calibration-cache", "c.cache", *shapes)
     done, result = convert(tmp_path, *flags, code=5)
     assert "[1, 3, 24, 24]" in done.error and "[1, 3, 32, 32] only" in done.error and result["exit_code"] == 5
     assert not (tmp_path / "c.cache").exists() and not (tmp_path / "net.engine").exists()
@@ -194,8 +207,9 @@ def test_a_signal_during_the_build_ends_it_at_once(folder, number, code):
     assert not list(folder.glob(".*.tmp")) and not (folder / "net.engine").exists()
 
 
-def test_dynamic_batch_is_calibrated_at_the_opt_shape(folder):
-    _, result = convert(folder, *INT8, "--max-batch-size", "4", "--test-image", "test.png")
+@pytest.mark.parametrize("flags", [INT8, NATIVE])
+def test_dynamic_batch_is_calibrated_at_the_opt_shape(folder, flags):
+    _, result = convert(folder, *flags, "--max-batch-size", "4", "--test-image", "test.png")
     assert result["plan"]["profiles"][0]["opt"] == [4, 3, 64, 64] and result["calibration"]["samples_used"] == 6
     assert result["latency"]["shape"] == {"x": [4, 3, 64, 64]}
 
@@ -208,6 +222,39 @@ def test_qdq_builds_on_tensorrt_10(folder, flags):
     _, result = convert(folder, *INT8, "--quantization", "qdq", *flags, "--test-image", "test.png")
     assert result["precision"]["delivered"] == "int8" and result["status"] == "validated"
     assert result["plan"]["route"] == ("strong typing" if flags else "weak typing")
+
+
+@pytest.mark.parametrize("flags", [("--quantization", "qdq"), ("--strongly-typed",), ()], ids=["qdq", "strong", "calibrator"])
+def test_depthwise_and_hard_swish_keep_their_accuracy(tmp_path, flags):
+    """The kind of network that FP16 scales break on TensorRT 10: no kernel, or wrong values."""
+    onnx.save(mobile_net(), tmp_path / "net.onnx")
+    write_pictures(tmp_path / "pictures", seed=0)
+    _, result = convert(tmp_path, *INT8[:4], *flags, "--max-accuracy-drop", "5", "--metric", "noise", "--test-image", "pictures/0.png")
+    assert result["precision"]["delivered"] == "int8" and result["accuracy"][0]["sqnr_db"] > 20
+
+
+def mobile_net():
+    """Inverted residuals: [N, 3, 64, 64] -> [N, 48, 16, 16]."""
+    weights, nodes = {}, []
+
+    def conv(x, y, inputs, outputs, kernel, stride=1, group=1):
+        scale = (2 / (inputs // group * kernel**2)) ** 0.5
+        weights[f"w_{y}"] = random(outputs, inputs // group, kernel, kernel, seed=len(weights), scale=scale)
+        weights[f"b_{y}"] = random(outputs, seed=len(weights), scale=0.05)
+        pads, strides = [kernel // 2] * 4, [stride] * 2
+        nodes.append(node("Conv", f"{x} w_{y} b_{y}", f"{y}_c", f"conv_{y}", pads=pads, strides=strides, group=group))
+        nodes.append(node("HardSigmoid", f"{y}_c", f"{y}_h", f"gate_{y}", alpha=1 / 6, beta=0.5))
+        nodes.append(node("Mul", f"{y}_c {y}_h", y, f"swish_{y}"))
+
+    conv("x", "a", 3, 32, 3, stride=2)
+    conv("a", "b", 32, 128, 1)
+    conv("b", "c", 128, 128, 3, group=128)
+    conv("c", "d", 128, 32, 1)
+    nodes.append(node("Add", "d a", "e", "shortcut"))
+    conv("e", "f", 32, 128, 1)
+    conv("f", "g", 128, 128, 5, stride=2, group=128)
+    conv("g", "y", 128, 48, 1)
+    return model(nodes, {"x": ["n", 3, 64, 64]}, {"y": ["n", 48, 16, 16]}, weights)
 
 
 def test_strong_typing_gives_real_fp16(folder):
@@ -272,6 +319,15 @@ def test_a_plugin_library_that_is_none_is_refused(folder):
     (folder / "lib.so").write_bytes(b"no library")
     done, _ = convert(folder, "--plugins", "lib.so", code=4)
     assert "lib.so" in done.error
+
+
+def test_a_plugin_library_brings_its_operators(tmp_path):
+    onnx.save(plugin_net(), tmp_path / "net.onnx")
+    folders = os.environ.get("LD_LIBRARY_PATH", "").split(":")
+    library = next(str(path) for folder in folders for path in Path(folder).glob("libnvinfer_plugin.so*"))
+    done, result = convert(tmp_path, "--precision", "fp32", "--plugins", library)
+    assert result["status"] == "not_validated" and result["latency"]["p50_ms"] > 0
+    assert any("nothing to compare with" in warning for warning in result["warnings"]), done.stderr
 
 
 # --- networks of every kind

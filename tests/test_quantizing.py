@@ -133,6 +133,36 @@ def test_layers_are_judged_by_the_metric_of_the_user(folder):
     assert abs(drops["noise"] - drops["argmax"]) > 1
 
 
+def spike(folder, value, every=500):
+    """A sample with outliers that the tame ones do not have."""
+    values = random(1, CHANNELS, 16, 16, seed=300)
+    values.reshape(-1)[::every] = value
+    np.save(folder / "test.npy", values)
+
+
+@pytest.mark.parametrize("limit", ["1", "0.1"])
+def test_what_misses_the_limit_in_the_end_is_built_once_more(folder, limit):
+    """The samples held out promise 0.01 %; the test sample has outliers that calibration never saw."""
+    write_samples(folder / "tame", 12, None, first=50)
+    spike(folder, 8.0)
+    done = convert(folder, "--test-image", "test.npy", data="tame", limit=limit)
+    assert done.code == 0, done.stderr
+    result = done.json("result.json")
+    assert "hostile" in reasons(result) and result["accuracy"][0]["drop_percent"] <= float(limit)
+    (said,) = [warning for warning in result["warnings"] if "built once more" in warning]
+    assert "test.npy" in said and "1.4" in said and done.stderr.count("building the engine") == 2
+    assert (folder / "net.engine").exists() and result["engine"]["sha256"]
+
+
+def test_a_second_failure_is_final(folder):
+    write_samples(folder / "tame", 12, None, first=50)
+    np.save(folder / "test.npy", 6 * random(1, CHANNELS, 16, 16, seed=300))  # `second` sees larger values than it was calibrated for, too
+    done = convert(folder, "--test-image", "test.npy", "--min-int8-share", "90", "--keep-failed", data="tame", limit="0.2")
+    assert done.code == 7 and "test.npy" in done.error and not (folder / "net.engine").exists()
+    assert done.stderr.count("building the engine") == 2 and (folder / "net.engine.rejected").exists()
+    assert [path.name for path in folder.glob("*.rejected")] == ["net.engine.rejected"]
+
+
 def test_without_validation_all_layers_are_int8(folder):
     done = convert(folder, "--no-validate")
     assert done.code == 0, done.stderr

@@ -48,7 +48,7 @@ class EngineBuilder:
         self._library, self._trt, self._plan = library, library.trt, plan
         self._logger, self._messages = make_logger(library.trt, show)
         if plan.build.plugins:
-            load_plugins(plan.build.plugins, self._trt, self._logger)
+            load_plugins(plan.build.plugins, self._trt, self._logger, self._messages, show)
         self._builder = self._made(self._trt.Builder(self._logger), "Builder")
         flags = library.network_flags(strongly_typed=plan.route is Route.STRONG)
         self._network = self._made(self._builder.create_network(flags), "create_network")

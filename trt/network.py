@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -13,6 +15,7 @@ from trt.logger import Messages
 
 FLOAT_TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "FP8": "fp8"}
 NO_WORK = ("CONSTANT", "QUANTIZE", "DEQUANTIZE", "CAST", "IDENTITY", "SHAPE", "SHUFFLE", "ASSERTION")
+HAND_OVER = ("getCreators", "getPluginCreators")  # what a plugin library that TensorRT's registry loads itself exports
 # TensorRT's name of a type -> numpy's, for the ends of a network
 IO_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "UINT8": "uint8"}
 
@@ -122,19 +125,32 @@ def typed_layers(network) -> dict[str, int]:
     return counts
 
 
-def load_plugins(library_paths: tuple[str, ...], trt: ModuleType, logger) -> None:
+def load_plugins(library_paths: tuple[str, ...], trt: ModuleType, logger, messages: Messages, show: Callable[[str], None]) -> None:
     """Load plugin libraries into TensorRT's registry, before the parser looks for their operators.
+
+    Both kinds are taken: libraries that hand over their creators (trtexec's --dynamicPlugins), and those that register them by
+    themselves when they are loaded (REGISTER_TENSORRT_PLUGIN; trtexec's --staticPlugins). TensorRT's own plugins are there already.
 
     Raises:
         ConversionError: MACHINE, where one cannot be loaded.
     """
     trt.init_libnvinfer_plugins(logger, "")
+    registry = trt.get_plugin_registry()
     for path in library_paths:
+        before = _creators(registry)
         try:
-            handle = trt.get_plugin_registry().load_library(path)
-        except RuntimeError as error:
-            handle, reason = None, str(error)
-        else:
-            reason = "TensorRT's registry did not take it"
-        if handle is None:
-            raise ConversionError(f"plugin library {path} cannot be loaded: {reason}", code=ExitCode.MACHINE)
+            library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+        except OSError as error:
+            raise ConversionError(f"plugin library {path} cannot be loaded: {error}", code=ExitCode.MACHINE) from None
+        if any(hasattr(library, symbol) for symbol in HAND_OVER):
+            registry.load_library(path)
+        added = _creators(registry) - before
+        show(f"plugins of {path}: {', '.join(sorted(added)) or 'none that were not registered already'}")
+    errors = messages.take_errors()
+    if errors:
+        raise ConversionError(f"plugin libraries {', '.join(library_paths)}: {'; '.join(errors)}", code=ExitCode.MACHINE)
+
+
+def _creators(registry) -> set[str]:
+    found = registry.all_creators if hasattr(registry, "all_creators") else registry.plugin_creator_list  # 8.6 to 10.0
+    return {f"{creator.name} {creator.plugin_version}" for creator in found}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import warnings
+from pathlib import Path
 
 import onnx
 
@@ -25,6 +27,12 @@ CAPS = capabilities(LIBRARY, Driver(version="13.0", gpu="no GPU, only a contract
 
 def plan_for(*flags: str):
     return make_plan(build_parser().parse_args(["--onnx", "m.onnx", *flags]), CAPS)
+
+
+def plugin_library() -> str:
+    """TensorRT's own plugins, as a library that somebody might name."""
+    folders = os.environ["LD_LIBRARY_PATH"].split(":")
+    return next(str(path) for folder in folders for path in Path(folder).glob("libnvinfer_plugin.so.*"))
 
 
 class Case:

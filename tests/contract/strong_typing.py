@@ -1,8 +1,8 @@
 """Cases for TensorRT 11.2: flags and calibrators are gone, the graph carries the precision."""
 
 import pytest
-from contract.common import CAPS, TRT, Case, plan_for
-from models import conv_net, layer_norm, random
+from contract.common import CAPS, TRT, Case, plan_for, plugin_library
+from models import conv_net, layer_norm, plugin_net, random
 
 from core.errors import ConversionError, ExitCode
 from core.plan import Route
@@ -24,6 +24,12 @@ def test_fp16_is_real(tmp_path):
     layers = typed_layers(case.network)
     assert layers["fp16"] == 5 and layers["fp32"] == 0
     assert case.network.get_input(0).dtype == TRT.float32 and case.network.get_output(0).dtype == TRT.float32
+
+
+def test_a_plugin_that_the_library_no_longer_has_is_named(tmp_path):
+    case = Case(tmp_path, plugin_net(), "--precision", "fp32", "--plugins", plugin_library())
+    with pytest.raises(ConversionError, match="CustomGeluPluginDynamic 'gelu'"):  # left TensorRT with version 11
+        case.parse()
 
 
 def test_held_layers_are_fp32(tmp_path):

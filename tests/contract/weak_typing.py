@@ -7,8 +7,8 @@ import textwrap
 from dataclasses import replace
 
 import pytest
-from contract.common import CAPS, LIBRARY, TRT, Case, plan_for
-from models import conv_net, layer_norm, model, node, random
+from contract.common import CAPS, LIBRARY, TRT, Case, plan_for, plugin_library
+from models import conv_net, layer_norm, model, node, plugin_net, random
 
 import calibration
 from core.calibration_cache import to_text
@@ -17,7 +17,9 @@ from core.plan import Route
 from graph import qdq
 from graph.fold import raise_opset
 from graph.fp16 import convert
+from graph.typed import strongly_typed
 from trt.builder import Constraints
+from trt.network import typed_layers
 
 
 def constraints_of(case, **precisions):
@@ -182,6 +184,16 @@ def test_qdq_is_valid_with_the_flags(tmp_path, half):
     assert case.builder._builder.is_network_supported(case.network, config)
 
 
+def test_strongly_typed_qdq_is_valid_with_fp32_scales(tmp_path):
+    case = Case(tmp_path, conv_net(), "--precision", "int8", "--strongly-typed")
+    graph = qdq.insert(case.graph, dict.fromkeys(("x", "r1", "r2"), 0.02), qdq.quantizable_layers(case.graph), half=False)
+    assert not case.plan.half_scales
+    case.parse(strongly_typed(graph, {}, case.plan.half_scales))
+    counts = typed_layers(case.network)
+    assert counts["int8"] == 3 and counts["fp32"] == 2, "the activations between the layers"
+    assert case.builder._builder.is_network_supported(case.network, case.config())
+
+
 def test_strong_typing_on_request(tmp_path):
     case = Case(tmp_path, conv_net(), "--strongly-typed")
     case.parse(convert(case.graph, {}))
@@ -208,6 +220,21 @@ def test_warnings_as_errors_do_no_harm(tmp_path):
         case.parse()
         calibrator = calibration.make_calibrator(LIBRARY.calibrator_bases()["minmax"], 1, iter(()), None, None)
         case.config(constraints=constraints_of(case, head="fp32"), calibrator=calibrator)
+
+
+def test_a_plugin_library_brings_its_operators(tmp_path):
+    said = []
+    case = Case(tmp_path, plugin_net(), "--precision", "fp32", "--plugins", plugin_library(), show=said.append)
+    case.parse()
+    kinds = [case.network.get_layer(i).type.name for i in range(case.network.num_layers)]
+    assert any(kind.startswith("PLUGIN") for kind in kinds) and any("plugins of" in line for line in said)
+
+
+def test_a_library_that_is_none_is_refused(tmp_path):
+    (tmp_path / "lib.so").write_bytes(b"no library")
+    with pytest.raises(ConversionError, match="lib.so") as caught:
+        Case(tmp_path, plugin_net(), "--plugins", str(tmp_path / "lib.so"))
+    assert caught.value.code is ExitCode.MACHINE
 
 
 def test_a_dla_is_refused_where_there_is_none(tmp_path):
