@@ -14,6 +14,10 @@ from preprocess import Batch
 Runner = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
 
 
+class OtherShape(ConversionError):
+    """An output has another shape than the ONNX model's, as lists of what was found can have."""
+
+
 @dataclass(frozen=True)
 class Accuracy:
     """One row of the result: one output compared over one data set."""
@@ -70,7 +74,7 @@ def compare(
         for name in outputs:
             a, b = expected[name], found[name]
             if a.shape != b.shape:
-                raise ConversionError(
+                raise OtherShape(
                     f"output {name!r} has shape {list(b.shape)}, the ONNX model gives {list(a.shape)}", code=ExitCode.VALIDATION
                 )
             if name not in comparisons:

@@ -142,7 +142,7 @@ def _add_precision_flags(group) -> None:
     group.add_argument(
         "--disable-strict-types",
         action="store_true",
-        help="no layer is held at higher precision: neither by --layer-precisions nor for its measured range",
+        help="no layer is held at higher precision: neither by --layer-precisions nor for its measured range or accuracy",
     )
     group.add_argument(
         "--strongly-typed",

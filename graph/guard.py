@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from graph.qdq import Layer, Rounded, insert
 from graph.reference import Session
 
 Feed = dict[str, np.ndarray]
+Part = TypeVar("Part", bound=Hashable)  # what is given up as one: the name of a layer, or a segment of the graph
+Rung = TypeVar("Rung")  # what was measured with `kept` parts given up, and whether it `passed`
 SMALLEST_CHANGE = 1e-12  # stands for none at all
 FINEST_STEP = 0.01  # of the work: rungs of the ladder nearer to each other than this are not told apart
 
@@ -85,21 +88,21 @@ def by_error_per_mac(errors: dict[str, float], macs: dict[str, int]) -> list[str
 
 
 def climb(
-    order: list[str], macs: dict[str, int], total: int, least_share: float, first: Tried, measure: Callable[[int], Tried]
-) -> list[Tried]:
+    order: Sequence[Part], work: dict[Part, int], total: int, least_share: float, first: Rung, measure: Callable[[int], Rung]
+) -> list[Rung]:
     """Bisect for the fewest layers to give up, by their share of the work.
 
     Args:
-        order: layers in the order of giving them up.
-        macs, total: work of each layer, and of all in the model.
-        least_share: of the work that has to stay INT8.
+        order: layers (or segments) in the order of giving them up.
+        work, total: multiply-accumulates of each layer, and of all in the model; or another measure of what is given up.
+        least_share: of the work that has to stay in the lower precision.
         first: the accuracy with nothing given up, which was not enough.
         measure: accuracy with the first n of `order` given up.
 
     Returns:
         What was tried, in order; the best is the passed one with the fewest layers given up. No rung passed: there is none.
     """
-    shares = [sum(macs.get(node, 0) for node in order[kept:]) / total for kept in range(len(order) + 1)]
+    shares = [sum(work.get(part, 0) for part in order[kept:]) / total for kept in range(len(order) + 1)]
     high = max((kept for kept, share in enumerate(shares) if share >= least_share), default=0)
     tried = [first]
     if high == 0:
@@ -129,7 +132,8 @@ def change(expected: list[Feed], found: list[Feed]) -> float:
     Squared errors would be ruled by the few places where a decision tips over, which is chance: between two layers of equal
     noise they differ by a factor of ten. Absolute errors and the geometric mean show the noise itself. A sample whose reference
     is all zero (no object in the picture) is held against the mean of the others; values that are not finite in the reference
-    count for nothing, those that are not finite in `found` alone make the change infinite.
+    count for nothing, those that are not finite in `found` alone make the change infinite, and so does another shape (as of
+    outputs that list what was found).
     """
     changes = []
     for name in expected[0]:
@@ -142,6 +146,8 @@ def change(expected: list[Feed], found: list[Feed]) -> float:
 
 def _error_and_size(reference: np.ndarray, output: np.ndarray) -> tuple[float, float]:
     """(mean |output - reference|, mean |reference|) where the reference is finite."""
+    if output.shape != reference.shape:
+        return np.inf, 1.0
     told = np.isfinite(reference)
     if not told.any():
         return 0.0, 0.0

@@ -56,7 +56,7 @@ def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run
     if engine is not None:
         candidate = _engine_runner(job, engine)
     elif prepared.changed:
-        candidate = _as_declared(job, Session.from_graph(simulation(prepared.graph)).run)
+        candidate = as_declared(job, Session.from_graph(simulation(prepared.graph)).run)
     else:
         candidate = reference.run
     outputs = tuple(spec.name for spec in job.info.outputs)
@@ -83,10 +83,10 @@ def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run
 
 def _engine_runner(job: Job, engine: Engine):
     """The engine as a function of the model's inputs to the model's output types."""
-    return _as_declared(job, engine.run, cast_inputs=False)
+    return as_declared(job, engine.run, cast_inputs=False)
 
 
-def _as_declared(job: Job, run_it, cast_inputs: bool = True):
+def as_declared(job: Job, run_it, cast_inputs: bool = True):
     """Wrap a runner whose ends --io-types has changed, so that it takes and gives what the ONNX declares."""
     changed = {spec.name: spec.dtype for spec in job.engine_ends.inputs}
     declared = {spec.name: spec.dtype for spec in job.info.outputs}

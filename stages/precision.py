@@ -15,7 +15,7 @@ from graph.observe import absolute_maxima
 from graph.prepare import Prepared
 from graph.simulate import simulation
 from graph.typed import strongly_typed
-from stages import calibrating, quantizing
+from stages import calibrating, halving, quantizing
 from stages.choosing import Choice
 from stages.data import range_feeds
 from stages.job import Job
@@ -44,7 +44,8 @@ def _prepare_weak(job: Job, run: Run) -> Prepared:
     if plan.precision == "fp32":
         return Prepared(graph, changed=bool(graph.repairs))
     if plan.precision != "int8" or info.quantized:
-        return prepare.prepare_weak(graph, _find_holds(job, graph, run, structural=False), plan.layer_precisions)
+        holds = halving.choose_fp16(job, graph, _find_holds(job, graph, run, structural=False), run)
+        return prepare.prepare_weak(graph, holds, plan.layer_precisions)
     if plan.build.plugins and plan.calibrator:  # nothing can be measured without TensorRT
         cache = calibrating.read_cache(job, run)
         weak = prepare.prepare_weak(graph, _find_holds(job, graph, run, structural=False), plan.layer_precisions)
@@ -79,6 +80,7 @@ def _prepare_strong(job: Job, run: Run) -> Prepared:
     if info.quantized:
         return prepare.prepare_quantized(graph, profiles, holds, half, half_ends)
     if not quantize:
+        holds = halving.choose_fp16(job, graph, holds, run)
         return prepare.prepare_half(graph, holds, half_ends)
 
     def make(fitted: Fitted, holds: dict[str, str], left: dict[str, str]) -> Prepared:

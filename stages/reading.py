@@ -88,6 +88,7 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
     layers = layers or dict.fromkeys(("int8", "fp16", "fp32"), 0)
     delivered = _delivered(layers, share, job.plan.min_int8_share)
     run.result["precision"] = {
+        **(run.result["precision"] or {}),  # what was tried to get there
         "requested": job.plan.precision,
         "delivered": delivered,
         "int8_mac_share": share,

@@ -20,8 +20,41 @@ from validate import Accuracy, compare
 REMEMBERED_BYTES = 2**28  # of reference outputs
 
 
+class Reference:
+    """A graph's outputs on the same batches again and again; computed once, as far as there is room to remember them."""
+
+    def __init__(self, session: Session):
+        self._session = session
+        self._remembered: list[dict[str, np.ndarray]] = []
+
+    def one_pass(self) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+        """The outputs for each batch in turn, from the first."""
+        position = count()
+
+        def run(feed):
+            index = next(position)
+            if index < len(self._remembered):
+                return self._remembered[index]
+            found = self._session.run(feed)
+            if index == len(self._remembered) and (index + 1) * sum(array.nbytes for array in found.values()) <= REMEMBERED_BYTES:
+                self._remembered.append(found)
+            return found
+
+        return run
+
+    def forget(self) -> None:
+        """Give the memory back."""
+        self._remembered.clear()
+
+
+def worst_output(rows: Sequence[Accuracy]) -> tuple[Accuracy, bool]:
+    """(the output with the largest drop, one standard error included; whether all outputs stayed finite)."""
+    worst = max(rows, key=lambda row: row.drop_percent + (row.standard_error or 0.0))
+    return worst, not any(row.nonfinite for row in rows)
+
+
 class Trials:
-    """Measures choices of layers one after the other."""
+    """Measures choices of INT8 layers one after the other."""
 
     def __init__(self, job: Job, fitted, macs: dict[str, int], half: bool, finish: Callable[[Graph], Graph], run: Run):
         """
@@ -32,8 +65,7 @@ class Trials:
         """
         self._job, self._fitted, self._macs, self._half, self._run = job, fitted, macs, half, run
         self._finish = finish
-        self._reference = Session.from_graph(fitted.graph)
-        self._remembered: list[dict[str, np.ndarray]] = []
+        self._reference = Reference(Session.from_graph(fitted.graph))
         self._measured: dict[tuple, Tried] = {}
 
     def measure(self, kept: Sequence[str], limit: float, final: bool = False) -> Tried:
@@ -51,7 +83,7 @@ class Trials:
 
     def forget(self) -> None:
         """Give the memory of reference outputs back; what was measured stays known."""
-        self._remembered.clear()
+        self._reference.forget()
 
     def _measure(self, kept: Sequence[str], final: bool) -> Tried:
         fitted, layers, share = self._fitted, self._without(kept), self.share(kept)
@@ -59,8 +91,7 @@ class Trials:
         balanced = fitted.graph_for(layers)
         graphs = [fit.apply(balanced, layers, self._half) for fit in fits]
         rows = self._compare([Session.from_graph(self._finish(graph) if final else graph) for graph in graphs], share)
-        worst = max(rows, key=lambda row: row.drop_percent + (row.standard_error or 0.0))
-        finite = not any(row.nonfinite for row in rows)
+        worst, finite = worst_output(rows)
         return Tried(len(kept), round(share, 6), round(worst.drop_percent, 6), round(worst.standard_error or 0.0, 6), finite=finite)
 
     def share(self, kept: Sequence[str]) -> float:
@@ -73,7 +104,6 @@ class Trials:
 
     def _compare(self, sessions: list[Session], share: float) -> tuple[Accuracy, ...]:
         job, dataset = self._job, self._fitted.split.to_measure()
-        position = count()
 
         def batches():
             found = batches_to_compare(job.data, self._fitted.split.cuts(dataset))
@@ -81,17 +111,8 @@ class Trials:
                 self._trial = max(self._fitted.split.part_of(batch.paths[0]), 0) if len(sessions) > 1 else 0
                 yield batch
 
-        def reference(feed):
-            index = next(position)
-            if index < len(self._remembered):
-                return self._remembered[index]
-            found = self._reference.run(feed)
-            if index == len(self._remembered) and (index + 1) * sum(array.nbytes for array in found.values()) <= REMEMBERED_BYTES:
-                self._remembered.append(found)
-            return found
-
         return compare(
-            reference,
+            self._reference.one_pass(),
             lambda feed: sessions[self._trial].run(feed),
             batches(),
             tuple(spec.name for spec in job.info.outputs),

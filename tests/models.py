@@ -86,3 +86,23 @@ def profiles(**shapes):
     from core.model_info import Profile
 
     return tuple(Profile(name, shape, shape, shape) for name, shape in shapes.items())
+
+
+def offset_net(size=16, offset=2000.0) -> onnx.ModelProto:
+    """Convolutions around + offset - offset, where FP16 loses ten bits within its range: [1, 3, size, size] -> [1, 4, size, size]."""
+    nodes = [
+        node("Conv", "x w1", "c1", "stem", pads=[1, 1, 1, 1]),
+        node("Relu", "c1", "r1", "stem_relu"),
+        node("Add", "r1 offset", "far", "away"),
+        node("Sub", "far offset", "near", "back"),
+        node("Conv", "near w2", "c2", "body", pads=[1, 1, 1, 1]),
+        node("Relu", "c2", "r2", "body_relu"),
+        node("Conv", "r2 w3", "y", "head"),
+    ]
+    weights = {
+        "w1": random(8, 3, 3, 3, seed=1, scale=0.3),
+        "w2": random(8, 8, 3, 3, seed=2, scale=0.2),
+        "w3": random(4, 8, 1, 1, seed=3, scale=0.3),
+        "offset": np.float32(offset),
+    }
+    return model(nodes, {"x": [1, 3, size, size]}, {"y": [1, 4, size, size]}, weights)

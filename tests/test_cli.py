@@ -89,7 +89,8 @@ def test_two_runs_at_the_same_output_replace_each_other_whole(folder):
     assert second.json("net.engine.json")["engine"]["sha256"] == hashlib.sha256(data).hexdigest()
 
 
-FAILING = ("--test-image", "test.png", "--metric", "noise", "--max-accuracy-drop", "0")  # FP16 always differs a little
+# FP16 always differs a little, and no layer may be held for it
+FAILING = ("--test-image", "test.png", "--metric", "noise", "--max-accuracy-drop", "0", "--layer-precisions", "*:fp16")
 
 
 def test_a_failed_validation_exits_7_and_leaves_the_old_engine(folder):

@@ -80,6 +80,11 @@ def test_masked_classes_are_not_held_against_a_layer():
     assert change(outputs([-np.inf, np.nan]), outputs([0.0, 1.0])) == pytest.approx(SMALLEST_CHANGE)
 
 
+def test_another_shape_is_the_worst_of_all():
+    assert change(outputs(np.ones(3)), outputs(np.ones(2))) == math.inf
+    assert change(outputs(np.zeros((0, 4))), outputs(np.ones((1, 4)))) == math.inf
+
+
 def test_empty_outputs_have_not_changed():
     assert change(outputs(np.zeros((0, 4))), outputs(np.zeros((0, 4)))) == pytest.approx(SMALLEST_CHANGE)
 
@@ -192,6 +197,16 @@ def test_many_layers_take_few_measurements():
     ladder = Ladder([1] * 1000, 333)
     ladder.climb(0.0)
     assert len(ladder.asked) <= 8 and 333 <= min(kept for kept in ladder.asked if kept >= 333) < 343
+
+
+def test_segments_can_be_given_up_like_layers():
+    order = [("a", "b"), ("c",), ("d", "e", "f")]
+
+    def measure(kept):
+        return Tried(kept, 0.0, 0.0, 0.0, kept >= 2)
+
+    found = climb(order, {part: len(part) for part in order}, 6, 0.0, Tried(0, 1.0, 9.0, 1.0, False), measure)
+    assert min(rung.kept for rung in found if rung.passed) == 2
 
 
 def test_a_rung_that_passes_by_chance_is_taken():

@@ -6,9 +6,10 @@ import numpy as np
 import onnx
 import pytest
 from helpers import LIBRARIES, parse, picture
-from models import conv_net
+from models import conv_net, model, node, offset_net, random
 
 from core.channel import Channel
+from core.errors import ConversionError, ExitCode
 from core.opencv import opencv
 from core.plan import make_plan
 from core.shapes import make_profiles
@@ -80,3 +81,41 @@ def test_qdq_keeps_fp32_scales_and_lets_the_flags_do_the_rest(folder):
 def test_plugins_leave_everything_to_tensorrt(folder):
     prepared, job, _ = prepare("--plugins", "libplugin.so")
     assert prepared.scales is None and not prepared.constraints and job.plan.native_method == "entropy"
+
+
+@pytest.mark.parametrize("flags, held", [((), {"away", "back"}), (("--layer-precisions", "*:fp16"), set())])
+def test_fp16_layers_that_lose_too_much_are_bound_to_fp32(folder, flags, held):
+    onnx.save(offset_net(24), "model.onnx")
+    prepared, _, run = prepare("--precision", "fp16", "--max-accuracy-drop", "1", *flags)
+    assert {name for name, precision in prepared.constraints.items() if precision == "fp32"} == held
+    assert {name for name, _, reason in prepared.kept_high if "FP16 here alone" in reason} == held
+    assert ("tried" in (run.result["precision"] or {})) is bool(held) and not prepared.changed
+
+
+def test_what_only_passes_the_values_on_is_held_between_the_layers_that_need_it(folder):
+    nodes = [
+        node("Conv", "x w", "c", "stem"),
+        node("Add", "c offset", "far", "away"),
+        node("Transpose", "far", "turned", "turn", perm=[0, 1, 3, 2]),
+        node("Sub", "turned offset", "near", "back"),
+        node("Conv", "near v", "y", "head"),
+    ]
+    weights = {"w": random(8, 3, 1, 1), "v": random(4, 8, 1, 1, seed=1), "offset": np.float32(2000)}
+    onnx.save(model(nodes, {"x": [1, 3, 24, 24]}, {"y": [1, 4, 24, 24]}, weights), "model.onnx")
+    prepared, _, _ = prepare("--precision", "fp16", "--max-accuracy-drop", "1")
+    assert prepared.constraints == dict.fromkeys(("away", "turn", "back"), "fp32")
+
+
+def test_obeying_no_constraints_leaves_fp16_to_tensorrt(folder):
+    onnx.save(offset_net(24), "model.onnx")
+    prepared, _, _ = prepare("--precision", "fp16", "--precision-constraints", "none")
+    assert prepared.constraints == {} and prepared.kept_high == ()
+
+
+def test_where_fp16_cannot_be_simulated_that_is_said_and_nothing_is_held(folder, monkeypatch):
+    def fails(graph):
+        raise ConversionError("ONNX Runtime cannot load the prepared model: why", code=ExitCode.MODEL)
+
+    monkeypatch.setattr("stages.halving.simulation", fails)
+    prepared, _, run = prepare("--precision", "fp16")
+    assert prepared.constraints == {} and any("FP16 cannot be simulated here" in warning for warning in run.console.warnings)
