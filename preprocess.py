@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from core.arrays import load_arrays, stackable, synthetic_arrays
+from core.cores import usable_cores
 from core.errors import ConversionError, DataError, ExitCode
 from core.model_info import PictureInput, Profile, TensorSpec
 from core.opencv import MAX_PIXELS, opencv
@@ -269,7 +270,7 @@ class Reader:
 
 def read_ahead(paths: Iterable[str], load: Callable, workers: int = 0) -> Iterator[tuple[str, object]]:
     """(path, load(path)) in the order of paths, with a few loads under way ahead of the consumer; a DataError is returned."""
-    workers = workers or min(os.cpu_count() or 1, 8)
+    workers = workers or min(usable_cores(), 8)
     with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
         pending: deque = deque()
 

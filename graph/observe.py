@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -11,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import onnx
 
+from core.cores import usable_cores
 from core.model_info import Profile
 from graph.graph import Graph
 from graph.reference import Session
@@ -21,6 +21,7 @@ T = TypeVar("T")
 GROUP_BYTES = 2**28  # inner tensors kept alive by one inference
 OVERLAP_BYTES = 2**27  # up to here the tensors of one inference are visited while the next one runs
 UNKNOWN_BYTES = 2**24  # assumed for a tensor whose shape cannot be inferred
+MOST_THREADS = 8
 
 # Operators that only move values, or can only make them smaller: max |output| <= max |inputs|
 MOVES = frozenset(
@@ -86,7 +87,7 @@ def observe_parallel(
 def _observe(graph: Graph, profiles, names, feeds, visitor: Callable[[], Visit], parallel: bool) -> int:
     inputs = set(graph.input_names)
     inferences = 0
-    with ThreadPoolExecutor(_threads() if parallel else 1, thread_name_prefix="observe") as pool:
+    with ThreadPoolExecutor(min(usable_cores(), MOST_THREADS) if parallel else 1, thread_name_prefix="observe") as pool:
         for index, group in enumerate(_groups(names, static_shapes(graph, profiles))):
             inner = tuple(name for name in group if name not in inputs)
             session = Session.from_graph(graph, inner)
@@ -102,11 +103,6 @@ def _observe(graph: Graph, profiles, names, feeds, visitor: Callable[[], Visit],
                 inferences += index == 0
             _wait(visits)
     return inferences
-
-
-def _threads() -> int:
-    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(cpus, 8)
 
 
 def _wait(visits: list[Future]) -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import onnx
 import onnxruntime as ort
 
+from core.cores import usable_cores
 from core.errors import ConversionError, ExitCode
 from graph.graph import Graph, external_tensor
 
+MOST_THREADS = 16  # more do not make single pictures faster
 EXTERNAL_LIMIT = 1024  # bytes; larger weights are handed over as arrays, not serialized
 
 
@@ -85,6 +89,9 @@ def _options() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what matters comes back as an exception
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # ONNX Runtime takes all cores of the machine, in a container, too, and then its threads wait for each other
+    if usable_cores() < (os.cpu_count() or 1) or usable_cores() > MOST_THREADS:
+        options.intra_op_num_threads = min(usable_cores(), MOST_THREADS)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # between inferences the cores are for our own counting
     return options
 
