@@ -98,7 +98,8 @@ def layers_of(result):
 
 @pytest.mark.parametrize("constraints", ["obey", "prefer"])
 def test_a_layer_is_held_in_fp32(folder, constraints):
-    _, result = convert(folder, "--layer-precisions", "middle:fp32", "--precision-constraints", constraints, "--test-image", "test.png")
+    bound = ("--layer-precisions", "*:fp16", "middle:fp32", "--precision-constraints", constraints)  # nothing is left to chance
+    _, result = convert(folder, *bound, "--test-image", "test.png")
     assert result["precision"]["layers"]["fp32"] > 0 and result["precision"]["layers"]["fp16"] > 0
     assert [entry["name"] for entry in result["precision"]["kept_high"]] == ["middle"]
     assert result["precision"]["ignored_constraints"] == []
