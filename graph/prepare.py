@@ -19,6 +19,7 @@ from graph.observe import static_shapes
 from graph.typed import strongly_typed
 
 LEAST_OTHER_WORK = 0.5  # share of the work outside depthwise convolutions from which on these are left out
+SHAPES_OPSET = 17  # the newest that TensorRT 8.6 reads; before 15, onnx does not infer the shapes behind a Softmax that was raised
 SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
 
 
@@ -52,7 +53,7 @@ def working_graph(model: onnx.ModelProto, profiles: tuple[Profile, ...], quantiz
     raised = raise_opset(graph, qdq.QUANTIZE_OPSET) if half else None
     if raised is not None:
         return raised, True
-    raised = raise_opset(graph, 13)  # per-channel scales
+    raised = raise_opset(graph, SHAPES_OPSET) or raise_opset(graph, 13)  # per-channel scales take 13
     if raised is None:
         raise ConversionError(
             f"opset {graph.opset} of the model cannot be raised to 13, which per-channel INT8 needs",
