@@ -182,13 +182,14 @@ def rows_wanted(columns: Columns) -> int:
     return int(np.clip(ROWS_PER_COLUMN * columns.count, FEWEST_ROWS, MOST_ROWS))
 
 
-def solve(columns: Columns, layer: Layer, weight: np.ndarray, sums: Sums, half: bool, biased: bool = True) -> Rounded:
+def solve(columns: Columns, layer: Layer, weight: np.ndarray, sums: Sums, biased: bool = True) -> Rounded:
     """Integer weights, their scales and a bias for one layer.
+
+    The scales are such that FP16 can hold, whether they will be stored in it or not: so one fit serves both routes.
 
     Args:
         weight: float32.
         sums: of at least one sample.
-        half: as for qdq.quantize_weights.
         biased: the layer can take a bias (qdq.takes_bias).
     """
     rows = columns.rows(weight).astype(np.float64)
@@ -199,7 +200,7 @@ def solve(columns: Columns, layer: Layer, weight: np.ndarray, sums: Sums, half: 
         cross += sums.mean[:, :, None] * sums.quantized_mean[:, None, :]
     ridge = np.eye(columns.count) * np.where(strength > 0, strength, 1.0)[:, None, None]  # a group that never changes keeps its weights
     target = np.linalg.solve(gram + ridge, (rows @ (cross + ridge)).transpose(0, 2, 1)).transpose(0, 2, 1)
-    integers, scales = quantize_weights(columns.weight(target).astype(np.float32), layer.axis, half)
+    integers, scales = quantize_weights(columns.weight(target).astype(np.float32), layer.axis, half=True)
     fitted = columns.rows(integers * along(scales, layer.axis, weight.ndim)).astype(np.float64)
     left = np.einsum("gok,gk->go", rows, sums.mean) - np.einsum("gok,gk->go", fitted, sums.quantized_mean)
     return Rounded(integers, scales, columns.channels(left).astype(np.float32) if biased else None)

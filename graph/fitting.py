@@ -23,7 +23,6 @@ def fit_weights(
     scales: dict[str, float],
     feeds: Callable[[], Iterable[Feed]],
     samples: int,
-    half: bool,
     trials: int = 0,
     trial: Callable[[], int] = lambda: -1,
 ) -> list[dict[str, Rounded]]:
@@ -35,7 +34,6 @@ def fit_weights(
         scales: activation tensor -> scale.
         feeds: makes a fresh iterator over the data.
         samples: how many feeds there are.
-        half: as for qdq.insert.
         trials: how many more times to fit without a part of the data.
         trial: number of the trial that leaves the present feed out; -1 for none.
 
@@ -58,7 +56,7 @@ def fit_weights(
                 seen = [part for key, part in parts.items() if key != number]  # the last number is no part's
                 if seen:
                     own, biased = columns[layer.node], takes_bias(graph, nodes[layer.node])
-                    fit[layer.node] = solve(own, layer, graph.weights[layer.weight], _total(seen, own), half, biased)
+                    fit[layer.node] = solve(own, layer, graph.weights[layer.weight], _total(seen, own), biased)
     return fits
 
 

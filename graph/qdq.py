@@ -31,7 +31,7 @@ class Rounded:
     """INT8 weights of one layer that were fitted to data, in place of the nearest integers."""
 
     weights: np.ndarray  # int8, of the weight's shape; the largest of each channel is 127, as quantize_weights makes it
-    scales: np.ndarray  # float32 [channels], or scalar: as of quantize_weights
+    scales: np.ndarray  # float32 [channels], or scalar: as of quantize_weights; of values that FP16 holds
     bias: np.ndarray | None  # float32 [output channels], to add to the layer's bias; None: nothing
 
 
@@ -78,9 +78,11 @@ def quantize_weights(weight: np.ndarray, axis: int | None, half: bool) -> tuple[
 
 
 def half_scales(scales: np.ndarray) -> np.ndarray:
-    """The smallest FP16 values not below `scales`, as float32."""
-    rounded = scales.astype(np.float16)
-    return np.where(rounded.astype(np.float32) < scales, np.nextafter(rounded, np.float16(np.inf)), rounded).astype(np.float32)
+    """The smallest FP16 values not below `scales`, as float32; beyond the largest they stay what they are."""
+    with np.errstate(over="ignore"):
+        rounded = scales.astype(np.float16)
+    rounded = np.where(rounded.astype(np.float32) < scales, np.nextafter(rounded, np.float16(np.inf)), rounded).astype(np.float32)
+    return np.where(np.isinf(rounded), scales, rounded)
 
 
 def insert(

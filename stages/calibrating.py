@@ -114,7 +114,7 @@ def _compare_methods(job, graph, layers, candidates: dict[str, dict[str, float]]
     fits = {}
     for name, scales in run.console.track(candidates.items(), len(candidates), "comparing calibration methods"):
         as_if = ROUGHLY * len(seen)  # samples, of which each gives so many fewer rows
-        rounded = fit_weights(graph, job.profiles, layers, scales, lambda: seen, as_if, half)[0] if with_weights else {}
+        rounded = fit_weights(graph, job.profiles, layers, scales, lambda: seen, as_if)[0] if with_weights else {}
         fits[name] = Fit(scales, rounded)
     method, changes = choose_scales(graph, layers, fits, lambda: fresh, half)
     run.console.debug("change of the outputs by method: " + ", ".join(f"{name} {share:.2%}" for name, share in changes.items()))

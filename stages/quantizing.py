@@ -68,7 +68,7 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
         with run.stage("fit", "fitting INT8 weights"):
             parts = Parts(job.data, split, run, "fitting INT8 weights", FIT_SAMPLES)
             trials = len(found.trials)
-            weights = fit_weights(graph, job.profiles, layers, found.scales, parts, len(parts), half, trials, lambda: parts.current)
+            weights = fit_weights(graph, job.profiles, layers, found.scales, parts, len(parts), trials, lambda: parts.current)
     fits = [Fit(scales, rounded) for scales, rounded in zip((*found.trials, found.scales), weights)]
     return Fitted(balance, graph, layers, fits[-1], tuple(fits[:-1]), split, given_up)
 

@@ -128,7 +128,7 @@ KINDS = {  # (operator, attributes, shape of the weights, axis, whether there is
 }
 
 
-def errors(kind, seed, half, mean=0.0):
+def errors(kind, seed, mean=0.0):
     """Mean squared error of the rows' products: (nearest, fitted), and the mean error of each output with the fitted ones."""
     op, attributes, shape, axis = KINDS[kind]
     weight = random(*shape, seed=seed)
@@ -138,15 +138,14 @@ def errors(kind, seed, half, mean=0.0):
     sums = Sums(columns)
     for part in np.split(x, 6, axis=1):
         sums.add(part.reshape(columns.groups, columns.count, -1), scale)
-    fit = solve(columns, Layer("layer", "x", "w", axis), weight, sums, half, biased)
+    fit = solve(columns, Layer("layer", "x", "w", axis), weight, sums, biased)
     assert fit.weights.dtype == np.int8 and fit.weights.shape == weight.shape and (fit.bias is not None) is biased
     largest = np.abs(fit.weights.astype(int)).max(axis=None if axis is None else tuple(i for i in range(len(shape)) if i != axis))
-    assert (largest >= (126 if half else 127)).all(), "who computes the scales anew gets the same ones"
-    if half:
-        assert np.array_equal(fit.scales.astype(np.float16).astype(np.float32), fit.scales)
+    assert (largest == 127).all(), "who computes the scales anew gets the same ones"
+    assert np.array_equal(fit.scales.astype(np.float16).astype(np.float32), fit.scales), "on either route, FP16 can hold them"
     fresh = x.reshape(columns.groups, columns.count, -1)
     expected = columns.rows(weight).astype(np.float64) @ fresh
-    nearest, scales = quantize_weights(weight, axis, half)
+    nearest, scales = quantize_weights(weight, axis, half=True)
     found = []
     for integers, steps, bias in ((nearest, scales, None), (fit.weights, fit.scales, fit.bias)):
         rows = columns.rows(integers * along(steps, axis, weight.ndim)).astype(np.float64)
@@ -157,11 +156,10 @@ def errors(kind, seed, half, mean=0.0):
     return (found[0] ** 2).mean(), (found[1] ** 2).mean(), found[1].reshape(len(fit.bias), -1).mean(axis=1) if biased else None
 
 
-@pytest.mark.parametrize("half", [False, True])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("kind", KINDS)
-def test_fitted_weights_lose_less_than_the_nearest(kind, seed, half):
-    nearest, fitted, _ = errors(kind, seed, half)
+def test_fitted_weights_lose_less_than_the_nearest(kind, seed):
+    nearest, fitted, _ = errors(kind, seed)
     assert fitted < 0.75 * nearest
 
 
@@ -169,7 +167,7 @@ def test_fitted_weights_lose_less_than_the_nearest(kind, seed, half):
 @pytest.mark.parametrize("kind", KINDS)
 def test_means_far_from_zero_do_not_spoil_the_fit(kind, mean):
     """Without a bias, weights that are right but for a mean would be wrong by that mean."""
-    nearest, fitted, left = errors(kind, 1, False, mean)
+    nearest, fitted, left = errors(kind, 1, mean)
     assert fitted < 1.05 * nearest
     if left is not None:
         assert np.abs(left).max() < 1e-5 * max(mean, 1), "the bias takes what the means differ by"
@@ -195,9 +193,9 @@ def sums_of(columns, *samples, scale=0.1):
 def test_inputs_that_never_change_keep_the_nearest_weights():
     weight = random(4, 6)
     columns, layer = Columns(node("MatMul", "x w", "y"), weight.T.copy()), Layer("l", "x", "w", 1)
-    nearest, scales = quantize_weights(weight.T, 1, False)
+    nearest, scales = quantize_weights(weight.T, 1, half=True)
     for constant in (0.0, 0.314):
-        fit = solve(columns, layer, weight.T.copy(), sums_of(columns, np.full((1, 6, 50), constant, np.float32)), False)
+        fit = solve(columns, layer, weight.T.copy(), sums_of(columns, np.full((1, 6, 50), constant, np.float32)))
         assert np.array_equal(fit.weights, nearest) and np.array_equal(fit.scales, scales)
         error = scales * (nearest.T @ np.full(6, quantized(constant, 0.1))) - weight @ np.full(6, constant)
         np.testing.assert_allclose(fit.bias, -error, atol=1e-5)
@@ -208,8 +206,8 @@ def test_one_dead_channel_does_not_stop_the_fit_of_the_others():
     columns, layer = Columns(node("Conv", "x w", "y", group=3), weight), Layer("l", "x", "w", 0)
     sample = correlated(27, 500, 0).reshape(3, 9, 500)
     sample[1] = 0
-    fit = solve(columns, layer, weight, sums_of(columns, sample), False)
-    nearest, _ = quantize_weights(weight, 0, False)
+    fit = solve(columns, layer, weight, sums_of(columns, sample))
+    nearest, _ = quantize_weights(weight, 0, half=True)
     assert np.array_equal(fit.weights[1], nearest[1]) and fit.bias[1] == 0
     assert not np.array_equal(fit.weights, nearest)
 
@@ -257,7 +255,7 @@ def fits(feeds, trials, parts=None, scales=None):
     passes.current = -1
     scales = scales or {"x": 0.05, "r": 0.05}
     layers = quantizable_layers(graph)
-    return fit_weights(graph, profiles(x=(1, 6, 8, 8)), layers, scales, passes, len(feeds), False, trials, lambda: passes.current)
+    return fit_weights(graph, profiles(x=(1, 6, 8, 8)), layers, scales, passes, len(feeds), trials, lambda: passes.current)
 
 
 def feeds(count=6):
