@@ -173,7 +173,8 @@ def _add_calibration_flags(group) -> None:
     group.add_argument(
         "--calibration-cache",
         metavar="FILE",
-        help="TensorRT calibration cache: read where it exists, written where not; works without --calibration-dir",
+        help="TensorRT calibration cache: read where it exists, written where not, with two files beside it (.json, .fit.npz); "
+        "works without --calibration-dir",
     )
     group.add_argument(
         "--accept-stale-cache",

@@ -34,8 +34,7 @@ class Identity:
     method: str  # as asked for
     chosen: str | None = None  # the method that made the scales, where "auto" was asked for
     silent: tuple[str, ...] = ()  # tensors that were always zero: they have no scale, and that is not a fault
-    given_up: dict[str, str] | None = None  # layers that these scales do not suit: node -> reason; None: not known
-    limit: float | None = None  # --max-accuracy-drop for which they were given up
+    fit_sha256: str | None = None  # of the fit file that belongs to these scales; None: there is none
 
 
 @dataclass(frozen=True)
@@ -47,10 +46,16 @@ class Cache:
     algorithm: str
     scales: dict[str, float]
     identity: Identity | None  # None: no side file, so it is not one of ours
+    fits: bool = False  # one of ours, and all that is known of this run is as it was when it was made
 
 
 def side_file(path: str) -> str:
     return path + ".json"
+
+
+def fit_file(path: str) -> str:
+    """What else the run found that made the cache; see graph.fit_file."""
+    return path + ".fit.npz"
 
 
 def to_text(scales: dict[str, float], method: str, version: str = DEFAULT_VERSION) -> str:

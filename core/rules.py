@@ -248,6 +248,7 @@ def _output_problem(args) -> str:
     files.append(("--calibration-cache", args.calibration_cache))
     if args.calibration_cache:
         files.append(("--calibration-cache's side file", args.calibration_cache + ".json"))
+        files.append(("--calibration-cache's fit file", args.calibration_cache + ".fit.npz"))
     files += [("--timing-cache", args.timing_cache), ("--onnx", args.onnx), ("--test-image", args.test_image)]
     files.append(("--validate-only", args.validate_only))
     seen: dict[str, str] = {}

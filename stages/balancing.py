@@ -39,6 +39,34 @@ class Balance:
         graph = shift(self.original, [group for group, _ in shifts], [vector for _, vector in shifts]) if shifts else self.original
         return equalize(graph, [group for group, _ in self.scales], [vector for _, vector in self.scales]) if self.scales else graph
 
+    def vectors(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """(shifts, scales) by the first tensor of each group; `rebuild` is the inverse."""
+        return tuple({_first(group): vector for group, vector in chosen} for chosen in (self.shifts, self.scales))
+
+
+def rebuild(job: Job, graph: Graph, shifts: dict[str, np.ndarray], scales: dict[str, np.ndarray]) -> Balance:
+    """The balance that has these vectors.
+
+    Raises:
+        ValueError: they do not fit the graph.
+    """
+    shapes = static_shapes(graph, job.profiles)
+    chosen = []
+    for find, vectors in ((shift_groups, shifts), (scale_groups, scales)):
+        groups = {_first(group): group for group in find(graph, shapes)} if vectors else {}
+        if {name: (group.size,) for name, group in groups.items()} != {name: vector.shape for name, vector in vectors.items()}:
+            raise ValueError("other channels are balanced together")
+        chosen.append(tuple((group, vectors[name]) for name, group in groups.items()))
+    if not all(np.isfinite(vector).all() for _, vector in chosen[0]):
+        raise ValueError("a shift is not finite")
+    if not all((np.isfinite(vector) & (vector > 0)).all() for _, vector in chosen[1]):
+        raise ValueError("a scale of a channel is not above 0 and finite")
+    return Balance(graph, *chosen)
+
+
+def _first(group: Group) -> str:
+    return next(iter(group.places))
+
 
 def balance(job: Job, graph: Graph, tensors: tuple[str, ...], split: Split, run: Run) -> Balance:
     """Shifts and scales for the channels of these tensors, as far as the network's constants can take them in.

@@ -48,25 +48,14 @@ def read_cache(job: Job, run: Run) -> Cache | None:
         ConversionError: CALIBRATION, where it is damaged or stale.
     """
     path = job.plan.calibration.cache
-    if not cache_exists(job):
+    if not (path and os.path.exists(path)):
         return None
     cache = calibration_cache.read(path)
     warning = calibration_cache.check_identity(cache, _identity(job), job.plan.calibration.accept_stale)
     if warning:
         run.console.warn(warning)
     describe(run, (cache.identity and cache.identity.chosen) or cache.algorithm, None, 0, path, 0.0)
-    return cache
-
-
-def cache_exists(job: Job) -> bool:
-    path = job.plan.calibration.cache
-    return bool(path) and os.path.exists(path)
-
-
-def known_to_be_given_up(job: Job, cache: Cache) -> dict[str, str] | None:
-    """What an earlier run with these scales and this limit gave up; None where it has to be measured."""
-    identity = cache.identity
-    return identity.given_up if identity and identity.limit == job.plan.validation.max_drop_percent else None
+    return replace(cache, fits=cache.identity is not None and not warning)
 
 
 @dataclass(frozen=True)
@@ -97,7 +86,8 @@ def calibrate(
         observe_parallel(graph, job.profiles, names, parts, lambda: collectors.setdefault(parts.current, Collector()).visit)
         methods = calibration.METHODS if job.plan.calibration.method == "auto" else (job.plan.calibration.method,)
         total = without(collectors, None, Collector)
-        candidates = {name: total.scales(name) for name in methods}
+        found = {method: total.scales(method) for method in methods}  # in the order in which threads came to the tensors
+        candidates = {method: {name: scales[name] for name in names if name in scales} for method, scales in found.items()}
         method = methods[0]
         if len(methods) > 1:
             method = _compare_methods(job, graph, layers, candidates, split, run, half, with_weights)
@@ -121,18 +111,28 @@ def _compare_methods(job, graph, layers, candidates: dict[str, dict[str, float]]
     return method
 
 
-def write_cache(job: Job, text: str, method: str, run: Run, silent: tuple[str, ...], given_up: dict[str, str] | None = None) -> None:
+@dataclass(frozen=True)
+class Written:
+    """A cache that this run has written."""
+
+    path: str
+    text: str
+    identity: Identity
+
+
+def write_cache(job: Job, text: str, method: str, run: Run, silent: tuple[str, ...]) -> Written | None:
     """Write cache and side file where a cache was asked for; they are worth having even if the build fails.
 
     Args:
         silent: tensors without a scale because they were always zero.
-        given_up: layers that are not INT8 for the sake of the accuracy, where a later run may rely on that: node -> reason.
     """
     path = job.plan.calibration.cache
-    if path:
-        identity = replace(_identity(job), chosen=method, silent=silent, given_up=given_up, limit=job.plan.validation.max_drop_percent)
-        run.write_now(path, text.encode("utf-8", "surrogateescape"))
-        run.write_now(calibration_cache.side_file(path), calibration_cache.side_text(text, identity).encode())
+    if not path:
+        return None
+    identity = replace(_identity(job), chosen=method, silent=silent)
+    run.write_now(path, text.encode("utf-8", "surrogateescape"))
+    run.write_now(calibration_cache.side_file(path), calibration_cache.side_text(text, identity).encode())
+    return Written(path, text, identity)
 
 
 def describe(run: Run, method: str, used: int | None, skipped: int, cache: str | None, seconds: float) -> None:

@@ -44,12 +44,12 @@ class Choice:
         Raises:
             ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
         """
-        if self._fitted.split is None:
+        if self._fitted.given_up is not None:
+            self._given_up = self._fitted.given_up
+        elif self._fitted.split is None:
             self._run.console.warn(
                 "without --calibration-dir or --validation-dir no data tells what INT8 costs: all layers that can be are INT8"
             )
-        if self._fitted.given_up is not None:
-            self._given_up = self._fitted.given_up
         elif self.can_measure:
             self._given_up = self._choose(self._job.plan.validation.max_drop_percent)
         return self._given_up

@@ -7,9 +7,12 @@ from dataclasses import replace
 import calibration
 from core import calibration_cache
 from core.errors import ConversionError, ExitCode
+from graph.fit_file import Found
+from graph.guard import Fit
 from graph.prepare import Prepared
 from stages.calibrating import describe, write_cache
 from stages.job import Job
+from stages.reusing import write_found
 from stages.run import Run
 from trt.memory import Cuda
 
@@ -77,9 +80,9 @@ class NativeCalibration:
         text, silent = calibration_cache.without_zeros(calibrator.written.decode("utf-8", "surrogateescape"))
         if silent:
             self._run.console.debug(f"tensors without a scale, always zero in calibration: {', '.join(silent)}")
-        given_up = {node: reason for node, precision, reason in self._prepared.kept_high if precision == "fp16"}
-        write_cache(self._job, text, self._job.plan.native_method, self._run, silent, given_up)
-        describe(
-            self._run, self._job.plan.native_method, calibrator.samples_used, len(self._skipped), self._job.plan.calibration.cache, seconds
-        )
+        method, kept = self._job.plan.native_method, self._prepared.kept_high
+        holds, given_up = ({node: reason for node, kind, reason in kept if kind == precision} for precision in ("fp32", "fp16"))
+        written = write_cache(self._job, text, method, self._run, silent)
+        write_found(self._job, self._prepared.graph, written, Found(method, Fit({}), holds=holds, given_up=given_up), self._run)
+        describe(self._run, method, calibrator.samples_used, len(self._skipped), self._job.plan.calibration.cache, seconds)
         return calibration_cache.parse(text, "TensorRT's calibration cache")[2]

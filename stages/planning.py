@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 
 from core import plan as rules
+from core.calibration_cache import fit_file, side_file
 from core.errors import ConversionError, ExitCode
 from core.files import check_writable, remove_abandoned
 from core.metrics import misfit
@@ -126,4 +127,6 @@ def _written(plan: Plan) -> list[str]:
     paths = [outputs.engine, outputs.side_file, outputs.save_onnx, plan.calibration.cache, plan.build.timing_cache]
     if outputs.json != "-":
         paths.append(outputs.json)
+    if plan.calibration.cache:
+        paths += [side_file(plan.calibration.cache), fit_file(plan.calibration.cache)]
     return [path for path in paths if path]

@@ -15,7 +15,7 @@ from graph.observe import absolute_maxima
 from graph.prepare import Prepared
 from graph.simulate import simulation
 from graph.typed import strongly_typed
-from stages import calibrating, halving, quantizing
+from stages import calibrating, halving, quantizing, reusing
 from stages.choosing import Choice
 from stages.data import range_feeds
 from stages.job import Job
@@ -51,15 +51,13 @@ def _prepare_weak(job: Job, run: Run) -> Prepared:
         weak = prepare.prepare_weak(graph, _find_holds(job, graph, run, structural=False), plan.layer_precisions)
         return replace(weak, scales=cache.scales if cache else None)
     graph, _ = prepare.working_graph(model, profiles, quantize=True, half=False)
-    holds = _find_holds(job, graph, run, structural=False)
-    native = plan.calibrator and plan.native_method is not None and not calibrating.cache_exists(job)
 
     def make(fitted: Fitted, holds: dict[str, str], left: dict[str, str]) -> Prepared:
         if plan.calibrator:
-            return prepare.prepare_calibrated(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, native)
+            return prepare.prepare_calibrated(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, fitted.native)
         return prepare.prepare_weak_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left)
 
-    return _quantize(job, graph, holds, run, False, make, as_is=native)
+    return _quantize(job, graph, run, False, make)
 
 
 def _prepare_strong(job: Job, run: Run) -> Prepared:
@@ -76,17 +74,16 @@ def _prepare_strong(job: Job, run: Run) -> Prepared:
     graph, half = prepare.working_graph(model, profiles, quantize or info.quantized, plan.half_scales)
     if plan.half_scales and not half and (quantize or info.quantized):
         run.console.warn("opset could not be raised to 19: Q/DQ scales stay FP32, and so do the layers between them")
-    holds = _find_holds(job, graph, run, structural=True)
-    if info.quantized:
-        return prepare.prepare_quantized(graph, profiles, holds, half, half_ends)
-    if not quantize:
-        holds = halving.choose_fp16(job, graph, holds, run)
-        return prepare.prepare_half(graph, holds, half_ends)
 
     def make(fitted: Fitted, holds: dict[str, str], left: dict[str, str]) -> Prepared:
         return prepare.prepare_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, half, half_ends)
 
-    return _quantize(job, graph, holds, run, half, make)
+    if quantize and not info.quantized:
+        return _quantize(job, graph, run, half, make)
+    holds = _find_holds(job, graph, run, structural=True)
+    if info.quantized:
+        return prepare.prepare_quantized(graph, profiles, holds, half, half_ends)
+    return prepare.prepare_half(graph, halving.choose_fp16(job, graph, holds, run), half_ends)
 
 
 def prepare_again(job: Job, prepared: Prepared, error: AccuracyError, run: Run) -> Prepared:
@@ -110,27 +107,27 @@ def prepare_again(job: Job, prepared: Prepared, error: AccuracyError, run: Run) 
 def _quantize(
     job: Job,
     graph: Graph,
-    holds: dict[str, str],
     run: Run,
     half: bool,
     make: Callable[[Fitted, dict[str, str], dict[str, str]], Prepared],
-    as_is: bool = False,
 ) -> Prepared:
-    """Fit, choose the INT8 layers, and make what shall be built of it.
+    """Fit, choose the INT8 layers, and make what shall be built of it; all of it by what an earlier run found, where that is known.
 
     Args:
         make: of (graph and INT8 layers, nodes held in FP32 -> reason, layers that could be INT8 but are not -> reason).
-        as_is: TensorRT will find the scales; ours are only to judge the layers by.
     """
-    layers, left = prepare.choose_layers(graph, job.profiles, holds, job.plan.layer_precisions)
-    fitted = quantizing.fit(job, graph, layers, run, half, as_is)
-    if fitted.graph is not graph:  # other ranges than those that the holds were found by
-        holds = {**_find_holds(job, fitted.graph, run, structural=job.plan.route is Route.STRONG), **holds}
-        fitted = replace(fitted, layers=tuple(layer for layer in layers if layer.node not in holds))
     strong = job.plan.route is Route.STRONG
+    known = reusing.look_up(job, graph, run)
+    holds = known.found.holds if known.found else _find_holds(job, graph, run, strong)
+    layers, left = prepare.choose_layers(graph, job.profiles, holds, job.plan.layer_precisions)
+    fitted = quantizing.fit(job, graph, layers, run, half, known)
+    if fitted.graph is not graph and not known.found:  # other ranges than those that the holds were found by
+        holds = {**_find_holds(job, fitted.graph, run, strong), **holds}
+        fitted = replace(fitted, layers=tuple(layer for layer in layers if layer.node not in holds))
     choice = Choice(job, fitted, run, half, lambda g: simulation(strongly_typed(g, holds, half)) if strong else g)
 
     def prepared(given_up: dict[str, str]) -> Prepared:
+        reusing.write_found(job, graph, fitted.written, fitted.found(holds, given_up), run)
         given_up = left | given_up
         layers = tuple(layer for layer in fitted.layers if layer.node not in given_up)
         return make(replace(fitted, graph=fitted.graph_for(layers), layers=layers), holds, given_up)

@@ -90,10 +90,15 @@ def test_naive_int8_hurts_it(tmp_path, monkeypatch):
 @pytest.mark.real
 def test_our_int8_does_not(tmp_path):
     pictures = ("--calibration-dir", EXAMPLE / "calibration", "--test-image", EXAMPLE / "test" / "000.jpg")
-    done = onnx2trt(tmp_path, "--onnx", EXAMPLE / "model.onnx", "--precision", "int8", *pictures, "--save-onnx", "int8.onnx")
+    int8 = ("--onnx", EXAMPLE / "model.onnx", "--precision", "int8", "--calibration-cache", "c.cache")
+    done = onnx2trt(tmp_path, *int8, *pictures, "--save-onnx", "int8.onnx")
     assert done.code == 0, done.stderr
     assert int8_share(tmp_path / "int8.onnx", image=SHAPE) >= 0.8
     assert miou(EXAMPLE / "model.onnx") - miou(tmp_path / "int8.onnx") <= 0.005
+    again = onnx2trt(tmp_path, *int8, *pictures[2:], "--save-onnx", "again.onnx", "-o", "again.engine")
+    assert again.code == 0, again.stderr
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "int8.onnx").read_bytes(), "from the cache alone"
+    assert again.json("again.engine.json")["accuracy"] == done.json("model.engine.json")["accuracy"]
 
 
 @pytest.mark.real
