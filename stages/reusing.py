@@ -135,11 +135,14 @@ def _conditions(job: Job) -> dict:
 
 
 def _changed(packed: Packed, job: Job) -> list[str]:
-    """The flags that differ; validation data that is not given now counts for as little as calibration data that is not."""
+    """The flags that differ.
+
+    Without calibration data, other validation data changes nothing: what was chosen is checked on it in the end, as always.
+    """
     if packed.format != FORMAT:
         return ["version of onnx2trt"]
     now = _conditions(job)
-    if now["--validation-dir"] is None and job.data.calibration is None:
+    if job.data.calibration is None:
         del now["--validation-dir"]
     return [flag for flag, value in now.items() if packed.conditions.get(flag) != value]
 
