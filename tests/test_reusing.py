@@ -177,7 +177,10 @@ def test_a_second_build_is_the_first_again(folder, data):
     assert kept(result) == kept(first) and result["precision"]["int8_mac_share"] == first["precision"]["int8_mac_share"] < 1
     assert result["calibration"]["samples_used"] is None and result["calibration"]["method"] == first["calibration"]["method"]
     if data:
-        assert result["accuracy"] == first["accuracy"]
+        assert result["accuracy"] == first["accuracy"] and result["status"] == "simulated"
+    else:
+        assert result["accuracy"][0]["inputs"] == "synthetic" and result["status"] == "not_validated"
+        assert "the accuracy of INT8 was not judged" in result["warnings"][-1]
 
 
 def test_flags_that_change_nothing_about_the_layers_may_differ(folder):
@@ -231,10 +234,11 @@ def test_the_validation_data_that_layers_were_judged_by_is_a_condition(folder):
     first = prepared(*DATA, *validation)
     assert "c.cache.fit.npz was made with another --validation-dir: everything is found again from data" in first.said
     assert not prepared(*DATA, *validation).work and not prepared(*validation).work
-    again = prepared()
-    assert not again.work and not again.run.console.warnings, "what is not there cannot be compared"
     shutil.copy("validation/050.npy", "validation/051.npy")
-    assert prepared(*validation).work == {"choose"} and prepared(*DATA, *validation).work == WORK
+    for flags in ((), validation):
+        again = prepared(*flags)
+        assert not again.work and not again.run.console.warnings, "the choice stands, and what is built of it is checked"
+    assert prepared(*DATA, *validation).work == WORK
 
 
 @pytest.mark.parametrize("flags", [("--quantization-effort", "best"), ("--layer-precisions", "second:fp16"), ("--disable-strict-types",)])
