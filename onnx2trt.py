@@ -100,7 +100,7 @@ def _work(args, channel) -> int:
     from report.table import render
     from stages.run import Run
 
-    run = Run(channel, args.verbose, args.quiet)
+    run = Run(channel, args.verbose, args.quiet, args.report)
     error = None
     try:
         run.result["status"] = convert(args, run)
@@ -114,6 +114,7 @@ def _work(args, channel) -> int:
         run.files = run.rejected
         for _, kept in run.files:
             run.console.info(f"the engine is kept as {kept}")
+    run.write_report()
     table = "" if error else render(run.result, shutil.get_terminal_size((TABLE_WIDTH, 0)).columns, color=sys.stderr.isatty())
     channel.done(run.result, run.files, table)
     os._exit(run.result["exit_code"])  # not through the teardown of libraries that may crash or hang in it

@@ -180,6 +180,15 @@ def picture_tensor(picture: np.ndarray, pre: Preprocessing) -> np.ndarray:
     return np.ascontiguousarray(planes, dtype=pre.dtype)
 
 
+def displayed(tensor: np.ndarray, pre: Preprocessing) -> np.ndarray:
+    """What a tensor of `picture_tensor` shows, as uint8 BGR [H, W, 3]; alpha is left out."""
+    pixels = (tensor if pre.layout == "NHWC" else tensor.transpose(1, 2, 0)).astype(np.float32)
+    if pre.dtype != "uint8":
+        pixels = (pixels * np.array(pre.std, np.float32) + np.array(pre.mean, np.float32)) * (255 / pre.input_range)
+    order = [0, 0, 0] if pre.channels == 1 else [2, 1, 0] if pre.color == "rgb" else [0, 1, 2]
+    return np.ascontiguousarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)[:, :, order])
+
+
 def _tables(pre: Preprocessing) -> list[np.ndarray]:
     """For each channel the value of every pixel 0..255, computed as ((pixel / 255 * range) - mean) / std in float32."""
     pixels = np.arange(256, dtype=np.float32)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from core.errors import AccuracyError, ConversionError, ExitCode
+from core.evidence import Watch
 from core.metrics import OutputComparison, choose_metric, metric_for, misfit
 from preprocess import Batch
 
@@ -48,6 +49,7 @@ def compare(
     picture: tuple[int, int] | None = None,
     channels_last: bool = False,
     metric: str = "auto",
+    watch: Watch | None = None,
 ) -> tuple[Accuracy, ...]:
     """Run both on every batch and compare each output.
 
@@ -61,6 +63,7 @@ def compare(
         picture: (height, width) of the picture input, for the choice of metric.
         channels_last: the model is NHWC.
         metric: the user's choice (--metric), for the outputs that it fits.
+        watch: looks on, for the report.
 
     Raises:
         ConversionError: VALIDATION, where shapes differ or there is no sample; USAGE, where `metric` fits no output.
@@ -83,8 +86,12 @@ def compare(
             by_row = comparisons[name].metric in ("top1", "argmax", "argmax_last")
             for reference_sample, sample, path in _samples(a, b, batch, by_row):
                 comparisons[name].add(reference_sample, sample, path)
+                if watch is not None:
+                    watch.see(comparisons[name], reference_sample, sample, path)
     if not comparisons:
         raise ConversionError(f"no sample of {origin} could be read", code=ExitCode.VALIDATION)
+    if watch is not None:
+        watch.end(comparisons)
     return tuple(_accuracy(comparison, origin, executed_on) for comparison in comparisons.values())
 
 
@@ -152,11 +159,12 @@ MEASURED_MS = 1000.0
 FEWEST_RUNS, MOST_RUNS = 20, 2000
 
 
-def measure_latency(time_ms: Callable[[int], list[float]]) -> dict[str, float]:
+def measure_latency(time_ms: Callable[[int], list[float]], keep: list[float] | None = None) -> dict[str, float]:
     """Percentiles of single inferences, after a warm-up.
 
     Args:
         time_ms: runs n inferences one after another and gives the milliseconds of each.
+        keep: takes the milliseconds of each that counts.
 
     Returns:
         mean_ms, p50_ms, p90_ms, p99_ms and runs.
@@ -164,6 +172,8 @@ def measure_latency(time_ms: Callable[[int], list[float]]) -> dict[str, float]:
     first = max(float(np.median(time_ms(5))), 1e-3)
     time_ms(int(min(max(WARM_UP_MS / first, 5), MOST_RUNS)))
     times = np.array(time_ms(int(min(max(MEASURED_MS / first, FEWEST_RUNS), MOST_RUNS))))
+    if keep is not None:
+        keep.extend(times.tolist())
     p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
     return {
         "mean_ms": round(float(times.mean()), 6),

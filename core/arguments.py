@@ -259,6 +259,11 @@ def _add_validation_flags(group) -> None:
 def _add_result_flags(group) -> None:
     group.add_argument("--save-onnx", metavar="FILE", help="write the prepared ONNX model (FP16 or Q/DQ) that the engine is built from")
     group.add_argument("--json", metavar="FILE", help="write the result as JSON; - for stdout, which then carries nothing else")
+    group.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write the result as one HTML page with pictures and plots; also where the conversion fails",
+    )
     group.add_argument("--dry-run", action="store_true", help="check everything and print the plan; build nothing")
     volume = group.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="all messages of TensorRT, and tracebacks")

@@ -205,8 +205,12 @@ class OutputComparison:
     def drop_error(self) -> float | None:
         return standard_error(self.metric, np.array(self.parts), np.array(self.wholes))
 
+    def drops(self) -> list[float]:
+        """Of each sample alone, in percent."""
+        return [drop_percent(self.metric, np.array([part]), np.array([whole])) for part, whole in zip(self.parts, self.wholes)]
+
     def worst(self) -> tuple[str, float]:
         """(file, drop in percent) of the sample that agrees least."""
-        drops = [drop_percent(self.metric, np.array([part]), np.array([whole])) for part, whole in zip(self.parts, self.wholes)]
+        drops = self.drops()
         index = int(np.argmax(drops))
         return self.paths[index], drops[index]

@@ -109,6 +109,7 @@ class Outputs:
     keep_failed: bool
     save_onnx: str | None
     json: str | None
+    report: str | None
 
     @property
     def side_file(self) -> str:
@@ -207,7 +208,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
             require_execution=args.require_execution,
             engine=args.validate_only,
         ),
-        outputs=Outputs(engine_path(args), args.keep_failed, args.save_onnx, args.json),
+        outputs=Outputs(engine_path(args), args.keep_failed, args.save_onnx, args.json, args.report),
         dry_run=args.dry_run,
         effects=effects,
     )

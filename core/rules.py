@@ -225,7 +225,7 @@ def _combination_problem(args) -> str:
 
 def _path_problem(args) -> str:
     single = ("onnx", "output", "calibration_dir", "calibration_cache", "timing_cache", "test_image", "validation_dir")
-    for flag in (*single, "save_onnx", "json", "validate_only", "plugins"):
+    for flag in (*single, "save_onnx", "json", "report", "validate_only", "plugins"):
         given = getattr(args, flag)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and (not value or "\0" in value):
@@ -245,7 +245,7 @@ def _output_problem(args) -> str:
         files.append(("--keep-failed", engine + ".rejected"))
     if args.json and args.json != "-" and (args.validate_only or _real(args.json) != _real(engine + ".json")):
         files.append(("--json", args.json))
-    files.append(("--calibration-cache", args.calibration_cache))
+    files += [("--report", args.report), ("--calibration-cache", args.calibration_cache)]
     if args.calibration_cache:
         files.append(("--calibration-cache's side file", args.calibration_cache + ".json"))
         files.append(("--calibration-cache's fit file", args.calibration_cache + ".fit.npz"))

@@ -79,6 +79,7 @@ def _build_calibrated(job: Job, prepared: Prepared, builder: EngineBuilder, opti
         scales = native.finish(calibrator, time.monotonic() - started)
     finally:
         cuda.close()
+    run.evidence.scales = scales
     if prepared.equivalent is None:
         layers = tuple(layer for layer in qdq.quantizable_layers(prepared.graph) if layer.node not in prepared.constraints)
         return built, replace(prepared, equivalent=Fit(scales).apply(prepared.graph, layers, half=False))

@@ -7,9 +7,12 @@ from dataclasses import asdict
 import numpy as np
 
 from core.arrays import synthetic_arrays
+from core.errors import DataError
+from core.evidence import Sample, Watch
 from graph.prepare import Prepared
 from graph.reference import Session
 from graph.simulate import simulation
+from preprocess import displayed, load_picture
 from stages.data import Data, batches_to_compare
 from stages.job import Job
 from stages.run import Run
@@ -31,7 +34,7 @@ def check(job: Job, prepared: Prepared | None, engine: Engine | None, run: Run) 
     status = _check_accuracy(job, prepared, engine, run)
     if engine is not None:
         with run.stage("latency", "measuring the latency"):
-            run.result["latency"] = _latency(job, engine)
+            run.result["latency"] = _latency(job, engine, run)
     return status
 
 
@@ -68,7 +71,9 @@ def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run
     decisive: tuple[Accuracy, ...] = ()
     rows: tuple[Accuracy, ...] = ()
     data: Data = job.data
+    run.evidence.start()
     for dataset in data.to_compare():
+        watch = Watch(run.evidence, dataset.origin, data.picture_size, data.channels_last) if run.evidence.wanted else None
         batches = run.console.track(batches_to_compare(data, [dataset]), max(len(dataset.paths), 1), f"comparing on {dataset.origin}")
         found = compare(
             reference.run,
@@ -80,10 +85,24 @@ def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run
             picture=data.picture_size,
             channels_last=data.channels_last,
             metric=job.plan.validation.metric,
+            watch=watch,
         )
+        if watch and dataset.origin == (data.test or data.to_compare()[0]).origin:
+            picture = _picture(data, dataset.kind, watch.path)
+            run.evidence.sample = Sample(dataset.origin, watch.path, picture, tuple(watch.outputs.values()))
         rows, decisive = rows + found, decisive or found
         run.result["accuracy"] = [_rounded(row) for row in rows]
     return rows, decisive
+
+
+def _picture(data: Data, kind: str, path: str) -> np.ndarray | None:
+    """A picture as the model has seen it; None for other data."""
+    if kind != "pictures":
+        return None
+    try:
+        return displayed(load_picture(path, data.reader.preprocessing), data.reader.preprocessing)
+    except DataError:  # gone since it was compared
+        return None
 
 
 def _engine_runner(job: Job, engine: Engine):
@@ -103,11 +122,11 @@ def as_declared(job: Job, run_it, cast_inputs: bool = True):
     return runner
 
 
-def _latency(job: Job, engine: Engine) -> dict:
+def _latency(job: Job, engine: Engine, run: Run) -> dict:
     """At the opt shapes; see validate.measure_latency for what it covers."""
     engine.load(synthetic_arrays(job.info.inputs, job.profiles))
     return {
-        **measure_latency(engine.time_ms),
+        **measure_latency(engine.time_ms, run.evidence.latency_ms),
         "shape": {profile.name: list(profile.opt) for profile in job.profiles},
         "covers": "the engine alone on inputs in device memory, between CUDA events; no copies, no pre- or post-processing",
         "fp16_p50_ms": None,

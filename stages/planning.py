@@ -14,6 +14,7 @@ from core.plan import Plan
 from core.shapes import make_profiles
 from graph.preflight import check_file
 from graph.preflight import preflight as check_model
+from report.html import check_libraries
 from report.result import describe_environment, describe_model, describe_plan
 from stages.data import Data, choose_data
 from stages.job import Job
@@ -49,6 +50,7 @@ def preflight(library: Library, plan: Plan, run: Run) -> Job:
         for path in _written(plan):
             check_writable(path)
             remove_abandoned(path)
+        _check_report(plan)
         model, info = check_model(plan.onnx)
         run.result["model"] = describe_model(info)
         profiles = make_profiles(info.inputs, plan.shapes)
@@ -94,6 +96,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         ConversionError: MODEL or VALIDATION, where names or ranks differ.
     """
     with run.stage("preflight", f"checking {plan.onnx}"):
+        _check_report(plan)
         model, info = check_model(plan.onnx)
         run.result["model"] = describe_model(info)
         ends = {tensor.name: len(tensor.shape) for tensor in engine.tensors}
@@ -112,6 +115,14 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         if data.reader.preprocessing:
             run.result["preprocessing"] = data.reader.preprocessing.describe()
     return Job(library, plan, model, info, profiles, data)
+
+
+def _check_report(plan: Plan) -> None:
+    """What --report needs is there."""
+    if plan.outputs.report:
+        check_libraries()
+        check_writable(plan.outputs.report)
+        remove_abandoned(plan.outputs.report)
 
 
 def _check_metric(plan: Plan, info: ModelInfo, data: Data) -> None:

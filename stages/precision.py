@@ -124,12 +124,14 @@ def _quantize(
     if fitted.graph is not graph and not known.found:  # other ranges than those that the holds were found by
         holds = {**_find_holds(job, fitted.graph, run, strong), **holds}
         fitted = replace(fitted, layers=tuple(layer for layer in layers if layer.node not in holds))
+    run.evidence.scales, run.evidence.balanced = fitted.fit.scales, bool(fitted.balance.shifts or fitted.balance.scales)
     choice = Choice(job, fitted, run, half, lambda g: simulation(strongly_typed(g, holds, half)) if strong else g)
 
     def prepared(given_up: dict[str, str]) -> Prepared:
         reusing.write_found(job, graph, fitted.written, fitted.found(holds, given_up), run)
         given_up = left | given_up
         layers = tuple(layer for layer in fitted.layers if layer.node not in given_up)
+        run.evidence.quantized = frozenset(layer.activation for layer in layers)
         return make(replace(fitted, graph=fitted.graph_for(layers), layers=layers), holds, given_up)
 
     first = prepared(choice.give_up())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from core.channel import Channel
 from core.errors import ConversionError, unforeseen
+from core.evidence import Evidence
 from core.files import Temporary
 from report.console import Console
 from report.result import fail, new_result
@@ -18,10 +20,12 @@ from report.result import fail, new_result
 class Run:
     """One conversion in progress."""
 
-    def __init__(self, channel: Channel, verbose: bool, quiet: bool):
+    def __init__(self, channel: Channel, verbose: bool, quiet: bool, report: str | None = None):
         self.channel = channel
         self.console = Console(verbose, quiet)
         self.result = new_result()
+        self.evidence = Evidence(wanted=report is not None)
+        self._report = report
         self._started = time.monotonic()
         self.files: list[tuple[str, str]] = []  # (temporary, final) in the order in which the parent renames them
         self.engine_details: dict = {}  # what the loaded engine says of itself
@@ -60,8 +64,27 @@ class Run:
         """End the process now with this error; for callbacks of TensorRT, which swallows exceptions and builds on for minutes."""
         known = error if isinstance(error, ConversionError) else unforeseen(error)
         self.result["timings_s"] = {key: round(value, 3) for key, value in self.console.timings.items()}
-        self.channel.done(fail(self.result, known), [], "")
+        self.result, self.files = fail(self.result, known), []
+        self.write_report()
+        self.channel.done(self.result, self.files, "")
         os._exit(int(known.code))
+
+    def write_report(self) -> None:
+        """The page of --report, of failed runs, too. Where it cannot be made, the run has failed, but the rest is delivered."""
+        if self._report is None:
+            return
+        self.channel.stage("report")
+        self.result["warnings"] = list(self.console.warnings)
+        try:
+            from report import html
+
+            self.write_at_end(self._report, html.render(self.result, self.evidence, sys.argv[1:]))
+        except Exception as error:
+            known = error if isinstance(error, ConversionError) else unforeseen(error)
+            if self.result["error"] is None:
+                self.result = fail(self.result, known)
+            elif self.result["error"]["message"] != known.message:  # the reason of the failure is not the same one
+                self.console.warn(f"there is no report: {known.message}")
 
     def write_now(self, final: str, data) -> None:
         """Write a file that is worth having whatever comes of the rest."""

@@ -31,6 +31,8 @@ OWNERS = {
     "onnxruntime": {"graph/reference.py"},
     "cv2": {"core/opencv.py"},
     "rich": {"report/console.py", "report/table.py"},
+    "jinja2": {"report/html.py"},
+    "matplotlib": {"report/plots.py"},
     "onnx": {"graph/", "stages/job.py"},
     "pycuda": {"trt/memory.py"},
     "cuda": {"trt/memory.py"},
@@ -102,7 +104,7 @@ def test_help_and_wrong_flags_need_no_package(arguments, code, stream):
 
 
 def test_importing_the_entry_loads_nothing_heavy():
-    heavy = {"numpy", "onnx", "onnxruntime", "cv2", "tensorrt", "tensorrt_rtx", "rich"}
+    heavy = {"numpy", "onnx", "onnxruntime", "cv2", "tensorrt", "tensorrt_rtx", "rich", "jinja2", "matplotlib"}
     code = f"import sys, onnx2trt; print(sorted({{name.split('.')[0] for name in sys.modules}} & {heavy}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"

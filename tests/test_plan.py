@@ -59,6 +59,7 @@ DEFAULTS = {
     "outputs.keep_failed": False,
     "outputs.save_onnx": None,
     "outputs.json": None,
+    "outputs.report": None,
     "dry_run": False,
     "effects": (),
 }
@@ -117,6 +118,7 @@ VALUES = [  # flags, place in the plan, value
     ("--keep-failed", "outputs.keep_failed", True),
     ("--save-onnx s", "outputs.save_onnx", "s"),
     ("--json -", "outputs.json", "-"),
+    ("--report r.html", "outputs.report", "r.html"),
     ("--dry-run", "dry_run", True),
     ("--gpu-arch 89 sm_120 8.9", "gpu_archs", ("8.9", "12.0")),
     ("--gpu-arch 75", "gpu_archs", ("7.5",)),
