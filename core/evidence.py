@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from core.metrics import MASK_THRESHOLD, OutputComparison, choose_metric
+from core.metrics import MASK_THRESHOLD, OutputComparison, choose_metric, drop_percent
 
 LONGEST_SIDE = 800  # pixels of a map as it is kept
 MOST_VALUES = 50_000  # of an output that is no map
@@ -55,6 +55,7 @@ class Evidence:
 
     wanted: bool = False
     sample: Sample | None = None
+    worst: list[Sample] = field(default_factory=list)  # of each output that can be looked at, the sample that agrees least
     drops: list[Drops] = field(default_factory=list)
     latency_ms: list[float] = field(default_factory=list)
     scales: dict[str, float] = field(default_factory=dict)  # activation tensor -> INT8 scale, in the network's order
@@ -64,6 +65,7 @@ class Evidence:
     def start(self) -> None:
         """An engine is looked at; what was kept of an earlier one does not count."""
         self.sample = None
+        self.worst.clear()
         self.drops.clear()
         self.latency_ms.clear()
 
@@ -78,17 +80,26 @@ class Watch:
             channels_last: the model is NHWC.
         """
         self.outputs: dict[str, Output] = {}  # of the first sample
+        self.worst: dict[str, tuple[float, str, Output]] = {}  # of several: drop in percent, file, what it looks like
         self.path = origin
         self._evidence, self._origin = evidence, origin
         self._picture, self._channels_last = picture, channels_last
 
     def see(self, comparison: OutputComparison, reference: np.ndarray, output: np.ndarray, path: str) -> None:
-        """One output of one sample, without its batch axis; the first sample is kept."""
-        if comparison.name not in self.outputs:
-            self.path = path
-            picture = None if self._origin == "synthetic" else self._picture
-            kind, threshold = choose_kind(reference, picture, self._channels_last, comparison.metric, self._origin == "synthetic")
-            self.outputs[comparison.name] = look(comparison.name, kind, reference, output, self._channels_last, threshold)
+        """One output of one sample, without its batch axis; the first sample is kept, and the worst."""
+        name = comparison.name
+        drop = drop_percent(comparison.metric, np.array(comparison.parts[-1:]), np.array(comparison.wholes[-1:]))
+        first = self.outputs.get(name)
+        if first is None:
+            kind = choose_kind(reference, self._picture, self._channels_last, comparison.metric, self._origin == "synthetic")
+        elif first.kind == "values" or drop <= self.worst[name][0]:
+            return
+        else:
+            kind = first.kind, first.threshold
+        found = look(name, *kind, reference, output, self._channels_last)
+        self.worst[name] = drop, path, found
+        if first is None:
+            self.path, self.outputs[name] = path, found
 
     def end(self, comparisons: dict[str, OutputComparison]) -> None:
         """The data set is through."""
@@ -127,7 +138,7 @@ def choose_kind(
     return ("mask", MASK_THRESHOLD) if reference.dtype.kind == "b" else ("map", None)
 
 
-def look(name: str, kind: str, reference: np.ndarray, candidate: np.ndarray, channels_last: bool, threshold: float | None) -> Output:
+def look(name: str, kind: str, threshold: float | None, reference: np.ndarray, candidate: np.ndarray, channels_last: bool) -> Output:
     """An output reduced to what is shown of it."""
     shape = tuple(reference.shape)
     if kind == "scores":

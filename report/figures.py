@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from core.evidence import Drops, Evidence, Output
+from core.evidence import Drops, Evidence, Output, Sample
 from report import pictures, plots, sections
 
+LONGEST_SIDE, LONGEST_OF_MANY = 640, 400  # pixels of a picture on the page; of each where there are more than FEW outputs
+FEW, MOST_OUTPUTS = 2, 12
 TOP = 5  # classes shown of an output of scores
 WORST_NAMED = 5
 LARGEST_INT8 = 127
@@ -25,25 +27,39 @@ def looks(result: dict, evidence: Evidence) -> dict | None:
         return None
     word = engine_word(result)
     synthetic = sample.origin == "synthetic"
+    longest = LONGEST_SIDE if len(sample.outputs) <= FEW else LONGEST_OF_MANY
+    shown = [_look(output, sample, word, longest, with_input=number == 0) for number, output in enumerate(sample.outputs[:MOST_OUTPUTS])]
+    worst = [
+        {**_look(one.outputs[0], one, word, longest, with_input=True), "path": one.path}
+        for one in evidence.worst[: MOST_OUTPUTS // 2]
+        if one.path != sample.path
+    ]
     return {
-        "origin": sample.origin,
         "path": sample.path,
         "synthetic": synthetic,
         "arrays": sample.picture is None and not synthetic,
-        "picture": None if sample.picture is None else pictures.plain(sample.picture),
-        "pixelated": sample.picture is not None and max(sample.picture.shape) < pictures.SMALLEST_SIDE,
-        "outputs": [_look(output, sample.picture, word) for output in sample.outputs],
+        "outputs": shown,
+        "more": len(sample.outputs) - len(shown),
+        "worst": worst,
     }
 
 
-def _look(output: Output, picture: np.ndarray | None, word: str) -> dict:
+def _look(output: Output, sample: Sample, word: str, longest: int, with_input: bool) -> dict:
+    """
+    Args:
+        longest: side of a picture in pixels.
+        with_input: show what the model was given, too.
+    """
+    picture = sample.picture
     found = {"name": output.name, "kind": output.kind, "shape": " x ".join(map(str, output.shape)) or "scalar"}
+    found["input"] = pictures.plain(picture, longest) if with_input and picture is not None else None
+    found |= {"differing": 100 * output.differing_share, "threshold": output.threshold}
     if output.kind == "classes":
-        return {**found, **pictures.classes(output, picture), "differing": 100 * output.differing_share}
+        return {**found, **pictures.classes(output, picture, longest)}
     if output.kind == "mask":
-        return {**found, **pictures.masks(output, picture), "differing": 100 * output.differing_share, "threshold": output.threshold}
+        return {**found, **pictures.masks(output, picture, longest)}
     if output.kind == "map":
-        return {**found, **pictures.maps(output), "errors": _errors(output)}
+        return {**found, **pictures.maps(output, longest), "errors": _errors(output)}
     if output.kind == "scores":
         return {**found, **_scores(output)}
     same = np.array_equal(output.reference, output.candidate, equal_nan=True)

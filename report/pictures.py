@@ -7,7 +7,7 @@ import colorsys
 
 import numpy as np
 
-from core.evidence import LONGEST_SIDE, Output
+from core.evidence import Output
 from core.opencv import opencv
 
 SMALLEST_SIDE = 240  # pixels; smaller pictures are enlarged, pixel by pixel
@@ -21,12 +21,12 @@ LEGEND_ROWS = 12
 Pixels = np.ndarray  # uint8 BGR [H, W, 3]
 
 
-def plain(picture: Pixels) -> str:
-    """The picture itself."""
-    return _uri(picture, *_size(picture.shape[:2]))
+def plain(picture: Pixels, longest: int) -> str:
+    """The picture itself, its longest side at most `longest` pixels."""
+    return _uri(picture, *_size(picture.shape[:2], longest))
 
 
-def classes(output: Output, picture: Pixels | None) -> dict:
+def classes(output: Output, picture: Pixels | None, longest: int) -> dict:
     """Class numbers of each pixel as tints; the class that most pixels have is left clear.
 
     Returns:
@@ -35,7 +35,7 @@ def classes(output: Output, picture: Pixels | None) -> dict:
     shares = [_shares(labels) for labels in (output.reference, output.candidate)]
     known = sorted(shares[0].keys() | shares[1].keys(), key=lambda number: -max(share.get(number, 0.0) for share in shares))
     clear = max(shares[0], key=shares[0].get)
-    size = _size(output.reference.shape if picture is None else picture.shape[:2])
+    size = _size(output.reference.shape if picture is None else picture.shape[:2], longest)
     drawn = []
     for labels in (output.reference, output.candidate):
         tint = np.zeros((*labels.shape, 3), np.uint8)
@@ -55,16 +55,18 @@ def classes(output: Output, picture: Pixels | None) -> dict:
         "model": drawn[0],
         "engine": drawn[1],
         "difference": _uri(_marked(picture, output.differing, size)),
+        "wide": _drawn_wide(output.differing),
         "legend": rows,
         "more": len(known) - len(rows),
     }
 
 
-def masks(output: Output, picture: Pixels | None) -> dict:
+def masks(output: Output, picture: Pixels | None, longest: int) -> dict:
     """What lies above the threshold, in both and in one of them only."""
     a, b = output.reference, output.candidate
-    size = _size(a.shape if picture is None else picture.shape[:2])
-    drawn = [_uri(_tinted(picture, _flat(mask, color), mask, size)) for mask, color in ((a, MODEL_ONLY), (b, ENGINE_ONLY))]
+    size = _size(a.shape if picture is None else picture.shape[:2], longest)
+    pale = None if picture is None else _faded(picture)
+    drawn = [_uri(_tinted(pale, _flat(mask, color), mask, size, 0.9)) for mask, color in ((a, MODEL_ONLY), (b, ENGINE_ONLY))]
     only = output.differing
     tint = _flat(a, BOTH)
     tint[only & a] = MODEL_ONLY[::-1]
@@ -72,7 +74,7 @@ def masks(output: Output, picture: Pixels | None) -> dict:
     return {
         "model": drawn[0],
         "engine": drawn[1],
-        "difference": _uri(_tinted(None if picture is None else _faded(picture), tint, a | b | only, size, 0.9)),
+        "difference": _uri(_tinted(pale, tint, a | b | only, size, 0.9)),
         "legend": [
             {"color": _hex(BOTH), "name": "both", "share": float((a & b).mean())},
             {"color": _hex(MODEL_ONLY), "name": "the model only", "share": float((a & ~b).mean())},
@@ -81,7 +83,7 @@ def masks(output: Output, picture: Pixels | None) -> dict:
     }
 
 
-def maps(output: Output) -> dict:
+def maps(output: Output, longest: int) -> dict:
     """Values of each pixel, dark to bright over the same range in both, and the size of the error over its own."""
     both = np.stack([output.reference, output.candidate])
     finite = both[np.isfinite(both)]
@@ -90,7 +92,7 @@ def maps(output: Output) -> dict:
         error = np.abs(both[1] - both[0])
     error = np.where(np.isfinite(error), error, 0.0)
     most = float(error.max())
-    size = _size(output.reference.shape)
+    size = _size(output.reference.shape, longest)
     return {
         "model": _uri(_colored(both[0], low, high), *size),
         "engine": _uri(_colored(both[1], low, high), *size),
@@ -124,12 +126,11 @@ def _flat(mask: np.ndarray, color: tuple[int, int, int]) -> Pixels:
     return tint
 
 
-def _size(shape: tuple[int, ...]) -> tuple[int, int]:
+def _size(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
     """(height, width) in which a picture of this shape is drawn."""
-    longest = max(shape[:2])
-    factor = min(LONGEST_SIDE / longest, 1.0)
-    if longest < SMALLEST_SIDE:
-        factor = -(-SMALLEST_SIDE // longest)
+    factor = min(longest / max(shape[:2]), 1.0)
+    if max(shape[:2]) < SMALLEST_SIDE:
+        factor = -(-SMALLEST_SIDE // max(shape[:2]))
     return max(round(shape[0] * factor), 1), max(round(shape[1] * factor), 1)
 
 
@@ -152,10 +153,14 @@ def _tinted(picture: Pixels | None, tint: Pixels, where: np.ndarray, size: tuple
 
 
 def _marked(picture: Pixels | None, differing: np.ndarray, size: tuple[int, int]) -> Pixels:
-    """What differs, in red on the faded picture; single pixels are drawn three wide, to be seen."""
+    """What differs, in red on the faded picture; of large ones single pixels are drawn three wide, to be seen."""
     cv2 = opencv()
-    wide = cv2.dilate(differing.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    wide = cv2.dilate(differing.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0 if _drawn_wide(differing) else differing
     return _tinted(None if picture is None else _faded(picture), _flat(wide, DIFFERENT), wide, size, 1.0)
+
+
+def _drawn_wide(differing: np.ndarray) -> bool:
+    return max(differing.shape) >= SMALLEST_SIDE
 
 
 def _faded(picture: Pixels) -> Pixels:
@@ -179,6 +184,6 @@ def _uri(pixels: Pixels, height: int = 0, width: int = 0) -> str:
     if pixels.shape[0] * pixels.shape[1] <= LOSSLESS_PIXELS:
         kind, options = "png", []
     else:
-        kind, options = "jpeg", [cv2.IMWRITE_JPEG_QUALITY, 88, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+        kind, options = "jpeg", [cv2.IMWRITE_JPEG_QUALITY, 85, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     _, data = cv2.imencode("." + kind, pixels, options)
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

@@ -123,12 +123,13 @@ def deciding(result: dict) -> dict | None:
 def _accuracy_card(result: dict) -> dict | None:
     row = deciding(result)
     if row is None:
-        return {"label": "Accuracy drop", "value": "–", "note": "not measured"} if result["status"] != "planned" else None
+        return {"label": "Accuracy drop", "value": "–", "note": "not measured"} if result["status"] == "not_validated" else None
     limit = result["plan"]["max_accuracy_drop"]
     over = row["drop_percent"] > limit
     error = f"± {percent(row['standard_error'])}, " if row["standard_error"] is not None else ""
     note = f"{error}limit {limit:g} %, {row['metric']}, " + ("on the GPU" if row["executed_on"] == "gpu" else "simulated")
-    card = {"label": "Accuracy drop", "value": percent(row["drop_percent"]), "note": note}
+    drop = row["drop_percent"]
+    card = {"label": "Accuracy drop", "value": "< 0.01 %" if 0 < drop < 0.005 else percent(drop), "note": note}
     if row["nonfinite"]:
         return {**card, "value": "NaN", "note": f"{row['nonfinite']} values are NaN or infinite", "level": "bad"}
     if row["inputs"] == "synthetic" and result["status"] == "not_validated":
@@ -141,7 +142,7 @@ def why_no_latency(result: dict) -> str:
     if result["latency"] or result["status"] == "planned":
         return ""
     if result["status"] == "failed":
-        return "Not measured: the run ended before."
+        return "Not measured: the run ended before." if result["accuracy"] else ""
     if result["environment"]["gpu"] is None:
         return "Not measured: no GPU answers on this machine, so the engine was not executed."
     if result["status"] == "simulated":
@@ -176,6 +177,7 @@ def layers(result: dict) -> dict | None:
     return {
         "bars": [bar for bar in bars if bar["count"]],
         "total": total,
+        "work": precision.get("int8_mac_share"),
         "source": precision["layers_source"],
         "kept": [{"precision": kept, "reason": reason, "names": names} for (kept, reason), names in groups.items()],
         "kept_count": len(precision["kept_high"]),

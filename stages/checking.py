@@ -9,6 +9,7 @@ import numpy as np
 from core.arrays import synthetic_arrays
 from core.errors import DataError
 from core.evidence import Sample, Watch
+from core.samples import Dataset
 from graph.prepare import Prepared
 from graph.reference import Session
 from graph.simulate import simulation
@@ -87,12 +88,21 @@ def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run
             metric=job.plan.validation.metric,
             watch=watch,
         )
-        if watch and dataset.origin == (data.test or data.to_compare()[0]).origin:
-            picture = _picture(data, dataset.kind, watch.path)
-            run.evidence.sample = Sample(dataset.origin, watch.path, picture, tuple(watch.outputs.values()))
+        if watch:
+            _keep_samples(run, data, dataset, watch, decides=not decisive)
         rows, decisive = rows + found, decisive or found
         run.result["accuracy"] = [_rounded(row) for row in rows]
     return rows, decisive
+
+
+def _keep_samples(run: Run, data: Data, dataset: Dataset, watch: Watch, decides: bool) -> None:
+    """For the report: a sample of the test file (of the first data set where there is none), and the worst ones of what decides."""
+    if dataset.origin == (data.test or data.to_compare()[0]).origin:
+        picture = _picture(data, dataset.kind, watch.path)
+        run.evidence.sample = Sample(dataset.origin, watch.path, picture, tuple(watch.outputs.values()))
+    if decides:
+        worst = [(path, output) for drop, path, output in watch.worst.values() if drop > 0]
+        run.evidence.worst = [Sample(dataset.origin, path, _picture(data, dataset.kind, path), (output,)) for path, output in worst]
 
 
 def _picture(data: Data, kind: str, path: str) -> np.ndarray | None:

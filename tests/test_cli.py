@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from command import check_schema, onnx2trt
+from html_page import Page
 from models import conv_net, layer_norm, model, multiplication_chain, node, random
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -300,6 +301,40 @@ def test_test_data_outside_the_profile_is_refused_before_the_build(tmp_path):
     np.save(tmp_path / "d.npy", np.zeros((1, 9), np.float32))
     done = onnx2trt(tmp_path, "--onnx", "m.onnx", "--opt-shapes", "x:1x4", "--test-image", "d.npy")
     assert done.code == 7 and "[1, 9]" in done.error and "building" not in done.stderr
+
+
+def test_the_report_is_one_page_that_needs_nothing_else(folder):
+    name = "<b>net & $1.onnx"
+    (folder / "net.onnx").rename(folder / name)
+    done = onnx2trt(folder, "--onnx", name, *INT8, "--test-image", "test.png", "--report", "r.html", "-o", "net.engine", "--json", "r.json")
+    assert done.code == 0 and done.json("r.json") == done.json("net.engine.json")
+    page = Page((folder / "r.html").read_bytes())
+    page.check_alone()
+    assert set(page.sections) == {"outputs", "accuracy", "latency", "layers", "calibration", "timings", "facts", "command"}
+    assert len(page.pictures) == 4 and name in page.text and "test.png" in page.text  # input, model's, engine's, difference
+    assert f"python onnx2trt.py --onnx '{name}' --precision int8 --calibration-dir pictures" in page.sections["command"]
+
+
+def test_a_failed_run_has_its_report_and_no_engine(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", *FAILING, "--report", "r.html", "--keep-failed")
+    assert done.code == 7 and not (folder / "net.engine").exists() and (folder / "net.engine.rejected").exists()
+    page = Page((folder / "r.html").read_bytes())
+    assert "Failed, exit code 7" in page.text and "--max-accuracy-drop 0" in page.text and len(page.pictures) == 4
+    (folder / "net.onnx").write_bytes(b"damaged")
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--report", "r.html")
+    assert done.code == 3 and "Failed, exit code 3" in Page((folder / "r.html").read_bytes()).text
+
+
+def test_a_report_that_cannot_be_written_is_seen_before_the_work(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--report", "nowhere/r.html")
+    assert done.code == 8 and "nowhere/r.html" in done.error and "building" not in done.stderr
+
+
+def test_the_report_of_a_dry_run_is_the_plan(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--dry-run", "--report", "r.html")
+    page = Page((folder / "r.html").read_bytes())
+    assert done.code == 0 and "Nothing was built" in page.text and "latency" not in page.sections
+    assert "strong typing" in page.sections["facts"]
 
 
 def test_a_dry_run_builds_nothing(folder):

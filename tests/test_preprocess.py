@@ -22,7 +22,7 @@ from helpers import (
 
 from core.errors import DataError
 from core.opencv import opencv
-from preprocess import decode, load_picture, picture_tensor, read_picture
+from preprocess import decode, displayed, load_picture, picture_tensor, read_picture
 
 cv2 = opencv()
 
@@ -265,3 +265,22 @@ def test_the_limit_is_ours_and_set_before_opencv_is_loaded():
 @pytest.mark.parametrize("data", [JPEG + b"film \xff\xda film", PNG + bytes(100)], ids=["jpeg", "png"])
 def test_a_whole_picture_with_something_behind_it(tmp_path, data):
     assert load_picture(put(tmp_path, data), prepared()).shape == (3, 24, 32)
+
+
+@pytest.mark.parametrize(
+    "pre",
+    [
+        prepared(),
+        prepared(color="bgr", layout="NHWC", input_range=255, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0)),
+        prepared(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), dtype="float16"),
+        prepared(dtype="uint8", input_range=255),
+        prepared(channels=1, layout="NHWC"),
+        prepared(channels=4),
+    ],
+    ids=["rgb", "bgr-nhwc-255", "half", "uint8", "gray", "alpha"],
+)
+def test_what_a_tensor_shows_is_the_picture_that_it_was_made_of(pre):
+    pixels = picture(24, 32, pre.channels)
+    shown = displayed(picture_tensor(pixels, pre), pre).astype(int)
+    expected = np.repeat(pixels[..., None], 3, 2) if pre.channels == 1 else pixels[..., :3]
+    assert shown.shape == (24, 32, 3) and np.abs(shown - expected).max() <= 1
