@@ -11,7 +11,7 @@ from core.metrics import MASK_THRESHOLD, OutputComparison, choose_metric, drop_p
 LONGEST_SIDE = 800  # pixels of a map as it is kept
 MOST_VALUES = 50_000  # of an output that is no map
 SMALLEST_MAP = 8  # pixels; smaller ones are rather numbers
-MOST_CLASSES = 256  # of a map that holds class numbers itself
+MOST_CLASSES = 256  # of an output that holds class numbers itself
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,9 @@ def choose_kind(
     for known in (metric, automatic):
         if known.startswith("mask:"):
             return "mask", float(known[5:])
-    return ("mask", MASK_THRESHOLD) if reference.dtype.kind == "b" else ("map", None)
+    if reference.dtype.kind == "b":
+        return "mask", MASK_THRESHOLD
+    return ("map" if flat.shape == picture or reference.ndim == 3 else "values"), None  # [T, C] is a sequence, no picture
 
 
 def look(name: str, kind: str, threshold: float | None, reference: np.ndarray, candidate: np.ndarray, channels_last: bool) -> Output:

@@ -323,6 +323,8 @@ def test_a_failed_run_has_its_report_and_no_engine(folder):
     (folder / "net.onnx").write_bytes(b"damaged")
     done = onnx2trt(folder, "--onnx", "net.onnx", "--report", "r.html")
     assert done.code == 3 and "Failed, exit code 3" in Page((folder / "r.html").read_bytes()).text
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--validate-only", "net.engine.rejected", "--report", "again.html")
+    assert done.code != 0 and f"Failed, exit code {done.code}" in Page((folder / "again.html").read_bytes()).text
 
 
 def test_a_report_that_cannot_be_written_is_seen_before_the_work(folder):

@@ -13,6 +13,7 @@ import numpy as np
 import onnx
 import pytest
 from command import ROOT, onnx2trt
+from html_page import Page
 from models import model, multiplication_chain, node, plugin_net, random
 
 pytestmark = pytest.mark.gpu
@@ -493,6 +494,19 @@ def test_validate_only_loads_compares_and_times(folder):
     result = done.json("v.json")
     assert result["status"] == "validated" and result["engine"]["sha256"] == built["engine"]["sha256"]
     assert result["latency"]["p50_ms"] > 0 and result["precision"]["delivered"] == "fp16" and result["precision"]["requested"] is None
+
+
+def test_the_report_shows_what_the_engine_gave_and_how_long_it_took(folder):
+    pytest.importorskip("matplotlib")
+    pytest.importorskip("jinja2")
+    convert(folder, "--test-image", "test.png", "--report", "r.html")
+    again = onnx2trt(folder, "--onnx", "net.onnx", "--validate-only", "net.engine", "--test-image", "test.png", "--report", "again.html")
+    assert again.code == 0, again.stderr
+    for name in ("r.html", "again.html"):
+        page = Page((folder / name).read_bytes())
+        page.check_alone()
+        assert "Validated on the GPU" in page.text and "inferences after a warm-up" in page.sections["latency"]
+        assert "p99" in page.sections["latency"] and "Simulated" not in page.text and len(page.pictures) == 4
 
 
 def test_validate_only_of_the_wrong_model(folder):

@@ -96,6 +96,8 @@ KINDS = [  # reference sample, picture size, metric -> kind
     (blobs(1), (24, 32), "noise", "map"),
     (np.zeros((24, 32), bool), (24, 32), "noise", "mask"),
     (blobs(1, 4, 4), (24, 32), "noise", "values"),
+    (blobs(1)[0], (24, 32), "noise", "map"),
+    (blobs(1)[0], None, "argmax", "values"),  # a sequence
     (np.zeros((7, 5)), (24, 32), "noise", "values"),
     (np.float32(3), None, "noise", "values"),
     (np.zeros((0, 5)), None, "noise", "values"),
