@@ -51,7 +51,7 @@ def convert(args, run) -> str:
     Raises:
         ConversionError: from any stage.
     """
-    from stages import building, planning, precision
+    from stages import building, planning, precision, variants
 
     if args.validate_only:
         return revalidate(args, run)
@@ -59,28 +59,31 @@ def convert(args, run) -> str:
     job = planning.preflight(library, plan, run)
     if plan.dry_run:
         return "planned"
-    prepared = precision.prepare_model(job, run)
-    try:
-        built, prepared, status = _build_and_check(job, prepared, run)
-    except AccuracyError as error:
-        prepared = precision.prepare_again(job, prepared, error, run)
-        built, prepared, status = _build_and_check(job, prepared, run)
-    return building.write_outputs(plan, prepared, built, status, run)
+
+    def make(job) -> variants.Made:
+        prepared = precision.prepare_model(job, run)
+        try:
+            return _build_and_check(job, prepared, run)
+        except AccuracyError as error:
+            return _build_and_check(job, precision.prepare_again(job, prepared, error, run), run)
+
+    made = variants.make_all(job, run, make, lambda job, prepared: _build_and_check(job, prepared, run))
+    return building.write_outputs(plan, made.prepared, made.built, made.status, run)
 
 
 def _build_and_check(job, prepared, run):
-    """(built engine, prepared model, status)"""
+    """From the prepared model to an engine that passed (stages.variants.Made)."""
     from stages import building, checking, reading
+    from stages.variants import Made
 
     built, prepared = building.build_engine(job, prepared, run)
-    with reading.loaded_engine(job.library, job.plan, built.data, run, host_code=job.plan.build.version_compatible) as engine:
+    with reading.loaded_engine(job.library, job.plan, built.data, run, job.plan.build.version_compatible) as engine:
         try:
             reading.read_precision(job, prepared, built, engine, run)
-            status = checking.check(job, prepared, engine, run)
+            return Made(job, prepared, built, checking.check(job, prepared, engine, run))
         except ConversionError:
             building.keep_rejected(job.plan, built, run)
             raise
-    return built, prepared, status
 
 
 def revalidate(args, run) -> str:

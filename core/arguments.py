@@ -20,7 +20,7 @@ example:
   python onnx2trt.py --onnx model.onnx --precision int8 --calibration-dir images/ --test-image test.jpg
 """
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "best")
 CONSTRAINTS = ("prefer", "obey", "none")
 HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
 QUANTIZATIONS = ("auto", "calibrator", "qdq")
@@ -123,7 +123,16 @@ def _add_shape_flags(group) -> None:
 
 
 def _add_precision_flags(group) -> None:
-    group.add_argument("--precision", choices=PRECISIONS, default="fp16", help="precision of the engine (default: fp16)")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp16",
+        help="precision of the engine; best: whatever is fastest on this GPU within --max-accuracy-drop (default: fp16)",
+    )
+    group.add_argument("--compare", action="store_true", help="build FP32, FP16 and INT8, and show them side by side")
+    group.add_argument(
+        "--no-baseline", action="store_true", help="do not build an FP16 engine beside an INT8 one to say which of them is faster"
+    )
     group.add_argument(
         "--layer-precisions",
         metavar="PATTERN:PRECISION",

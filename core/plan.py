@@ -12,6 +12,7 @@ from core.rules import Cell, effects_of
 
 PORTABLE_FROM = 8.0  # compute capability: what TensorRT-RTX builds for when no architecture is named
 NATIVE_METHODS = ("entropy", "minmax")
+BEST = "best"  # --precision best
 FP16_MAX = 65504.0  # largest finite IEEE 754 half
 
 
@@ -132,6 +133,8 @@ class Build:
 class Plan:
     onnx: str
     precision: str
+    variants: tuple[str, ...]  # precisions to build, what was asked for first; more than one are compared
+    compare: bool  # the user wants to see all of them
     backend: str
     route: Route
     executes_here: bool  # the engine can be run on the GPU of this machine
@@ -173,6 +176,8 @@ def make_plan(args, caps: Capabilities) -> Plan:
     return Plan(
         onnx=args.onnx,
         precision=args.precision,
+        variants=_variants(args, caps.executes(archs)),
+        compare=args.compare,
         backend=caps.backend,
         route=route,
         executes_here=caps.executes(archs),
@@ -213,6 +218,16 @@ def make_plan(args, caps: Capabilities) -> Plan:
     )
 
 
+def _variants(args, executes: bool) -> tuple[str, ...]:
+    """--compare: all. best: what can win; FP32 only where nothing else passes. INT8 on a GPU: FP16, too, to say what INT8 is good for."""
+    calibrated = args.calibration_dir or args.calibration_cache
+    asked = (("fp16", "int8") if calibrated else ("fp16",)) if args.precision == BEST else (args.precision,)
+    if args.compare:
+        return tuple(dict.fromkeys((*asked, "fp32", "fp16", "int8")))
+    baseline = not (args.no_baseline or args.no_validate or args.validate_only) and args.precision == "int8" and executes
+    return (*asked, "fp16") if baseline else asked
+
+
 def _native_method(args) -> str | None:
     """auto is measured on the CPU, and so are the methods that TensorRT's calibrators do not have."""
     if args.calibration_method in NATIVE_METHODS:
@@ -231,6 +246,12 @@ def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str,
         raise ConversionError(
             f"--quantization calibrator: {caps.backend} {caps.version} has no calibrator",
             hint="Leave the flag out: INT8 is then reached by Q/DQ. Calibrators are in TensorRT 8.6 to 10.",
+            code=ExitCode.MACHINE,
+        )
+    if args.precision == BEST and not caps.executes(archs):
+        raise ConversionError(
+            f"--precision best takes what is fastest, but no engine can be timed here: {caps.driver_problem or _foreign_gpu(caps, archs)}",
+            hint="Name a precision (--compare shows sizes and accuracy), or convert on a machine with the target GPU.",
             code=ExitCode.MACHINE,
         )
     if args.require_execution and not caps.executes(archs):

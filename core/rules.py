@@ -200,11 +200,14 @@ def _combination_problem(args) -> str:
             "calibration_dir",
             "calibration_cache",
             "timing_cache",
+            "compare",
         ):
             if getattr(args, flag):
                 return f"--validate-only builds nothing, so --{flag.replace('_', '-')} cannot go with it"
     if args.no_validate and args.require_execution:
         return "--no-validate and --require-execution contradict each other"
+    if args.no_validate and (args.compare or args.precision == "best"):
+        return f"{'--compare' if args.compare else '--precision best'} measures, so --no-validate cannot go with it"
     if args.disable_strict_types and args.layer_precisions:
         return "--disable-strict-types holds no layer, so --layer-precisions cannot go with it"
     if args.disable_tactic_sources and args.tactic_sources:

@@ -14,7 +14,7 @@ from stages.data import Data, batches_to_compare
 from stages.job import Job
 from stages.run import Run
 from trt.engine import Engine
-from validate import Accuracy, compare, failure, measure_latency
+from validate import Accuracy, compare, failure, measure_in_turn
 
 
 def check(job: Job, prepared: Prepared | None, engine: Engine | None, run: Run) -> str:
@@ -31,7 +31,7 @@ def check(job: Job, prepared: Prepared | None, engine: Engine | None, run: Run) 
     status = _check_accuracy(job, prepared, engine, run)
     if engine is not None:
         with run.stage("latency", "measuring the latency"):
-            run.result["latency"] = _latency(job, engine)
+            run.result["latency"] = latencies(job, {"": engine})[""]
     return status
 
 
@@ -103,14 +103,19 @@ def as_declared(job: Job, run_it, cast_inputs: bool = True):
     return runner
 
 
-def _latency(job: Job, engine: Engine) -> dict:
-    """At the opt shapes; see validate.measure_latency for what it covers."""
-    engine.load(synthetic_arrays(job.info.inputs, job.profiles))
+def latencies(job: Job, engines: dict[str, Engine]) -> dict[str, dict]:
+    """At the opt shapes; see validate.measure_latency for what it covers. Several engines take turns."""
+    for engine in engines.values():
+        engine.load(synthetic_arrays(job.info.inputs, job.profiles))
+    found = measure_in_turn({name: engine.time_ms for name, engine in engines.items()})
     return {
-        **measure_latency(engine.time_ms),
-        "shape": {profile.name: list(profile.opt) for profile in job.profiles},
-        "covers": "the engine alone on inputs in device memory, between CUDA events; no copies, no pre- or post-processing",
-        "fp16_p50_ms": None,
+        name: {
+            **times,
+            "shape": {profile.name: list(profile.opt) for profile in job.profiles},
+            "covers": "the engine alone on inputs in device memory, between CUDA events; no copies, no pre- or post-processing",
+            "fp16_p50_ms": None,
+        }
+        for name, times in found.items()
     }
 
 

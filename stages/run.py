@@ -7,12 +7,24 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
 from core.channel import Channel
 from core.errors import ConversionError, unforeseen
 from core.files import Temporary
 from report.console import Console
 from report.result import fail, new_result
+
+
+@dataclass
+class Variant:
+    """What came of one of several engines."""
+
+    name: str
+    result: dict = field(default_factory=dict)
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    engine_details: dict = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
 
 
 class Run:
@@ -39,6 +51,32 @@ class Run:
             self.result["timings_s"] = {**self.console.timings, "total": time.monotonic() - self._started}
             self.result["timings_s"] = {key: round(value, 3) for key, value in self.result["timings_s"].items()}
             self.result["warnings"] = list(self.console.warnings)
+
+    @contextmanager
+    def variant(self, name: str) -> Iterator[Variant]:
+        """A result of its own for one of several engines; `adopt` makes it that of the run."""
+        kept = (self.result, self.rejected, self.engine_details, self.console)
+        common = {key: self.result[key] for key in ("model", "environment", "plan", "preprocessing")}
+        self.result, self.rejected, self.engine_details = {**new_result(), **common}, [], {}
+        self.console = self.console.labelled(name)
+        variant = Variant(name)
+        try:
+            yield variant
+        finally:
+            variant.result, variant.rejected, variant.engine_details = self.result, self.rejected, self.engine_details
+            variant.result["warnings"] = list(self.console.warnings)
+            variant.timings = self.console.timings
+            self.result, self.rejected, self.engine_details, self.console = kept
+
+    def adopt(self, variant: Variant) -> None:
+        """The run's result is this one from now on."""
+        for text in variant.result["warnings"]:
+            if text not in self.console.warnings:
+                self.console.warnings.append(text)
+        before = self.console.timings
+        self.console.timings = {**before, **{name: before.get(name, 0.0) + seconds for name, seconds in variant.timings.items()}}
+        self.result = {**variant.result, "warnings": list(self.console.warnings)}
+        self.rejected, self.engine_details = variant.rejected, variant.engine_details
 
     def temporary(self, final: str) -> Temporary:
         """A new file beside `final` that the parent removes unless it is renamed."""

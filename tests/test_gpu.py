@@ -263,6 +263,64 @@ def test_strong_typing_gives_real_fp16(folder):
     assert result["precision"]["delivered"] == "fp16" and result["accuracy"][0]["drop_percent"] < 1
 
 
+# --- engines side by side
+
+
+def test_int8_is_held_against_fp16(folder):
+    _, result = convert(folder, *INT8, "--test-image", "test.png")
+    rows = {row["precision"]: row for row in result["variants"]}
+    assert set(rows) == {"int8", "fp16"} and all(row["status"] == "validated" and row["p50_ms"] > 0 for row in rows.values())
+    assert result["latency"]["p50_ms"] == rows["int8"]["p50_ms"] and result["latency"]["fp16_p50_ms"] == rows["fp16"]["p50_ms"]
+    said = any("INT8 is not faster" in warning for warning in result["warnings"])
+    assert said == (rows["int8"]["p50_ms"] >= rows["fp16"]["p50_ms"])
+    _, alone = convert(folder, *INT8, "--no-baseline", "--test-image", "test.png")
+    assert alone["variants"] == [] and alone["latency"]["fp16_p50_ms"] is None
+
+
+def test_best_keeps_the_fastest(folder):
+    _, result = convert(folder, "--precision", "best", *INT8[2:], "--test-image", "test.png")
+    passed = {row["precision"]: row["p50_ms"] for row in result["variants"] if row["status"] == "validated"}
+    assert result["precision"]["requested"] == "best" and result["precision"]["delivered"] == min(passed, key=passed.get)
+    assert result["latency"]["p50_ms"] == min(passed.values())
+
+
+def test_compare_times_all_three(folder):
+    _, result = convert(folder, "--compare", *INT8[2:], "--test-image", "test.png")
+    assert {row["precision"]: row["p50_ms"] is not None for row in result["variants"]} == dict.fromkeys(("fp32", "fp16", "int8"), True)
+    assert all(row["throughput_per_s"] > 0 and row["p99_ms"] >= row["p50_ms"] for row in result["variants"])
+
+
+def test_times_of_layers_belong_to_nodes(folder):
+    convert(folder)
+    np.save(folder / "x.npy", random(1, 3, 64, 64))
+    assert float(run_script(folder, LAYER_TIMES)) > 0
+
+
+LAYER_TIMES = """
+import sys
+sys.path.insert(0, {root!r})
+import numpy as np, onnx
+from trt import inspector
+from trt.constraints import labels
+from trt.engine import Engine
+from trt.library import load_library
+from trt.memory import open_cuda
+from trt.profile import parts_of
+cuda = open_cuda()
+engine = Engine(load_library("tensorrt"), open("net.engine", "rb").read(), cuda, lambda text: None)
+engine.load({{"x": np.load("x.npy")}})
+known = labels((node.name, tuple(node.output)) for node in onnx.load("net.onnx").graph.node)
+timed = inspector.parse_layers(engine.inspect(), known), engine.layer_ms(20)
+parts = parts_of(timed, timed)
+assert {{"stem", "wide", "middle", "head"}} <= set().union(*(part.nodes for part in parts)), parts
+assert all(part.first_ms == part.second_ms > 0 for part in parts)
+covered = sum(part.first_ms for part in parts) / sum(timed[1].values())
+assert covered > 0.7, (covered, timed[1])
+engine.close()
+print(covered)
+"""
+
+
 # --- build options
 
 
