@@ -28,7 +28,7 @@ def test_mutations_are_reproducible_and_change_something():
     for seed in range(50):
         first, second = (mutate_onnx(data, np.random.default_rng(seed)) for _ in range(2))
         assert first == second
-    assert sum(mutate_onnx(data, np.random.default_rng(seed)) != data for seed in range(200)) > 190
+    assert sum(mutate_onnx(data, np.random.default_rng(seed)) != data for seed in range(200)) > 170
     text = to_text({"x": 0.1, "y": 0.2}, "entropy", "8601").encode()
     assert sum(mutate_cache(text, np.random.default_rng(seed)) != text for seed in range(200)) > 150
 
