@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import onnx
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 
 from core.errors import ConversionError, ExitCode
 from core.model_info import ModelInfo, TensorSpec
@@ -35,6 +35,7 @@ def preflight(path: str) -> tuple[onnx.ModelProto, ModelInfo]:
     """
     check_file(path)
     model = _parse(path)
+    _check_text(model, path)
     _check_structure(model, path)
     inputs = _specs(_true_inputs(model.graph), "input", path)
     outputs = _specs(model.graph.output, "output", path)
@@ -108,6 +109,34 @@ def _parse(path: str) -> onnx.ModelProto:
         raise ConversionError(f"cannot read {path}: {error.strerror or error}", code=ExitCode.MODEL) from error
 
 
+def _check_text(model: onnx.ModelProto, path: str) -> None:
+    """protobuf loads text that is no UTF-8 and gives bytes for it, or raises where somebody reads it, which may be much later."""
+    try:
+        broken = next((text for text in _texts(model) if isinstance(text, bytes)), None)
+    except UnicodeDecodeError as error:
+        broken = error.object
+    if broken is not None:
+        raise ConversionError(
+            f"{path} is damaged: a name or another text in it is not UTF-8: {broken[:80]!r}",
+            hint="Export or download the model again, and compare its size and checksum with the source.",
+            code=ExitCode.MODEL,
+        )
+
+
+def _texts(message: Message) -> Iterator[str | bytes]:
+    """Every string in a message and in those inside it."""
+    if isinstance(message, onnx.TensorProto):  # ListFields would copy its data
+        yield from (message.name, message.doc_string)
+        yield from (text for entry in message.external_data for text in (entry.key, entry.value))
+        return
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for inner in (value,) if isinstance(value, Message) else value:
+                yield from _texts(inner)
+        elif field.type == field.TYPE_STRING:
+            yield from (value,) if isinstance(value, (str, bytes)) else value
+
+
 def _true_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
     """Graph inputs that are not initializers (IR version 3 listed those as inputs, too)."""
     initializers = {tensor.name for tensor in graph.initializer}
@@ -124,6 +153,13 @@ def _check_structure(model: onnx.ModelProto, path: str) -> None:
                 hint="This is an empty or damaged file, or no inference model: export it again.",
                 code=ExitCode.MODEL,
             )
+    plain = next(((index, node) for index, node in enumerate(graph.node) if node.domain in STANDARD_DOMAINS), None)
+    if plain and not default_opset(model):
+        raise ConversionError(
+            f"{path} declares no opset for ONNX's own operators, but has {describe(*plain)}",
+            hint="The file is damaged, or its opset_import was lost: export it again.",
+            code=ExitCode.MODEL,
+        )
     weights = [tensor.name for tensor in graph.initializer] + [tensor.values.name for tensor in graph.sparse_initializer]
     known = set(weights)
     if len(known) != len(weights):

@@ -312,3 +312,23 @@ def test_two_weights_of_one_name(tmp_path):
 def test_a_dangling_input_in_a_subgraph(tmp_path):
     with refused(MODEL, "'ghost'"):
         info_of(tmp_path, inside_if(helper.make_node("Relu", ["ghost"], ["c"], name="inner")))
+
+
+@pytest.mark.parametrize("text", [b"thename", b"theinput", b"thenote", b"theattribute"])
+def test_text_that_is_no_text(tmp_path, text):
+    """protobuf loads it, and complains when somebody reads it: in the middle of a conversion."""
+    model = build_model([helper.make_node("LeakyRelu", ["x"], ["y"], name="thename", alpha=0.1)])
+    model.graph.node[0].attribute.append(helper.make_attribute("theattribute", "a"))
+    model.graph.node[0].doc_string = "thenote"
+    model.graph.node.append(helper.make_node("Identity", ["x"], ["theinput"], name="other"))
+    data = model.SerializeToString().replace(text, b"\xb4" + text[1:])
+    (tmp_path / "m.onnx").write_bytes(data)
+    with refused(MODEL, "m.onnx is damaged", "not UTF-8", hint="checksum"):
+        preflight(str(tmp_path / "m.onnx"))
+
+
+def test_no_opset_for_the_operators_of_onnx(tmp_path):
+    model = build_model([RELU])
+    del model.opset_import[:]
+    with refused(MODEL, "declares no opset", "Relu", hint="export it again"):
+        info_of(tmp_path, model)
