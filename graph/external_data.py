@@ -38,6 +38,7 @@ ELEMENT_BITS = {
     onnx.TensorProto.UINT4: 4,
     onnx.TensorProto.INT4: 4,
 }
+DATA_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -99,6 +100,8 @@ def check_tensors(model: onnx.ModelProto, path: str) -> tuple[str, ...]:
     faults, files = [], {}
     for where, tensor in named_tensors(model):
         try:
+            if tensor.data_type not in DATA_TYPES:
+                raise _Fault(f"its element type {tensor.data_type} is unknown to ONNX {onnx.__version__}")
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 location = _check_external(tensor, folder, files)
                 files.setdefault(location, os.stat(location).st_size)

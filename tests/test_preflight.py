@@ -227,6 +227,11 @@ MODELS = {  # title: (model, fragments, hint)
         "complete",
     ),
     "negative dimension": (adder(TensorProto(name="w", dims=[-4], data_type=1, raw_data=bytes(16))), ["negative dimension"], ""),
+    "unknown element type": (
+        adder(TensorProto(name="w", dims=[4], data_type=99, raw_data=bytes(16))),
+        ["'w'", "element type 99 is unknown"],
+        "",
+    ),
     "external data missing": (adder(external("w", W, "w.bin")), ["'w'", "'w.bin' does not exist"], "beside the model"),
     "external data outside": (adder(external("w", W, "../w.bin")), ["'../w.bin' is not a path inside"], ""),
     "external data missing in a subgraph": (
