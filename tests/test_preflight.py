@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from core.errors import ExitCode
 from core.model_info import TensorSpec
-from graph.preflight import PROTOBUF_LIMIT, check_file, default_opset, describe, dtype_name, preflight
+from graph.preflight import PROTOBUF_LIMIT, check_file, default_opset, dtype_name, preflight
+from graph.structure import describe
 
 MODEL = ExitCode.MODEL
 W = np.arange(4, dtype=np.float32)
@@ -335,5 +336,5 @@ def test_text_that_is_no_text(tmp_path, text):
 def test_no_opset_for_the_operators_of_onnx(tmp_path):
     model = build_model([RELU])
     del model.opset_import[:]
-    with refused(MODEL, "declares no opset", "Relu", hint="export it again"):
+    with refused(MODEL, "declares no opset", "Relu", hint="export the model again"):
         info_of(tmp_path, model)
