@@ -228,6 +228,8 @@ MODELS = {  # title: (model, fragments, hint)
         "complete",
     ),
     "negative dimension": (adder(TensorProto(name="w", dims=[-4], data_type=1, raw_data=bytes(16))), ["negative dimension"], ""),
+    "texts missing": (adder(TensorProto(name="w", dims=[4], data_type=8, raw_data=bytes(16))), ["'w'", "4 texts, 0 are there"], ""),
+    "values of another type": (adder(TensorProto(name="w", dims=[4], data_type=1, int32_data=[1, 2, 3, 4])), ["4 values, 0 are there"], ""),
     "unknown element type": (
         adder(TensorProto(name="w", dims=[4], data_type=99, raw_data=bytes(16))),
         ["'w'", "element type 99 is unknown"],
