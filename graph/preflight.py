@@ -12,6 +12,7 @@ import onnx
 from google.protobuf.message import DecodeError
 
 from core.errors import ConversionError, ExitCode
+from core.files import feed
 from core.model_info import ModelInfo, TensorSpec
 from core.rules import dims
 from graph.external_data import all_tensors, check_tensors, named_tensors
@@ -208,10 +209,7 @@ def _identity(paths: tuple[str, ...]) -> tuple[str, int]:
     """SHA-256 over the files one after another, and their total size."""
     digest, size = hashlib.sha256(), 0
     for path in paths:
-        with open(path, "rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-                size += len(block)
+        size += feed(digest, path)
     return digest.hexdigest(), size
 
 

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from core.errors import ConversionError, ExitCode
 from core.plan import Capabilities
+from core.timing_cache import user_cache_folder
 from trt.driver import Driver, probe_driver
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -123,6 +124,7 @@ def capabilities(library: Library, driver: Driver | None = None) -> Capabilities
         gpu_arch=driver.compute_capability,
         driver=driver.version,
         driver_problem=driver.problem,
+        cache_folder=user_cache_folder(),
     )
 
 
