@@ -6,6 +6,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
@@ -40,17 +41,11 @@ def preflight(path: str) -> tuple[onnx.ModelProto, ModelInfo]:
     inputs = _specs(_true_inputs(model.graph), "input", path)
     outputs = _specs(model.graph.output, "output", path)
     external = check_tensors(model, path)
-    sha256, size = _identity((path, *external))
-    try:
-        folder = os.path.dirname(os.path.abspath(path))
-        for tensor in all_tensors(model):  # onnx's own loop leaves out sparse tensors
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                onnx.external_data_helper.load_external_data_for_tensor(tensor, folder)
-                tensor.data_location = onnx.TensorProto.DEFAULT
-                del tensor.external_data[:]
-    except Exception as error:  # onnx raises its checker's errors, OSError or ValueError here
-        raise ConversionError(f"{path}: external data cannot be loaded: {error}", code=ExitCode.MODEL) from error
-    warnings = (*_version_warnings(model), *_check_weights(model, path))
+    with ThreadPoolExecutor(1) as beside:
+        identity = beside.submit(_identity, (path, *external))
+        _load_external(model, path)
+        warnings = (*_version_warnings(model), *_check_weights(model, path))
+    sha256, size = identity.result()
     info = ModelInfo(
         path=path,
         sha256=sha256,
@@ -94,6 +89,18 @@ def check_file(path: str) -> None:
             hint="Save the model with external data: onnx.save_model(model, path, save_as_external_data=True)",
             code=ExitCode.MODEL,
         )
+
+
+def _load_external(model: onnx.ModelProto, path: str) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        for tensor in all_tensors(model):  # onnx's own loop leaves out sparse tensors
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                onnx.external_data_helper.load_external_data_for_tensor(tensor, folder)
+                tensor.data_location = onnx.TensorProto.DEFAULT
+                del tensor.external_data[:]
+    except Exception as error:  # onnx raises its checker's errors, OSError or ValueError here
+        raise ConversionError(f"{path}: external data cannot be loaded: {error}", code=ExitCode.MODEL) from error
 
 
 def _parse(path: str) -> onnx.ModelProto:
