@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from helpers import LIBRARIES, ROOT, parse, refused, wait_until
@@ -16,6 +17,8 @@ from core import timing_cache
 from core.errors import ExitCode
 from core.plan import make_plan
 from core.timing_cache import default_path, lock_path, locked, user_cache_folder
+from trt.builder import EngineBuilder
+from trt.logger import Messages
 
 # ---- where it is
 
@@ -123,6 +126,61 @@ def test_where_there_can_be_no_lock_nobody_waits(tmp_path, monkeypatch):
     monkeypatch.setattr(timing_cache, "msvcrt", None)
     with locked(str(tmp_path / "t"), 60) as held:
         assert not held
+
+
+# ---- merging, with a builder that takes what starts with "ok"
+
+
+class FakeCache:
+    def __init__(self, contents):
+        self.lines = set(contents.split())
+
+    def combine(self, other, ignore_mismatch):
+        assert ignore_mismatch is False, "timings of another GPU would be taken"
+        mixed = b"other-gpu" in other.lines
+        self.lines |= set() if mixed else other.lines
+        return not mixed
+
+    def serialize(self):
+        return b" ".join(sorted(self.lines))
+
+
+def fake_builder(complain):
+    """complain: how the library says that it does not take a cache: by None, an error, or a warning."""
+    messages = Messages()
+
+    class Config:
+        def create_timing_cache(self, contents):
+            if contents.startswith(b"ok") or not contents:
+                return FakeCache(contents)
+            if complain == "none":
+                return None
+            if complain == "error":
+                messages.errors.append("bad magic")
+            if complain == "warning":
+                messages.warnings["Failed to deserialize timing cache. Returning an empty timing cache."] += 1
+            return FakeCache(b"")
+
+        def set_timing_cache(self, cache, ignore_mismatch):
+            self.cache = cache
+            return True
+
+    builder = object.__new__(EngineBuilder)
+    builder._messages = messages
+    builder._builder = SimpleNamespace(create_builder_config=Config)
+    return builder
+
+
+@pytest.mark.parametrize("complain", ["none", "error", "warning"])
+def test_a_cache_that_is_refused_in_any_way_gives_way(complain):
+    builder = fake_builder(complain)
+    assert builder.merge_timing_caches(b"ok a", b"ok b") == b"a b ok"
+    for _ in range(2):  # a warning counts each time
+        assert builder.merge_timing_caches(b"ok a", b"junk") == b"ok a" and builder._messages.errors == []
+        config = builder._builder.create_builder_config()
+        assert not builder._set_timing_cache(config, b"junk") and config.cache.lines == set() and builder._messages.errors == []
+    assert builder._set_timing_cache(config, b"ok a") and config.cache.lines == {b"ok", b"a"}
+    assert builder.merge_timing_caches(b"ok a", b"ok other-gpu b") == b"ok a"
 
 
 # ---- conversions; TensorRT's merging is replaced by that of sets of lines
