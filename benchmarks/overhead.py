@@ -98,12 +98,17 @@ def find_model(name: str, folder: Path) -> Path | None:
 
 def timed(command: list, folder: Path, environment: dict) -> float:
     """Seconds of a process from start to end."""
-    started = time.perf_counter()
+    return measured(command, folder, environment)[0]
+
+
+def measured(command: list, folder: Path, environment: dict) -> tuple[float, float]:
+    """(seconds, processor seconds) of a process and its children; the latter are the steadier ones on a busy machine."""
+    before, started = os.times(), time.perf_counter()
     done = subprocess.run([sys.executable, *map(str, command)], cwd=folder, env=environment, capture_output=True, text=True)
-    seconds = time.perf_counter() - started
+    seconds, after = time.perf_counter() - started, os.times()
     if done.returncode:
         sys.exit(f"{command} failed:\n{done.stderr}")
-    return seconds
+    return seconds, after.children_user + after.children_system - before.children_user - before.children_system
 
 
 def compare_conversions(name: str, way: str, runs: int, folder: Path, environment: dict) -> dict | None:
@@ -120,12 +125,13 @@ def compare_conversions(name: str, way: str, runs: int, folder: Path, environmen
     timed(script, folder, environment)
     rows = []
     for _ in range(runs):
-        seconds = timed(ours, folder, environment)
+        seconds, cpu = measured(ours, folder, environment)
         stages = json.loads((folder / "r.json").read_text())["timings_s"]
         inference = sum(stages.get(stage, 0.0) for stage in INFERENCE)
         tensorrt = stages["parse"] + stages["build"]
-        rows.append((seconds, timed(script, folder, environment), tensorrt, inference, seconds - tensorrt - inference))
-    ours_s, raw_s, tensorrt_s, inference_s, own_s = (statistics.median(column) for column in zip(*rows))
+        raw_seconds, raw_cpu = measured(script, folder, environment)
+        rows.append((seconds, raw_seconds, tensorrt, inference, seconds - tensorrt - inference, cpu, raw_cpu))
+    ours_s, raw_s, tensorrt_s, inference_s, own_s, ours_cpu_s, raw_cpu_s = (statistics.median(column) for column in zip(*rows))
     return {
         "model": name,
         "way": way,
@@ -137,6 +143,8 @@ def compare_conversions(name: str, way: str, runs: int, folder: Path, environmen
         "inference_s": inference_s,
         "own_s": own_s,
         "own_share": own_s / ours_s,
+        "ours_cpu_s": ours_cpu_s,
+        "raw_cpu_s": raw_cpu_s,
         "skipped_s": statistics.median(timed([*ours, "--skip-unchanged"], folder, environment) for _ in range(runs)),
         "reached": own_s <= max(OWN_SECONDS, OWN_SHARE * ours_s),
     }
@@ -164,6 +172,8 @@ COLUMNS = (  # title, key, format
     ("our own s", "own_s", "11.2f"),
     ("share", "own_share", "7.0%"),
     ("skipped s", "skipped_s", "11.2f"),
+    ("CPU s", "ours_cpu_s", "8.2f"),
+    ("script's", "raw_cpu_s", "10.2f"),
 )
 
 
