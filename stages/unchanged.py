@@ -10,7 +10,7 @@ from core import identity
 from core.calibration_cache import hash_files, side_file
 from core.files import feed
 from core.samples import Dataset
-from report.result import SCHEMA_VERSION
+from report.result import SCHEMA_VERSION, new_result
 from stages.job import Job
 from stages.run import Run
 from stages.split import choose_split
@@ -84,7 +84,7 @@ def _read_former(engine: str, side: str) -> tuple[dict | None, str]:
         return None, f"{side}, which would say how {engine} was made, is missing or damaged"
     if built != sha256:
         return None, f"{engine} is not the file that {side} speaks of"
-    if not sound or not isinstance(former.get("key"), dict):
+    if not sound or former.keys() != new_result().keys() or not isinstance(former.get("key"), dict):
         return None, f"{side} does not say what {engine} was made from, or that it was in order"
     return former, ""
 

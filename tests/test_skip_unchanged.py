@@ -221,6 +221,11 @@ def test_a_side_file_that_is_missing_or_damaged(folder, text):
     assert "missing or damaged" in why(folder)
 
 
+def test_a_side_file_of_another_form(folder):
+    edit(folder / "net.engine.json", lambda result: result.pop("accuracy"))
+    assert "does not say what net.engine was made from" in why(folder)
+
+
 @pytest.mark.parametrize(
     "change", [{"key": None}, {"status": "failed"}, {"status": "planned"}, {"exit_code": 7}, {"schema_version": 2}, {"key": []}]
 )
