@@ -6,9 +6,10 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 
-from core.arguments import flatten
+from core.arguments import NO_TIMING_CACHE, flatten
 from core.errors import ConversionError, ExitCode
 from core.rules import Cell, effects_of
+from core.timing_cache import default_path
 
 PORTABLE_FROM = 8.0  # compute capability: what TensorRT-RTX builds for when no architecture is named
 NATIVE_METHODS = ("entropy", "minmax")
@@ -38,6 +39,7 @@ class Capabilities:
     gpu_arch: str = ""  # its compute capability, as 9.0
     driver: str = ""  # highest CUDA version of the driver, as 13.0
     driver_problem: str = ""  # why no GPU answers, in words
+    cache_folder: str = ""  # where files may be kept between runs; empty where there is no place for them
 
     def executes(self, archs: tuple[str, ...]) -> bool:
         """Whether an engine for these architectures (none: the library's default) runs on the GPU of this machine."""
@@ -122,7 +124,8 @@ class Build:
 
     precision_constraints: str  # prefer | obey | none
     optimization_level: int | None
-    timing_cache: str | None
+    timing_cache: str | None  # None: kernel timings are not kept
+    timing_cache_named: bool  # by the user, so it must be possible to write it
     dla_core: int | None
     plugins: tuple[str, ...]
     version_compatible: bool
@@ -156,6 +159,7 @@ class Plan:
     validation: Validation
     outputs: Outputs
     dry_run: bool
+    skip_unchanged: bool
     effects: tuple[tuple[str, Cell], ...]  # typed flags that are translated or ignored here
 
 
@@ -214,6 +218,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         ),
         outputs=Outputs(engine_path(args), args.keep_failed, args.save_onnx, args.json),
         dry_run=args.dry_run,
+        skip_unchanged=args.skip_unchanged,
         effects=effects,
     )
 
@@ -273,12 +278,20 @@ def _build_options(args, caps: Capabilities) -> Build:
     return Build(
         precision_constraints="none" if args.disable_strict_types else args.precision_constraints,
         optimization_level=args.builder_optimization_level,
-        timing_cache=args.timing_cache if caps.backend == "tensorrt" else None,
+        timing_cache=_timing_cache(args, caps),
+        timing_cache_named=args.timing_cache not in (None, NO_TIMING_CACHE),
         dla_core=args.dla_core,
         plugins=tuple(args.plugins),
         version_compatible=args.version_compatible,
         hardware_compatibility=level,
     )
+
+
+def _timing_cache(args, caps: Capabilities) -> str | None:
+    """TensorRT-RTX times nothing at build time, so it has no use for one."""
+    if caps.backend != "tensorrt" or args.timing_cache == NO_TIMING_CACHE:
+        return None
+    return args.timing_cache or default_path(caps.cache_folder, caps.backend, caps.version, caps.gpu, caps.gpu_arch)
 
 
 def _tactic_sources(args, caps: Capabilities) -> tuple[str, ...] | None:

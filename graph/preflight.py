@@ -6,12 +6,14 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
 from core.errors import ConversionError, ExitCode
+from core.files import feed
 from core.model_info import ModelInfo, TensorSpec
 from core.rules import dims
 from graph.external_data import all_tensors, check_tensors, named_tensors
@@ -41,17 +43,11 @@ def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelI
     inputs = _specs(true_inputs(model.graph), "input", path)
     outputs = _specs(model.graph.output, "output", path)
     external = check_tensors(model, path)
-    sha256, size = _identity((path, *external))
-    try:
-        folder = os.path.dirname(os.path.abspath(path))
-        for tensor in all_tensors(model):  # onnx's own loop leaves out sparse tensors
-            if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                onnx.external_data_helper.load_external_data_for_tensor(tensor, folder)
-                tensor.data_location = onnx.TensorProto.DEFAULT
-                del tensor.external_data[:]
-    except Exception as error:  # onnx raises its checker's errors, OSError or ValueError here
-        raise ConversionError(f"{path}: external data cannot be loaded: {error}", code=ExitCode.MODEL) from error
-    warnings = (*_version_warnings(model), *_check_weights(model, path))
+    with ThreadPoolExecutor(1) as beside:
+        identity = beside.submit(_identity, (path, *external))
+        _load_external(model, path)
+        warnings = (*_version_warnings(model), *_check_weights(model, path))
+    sha256, size = identity.result()
     info = ModelInfo(
         path=path,
         sha256=sha256,
@@ -95,6 +91,18 @@ def check_file(path: str) -> None:
             hint="Save the model with external data: onnx.save_model(model, path, save_as_external_data=True)",
             code=ExitCode.MODEL,
         )
+
+
+def _load_external(model: onnx.ModelProto, path: str) -> None:
+    folder = os.path.dirname(os.path.abspath(path))
+    try:
+        for tensor in all_tensors(model):  # onnx's own loop leaves out sparse tensors
+            if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                onnx.external_data_helper.load_external_data_for_tensor(tensor, folder)
+                tensor.data_location = onnx.TensorProto.DEFAULT
+                del tensor.external_data[:]
+    except Exception as error:  # onnx raises its checker's errors, OSError or ValueError here
+        raise ConversionError(f"{path}: external data cannot be loaded: {error}", code=ExitCode.MODEL) from error
 
 
 def _parse(path: str) -> onnx.ModelProto:
@@ -160,10 +168,7 @@ def _identity(paths: tuple[str, ...]) -> tuple[str, int]:
     """SHA-256 over the files one after another, and their total size."""
     digest, size = hashlib.sha256(), 0
     for path in paths:
-        with open(path, "rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
-                size += len(block)
+        size += feed(digest, path)
     return digest.hexdigest(), size
 
 

@@ -69,7 +69,8 @@ def _remarks(variants: list[dict]):
 
 def _rows(result: dict):
     good = result["status"] in ("validated", "simulated")
-    yield "status", STATUS_WORDS[result["status"]], "green" if good else "yellow"
+    skipped = "; unchanged, so it was not built again" if result["skipped"] else ""
+    yield "status", STATUS_WORDS[result["status"]] + skipped, "green" if good else "yellow"
     model, environment, plan, engine = (result[key] for key in ("model", "environment", "plan", "engine"))
     yield "model", f"{model['path']}  {_mega(model['bytes'])}, opset {model['opset']}, {model['nodes']} nodes", ""
     if engine:

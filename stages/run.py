@@ -6,14 +6,18 @@ import gc
 import os
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+from core import files
 from core.channel import Channel
 from core.errors import ConversionError, unforeseen
 from core.files import Temporary
 from report.console import Console
 from report.result import fail, new_result
+
+RENAME_SECONDS = 5.0  # the parent renames at once, or it is gone and so are we
 
 
 @dataclass
@@ -37,6 +41,7 @@ class Run:
         self._started = time.monotonic()
         self.files: list[tuple[str, str]] = []  # (temporary, final) in the order in which the parent renames them
         self.engine_details: dict = {}  # what the loaded engine says of itself
+        self.written: dict[str, str] = {}  # final name -> SHA-256, of the files that had their name before the end
         self.rejected: list[tuple[str, str]] = []  # the same, where the run fails
 
     @contextmanager
@@ -82,11 +87,18 @@ class Run:
         """A new file beside `final` that the parent removes unless it is renamed."""
         return Temporary(final, self.channel.temporary)
 
-    def write_at_end(self, final: str, *parts) -> None:
-        """Write a file completely now; the parent gives it its name when everything has succeeded."""
+    def write_at_end(self, final: str, *parts) -> str:
+        """Write a file completely now; the parent gives it its name when everything has succeeded.
+
+        Returns:
+            Its SHA-256.
+        """
         temporary = self.temporary(final)
-        temporary.write(*parts)
+        with ThreadPoolExecutor(1) as beside:  # hashing 1 GB takes about as long as writing it
+            sha256 = beside.submit(files.sha256, *parts)
+            temporary.write(*parts)
         self.files.append((temporary.path, temporary.final))
+        return sha256.result()
 
     def keep_rejected(self, final: str, data) -> None:
         """Write a file that gets its name although the run fails; a later one takes its place."""
@@ -106,3 +118,25 @@ class Run:
         temporary = self.temporary(final)
         temporary.write(data)
         self.channel.publish(temporary.path, temporary.final)
+        self.written[temporary.final] = files.sha256(data)
+
+    def replace_now(self, final: str, data, required: bool) -> bool:
+        """The same, and wait until the parent has renamed the file.
+
+        Args:
+            required: a file that cannot be renamed ends the run; else it is removed.
+
+        Returns:
+            Whether the file has its name.
+        """
+        temporary = self.temporary(final)
+        temporary.write(data)
+        self.channel.publish(temporary.path, temporary.final, required)
+        deadline = time.monotonic() + RENAME_SECONDS
+        while os.path.exists(temporary.path) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        done = temporary.is_final()
+        temporary.close()
+        if done:
+            self.written[temporary.final] = files.sha256(data)
+        return done

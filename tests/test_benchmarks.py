@@ -15,6 +15,22 @@ PICTURES = ROOT / "tests" / "data" / "ppocr_det" / "calibration"
 
 
 @pytest.mark.slow
+def test_overhead_benchmark(tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    command = [sys.executable, str(ROOT / "benchmarks" / "overhead.py"), "--runs", "1", "--models", "example", "--json", "r.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which on a busy machine says nothing
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert [(row["model"], row["way"]) for row in found["conversions"]] == [("example", "as it is"), ("example", "to FP16")]
+    for row in found["conversions"]:
+        assert 0 < row["tensorrt_s"] + row["own_s"] <= row["ours_s"] and row["ratio"] == pytest.approx(row["ours_s"] / row["raw_s"])
+        assert row["skipped_s"] > 0 and row["ours_cpu_s"] > 0 and row["raw_cpu_s"] > 0
+    assert found["conversions"][0]["inference_s"] == 0 < found["conversions"][1]["inference_s"]
+    assert found["help"]["help_s"] > found["help"]["bare_s"] > 0
+    assert sum("reached" in line or "MISSED" in line for line in done.stdout.splitlines()) == 3
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="holds its processes to two CPUs")
 def test_calibration_benchmark(tmp_path):
     try:

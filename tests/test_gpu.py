@@ -22,6 +22,11 @@ INT8 = ("--precision", "int8", "--calibration-dir", "pictures", "--max-accuracy-
 NATIVE = (*INT8, "--calibration-method", "entropy")  # TensorRT's own calibration
 
 
+@pytest.fixture(autouse=True)
+def caches_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+
+
 @pytest.fixture
 def folder(tmp_path):
     onnx.save(wide_net(), tmp_path / "net.onnx")
@@ -362,6 +367,41 @@ def test_a_timing_cache_is_written_and_used(folder):
     (folder / "t.cache").write_bytes(b"junk")
     _, third = convert(folder, *flags)
     assert third["status"] == "validated" and (folder / "t.cache").stat().st_size > 100
+
+
+def test_timings_are_kept_by_default(folder):
+    _, first = convert(folder)
+    used = first["timing_cache"]
+    assert used["state"] == "new" and used["written"] and used["path"].startswith(os.environ["XDG_CACHE_HOME"] + "/onnx2trt/timing/")
+    _, second = convert(folder)
+    assert second["timing_cache"] == {**used, "state": "read"} and not second["warnings"]
+    Path(used["path"]).write_bytes(b"junk")
+    _, third = convert(folder)
+    assert third["timing_cache"]["state"] == "replaced" and any("a new one is started" in text for text in third["warnings"])
+    _, off = convert(folder, "--timing-cache", "none")
+    assert off["timing_cache"] is None
+
+
+def test_conversions_at_once_keep_the_timings_of_both(folder, monkeypatch):
+    onnx.save(mobile_net(), folder / "mobile.onnx")
+
+    def start(name, cache):
+        command = [sys.executable, str(ROOT / "onnx2trt.py"), "--onnx", f"{name}.onnx", "--timing-cache", cache]
+        return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    for name in ("net", "mobile"):
+        assert start(name, f"{name}.cache").wait(500) == 0
+    both = [start(name, "both.cache") for name in ("net", "mobile")]
+    assert [process.wait(500) for process in both] == [0, 0]
+    sizes = {name: (folder / f"{name}.cache").stat().st_size for name in ("net", "mobile", "both")}
+    assert sizes["both"] > max(sizes["net"], sizes["mobile"]), sizes
+
+
+def test_an_engine_is_not_built_again_unless_something_changed(folder):
+    _, first = convert(folder, "--test-image", "test.png", "--skip-unchanged", "--timing-cache", "t.cache")
+    done, second = convert(folder, "--test-image", "test.png", "--skip-unchanged", "--timing-cache", "t.cache", "--require-execution")
+    assert second["skipped"] and second["status"] == "validated" and second["latency"] == first["latency"], done.stderr
+    assert first["key"]["versions"]["gpu"] == first["environment"]["gpu"]
 
 
 def test_a_version_compatible_engine_runs_or_is_refused_with_a_reason(folder):

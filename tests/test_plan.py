@@ -42,6 +42,7 @@ DEFAULTS = {
     "build.precision_constraints": "prefer",
     "build.optimization_level": None,
     "build.timing_cache": None,
+    "skip_unchanged": False,
     "build.dla_core": None,
     "build.plugins": (),
     "build.version_compatible": False,
