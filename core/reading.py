@@ -1,0 +1,83 @@
+"""Reading ahead of a consumer on all cores, and memory for what is read that is used again."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+import numpy as np
+
+from core.cores import usable_cores
+from core.errors import DataError
+
+MOST_WORKERS = 8
+T = TypeVar("T")
+
+
+def read_ahead(items: Iterable[T], load: Callable[[T], object], workers: int = 0) -> Iterator[tuple[T, object]]:
+    """(item, load(item)) in the order of items, with a few loads under way ahead of the consumer; a DataError is returned.
+
+    Items are taken one by one as their loads begin, so they may hold the memory to load into.
+    """
+    workers = workers or min(usable_cores(), MOST_WORKERS)
+    with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
+        pending: deque = deque()
+
+        def attempt(item: T):
+            try:
+                return load(item)
+            except DataError as error:
+                return error
+
+        def first():
+            item, future = pending.popleft()
+            return item, future.result()
+
+        try:
+            for item in items:
+                pending.append((item, pool.submit(attempt, item)))
+                del item  # only `pending` and whoever is given it hold it
+                if len(pending) > 2 * workers:
+                    yield first()
+            while pending:
+                yield first()
+        finally:
+            for _, future in pending:
+                future.cancel()
+
+
+class ReusedArrays:
+    """Arrays of one shape and type whose memory is used again as soon as nobody holds the array, or a view of it.
+
+    So a consumer that lets go of each array makes do with a few of them, and one that keeps them all gets as many: nothing
+    that is held is ever overwritten. Fresh memory for every array would have to be mapped in by the system page by page
+    (a batch of 8 x 3x640x640 float32: 40 ms on a virtual machine, as much as decoding half of its pictures).
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: str):
+        self._shape, self._dtype = shape, np.dtype(dtype)
+        self._free: list[np.ndarray] = []
+        self.made = 0  # pieces of memory, in use and free
+
+    def array(self) -> np.ndarray:
+        """An array with any content."""
+        try:
+            memory = self._free.pop()
+        except IndexError:
+            memory = np.empty(math.prod(self._shape) * self._dtype.itemsize, np.uint8)
+            self.made += 1
+        return np.asarray(_Lent(memory, self._free)).view(self._dtype).reshape(self._shape)
+
+
+class _Lent:
+    """Lends memory to an array: numpy keeps this alive as long as the array or any view of it."""
+
+    def __init__(self, memory: np.ndarray, free: list[np.ndarray]):
+        self._memory, self._free = memory, free
+        self.__array_interface__ = memory.__array_interface__
+
+    def __del__(self) -> None:
+        self._free.append(self._memory)
