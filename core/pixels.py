@@ -73,8 +73,10 @@ def picture_tensor(picture: np.ndarray, pre: Preprocessing, out: np.ndarray | No
         swap = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGBA}[pre.channels]
         _look_up(cv2.cvtColor(resized, swap) if pre.color == "rgb" else resized, pre, None, tensor)
     else:
-        planes = cv2.split(resized)
-        for channel, plane in enumerate((*planes[2::-1], *planes[3:]) if pre.color == "rgb" else planes):
+        planes = tensor if pre.dtype == "uint8" else np.empty(pre.shape, np.uint8)
+        order = [2, 1, 0, 3][: pre.channels] if pre.color == "rgb" else range(pre.channels)  # rgb to bgr is bgr to rgb
+        cv2.split(resized, [planes[channel] for channel in order])
+        for channel, plane in enumerate(planes if planes is not tensor else ()):
             _look_up(plane, pre, channel, tensor[channel])
     return tensor
 
