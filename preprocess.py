@@ -177,9 +177,8 @@ class Reader:
         pre, name = self.preprocessing, self.inputs[0].name
         memory = ReusedArrays((size, *pre.shape), pre.dtype)
         batch, paths = None, []
-        for place, result in read_ahead(
-            _places(data.paths, size, memory), lambda place: load_picture(place.path, pre, place.batch[place.row])
-        ):
+        places = _places(data.paths, size, memory)
+        for place, result in read_ahead(places, lambda place: load_picture(place.path, pre, place.batch[place.row]), ahead=size):
             if isinstance(result, DataError):
                 _skip(place.path, result, data, skipped)
                 continue

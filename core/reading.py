@@ -17,36 +17,41 @@ MOST_WORKERS = 8
 T = TypeVar("T")
 
 
-def read_ahead(items: Iterable[T], load: Callable[[T], object], workers: int = 0) -> Iterator[tuple[T, object]]:
-    """(item, load(item)) in the order of items, with a few loads under way ahead of the consumer; a DataError is returned.
+def read_ahead(items: Iterable[T], load: Callable[[T], object], workers: int = 0, ahead: int = 0) -> Iterator[tuple[T, object]]:
+    """(item, load(item)) in the order of items; a DataError is returned.
 
-    Items are taken one by one as their loads begin, so they may hold the memory to load into.
+    Args:
+        items: taken one by one, shortly before they are loaded, so they may hold the memory to load into.
+        workers: threads; 0: as many as there are cores.
+        ahead: loads that are under way or waiting for the consumer, at most; twice the workers where that is more.
     """
     workers = workers or min(usable_cores(), MOST_WORKERS)
-    with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
-        pending: deque = deque()
+    ahead = max(ahead, 2 * workers)
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="read")
+    pending: deque = deque()
 
-        def attempt(item: T):
-            try:
-                return load(item)
-            except DataError as error:
-                return error
-
-        def first():
-            item, future = pending.popleft()
-            return item, future.result()
-
+    def attempt(item: T):
         try:
-            for item in items:
-                pending.append((item, pool.submit(attempt, item)))
-                del item  # only `pending` and whoever is given it hold it
-                if len(pending) > 2 * workers:
-                    yield first()
-            while pending:
+            return load(item)
+        except DataError as error:
+            return error
+
+    def first():
+        item, future = pending.popleft()
+        return item, future.result()
+
+    try:
+        for item in items:
+            pending.append((item, pool.submit(attempt, item)))
+            del item  # only `pending` and whoever is given it hold it
+            if len(pending) > ahead:
                 yield first()
-        finally:
-            for _, future in pending:
-                future.cancel()
+        while pending:
+            yield first()
+    finally:
+        # A consumer that raised may leave us to the garbage collector, which comes in any thread, even in one that is just starting:
+        # to wait there for the pool's threads never ends.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 class ReusedArrays:
