@@ -13,7 +13,7 @@ pil             Pillow (where it is installed) on a thread pool: open, convert, 
 
 The JPEGs are made of the pictures of examples/ultralight_segmentation: enlarged with INTER_CUBIC, with Gaussian noise of the grain
 of a small sensor (sigma 6, blurred by 0.8 pixels, doubled), quality 90 with 4:2:0 colour: about 1.35 bits per pixel, as photographs
-have. DISTINCT of each size are made and used again and again.
+have. DISTINCT of each size are made and used again and again. CPU time tells more than the clock where the machine is shared.
 """
 
 from __future__ import annotations
@@ -145,28 +145,30 @@ def measured(name: str, folder: Path, threads: int, batch: int) -> dict[str, flo
 # ---- the figures
 
 
-def contenders() -> list[str]:
+def available() -> list[str]:
     import importlib.util
 
     return [name for name in WORKERS if name != "pil" or importlib.util.find_spec("PIL")]
 
 
-def compare(folder: Path, threads: int, batch: int, runs: int) -> dict:
-    """Alternating runs of all contenders over one folder: every other round in the opposite order."""
-    found: dict[str, list[dict]] = {name: [] for name in contenders()}
+def compare(folder: Path, names: list[str], threads: int, batch: int, runs: int) -> dict:
+    """Alternating runs of these workers over one folder: every other round in the opposite order."""
+    found: dict[str, list[dict]] = {name: [] for name in names}
     for index in range(runs):
-        for name in list(found)[:: -1 if index % 2 else 1]:
+        for name in names[:: -1 if index % 2 else 1]:
             found[name].append(measured(name, folder, threads, batch))
     pictures = len(list(folder.iterdir()))
+    ours = found["ours"]
+    over = {
+        unit: {name: statistics.median(run[unit] / our[unit] for run, our in zip(found[name], ours)) for name in names if name != "ours"}
+        for unit in ("seconds", "cpu_seconds")
+    }
     return {
         "pictures": pictures,
         "runs": found,
-        "pictures_per_second": {name: pictures / statistics.median(run["seconds"] for run in runs) for name, runs in found.items()},
-        "ours_over": {
-            name: statistics.median(run["seconds"] / our["seconds"] for run, our in zip(runs, found["ours"]))
-            for name, runs in found.items()
-            if name != "ours"
-        },
+        "pictures_per_second": {name: pictures / statistics.median(run["seconds"] for run in found[name]) for name in names},
+        "ours_over": over["seconds"],
+        "ours_over_by_cpu_time": over["cpu_seconds"],
     }
 
 
@@ -182,11 +184,12 @@ def memory(folder: Path, runs: list[dict], threads: int, batch: int) -> dict:
     return {"pictures": [count, len(paths)], "peak_mb": peaks, "growth": peaks[1] / peaks[0] - 1}
 
 
-def measure(sizes: list[str], count: int, others: int, threads: int, batch: int, runs: int) -> dict:
+def measure(sizes: list[str], names: list[str], count: int, others: int, threads: int, batch: int, runs: int) -> dict:
     """All figures.
 
     Args:
         sizes: WIDTHxHEIGHT of the pictures.
+        names: of the workers to compare.
         count: pictures of the size that the targets are for; a tenth of them for the first memory figure.
         others: pictures of the other sizes.
     """
@@ -195,7 +198,7 @@ def measure(sizes: list[str], count: int, others: int, threads: int, batch: int,
         for size in sizes:
             folder = Path(temporary) / size
             size_bytes = make_pictures(folder, size, count if size == MEASURED else others)
-            found["sizes"][size] = {"jpeg_bytes": size_bytes, **compare(folder, threads, batch, runs)}
+            found["sizes"][size] = {"jpeg_bytes": size_bytes, **compare(folder, names, threads, batch, runs)}
             if size == MEASURED:
                 found["memory"] = memory(folder, found["sizes"][size]["runs"]["ours"], threads, batch)
     return found
@@ -222,9 +225,13 @@ def table(found: dict) -> str:
     for size, figures in found["sizes"].items():
         lines.append(f"{size}, {figures['pictures']} pictures of {figures['jpeg_bytes'] / 1e3:.0f} kB")
         for name, speed in figures["pictures_per_second"].items():
-            over = figures["ours_over"].get(name)
             peak = max(run["peak_mb"] for run in figures["runs"][name])
-            lines.append(f"  {name:<14}{speed:8.1f} pictures/s {peak:6.0f} MB" + (f"   ours {over:.2f} times as fast" if over else ""))
+            line = f"  {name:<14}{speed:8.1f} pictures/s {peak:6.0f} MB"
+            if name in figures["ours_over"]:
+                line += (
+                    f"   ours {figures['ours_over'][name]:5.2f} times as fast, {figures['ours_over_by_cpu_time'][name]:5.2f} by CPU time"
+                )
+            lines.append(line)
     lines.append("")
     for what, got, target, reached in targets(found):
         lines.append(f"{what:<46}{got:>15}   {target:<12}{'reached' if reached else 'MISSED'}")
@@ -238,6 +245,7 @@ def main() -> int:
     )
     parser.add_argument("--pictures", metavar="N", type=int, default=1000, help=f"of {MEASURED} (default: 1000)")
     parser.add_argument("--others", metavar="N", type=int, default=100, help="of each other size (default: 100)")
+    parser.add_argument("--against", metavar="NAME", nargs="+", choices=[*WORKERS][1:], default=available()[1:], help="default: all")
     parser.add_argument("--threads", metavar="N", type=int, default=2)
     parser.add_argument("--batch", metavar="N", type=int, default=8)
     parser.add_argument("--runs", metavar="N", type=int, default=5, help="alternating runs, of which the median counts (default: 5)")
@@ -249,7 +257,9 @@ def main() -> int:
         workers.run(WORKERS[name](Path(folder), args.threads, args.batch))
         return 0
     sizes = list(dict.fromkeys([*args.sizes, MEASURED]))
-    found = measure(sizes, args.pictures, args.others, args.threads, args.batch, args.runs)
+    found = measure(
+        sizes, list(dict.fromkeys(["ours", "imdecode", *args.against])), args.pictures, args.others, args.threads, args.batch, args.runs
+    )
     print(table(found))
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n")

@@ -53,6 +53,7 @@ def test_preprocessing_benchmark(tmp_path):
             assert figures["pictures_per_second"][name] == pytest.approx(figures["pictures"] / run["seconds"])
             if name != "ours":
                 assert figures["ours_over"][name] == pytest.approx(run["seconds"] / figures["runs"]["ours"][0]["seconds"])
+                assert figures["ours_over_by_cpu_time"][name] > 0
     lines = done.stdout.splitlines()
     assert "2 threads" in lines[0] and sum(line.endswith(("reached", "MISSED")) for line in lines) == 2
     assert sum("pictures/s" in line for line in lines) == sum(len(figures["runs"]) for figures in found["sizes"].values())
