@@ -7,19 +7,10 @@ One process of this file supervises another: the parent knows arguments, signals
 from __future__ import annotations
 
 import os
-import shutil
-import signal
 import sys
-import time
-import traceback
 
-from core import channel as child_channel
-from core import files
 from core.arguments import build_parser
 from core.errors import AccuracyError, ConversionError, ExitCode, unforeseen
-from core.rules import flag_problem
-from core.supervision import Interrupted, Supervisor, restore_terminal
-from report.result import fail, new_result, to_json
 
 TABLE_WIDTH = 110  # columns of the table where there is no terminal to ask
 
@@ -31,9 +22,12 @@ def main(argv: list[str] | None = None) -> int:
         The exit code (core.errors.ExitCode).
     """
     arguments = sys.argv[1:] if argv is None else argv
-    channel = child_channel.attach()
     parser = build_parser()
     args = parser.parse_args(arguments)
+    from core.channel import attach  # from here on, what --help has no need of
+    from core.rules import flag_problem
+
+    channel = attach()
     if channel is not None:
         return _work(args, channel)
     problem = flag_problem(args)
@@ -51,36 +45,43 @@ def convert(args, run) -> str:
     Raises:
         ConversionError: from any stage.
     """
-    from stages import building, planning, precision
+    from stages import planning, unchanged
 
     if args.validate_only:
         return revalidate(args, run)
     library, plan = planning.make_plan(args, run)
     job = planning.preflight(library, plan, run)
+    former = unchanged.find_former(job, run) if plan.skip_unchanged else None
     if plan.dry_run:
         return "planned"
-    prepared = precision.prepare_model(job, run)
-    try:
-        built, prepared, status = _build_and_check(job, prepared, run)
-    except AccuracyError as error:
-        prepared = precision.prepare_again(job, prepared, error, run)
-        built, prepared, status = _build_and_check(job, prepared, run)
-    return building.write_outputs(plan, prepared, built, status, run)
+    if former:
+        return unchanged.take(former, job, run)
+    from stages import building, precision, variants
+
+    def make(job) -> variants.Made:
+        prepared = precision.prepare_model(job, run)
+        try:
+            return _build_and_check(job, prepared, run)
+        except AccuracyError as error:
+            return _build_and_check(job, precision.prepare_again(job, prepared, error, run), run)
+
+    made = variants.make_all(job, run, make, lambda job, prepared: _build_and_check(job, prepared, run))
+    return building.write_outputs(job, made.prepared, made.built, made.status, run)
 
 
 def _build_and_check(job, prepared, run):
-    """(built engine, prepared model, status)"""
+    """From the prepared model to an engine that passed (stages.variants.Made)."""
     from stages import building, checking, reading
+    from stages.variants import Made
 
     built, prepared = building.build_engine(job, prepared, run)
-    with reading.loaded_engine(job.library, job.plan, built.data, run, host_code=job.plan.build.version_compatible) as engine:
+    with reading.loaded_engine(job.library, job.plan, built.data, run, job.plan.build.version_compatible) as engine:
         try:
             reading.read_precision(job, prepared, built, engine, run)
-            status = checking.check(job, prepared, engine, run)
+            return Made(job, prepared, built, checking.check(job, prepared, engine, run))
         except ConversionError:
             building.keep_rejected(job.plan, built, run)
             raise
-    return built, prepared, status
 
 
 def revalidate(args, run) -> str:
@@ -97,6 +98,10 @@ def revalidate(args, run) -> str:
 
 def _work(args, channel) -> int:
     """The child: run the pipeline and hand the parent its result, whatever happens."""
+    import shutil
+    import traceback
+
+    from report.result import fail
     from report.table import render
     from stages.run import Run
 
@@ -122,6 +127,12 @@ def _work(args, channel) -> int:
 
 def _supervise(args, arguments: list[str]) -> int:
     """Run the pipeline in a child and tell the world how it ended."""
+    import signal
+    import time
+
+    from core.supervision import Interrupted, Supervisor, restore_terminal
+    from report.result import fail, new_result
+
     supervisor, started, table = Supervisor(), time.monotonic(), ""
     warning_flags = [part for option in sys.warnoptions for part in ("-W", option)]
     command = [sys.executable, *warning_flags, os.path.abspath(__file__), *arguments]
@@ -142,6 +153,9 @@ def _supervise(args, arguments: list[str]) -> int:
 
 def _deliver(args, result: dict, table: str) -> int:
     """Write --json, print the table (stdout) or the error (stderr)."""
+    from core import files
+    from report.result import fail, to_json
+
     if result["error"]:
         _print_error(result["error"])
     if args.json and args.json != "-":

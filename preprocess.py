@@ -7,59 +7,26 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from core.arrays import load_arrays, stackable, synthetic_arrays
-from core.cores import usable_cores
 from core.errors import ConversionError, DataError, ExitCode
 from core.model_info import PictureInput, Profile, TensorSpec
 from core.opencv import MAX_PIXELS, opencv
 from core.picture_files import check_complete
+from core.pixels import Preprocessing, picture_tensor
 from core.plan import Preprocess
+from core.reading import ReusedArrays, read_ahead
 from core.samples import Dataset
 
-LETTERBOX_GREY = 114  # what YOLO-style models were trained with
 COLORS = {1: ("gray",), 3: ("rgb", "bgr"), 4: ("rgb", "bgr")}  # channels -> orders, the default first
 
 
 Arrays = dict[str, np.ndarray]  # input name -> array of one inference
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a picture becomes a tensor: decode, colour order, resize (INTER_LINEAR), range, (x - mean) / std, layout."""
-
-    height: int
-    width: int
-    channels: int
-    layout: str  # NCHW | NHWC
-    dtype: str  # float32 | float16 | uint8
-    color: str  # rgb | bgr | gray; with four channels alpha comes last
-    resize: str  # stretch | letterbox | crop
-    input_range: int  # 1 | 255; uint8 models take 0..255 as they are
-    mean: tuple[float, ...]  # one for each channel, in the units of input_range
-    std: tuple[float, ...]
-
-    def describe(self) -> dict:
-        """As it stands in the result, so that a deployment can repeat it."""
-        values = asdict(self)
-        return {
-            "size": [values["width"], values["height"]],
-            "layout": values["layout"],
-            "channels": values["channels"],
-            "dtype": values["dtype"],
-            "color": values["color"],
-            "resize": values["resize"],
-            "interpolation": "linear",
-            "range": values["input_range"],
-            "mean": list(values["mean"]),
-            "std": list(values["std"]),
-        }
 
 
 def make_preprocessing(wish: Preprocess, picture: PictureInput) -> Preprocessing:
@@ -99,16 +66,19 @@ def make_preprocessing(wish: Preprocess, picture: PictureInput) -> Preprocessing
     )
 
 
-def load_picture(path: str, pre: Preprocessing) -> np.ndarray:
+def load_picture(path: str, pre: Preprocessing, out: np.ndarray | None = None) -> np.ndarray:
     """Picture file -> tensor.
 
+    Args:
+        out: C-contiguous, of pre.shape and pre.dtype, to write into.
+
     Returns:
-        C-contiguous [C, H, W] (NCHW) or [H, W, C] (NHWC) of pre.dtype.
+        `out`, or a fresh array: C-contiguous [C, H, W] (NCHW) or [H, W, C] (NHWC) of pre.dtype.
 
     Raises:
         DataError: the file is no complete picture.
     """
-    return picture_tensor(decode(read_picture(path), pre.channels), pre)
+    return picture_tensor(decode(read_picture(path), pre.channels), pre, out)
 
 
 def read_picture(path: str) -> bytes:
@@ -156,64 +126,6 @@ def _with_alpha(picture: np.ndarray) -> np.ndarray:
     return picture if picture.shape[2] == 4 else cv2.cvtColor(picture, cv2.COLOR_BGR2BGRA)
 
 
-def picture_tensor(picture: np.ndarray, pre: Preprocessing) -> np.ndarray:
-    """Decoded picture -> tensor.
-
-    Args:
-        picture: uint8 [H, W], BGR [H, W, 3] or BGRA [H, W, 4], any size.
-
-    Returns:
-        C-contiguous [C, H, W] (NCHW) or [H, W, C] (NHWC) of pre.dtype.
-    """
-    resized = _resize(picture, pre)
-    if resized.ndim == 2:
-        resized = resized[:, :, None]
-    order = [2, 1, 0, 3][: pre.channels] if pre.color == "rgb" else list(range(pre.channels))
-    if pre.dtype == "uint8":
-        planes = np.stack([resized[:, :, channel] for channel in order])
-    else:
-        planes = np.empty((pre.channels, pre.height, pre.width), np.float32)
-        for index, table in enumerate(_tables(pre)):
-            np.take(table, resized[:, :, order[index]], out=planes[index], mode="clip")  # "raise" would buffer the output
-    if pre.layout == "NHWC":
-        planes = planes.transpose(1, 2, 0)
-    return np.ascontiguousarray(planes, dtype=pre.dtype)
-
-
-def displayed(tensor: np.ndarray, pre: Preprocessing) -> np.ndarray:
-    """What a tensor of `picture_tensor` shows, as uint8 BGR [H, W, 3]; alpha is left out."""
-    pixels = (tensor if pre.layout == "NHWC" else tensor.transpose(1, 2, 0)).astype(np.float32)
-    if pre.dtype != "uint8":
-        pixels = (pixels * np.array(pre.std, np.float32) + np.array(pre.mean, np.float32)) * (255 / pre.input_range)
-    order = [0, 0, 0] if pre.channels == 1 else [2, 1, 0] if pre.color == "rgb" else [0, 1, 2]
-    return np.ascontiguousarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)[:, :, order])
-
-
-def _tables(pre: Preprocessing) -> list[np.ndarray]:
-    """For each channel the value of every pixel 0..255, computed as ((pixel / 255 * range) - mean) / std in float32."""
-    pixels = np.arange(256, dtype=np.float32)
-    scaled = pixels / np.float32(255) if pre.input_range == 1 else pixels
-    return [(scaled - np.float32(mean)) / np.float32(std) for mean, std in zip(pre.mean, pre.std)]
-
-
-def _resize(picture: np.ndarray, pre: Preprocessing) -> np.ndarray:
-    cv2 = opencv()
-    height, width = picture.shape[:2]
-    if pre.resize == "stretch":
-        return cv2.resize(picture, (pre.width, pre.height), interpolation=cv2.INTER_LINEAR)
-    choose = min if pre.resize == "letterbox" else max
-    ratio = choose(pre.height / height, pre.width / width)
-    size = max(round(width * ratio), 1), max(round(height * ratio), 1)
-    scaled = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
-    if pre.resize == "crop":
-        top, left = (scaled.shape[0] - pre.height) // 2, (scaled.shape[1] - pre.width) // 2
-        return scaled[top : top + pre.height, left : left + pre.width]
-    canvas = np.full((pre.height, pre.width, *picture.shape[2:]), LETTERBOX_GREY, np.uint8)
-    top, left = (pre.height - scaled.shape[0]) // 2, (pre.width - scaled.shape[1]) // 2
-    canvas[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
-    return canvas
-
-
 @dataclass(frozen=True)
 class Batch:
     """The arrays of one inference.
@@ -247,6 +159,9 @@ class Reader:
             ConversionError: data.code, for an unusable file where `skipped` is None.
         """
         size = self._batch_size(data)
+        if data.kind == "pictures":
+            yield from self._picture_batches(data, size, skipped)
+            return
         samples = self._samples(data, skipped)
         while group := list(itertools.islice(samples, size)):
             yield _stack(group, size, data)
@@ -257,50 +172,60 @@ class Reader:
             return shape[0] if shape and isinstance(shape[0], int) else self.batch
         return self.batch if data.kind == "arrays" and stackable(self.inputs) else 1
 
+    def _picture_batches(self, data: Dataset, size: int, skipped: list | None) -> Iterator[Batch]:
+        """Each picture is decoded straight into the row that it has where no file before it is damaged; else it is moved up."""
+        pre, name = self.preprocessing, self.inputs[0].name
+        memory = ReusedArrays((size, *pre.shape), pre.dtype)
+        batch, paths = None, []
+        places = _places(data.paths, size, memory)
+        for place, result in read_ahead(places, lambda place: load_picture(place.path, pre, place.batch[place.row]), ahead=size):
+            if isinstance(result, DataError):
+                _skip(place.path, result, data, skipped)
+                continue
+            row = len(paths)
+            batch = batch if row else place.batch
+            if place.batch is not batch or place.row != row:
+                batch[row] = place.batch[place.row]  # the row was that of a damaged file, or of one that was moved up itself
+            paths.append(place.path)
+            if len(paths) == size:
+                yield Batch({name: batch}, size, size, tuple(paths))
+                batch, paths = None, []
+        if paths:
+            batch[len(paths) :] = batch[len(paths) - 1]
+            yield Batch({name: batch}, size, len(paths), tuple(paths))
+
     def _samples(self, data: Dataset, skipped: list | None) -> Iterator[tuple[str, Arrays]]:
         """(file, arrays of one sample); a file of arrays may hold several samples."""
         if data.kind == "synthetic":
             yield "synthetic", synthetic_arrays(self.inputs, self.profiles)
             return
-        for path, result in read_ahead(data.paths, self._load_pictures if data.kind == "pictures" else self._load_arrays):
-            if not isinstance(result, DataError):
-                yield from ((path, arrays) for arrays in result)
-            elif skipped is None:
-                raise ConversionError(f"{path} {result}", hint="Give another file.", code=data.code)
+        for path, result in read_ahead(data.paths, lambda path: load_arrays(path, self.inputs)):
+            if isinstance(result, DataError):
+                _skip(path, result, data, skipped)
             else:
-                skipped.append((path, str(result)))
-
-    def _load_pictures(self, path: str) -> list[Arrays]:
-        return [{self.inputs[0].name: load_picture(path, self.preprocessing)[None]}]
-
-    def _load_arrays(self, path: str) -> list[Arrays]:
-        return load_arrays(path, self.inputs)
+                yield from ((path, arrays) for arrays in result)
 
 
-def read_ahead(paths: Iterable[str], load: Callable, workers: int = 0) -> Iterator[tuple[str, object]]:
-    """(path, load(path)) in the order of paths, with a few loads under way ahead of the consumer; a DataError is returned."""
-    workers = workers or min(usable_cores(), 8)
-    with ThreadPoolExecutor(workers, thread_name_prefix="read") as pool:
-        pending: deque = deque()
+class Place(NamedTuple):
+    """Where a picture is to be written."""
 
-        def attempt(path: str):
-            try:
-                return load(path)
-            except DataError as error:
-                return error
+    path: str
+    batch: np.ndarray
+    row: int
 
-        try:
-            for path in paths:
-                pending.append((path, pool.submit(attempt, path)))
-                if len(pending) > 2 * workers:
-                    first, future = pending.popleft()
-                    yield first, future.result()
-            while pending:
-                first, future = pending.popleft()
-                yield first, future.result()
-        finally:
-            for _, future in pending:
-                future.cancel()
+
+def _places(paths: Iterable[str], size: int, memory: ReusedArrays) -> Iterator[Place]:
+    """Row after row of one batch after the other, each begun when its first picture is about to be read."""
+    for index, path in enumerate(paths):
+        if index % size == 0:
+            batch = memory.array()
+        yield Place(path, batch, index % size)
+
+
+def _skip(path: str, error: DataError, data: Dataset, skipped: list | None) -> None:
+    if skipped is None:
+        raise ConversionError(f"{path} {error}", hint="Give another file.", code=data.code)
+    skipped.append((path, str(error)))
 
 
 def _stack(samples: list[tuple[str, Arrays]], size: int, data: Dataset) -> Batch:

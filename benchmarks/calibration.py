@@ -16,15 +16,15 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 if not __package__:  # run as a file: the root's calibration.py, not this one
     sys.path[0] = str(ROOT)
+
+from benchmarks import workers  # noqa: E402
 
 DATA = ROOT / "tests" / "data" / "ppocr_det"
 SHAPE = (1, 3, 640, 640)
@@ -95,31 +95,8 @@ def quantize_static(folder: str) -> None:
 WORKERS = {"ours": calibrate_ours, "inference": infer, "quantize_static": quantize_static}
 
 
-def work(name: str, folder: str) -> None:
-    """Run a worker to its end and print its seconds and its peak memory as JSON."""
-    import resource
-
-    worker = WORKERS[name](folder)
-    next(worker)  # its imports
-    started, cpu = time.perf_counter(), sum(os.times()[:2])
-    for _ in worker:
-        raise AssertionError("a worker stops once")
-    seconds = time.perf_counter() - started
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
-    print(json.dumps({"seconds": seconds, "cpu_seconds": sum(os.times()[:2]) - cpu, "peak_mb": peak}))
-
-
 def measured(name: str, folder: Path, threads: int) -> dict[str, float]:
-    """A worker in a fresh process, held to `threads` CPUs: all libraries size their pools by them."""
-    command = [sys.executable, str(Path(__file__).resolve()), "--worker", name, str(folder)]
-
-    def hold() -> None:
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
-
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=hold)
-    if done.returncode:
-        raise RuntimeError(f"worker {name} failed:\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return workers.measured(__file__, [name, str(folder)], threads)
 
 
 # ---- the figures
@@ -202,7 +179,8 @@ def main() -> int:
     parser.add_argument("--worker", nargs=2, metavar=("NAME", "DIR"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        work(*args.worker)
+        name, folder = args.worker
+        workers.run(WORKERS[name](folder))
         return 0
     found = measure(args.pictures, args.threads, args.pairs, args.copies)
     print(table(found))

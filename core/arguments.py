@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import sys
 
 from core import argument_types as types
 from core.errors import ExitCode
@@ -20,12 +22,38 @@ example:
   python onnx2trt.py --onnx model.onnx --precision int8 --calibration-dir images/ --test-image test.jpg
 """
 
-PRECISIONS = ("fp32", "fp16", "int8")
+PRECISIONS = ("fp32", "fp16", "int8", "best")
 CONSTRAINTS = ("prefer", "obey", "none")
 HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
 QUANTIZATIONS = ("auto", "calibrator", "qdq")
 QUANTIZATION_EFFORTS = ("fast", "default", "best")
+NO_TIMING_CACHE = "none"
 CALIBRATION_METHODS = ("auto", "entropy", "minmax", "percentile", "mse")
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """argparse makes one for every flag, and each would ask the terminal again (and load shutil for it)."""
+
+    columns = 0
+
+    def __init__(self, prog: str):
+        if not _Formatter.columns:
+            _Formatter.columns = _terminal_columns()
+        super().__init__(prog, width=_Formatter.columns - 2)
+
+
+def _terminal_columns() -> int:
+    """As shutil.get_terminal_size has it: COLUMNS, else the terminal, else 80."""
+    try:
+        columns = int(os.environ["COLUMNS"])
+    except (KeyError, ValueError):
+        columns = 0
+    if columns <= 0:
+        try:
+            columns = os.get_terminal_size(sys.__stdout__.fileno()).columns
+        except (AttributeError, ValueError, OSError):
+            columns = 0
+    return columns if columns > 0 else 80
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
         prog="onnx2trt.py",
         description="Turn an ONNX model into a TensorRT engine that is proven to be what was asked for.",
         epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Formatter,
         allow_abbrev=False,  # an abbreviation in a script would change its meaning when a flag is added
     )
     parser._negative_number_matcher = re.compile(r"-\.?\d")  # argparse takes -0.5,-0.5 and -1e-3 for flags
@@ -83,7 +111,12 @@ def _add_build_flags(group) -> None:
         choices=range(6),
         help="time spent on finding fast kernels (default: the library's, 3)",
     )
-    group.add_argument("--timing-cache", metavar="FILE", help="kernel timings: read where it exists, written after the build")
+    group.add_argument(
+        "--timing-cache",
+        metavar="FILE",
+        help="kernel timings: read where it exists, written after the build; none keeps no timings "
+        "(default: a file for this library and GPU in the user's cache folder)",
+    )
     group.add_argument(
         "--tactic-sources",
         metavar="NAMES",
@@ -123,7 +156,16 @@ def _add_shape_flags(group) -> None:
 
 
 def _add_precision_flags(group) -> None:
-    group.add_argument("--precision", choices=PRECISIONS, default="fp16", help="precision of the engine (default: fp16)")
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp16",
+        help="precision of the engine; best: whatever is fastest on this GPU within --max-accuracy-drop (default: fp16)",
+    )
+    group.add_argument("--compare", action="store_true", help="build FP32, FP16 and INT8, and show them side by side")
+    group.add_argument(
+        "--no-baseline", action="store_true", help="do not build an FP16 engine beside an INT8 one to say which of them is faster"
+    )
     group.add_argument(
         "--layer-precisions",
         metavar="PATTERN:PRECISION",
@@ -263,6 +305,11 @@ def _add_result_flags(group) -> None:
         "--report",
         metavar="FILE",
         help="write the result as one HTML page with pictures and plots; also where the conversion fails",
+    )
+    group.add_argument(
+        "--skip-unchanged",
+        action="store_true",
+        help="build nothing where the engine is there, made from the same model, options, data and versions; the result is the former one",
     )
     group.add_argument("--dry-run", action="store_true", help="check everything and print the plan; build nothing")
     volume = group.add_mutually_exclusive_group()

@@ -6,15 +6,19 @@ image: 3c010a14            <- big-endian float32 scale in hexadecimal
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import hashlib
 import json
 import math
 import os
 import re
+import stat
 import struct
 from dataclasses import asdict, dataclass
 
 from core.errors import ConversionError, ExitCode
+from core.files import feed
 
 # TensorRT reads caches of its own major version; 10 is the last with a calibrator, so ours name it.
 DEFAULT_VERSION = "100600"
@@ -209,12 +213,26 @@ def _changes(then: Identity, now: Identity) -> list[str]:
 
 
 def hash_files(paths: tuple[str, ...], root: str) -> str:
-    """SHA-256 over relative names and contents."""
+    """SHA-256 over relative names and contents; of files that cannot be read (or would block, as a pipe does), over the names."""
+    looks = tuple((path, *_looks(path)) for path in paths)
+    return _hash_files(looks, root)
+
+
+def _looks(path: str) -> tuple[int, int, int]:
+    try:
+        status = os.stat(path)
+        return status.st_size, status.st_mtime_ns, stat.S_ISREG(status.st_mode)
+    except OSError:
+        return 0, 0, False
+
+
+@functools.lru_cache(maxsize=8)  # a run asks twice: for its own key, and for the cache's side file
+def _hash_files(looks: tuple[tuple, ...], root: str) -> str:
     digest = hashlib.sha256()
-    for path in paths:
+    for path, _, _, regular in looks:
         digest.update(os.path.relpath(path, root).encode("utf-8", "surrogateescape") + b"\0")
-        with open(path, "rb") as stream:
-            while block := stream.read(2**20):
-                digest.update(block)
+        if regular:
+            with contextlib.suppress(OSError):
+                feed(digest, path)
         digest.update(b"\0")
     return digest.hexdigest()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import json
 import os
 import signal
@@ -29,9 +28,13 @@ class Channel:
         """A file at `path` may exist from now on; the parent removes it unless it is published."""
         self._send(kind="temporary", path=path)
 
-    def publish(self, temporary: str, final: str) -> None:
-        """Ask the parent to rename a finished file now, whatever comes of the rest (a calibration cache)."""
-        self._send(kind="publish", files=[[temporary, final]])
+    def publish(self, temporary: str, final: str, required: bool = True) -> None:
+        """Ask the parent to rename a finished file now, whatever comes of the rest (a calibration cache).
+
+        Args:
+            required: the run fails where it cannot be renamed; else the temporary is removed and nothing is said.
+        """
+        self._send(kind="publish", files=[[temporary, final]], required=required)
 
     def done(self, result: dict, files: list[tuple[str, str]], table: str) -> None:
         """The last message: the result, the finished files in the order of their renaming, the text for stdout."""
@@ -58,6 +61,8 @@ def attach() -> Channel | None:
 def _die_with(parent: int, lifeline: int) -> None:
     """End this process when the parent ends, however it ends."""
     if sys.platform.startswith("linux"):
+        import ctypes  # not at the top: the parent needs none of it
+
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # at once, even inside a long C++ call
         if os.getppid() != parent:  # it died before prctl took effect

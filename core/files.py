@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import hashlib
 import os
 import secrets
 import stat
@@ -54,6 +55,13 @@ class Temporary:
                     view = view[os.write(self._fd, view[: 2**26]) :]
             os.fsync(self._fd)
 
+    def is_final(self) -> bool:
+        """Whether the file stands under its final name."""
+        try:
+            return os.path.samestat(os.fstat(self._fd), os.stat(self.final))
+        except OSError:
+            return False
+
     def discard(self) -> None:
         """Remove the file; harmless when it is gone already."""
         with contextlib.suppress(OSError):
@@ -65,6 +73,31 @@ class Temporary:
         if fd >= 0:
             with contextlib.suppress(OSError):
                 os.close(fd)
+
+
+def feed(digest, path: str) -> int:
+    """Hash the contents of a file, block by block.
+
+    Returns:
+        Its size.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    size = 0
+    with open(path, "rb", buffering=0) as stream:
+        while block := stream.read(2**20):
+            digest.update(block)
+            size += len(block)
+    return size
+
+
+def sha256(*parts) -> str:
+    """SHA-256 over bytes-like parts, one after another."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(memoryview(part).cast("B"))
+    return digest.hexdigest()
 
 
 def _shortened(name: str) -> str:

@@ -6,12 +6,14 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 
-from core.arguments import flatten
+from core.arguments import NO_TIMING_CACHE, flatten
 from core.errors import ConversionError, ExitCode
 from core.rules import Cell, effects_of
+from core.timing_cache import default_path
 
 PORTABLE_FROM = 8.0  # compute capability: what TensorRT-RTX builds for when no architecture is named
 NATIVE_METHODS = ("entropy", "minmax")
+BEST = "best"  # --precision best
 FP16_MAX = 65504.0  # largest finite IEEE 754 half
 
 
@@ -37,6 +39,7 @@ class Capabilities:
     gpu_arch: str = ""  # its compute capability, as 9.0
     driver: str = ""  # highest CUDA version of the driver, as 13.0
     driver_problem: str = ""  # why no GPU answers, in words
+    cache_folder: str = ""  # where files may be kept between runs; empty where there is no place for them
 
     def executes(self, archs: tuple[str, ...]) -> bool:
         """Whether an engine for these architectures (none: the library's default) runs on the GPU of this machine."""
@@ -122,7 +125,8 @@ class Build:
 
     precision_constraints: str  # prefer | obey | none
     optimization_level: int | None
-    timing_cache: str | None
+    timing_cache: str | None  # None: kernel timings are not kept
+    timing_cache_named: bool  # by the user, so it must be possible to write it
     dla_core: int | None
     plugins: tuple[str, ...]
     version_compatible: bool
@@ -133,6 +137,8 @@ class Build:
 class Plan:
     onnx: str
     precision: str
+    variants: tuple[str, ...]  # precisions to build, what was asked for first; more than one are compared
+    compare: bool  # the user wants to see all of them
     backend: str
     route: Route
     executes_here: bool  # the engine can be run on the GPU of this machine
@@ -154,6 +160,7 @@ class Plan:
     validation: Validation
     outputs: Outputs
     dry_run: bool
+    skip_unchanged: bool
     effects: tuple[tuple[str, Cell], ...]  # typed flags that are translated or ignored here
 
 
@@ -174,6 +181,8 @@ def make_plan(args, caps: Capabilities) -> Plan:
     return Plan(
         onnx=args.onnx,
         precision=args.precision,
+        variants=_variants(args, caps.executes(archs)),
+        compare=args.compare,
         backend=caps.backend,
         route=route,
         executes_here=caps.executes(archs),
@@ -210,8 +219,19 @@ def make_plan(args, caps: Capabilities) -> Plan:
         ),
         outputs=Outputs(engine_path(args), args.keep_failed, args.save_onnx, args.json, args.report),
         dry_run=args.dry_run,
+        skip_unchanged=args.skip_unchanged,
         effects=effects,
     )
+
+
+def _variants(args, executes: bool) -> tuple[str, ...]:
+    """--compare: all. best: what can win; FP32 only where nothing else passes. INT8 on a GPU: FP16, too, to say what INT8 is good for."""
+    calibrated = args.calibration_dir or args.calibration_cache
+    asked = (("fp16", "int8") if calibrated else ("fp16",)) if args.precision == BEST else (args.precision,)
+    if args.compare:
+        return tuple(dict.fromkeys((*asked, "fp32", "fp16", "int8")))
+    baseline = not (args.no_baseline or args.no_validate or args.validate_only) and args.precision == "int8" and executes
+    return (*asked, "fp16") if baseline else asked
 
 
 def _native_method(args) -> str | None:
@@ -234,6 +254,12 @@ def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str,
             hint="Leave the flag out: INT8 is then reached by Q/DQ. Calibrators are in TensorRT 8.6 to 10.",
             code=ExitCode.MACHINE,
         )
+    if args.precision == BEST and not caps.executes(archs):
+        raise ConversionError(
+            f"--precision best takes what is fastest, but no engine can be timed here: {caps.driver_problem or _foreign_gpu(caps, archs)}",
+            hint="Name a precision (--compare shows sizes and accuracy), or convert on a machine with the target GPU.",
+            code=ExitCode.MACHINE,
+        )
     if args.require_execution and not caps.executes(archs):
         raise ConversionError(
             f"--require-execution: the engine could not be executed on this machine: {caps.driver_problem or _foreign_gpu(caps, archs)}",
@@ -253,12 +279,20 @@ def _build_options(args, caps: Capabilities) -> Build:
     return Build(
         precision_constraints="none" if args.disable_strict_types else args.precision_constraints,
         optimization_level=args.builder_optimization_level,
-        timing_cache=args.timing_cache if caps.backend == "tensorrt" else None,
+        timing_cache=_timing_cache(args, caps),
+        timing_cache_named=args.timing_cache not in (None, NO_TIMING_CACHE),
         dla_core=args.dla_core,
         plugins=tuple(args.plugins),
         version_compatible=args.version_compatible,
         hardware_compatibility=level,
     )
+
+
+def _timing_cache(args, caps: Capabilities) -> str | None:
+    """TensorRT-RTX times nothing at build time, so it has no use for one."""
+    if caps.backend != "tensorrt" or args.timing_cache == NO_TIMING_CACHE:
+        return None
+    return args.timing_cache or default_path(caps.cache_folder, caps.backend, caps.version, caps.gpu, caps.gpu_arch)
 
 
 def _tactic_sources(args, caps: Capabilities) -> tuple[str, ...] | None:

@@ -6,8 +6,9 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 
-from core.arguments import build_parser, flatten
+from core.arguments import NO_TIMING_CACHE, build_parser, flatten
 from core.errors import ConversionError, ExitCode
+from core.timing_cache import lock_path
 
 
 class Effect(Enum):
@@ -195,16 +196,20 @@ def _combination_problem(args) -> str:
             "output",
             "no_validate",
             "dry_run",
+            "skip_unchanged",
             "save_onnx",
             "keep_failed",
             "calibration_dir",
             "calibration_cache",
             "timing_cache",
+            "compare",
         ):
             if getattr(args, flag):
                 return f"--validate-only builds nothing, so --{flag.replace('_', '-')} cannot go with it"
     if args.no_validate and args.require_execution:
         return "--no-validate and --require-execution contradict each other"
+    if args.no_validate and (args.compare or args.precision == "best"):
+        return f"{'--compare' if args.compare else '--precision best'} measures, so --no-validate cannot go with it"
     if args.disable_strict_types and args.layer_precisions:
         return "--disable-strict-types holds no layer, so --layer-precisions cannot go with it"
     if args.disable_tactic_sources and args.tactic_sources:
@@ -249,7 +254,9 @@ def _output_problem(args) -> str:
     if args.calibration_cache:
         files.append(("--calibration-cache's side file", args.calibration_cache + ".json"))
         files.append(("--calibration-cache's fit file", args.calibration_cache + ".fit.npz"))
-    files += [("--timing-cache", args.timing_cache), ("--onnx", args.onnx), ("--test-image", args.test_image)]
+    if args.timing_cache and args.timing_cache != NO_TIMING_CACHE:
+        files += [("--timing-cache", args.timing_cache), ("--timing-cache's lock file", lock_path(args.timing_cache))]
+    files += [("--onnx", args.onnx), ("--test-image", args.test_image)]
     files.append(("--validate-only", args.validate_only))
     seen: dict[str, str] = {}
     for flag, path in files:

@@ -107,11 +107,20 @@ class Supervisor:
         elif message["kind"] == "temporary":
             self._temporaries.add(message["path"])
         elif message["kind"] == "publish":
-            for temporary, final in message["files"]:
-                files.rename(temporary, final)
-                self._temporaries.discard(temporary)
+            self._publish(message["files"], message["required"])
         elif message["kind"] == "done":
             self.outcome = message
+
+    def _publish(self, finished: list, required: bool) -> None:
+        for temporary, final in finished:
+            try:
+                files.rename(temporary, final)
+            except ConversionError:
+                if required:
+                    raise
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+            self._temporaries.discard(temporary)
 
     def _drain(self) -> None:
         """Learn of the files that the child, dead by now, had spoken of in messages that nobody has read."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import weakref
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 
@@ -270,8 +271,7 @@ class _Converter:
         if name not in self._cast_half:
             target = self._result.unique(f"{name}__fp16")
             if name in self._source.weights:
-                with np.errstate(over="ignore"):  # infinities in attention masks stay infinities
-                    self._result.weights[target] = self._source.weights[name].astype(np.float16)
+                self._result.weights[target] = _half_of(self._source.weights[name])
             else:
                 self._cast(name, target, HALF)
             self._cast_half[name] = target
@@ -289,6 +289,20 @@ class _Converter:
     def _cast(self, source: str, target: str, elem_type: int) -> None:
         name = self._result.unique(f"{target}__cast")
         self._nodes.append(onnx.helper.make_node("Cast", [source], [target], name=name, to=elem_type))
+
+
+_halves: dict[int, tuple[weakref.ref, np.ndarray]] = {}
+
+
+def _half_of(array: np.ndarray) -> np.ndarray:
+    """Weights in FP16, rounded once for all graphs that share them: every choice of layers that is tried converts the whole model."""
+    key = id(array)
+    source, half = _halves.get(key, (None, None))
+    if source is None or source() is not array:
+        with np.errstate(over="ignore"):  # infinities in attention masks stay infinities
+            half = array.astype(np.float16)
+        _halves[key] = (weakref.ref(array, lambda _: _halves.pop(key, None)), half)
+    return half
 
 
 def _write_half(node: onnx.NodeProto) -> bool:

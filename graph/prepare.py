@@ -34,6 +34,7 @@ class Prepared:
     constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16, to set on a weakly typed network
     scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
     equivalent: Graph | None = None  # Q/DQ model of what TensorRT's calibrator makes of `graph`
+    without: Callable[[dict[str, str]], Prepared] | None = None  # the same with more layers in FP16: node -> reason
     again: Callable[[float], Prepared] | None = None  # with INT8 layers chosen anew, for an accuracy drop smaller by this factor
 
 

@@ -25,16 +25,26 @@ class _Rate(ProgressColumn):
 class Console:
     """Stages, progress, warnings and details of one run."""
 
-    def __init__(self, verbose: bool = False, quiet: bool = False):
+    def __init__(self, verbose: bool = False, quiet: bool = False, label: str = ""):
+        """
+        Args:
+            label: stands before every line, where several things are done in turn.
+        """
+        self._label = f"{label}: " if label else ""
         self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         self._verbose, self._quiet = verbose, quiet
         self._progress: Progress | None = None
         self.timings: dict[str, float] = {}  # stage -> seconds
         self.warnings: list[str] = []
 
+    def labelled(self, label: str) -> Console:
+        """Another console of the same kind, for one of several things that are done in turn."""
+        return Console(self._verbose, self._quiet, label)
+
     @contextmanager
     def stage(self, name: str, label: str) -> Iterator[None]:
         """Show that a stage runs, and how long it took when it is done."""
+        label = self._label + label
         started = time.monotonic()
         stop = threading.Event()
         if self._live:
@@ -85,7 +95,7 @@ class Console:
         if text not in self.warnings:
             self.warnings.append(text)
             if not self._quiet:
-                self._print(f"warning: {text}", style="yellow")
+                self._print(f"warning: {self._label}{text}", style="yellow")
 
     def debug(self, text: str) -> None:
         """Only with --verbose. Called from library callbacks, so it must not raise."""

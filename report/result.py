@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
-from core.errors import ConversionError
-from core.model_info import ModelInfo, Profile
-from core.plan import Capabilities, Plan
+if TYPE_CHECKING:  # the parent has no use for them, and they take their time to load
+    from core.errors import ConversionError
+    from core.model_info import ModelInfo, Profile
+    from core.plan import Capabilities, Plan
 
 SCHEMA_VERSION = 1
 
@@ -34,8 +36,12 @@ def new_result() -> dict:
         "calibration": None,
         "accuracy": [],
         "latency": None,
+        "timing_cache": None,
         "variants": [],
         "engine": None,
+        "skipped": False,
+        "key": None,
+        "saved_onnx": None,
         "timings_s": {},
         "warnings": [],
     }

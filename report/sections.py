@@ -29,6 +29,7 @@ VARIANT_COLUMNS = (  # key, head, how its values are written
     ("precision", "asked for", str),
     ("delivered", "delivered", str),
     ("status", "status", lambda value: value.replace("_", " ")),
+    ("int8_mac_share", "work in INT8", lambda value: f"{value:.1%}"),
     ("engine_bytes", "engine", lambda value: mega(value)),
     ("p50_ms", "p50", lambda value: f"{value:.3f} ms"),
     ("p99_ms", "p99", lambda value: f"{value:.3f} ms"),
@@ -76,6 +77,8 @@ def verdict(result: dict) -> dict:
     level, icon, words, meaning = VERDICTS[result["status"]]
     if result["error"]:
         words = f"{words}, exit code {result['exit_code']}"
+    if result["skipped"]:
+        meaning += " Nothing has changed since, so it was not built again: this is the former result, without its pictures."
     return {"level": level, "icon": icon, "words": words, "meaning": meaning, "error": result["error"]}
 
 
@@ -95,7 +98,8 @@ def _precision_card(result: dict) -> dict | None:
     if not asked and not delivered:
         return None
     note = f"{asked.upper()} asked for" if asked else "of the engine as it was given"
-    level = "bad" if asked and delivered and PRECISIONS.index(delivered) > PRECISIONS.index(asked) else ""
+    less = delivered and asked in PRECISIONS and PRECISIONS.index(delivered) > PRECISIONS.index(asked)
+    level = "bad" if less else ""
     return {"label": "Precision", "value": (delivered or asked).upper(), "note": note if delivered else "asked for", "level": level}
 
 
@@ -235,7 +239,8 @@ def metrics(result: dict) -> list[tuple[str, str]]:
 
 def readable(result: dict) -> str:
     """The file with the same result for programs; it stands beside an engine that this run has built."""
-    built = result["status"] in ("validated", "simulated", "not_validated") and "build" in result["timings_s"]
+    there = result["skipped"] or "build" in result["timings_s"]
+    built = result["status"] in ("validated", "simulated", "not_validated") and there
     return f"{result['engine']['path']}.json" if built and result["engine"] else ""
 
 

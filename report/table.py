@@ -34,12 +34,43 @@ def render(result: dict, width: int, color: bool) -> str:
     stream = io.StringIO()
     console = Console(file=stream, width=max(width, 60), force_terminal=color, no_color=not color, highlight=False)
     console.print(table)
+    if len(result["variants"]) > 1:
+        console.print(_comparison(result["variants"], color))
+        for remark in _remarks(result["variants"]):
+            console.print(Text(remark))
     return stream.getvalue()
+
+
+ORDER = ("fp32", "fp16", "int8")
+COLUMNS = ("precision", "engine MB", "p50 ms", "p99 ms", "per s", "drop %", "SQNR dB", "build s")
+
+
+def _comparison(variants: list[dict], color: bool) -> Table:
+    """The engines side by side."""
+    table = Table(box=box.SIMPLE_HEAD if color else box.ASCII2, pad_edge=False)
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name == "precision" else "right")
+    for row in sorted(variants, key=lambda row: ORDER.index(row["precision"])):
+        megabytes = None if row["engine_bytes"] is None else row["engine_bytes"] / 1e6
+        numbers = (megabytes, row["p50_ms"], row["p99_ms"], row["throughput_per_s"], row["drop_percent"], row["sqnr_db"], row["build_s"])
+        shown = ["-" if number is None else f"{number:.{digits}f}" for number, digits in zip(numbers, (1, 3, 3, 0, 2, 1, 1))]
+        table.add_row(row["precision"], *shown)
+    return table
+
+
+def _remarks(variants: list[dict]):
+    """What the comparison has no column for."""
+    for row in variants:
+        if row["error"]:
+            yield f"no {row['precision']} engine: {row['error']}"
+    if not any(row["p50_ms"] for row in variants):
+        yield "no latencies: the engines were not executed here"
 
 
 def _rows(result: dict):
     good = result["status"] in ("validated", "simulated")
-    yield "status", STATUS_WORDS[result["status"]], "green" if good else "yellow"
+    skipped = "; unchanged, so it was not built again" if result["skipped"] else ""
+    yield "status", STATUS_WORDS[result["status"]] + skipped, "green" if good else "yellow"
     model, environment, plan, engine = (result[key] for key in ("model", "environment", "plan", "engine"))
     yield "model", f"{model['path']}  {_mega(model['bytes'])}, opset {model['opset']}, {model['nodes']} nodes", ""
     if engine:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 import time
@@ -15,6 +14,7 @@ from graph.graph import INLINE_LIMIT, Graph
 from graph.guard import Fit
 from graph.prepare import Prepared
 from report.result import to_json
+from stages import timing, unchanged
 from stages.job import Job
 from stages.native import NativeCalibration
 from stages.run import Run
@@ -41,7 +41,7 @@ def build_engine(job: Job, prepared: Prepared, run: Run) -> tuple[BuiltEngine, P
         options = {
             "dynamic": any(spec.dynamic for spec in info.inputs),
             "constraints": constraints,
-            "timing_cache": _read_timing_cache(plan.build.timing_cache, run),
+            "timing_cache": timing.read(plan, run),
         }
         if plan.precision == "int8" and plan.calibrator and not info.quantized:
             built, prepared = _build_calibrated(job, prepared, builder, options, run)
@@ -51,8 +51,7 @@ def build_engine(job: Job, prepared: Prepared, run: Run) -> tuple[BuiltEngine, P
     if built.warnings:
         count = len(built.warnings)
         run.console.info(f"TensorRT gave {count} warning{'s' * (count > 1)}; --verbose shows {'them' if count > 1 else 'it'}")
-    if plan.build.timing_cache and built.timing_cache is not None:
-        run.write_now(plan.build.timing_cache, built.timing_cache)
+    timing.write(builder, plan, built, options["timing_cache"], run)
     return built, prepared
 
 
@@ -86,21 +85,7 @@ def _build_calibrated(job: Job, prepared: Prepared, builder: EngineBuilder, opti
     return built, prepared
 
 
-def _read_timing_cache(path: str | None, run: Run) -> bytes | None:
-    """Contents of the timing cache; empty where there is none yet."""
-    if path is None:
-        return None
-    try:
-        with open(path, "rb") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return b""
-    except OSError as error:
-        run.console.warn(f"timing cache {path} cannot be read ({error.strerror}); a new one is started")
-        return b""
-
-
-def write_outputs(plan: Plan, prepared: Prepared, built: BuiltEngine, status: str, run: Run) -> str:
+def write_outputs(job: Job, prepared: Prepared, built: BuiltEngine, status: str, run: Run) -> str:
     """Write engine, prepared model and side file under temporary names; the parent renames them.
 
     Returns:
@@ -109,30 +94,30 @@ def write_outputs(plan: Plan, prepared: Prepared, built: BuiltEngine, status: st
     Raises:
         ConversionError: OUTPUT.
     """
+    plan = job.plan
     with run.stage("write", f"writing {plan.outputs.engine}"):
         run.result["engine"] = {
             "path": plan.outputs.engine,
             "bytes": built.nbytes,
-            "sha256": hashlib.sha256(built.data).hexdigest(),
+            "sha256": run.write_at_end(plan.outputs.engine, built.data),
             "gpu_archs": list(plan.gpu_archs),
             **run.engine_details,
         }
-        run.write_at_end(plan.outputs.engine, built.data)
         if plan.outputs.save_onnx:
-            _write_onnx(prepared.equivalent or prepared.graph, plan.outputs.save_onnx, run)
+            run.result["saved_onnx"] = _write_onnx(prepared.equivalent or prepared.graph, plan.outputs.save_onnx, run)
+        run.result["key"] = unchanged.key_of(job, run)
     run.result.update(status=status, exit_code=0)
     run.write_at_end(plan.outputs.side_file, to_json(run.result).encode())
     return status
 
 
-def _write_onnx(graph: Graph, path: str, run: Run) -> None:
+def _write_onnx(graph: Graph, path: str, run: Run) -> dict[str, str]:
+    """Suffix of the name -> SHA-256, of each file."""
     if graph.bytes <= INLINE_LIMIT:
-        run.write_at_end(path, graph.to_model().SerializeToString())
-        return
+        return {"": run.write_at_end(path, graph.to_model().SerializeToString())}
     data_path = path + ".data"
     data, arrays = graph.with_external_data(os.path.basename(data_path))
-    run.write_at_end(data_path, *arrays)
-    run.write_at_end(path, data)
+    return {".data": run.write_at_end(data_path, *arrays), "": run.write_at_end(path, data)}
 
 
 def keep_rejected(plan: Plan, built: BuiltEngine, run: Run) -> None:

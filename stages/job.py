@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import onnx
 
@@ -24,6 +24,7 @@ class Job:
     info: ModelInfo
     profiles: tuple[Profile, ...]
     data: Data
+    inputs: dict = field(default_factory=dict)  # what the result depends on, by stages.unchanged
 
     @property
     def engine_ends(self) -> ModelInfo:

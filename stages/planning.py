@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 
 from core import plan as rules
 from core.calibration_cache import fit_file, side_file
@@ -19,6 +20,7 @@ from report.result import describe_environment, describe_model, describe_plan
 from stages.data import Data, choose_data
 from stages.job import Job
 from stages.run import Run
+from stages.unchanged import inputs_of
 from trt.engine import Engine
 from trt.library import Library, capabilities, load_library
 
@@ -35,6 +37,8 @@ def make_plan(args, run: Run) -> tuple[Library, Plan]:
         caps = capabilities(library)
         run.result["environment"] = describe_environment(caps)
         plan = rules.make_plan(args, caps)
+    if caps.backend == "tensorrt" and not (args.timing_cache or caps.cache_folder):
+        run.console.warn("kernel timings are not kept: there is no cache folder, neither by XDG_CACHE_HOME nor in a home")
     for flag, cell in plan.effects:
         run.console.info(f"{flag}: {cell.effect.value}: {cell.note}")
     return library, plan
@@ -51,7 +55,9 @@ def preflight(library: Library, plan: Plan, run: Run) -> Job:
             check_writable(path)
             remove_abandoned(path)
         _check_report(plan)
-        model, info = check_model(plan.onnx)
+        if plan.build.timing_cache:
+            remove_abandoned(plan.build.timing_cache)
+        model, info = check_model(plan.onnx, bool(plan.build.plugins))
         run.result["model"] = describe_model(info)
         profiles = make_profiles(info.inputs, plan.shapes)
         run.result["plan"] = describe_plan(plan, profiles)
@@ -59,9 +65,11 @@ def preflight(library: Library, plan: Plan, run: Run) -> Job:
         _check_metric(plan, info, data)
         if data.reader.preprocessing:
             run.result["preprocessing"] = data.reader.preprocessing.describe()
+        job = Job(library, plan, model, info, profiles, data)
+        job = replace(job, inputs=inputs_of(job, run))
     for warning in info.warnings:
         run.console.warn(warning)
-    return Job(library, plan, model, info, profiles, data)
+    return job
 
 
 def read_engine_file(plan: Plan, run: Run) -> bytes:
@@ -97,7 +105,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
     """
     with run.stage("preflight", f"checking {plan.onnx}"):
         _check_report(plan)
-        model, info = check_model(plan.onnx)
+        model, info = check_model(plan.onnx, bool(plan.build.plugins))
         run.result["model"] = describe_model(info)
         ends = {tensor.name: len(tensor.shape) for tensor in engine.tensors}
         declared = {spec.name: spec.shape for spec in (*info.inputs, *info.outputs)}
@@ -135,7 +143,9 @@ def _check_metric(plan: Plan, info: ModelInfo, data: Data) -> None:
 def _written(plan: Plan) -> list[str]:
     """Every file that this run may write."""
     outputs = plan.outputs
-    paths = [outputs.engine, outputs.side_file, outputs.save_onnx, plan.calibration.cache, plan.build.timing_cache]
+    paths = [outputs.engine, outputs.side_file, outputs.save_onnx, plan.calibration.cache]
+    if plan.build.timing_cache_named:  # one that was not asked for may fail with a warning
+        paths.append(plan.build.timing_cache)
     if outputs.json != "-":
         paths.append(outputs.json)
     if plan.calibration.cache:

@@ -128,14 +128,17 @@ def _quantize(
     choice = Choice(job, fitted, run, half, lambda g: simulation(strongly_typed(g, holds, half)) if strong else g)
 
     def prepared(given_up: dict[str, str]) -> Prepared:
-        reusing.write_found(job, graph, fitted.written, fitted.found(holds, given_up), run)
-        given_up = left | given_up
         layers = tuple(layer for layer in fitted.layers if layer.node not in given_up)
         run.evidence.quantized = frozenset(layer.activation for layer in layers)
-        return make(replace(fitted, graph=fitted.graph_for(layers), layers=layers), holds, given_up)
+        made = make(replace(fitted, graph=fitted.graph_for(layers), layers=layers), holds, left | given_up)
+        again = (lambda factor: remembered(choice.give_up_more(factor))) if choice.can_measure else None
+        return replace(made, without=lambda more: prepared({**given_up, **more}), again=again)
 
-    first = prepared(choice.give_up())
-    return replace(first, again=lambda factor: prepared(choice.give_up_more(factor))) if choice.can_measure else first
+    def remembered(given_up: dict[str, str]) -> Prepared:
+        reusing.write_found(job, graph, fitted.written, fitted.found(holds, given_up), run)
+        return prepared(given_up)
+
+    return remembered(choice.give_up())
 
 
 def _find_holds(job: Job, graph: Graph, run: Run, structural: bool) -> dict[str, str]:

@@ -7,14 +7,31 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 
+from core import files
 from core.channel import Channel
 from core.errors import ConversionError, unforeseen
 from core.evidence import Evidence
 from core.files import Temporary
 from report.console import Console
 from report.result import fail, new_result
+
+RENAME_SECONDS = 5.0  # the parent renames at once, or it is gone and so are we
+
+
+@dataclass
+class Variant:
+    """What came of one of several engines."""
+
+    name: str
+    result: dict = field(default_factory=dict)
+    rejected: list[tuple[str, str]] = field(default_factory=list)
+    engine_details: dict = field(default_factory=dict)
+    timings: dict[str, float] = field(default_factory=dict)
+    evidence: Evidence = field(default_factory=Evidence)
 
 
 class Run:
@@ -29,6 +46,7 @@ class Run:
         self._started = time.monotonic()
         self.files: list[tuple[str, str]] = []  # (temporary, final) in the order in which the parent renames them
         self.engine_details: dict = {}  # what the loaded engine says of itself
+        self.written: dict[str, str] = {}  # final name -> SHA-256, of the files that had their name before the end
         self.rejected: list[tuple[str, str]] = []  # the same, where the run fails
 
     @contextmanager
@@ -44,15 +62,50 @@ class Run:
             self.result["timings_s"] = {key: round(value, 3) for key, value in self.result["timings_s"].items()}
             self.result["warnings"] = list(self.console.warnings)
 
+    @contextmanager
+    def variant(self, name: str) -> Iterator[Variant]:
+        """A result of its own for one of several engines; `adopt` makes it that of the run."""
+        kept = (self.result, self.rejected, self.engine_details, self.console)
+        common = {key: self.result[key] for key in ("model", "environment", "plan", "preprocessing")}
+        self.result, self.rejected, self.engine_details = {**new_result(), **common}, [], {}
+        self.console, of_all = self.console.labelled(name), self.evidence
+        variant = Variant(name, evidence=Evidence(of_all.wanted))
+        self.evidence = variant.evidence
+        try:
+            yield variant
+        finally:
+            variant.result, variant.rejected, variant.engine_details = self.result, self.rejected, self.engine_details
+            variant.result["warnings"] = list(self.console.warnings)
+            variant.timings = self.console.timings
+            self.result, self.rejected, self.engine_details, self.console = kept
+            self.evidence = of_all
+
+    def adopt(self, variant: Variant) -> None:
+        """The run's result is this one from now on."""
+        for text in variant.result["warnings"]:
+            if text not in self.console.warnings:
+                self.console.warnings.append(text)
+        before = self.console.timings
+        self.console.timings = {**before, **{name: before.get(name, 0.0) + seconds for name, seconds in variant.timings.items()}}
+        self.result = {**variant.result, "warnings": list(self.console.warnings)}
+        self.rejected, self.engine_details, self.evidence = variant.rejected, variant.engine_details, variant.evidence
+
     def temporary(self, final: str) -> Temporary:
         """A new file beside `final` that the parent removes unless it is renamed."""
         return Temporary(final, self.channel.temporary)
 
-    def write_at_end(self, final: str, *parts) -> None:
-        """Write a file completely now; the parent gives it its name when everything has succeeded."""
+    def write_at_end(self, final: str, *parts) -> str:
+        """Write a file completely now; the parent gives it its name when everything has succeeded.
+
+        Returns:
+            Its SHA-256.
+        """
         temporary = self.temporary(final)
-        temporary.write(*parts)
+        with ThreadPoolExecutor(1) as beside:  # hashing 1 GB takes about as long as writing it
+            sha256 = beside.submit(files.sha256, *parts)
+            temporary.write(*parts)
         self.files.append((temporary.path, temporary.final))
+        return sha256.result()
 
     def keep_rejected(self, final: str, data) -> None:
         """Write a file that gets its name although the run fails; a later one takes its place."""
@@ -91,3 +144,25 @@ class Run:
         temporary = self.temporary(final)
         temporary.write(data)
         self.channel.publish(temporary.path, temporary.final)
+        self.written[temporary.final] = files.sha256(data)
+
+    def replace_now(self, final: str, data, required: bool) -> bool:
+        """The same, and wait until the parent has renamed the file.
+
+        Args:
+            required: a file that cannot be renamed ends the run; else it is removed.
+
+        Returns:
+            Whether the file has its name.
+        """
+        temporary = self.temporary(final)
+        temporary.write(data)
+        self.channel.publish(temporary.path, temporary.final, required)
+        deadline = time.monotonic() + RENAME_SECONDS
+        while os.path.exists(temporary.path) and time.monotonic() < deadline:
+            time.sleep(0.002)
+        done = temporary.is_final()
+        temporary.close()
+        if done:
+            self.written[temporary.final] = files.sha256(data)
+        return done

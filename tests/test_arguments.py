@@ -45,6 +45,8 @@ DEFAULTS = {
     "save_onnx": None,
     "json": None,
     "dry_run": False,
+    "skip_unchanged": False,
+    "timing_cache": None,
     "verbose": False,
     "quiet": False,
 }

@@ -15,6 +15,22 @@ PICTURES = ROOT / "tests" / "data" / "ppocr_det" / "calibration"
 
 
 @pytest.mark.slow
+def test_overhead_benchmark(tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    command = [sys.executable, str(ROOT / "benchmarks" / "overhead.py"), "--runs", "1", "--models", "example", "--json", "r.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which on a busy machine says nothing
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert [(row["model"], row["way"]) for row in found["conversions"]] == [("example", "as it is"), ("example", "to FP16")]
+    for row in found["conversions"]:
+        assert 0 < row["tensorrt_s"] + row["own_s"] <= row["ours_s"] and row["ratio"] == pytest.approx(row["ours_s"] / row["raw_s"])
+        assert row["skipped_s"] > 0 and row["ours_cpu_s"] > 0 and row["raw_cpu_s"] > 0
+    assert found["conversions"][0]["inference_s"] == 0 < found["conversions"][1]["inference_s"]
+    assert found["help"]["help_s"] > found["help"]["bare_s"] > 0
+    assert sum("reached" in line or "MISSED" in line for line in done.stdout.splitlines()) == 3
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="holds its processes to two CPUs")
 def test_calibration_benchmark(tmp_path):
     try:
@@ -36,3 +52,24 @@ def test_calibration_benchmark(tmp_path):
     assert found["times_faster_than_quantize_static"] == pytest.approx(ratio)
     lines = done.stdout.splitlines()
     assert sum(line.endswith(("reached", "MISSED")) for line in lines) == 4 and "2 pictures, 2 threads" in lines[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="holds its processes to two CPUs")
+def test_preprocessing_benchmark(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks" / "preprocessing.py"), "--sizes", "64x48", "--pictures", "4", "--others", "3"]
+    done = subprocess.run([*command, "--runs", "1", "--json", "r.json"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which on four pictures says nothing
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["threads"] == 2 and found["memory"]["pictures"] == [1, 4]
+    assert {size: figures["pictures"] for size, figures in found["sizes"].items()} == {"64x48": 3, "1920x1080": 4}
+    for figures in found["sizes"].values():
+        assert figures["jpeg_bytes"] > 500 and {"ours", "imdecode", "imdecode_kept", "opencv"} <= set(figures["runs"])
+        for name, (run,) in figures["runs"].items():
+            assert run["seconds"] > 0 and run["peak_mb"] > 20
+            assert figures["pictures_per_second"][name] == pytest.approx(figures["pictures"] / run["seconds"])
+            if name != "ours":
+                assert figures["ours_over"][name] == pytest.approx(run["seconds"] / figures["runs"]["ours"][0]["seconds"])
+                assert figures["ours_over_by_cpu_time"][name] > 0
+    lines = done.stdout.splitlines()
+    assert "2 threads" in lines[0] and sum(line.endswith(("reached", "MISSED")) for line in lines) == 2
+    assert sum("pictures/s" in line for line in lines) == sum(len(figures["runs"]) for figures in found["sizes"].values())

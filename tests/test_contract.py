@@ -14,7 +14,10 @@ pytestmark = pytest.mark.contract
 CASES = Path(__file__).resolve().parent / "contract"
 
 
-@pytest.mark.parametrize("release, cases", [("10.15", "weak_typing.py"), ("11.2", "strong_typing.py")])
+@pytest.mark.parametrize(
+    "release, cases",
+    [("10.15", "weak_typing.py"), ("11.2", "strong_typing.py"), ("10.15", "timing_caches.py"), ("11.2", "timing_caches.py")],
+)
 def test_release(release, cases):
     try:
         folder = fetch_tensorrt.fetch(release)

@@ -23,6 +23,11 @@ INT8 = ("--precision", "int8", "--calibration-dir", "pictures", "--max-accuracy-
 NATIVE = (*INT8, "--calibration-method", "entropy")  # TensorRT's own calibration
 
 
+@pytest.fixture(autouse=True)
+def caches_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+
+
 @pytest.fixture
 def folder(tmp_path):
     onnx.save(wide_net(), tmp_path / "net.onnx")
@@ -264,6 +269,64 @@ def test_strong_typing_gives_real_fp16(folder):
     assert result["precision"]["delivered"] == "fp16" and result["accuracy"][0]["drop_percent"] < 1
 
 
+# --- engines side by side
+
+
+def test_int8_is_held_against_fp16(folder):
+    _, result = convert(folder, *INT8, "--test-image", "test.png")
+    rows = {row["precision"]: row for row in result["variants"]}
+    assert set(rows) == {"int8", "fp16"} and all(row["status"] == "validated" and row["p50_ms"] > 0 for row in rows.values())
+    assert result["latency"]["p50_ms"] == rows["int8"]["p50_ms"] and result["latency"]["fp16_p50_ms"] == rows["fp16"]["p50_ms"]
+    said = any("INT8 is not faster" in warning for warning in result["warnings"])
+    assert said == (rows["int8"]["p50_ms"] >= rows["fp16"]["p50_ms"])
+    _, alone = convert(folder, *INT8, "--no-baseline", "--test-image", "test.png")
+    assert alone["variants"] == [] and alone["latency"]["fp16_p50_ms"] is None
+
+
+def test_best_keeps_the_fastest(folder):
+    _, result = convert(folder, "--precision", "best", *INT8[2:], "--test-image", "test.png")
+    passed = {row["precision"]: row["p50_ms"] for row in result["variants"] if row["status"] == "validated"}
+    assert result["precision"]["requested"] == "best" and result["precision"]["delivered"] == min(passed, key=passed.get)
+    assert result["latency"]["p50_ms"] == min(passed.values())
+
+
+def test_compare_times_all_three(folder):
+    _, result = convert(folder, "--compare", *INT8[2:], "--test-image", "test.png")
+    assert {row["precision"]: row["p50_ms"] is not None for row in result["variants"]} == dict.fromkeys(("fp32", "fp16", "int8"), True)
+    assert all(row["throughput_per_s"] > 0 and row["p99_ms"] >= row["p50_ms"] for row in result["variants"])
+
+
+def test_times_of_layers_belong_to_nodes(folder):
+    convert(folder)
+    np.save(folder / "x.npy", random(1, 3, 64, 64))
+    assert float(run_script(folder, LAYER_TIMES)) > 0
+
+
+LAYER_TIMES = """
+import sys
+sys.path.insert(0, {root!r})
+import numpy as np, onnx
+from trt import inspector
+from trt.constraints import labels
+from trt.engine import Engine
+from trt.library import load_library
+from trt.memory import open_cuda
+from trt.profile import parts_of
+cuda = open_cuda()
+engine = Engine(load_library("tensorrt"), open("net.engine", "rb").read(), cuda, lambda text: None)
+engine.load({{"x": np.load("x.npy")}})
+known = labels((node.name, tuple(node.output)) for node in onnx.load("net.onnx").graph.node)
+timed = inspector.parse_layers(engine.inspect(), known), engine.layer_ms(20)
+parts = parts_of(timed, timed)
+assert {{"stem", "wide", "middle", "head"}} <= set().union(*(part.nodes for part in parts)), parts
+assert all(part.first_ms == part.second_ms > 0 for part in parts)
+covered = sum(part.first_ms for part in parts) / sum(timed[1].values())
+assert covered > 0.7, (covered, timed[1])
+engine.close()
+print(covered)
+"""
+
+
 # --- build options
 
 
@@ -305,6 +368,41 @@ def test_a_timing_cache_is_written_and_used(folder):
     (folder / "t.cache").write_bytes(b"junk")
     _, third = convert(folder, *flags)
     assert third["status"] == "validated" and (folder / "t.cache").stat().st_size > 100
+
+
+def test_timings_are_kept_by_default(folder):
+    _, first = convert(folder)
+    used = first["timing_cache"]
+    assert used["state"] == "new" and used["written"] and used["path"].startswith(os.environ["XDG_CACHE_HOME"] + "/onnx2trt/timing/")
+    _, second = convert(folder)
+    assert second["timing_cache"] == {**used, "state": "read"} and not second["warnings"]
+    Path(used["path"]).write_bytes(b"junk")
+    _, third = convert(folder)
+    assert third["timing_cache"]["state"] == "replaced" and any("a new one is started" in text for text in third["warnings"])
+    _, off = convert(folder, "--timing-cache", "none")
+    assert off["timing_cache"] is None
+
+
+def test_conversions_at_once_keep_the_timings_of_both(folder, monkeypatch):
+    onnx.save(mobile_net(), folder / "mobile.onnx")
+
+    def start(name, cache):
+        command = [sys.executable, str(ROOT / "onnx2trt.py"), "--onnx", f"{name}.onnx", "--timing-cache", cache]
+        return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+
+    for name in ("net", "mobile"):
+        assert start(name, f"{name}.cache").wait(500) == 0
+    both = [start(name, "both.cache") for name in ("net", "mobile")]
+    assert [process.wait(500) for process in both] == [0, 0]
+    sizes = {name: (folder / f"{name}.cache").stat().st_size for name in ("net", "mobile", "both")}
+    assert sizes["both"] > max(sizes["net"], sizes["mobile"]), sizes
+
+
+def test_an_engine_is_not_built_again_unless_something_changed(folder):
+    _, first = convert(folder, "--test-image", "test.png", "--skip-unchanged", "--timing-cache", "t.cache")
+    done, second = convert(folder, "--test-image", "test.png", "--skip-unchanged", "--timing-cache", "t.cache", "--require-execution")
+    assert second["skipped"] and second["status"] == "validated" and second["latency"] == first["latency"], done.stderr
+    assert first["key"]["versions"]["gpu"] == first["environment"]["gpu"]
 
 
 def test_a_version_compatible_engine_runs_or_is_refused_with_a_reason(folder):
@@ -524,6 +622,12 @@ def test_a_damaged_engine_does_not_load(folder):
     for name in ("cut.engine", "junk.engine"):
         done = onnx2trt(folder, "--onnx", "net.onnx", "--validate-only", name)
         assert done.code in (4, 6) and "error:" in done.stderr, (name, done.stderr)
+
+
+def test_a_gpu_without_room_is_a_clear_failure(folder):
+    (folder / "net.engine").write_bytes(b"old")
+    done, _ = convert(folder, "--precision", "fp32", "--max-batch-size", "2000000", code=4)  # 98 GB of input alone
+    assert "has no room for" in done.error and "--max-batch-size" in done.error and (folder / "net.engine").read_bytes() == b"old"
 
 
 def test_accuracy_that_is_not_there_fails_on_the_gpu(folder):

@@ -49,6 +49,8 @@ STANDARD_ONLY = (
     "core/plan.py",
     "core/rules.py",
     "core/supervision.py",
+    "core/timing_cache.py",
+    "core/identity.py",
     "report/result.py",
     "core/model_info.py",
 )
@@ -108,6 +110,14 @@ def test_importing_the_entry_loads_nothing_heavy():
     code = f"import sys, onnx2trt; print(sorted({{name.split('.')[0] for name in sys.modules}} & {heavy}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_help_loads_nothing_that_only_a_conversion_needs():
+    """Each of these costs more than argparse itself."""
+    slow = {"ctypes", "dataclasses", "hashlib", "json", "shutil", "subprocess", "core.plan", "core.supervision"}
+    code = f"import sys, onnx2trt\ntry: onnx2trt.main(['--help'])\nexcept SystemExit: print('loaded', sorted({slow} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded []"
 
 
 @pytest.mark.parametrize("path", product_files(), ids=lambda p: str(p.relative_to(ROOT)))

@@ -1,6 +1,7 @@
 """preprocess.py: one documented way from a picture to the tensor of a model; its batches are in test_preprocess_batches.py."""
 
 import os
+import platform
 import subprocess
 import sys
 import zlib
@@ -22,7 +23,8 @@ from helpers import (
 
 from core.errors import DataError
 from core.opencv import opencv
-from preprocess import decode, displayed, load_picture, picture_tensor, read_picture
+from core.pixels import displayed
+from preprocess import decode, load_picture, picture_tensor, read_picture
 
 cv2 = opencv()
 
@@ -117,6 +119,37 @@ def test_crop_keeps_the_proportions_and_cuts_the_centre():
 @pytest.mark.parametrize("size", [(1, 1), (24, 32), (7, 900), (900, 7), (1, 5000)])
 def test_any_size_and_number_of_channels(resize, channels, size):
     assert picture_tensor(picture(*size, channels), prepared(channels, resize=resize)).shape == (channels, 24, 32)
+
+
+def plainly(pixels: np.ndarray, pre) -> np.ndarray:
+    """What picture_tensor has to give, for `stretch`, in plain numpy."""
+    resized = cv2.resize(pixels, (pre.width, pre.height), interpolation=cv2.INTER_LINEAR).reshape(pre.height, pre.width, pre.channels)
+    if pre.color == "rgb":
+        resized = resized[:, :, [2, 1, 0, 3][: pre.channels]]
+    if pre.dtype != "uint8":
+        values = resized.astype(np.float32)
+        values = values / np.float32(255) if pre.input_range == 1 else values
+        resized = (values - np.float32(pre.mean)) / np.float32(pre.std)
+    return (resized if pre.layout == "NHWC" else resized.transpose(2, 0, 1)).astype(pre.dtype)
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+@pytest.mark.parametrize(("channels", "color"), [(1, "gray"), (3, "rgb"), (3, "bgr"), (4, "rgb"), (4, "bgr")])
+def test_every_variant_is_the_plain_formula_also_in_given_memory(layout, dtype, channels, color):
+    pixels, numbers = (
+        picture(50, 70, channels),
+        {"mean": (0.485, 0.456, 0.406, 0.5)[:channels], "std": (0.229, 0.224, 0.225, 2.0)[:channels]},
+    )
+    for changes in ({}, {"input_range": 255}, numbers, {**numbers, "input_range": 255}):
+        for size in ({}, {"height": 1, "width": 1}, {"height": 1}, {"width": 1}):
+            pre = prepared(channels, layout=layout, dtype=dtype, color=color, **({} if dtype == "uint8" else changes), **size)
+            expected = plainly(pixels, pre)
+            batch = np.zeros((3, *pre.shape), dtype)
+            given = picture_tensor(pixels, pre, batch[1])
+            assert np.shares_memory(given, batch) and batch[1].tobytes() == expected.tobytes() and not batch[::2].any()
+            fresh = picture_tensor(pixels, pre)
+            assert fresh.tobytes() == expected.tobytes() and fresh.shape == expected.shape == pre.shape and fresh.dtype == dtype
 
 
 # ---- decoding
@@ -260,6 +293,27 @@ def test_the_limit_is_ours_and_set_before_opencv_is_loaded():
     command = [sys.executable, "-c", program]
     told = subprocess.run(command, input=png_claiming(10_001, 10_001), cwd=ROOT, env=environment, capture_output=True, timeout=30)
     assert b"DataError: has more than 100000000 pixels" in told.stderr
+
+
+FAULTS = """
+import resource, sys
+import preprocess
+data, faults = sys.stdin.buffer.read(), []
+for _ in range(5):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    preprocess.decode(data, 3)
+    faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print(min(faults))
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries cannot be told")
+def test_the_memory_of_one_picture_is_kept_for_the_next():
+    """Else each is mapped in page by page: some 3000 of them here, which takes as long as decoding."""
+    environment = {key: text for key, text in os.environ.items() if not key.startswith(("MALLOC", "GLIBC_TUNABLES"))}
+    data = encode(".jpg", picture(1080, 1920))
+    told = subprocess.run([sys.executable, "-c", FAULTS], input=data, cwd=ROOT, env=environment, capture_output=True, timeout=60)
+    assert int(told.stdout) < 100, told.stderr
 
 
 @pytest.mark.parametrize("data", [JPEG + b"film \xff\xda film", PNG + bytes(100)], ids=["jpeg", "png"])

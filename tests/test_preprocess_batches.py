@@ -1,16 +1,16 @@
-"""preprocess.py: preprocessing from flags and model, reading ahead, and batches of pictures and arrays."""
-
-import threading
+"""preprocess.py: preprocessing from flags and model, and batches of pictures and arrays."""
 
 import numpy as np
 import pytest
-from helpers import encode, picture, prepared, refused, wait_until
+from helpers import encode, picture, prepared, refused
 
-from core.errors import DataError, ExitCode
+import preprocess
+from core.errors import ExitCode
 from core.model_info import PictureInput, Profile, TensorSpec
 from core.plan import Preprocess
+from core.reading import ReusedArrays
 from core.samples import Dataset, synthetic
-from preprocess import Reader, load_picture, make_preprocessing, read_ahead
+from preprocess import Reader, load_picture, make_preprocessing
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -74,70 +74,6 @@ def test_the_description_is_enough_to_repeat_it():
         "mean": list(MEAN),
         "std": list(STD),
     }
-
-
-# ---- reading ahead
-
-
-def test_the_order_is_that_of_the_paths_whoever_is_ready_first():
-    second_done = threading.Event()
-
-    def load(path):
-        if path == "a":
-            assert second_done.wait(5)  # runs at the same time as "b", and ends after it
-        if path == "b":
-            second_done.set()
-        return path.upper()
-
-    assert list(read_ahead("abc", load, workers=2)) == [("a", "A"), ("b", "B"), ("c", "C")]
-
-
-@pytest.mark.parametrize("workers", [1, 2, 4])
-def test_loads_are_ahead_of_the_consumer_by_a_bounded_number(workers):
-    started = []
-    results = read_ahead(range(50), lambda number: started.append(number) or number, workers=workers)
-    for consumed, (path, _) in enumerate(results, start=1):
-        assert path == consumed - 1
-        assert len(started) <= consumed + 2 * workers
-        if consumed == 1:
-            assert wait_until(lambda: len(started) > workers)  # without anybody asking
-    assert len(started) == 50
-
-
-def test_a_consumer_that_stops_early_leaves_the_rest_unread():
-    started = []
-    results = read_ahead(range(1000), started.append, workers=2)
-    next(results)
-    results.close()
-    assert len(started) <= 6
-
-
-def test_what_is_waiting_when_the_consumer_stops_is_not_loaded():
-    started, go_on = [], threading.Event()
-
-    def load(number):
-        started.append(number)
-        assert number == 0 or go_on.wait(5)
-
-    results = read_ahead(range(10), load, workers=1)
-    next(results)
-    assert wait_until(lambda: started == [0, 1])
-    threading.Timer(0.05, go_on.set).start()
-    results.close()
-    assert started == [0, 1]
-
-
-def test_bad_data_is_handed_over_and_other_errors_are_raised():
-    def load(path):
-        if path == "bad":
-            raise DataError("is empty")
-        raise MemoryError
-
-    results = read_ahead(["bad", "worse"], load, workers=1)
-    path, error = next(results)
-    assert path == "bad" and isinstance(error, DataError)
-    with pytest.raises(MemoryError):
-        next(results)
 
 
 # ---- batches
@@ -239,3 +175,83 @@ def test_synthetic_data_is_one_inference_at_the_opt_shape_and_always_the_same():
 
 def test_no_data_gives_no_batch(tmp_path):
     assert list(reader().batches(pictures(tmp_path, 0))) == []
+
+
+# ---- the memory of batches
+
+
+@pytest.fixture
+def memories(monkeypatch) -> list[ReusedArrays]:
+    """The memory of each pass over pictures."""
+    made: list[ReusedArrays] = []
+
+    class Watched(ReusedArrays):
+        def __init__(self, *args):
+            super().__init__(*args)
+            made.append(self)
+
+    monkeypatch.setattr(preprocess, "ReusedArrays", Watched)
+    monkeypatch.setattr("core.reading.usable_cores", lambda: 2)
+    return made
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path, memories, size):
+    for _ in reader(batch=size).batches(pictures(tmp_path, 60)):
+        pass
+    ahead = max(2 * 2, size) + 1  # pictures under way or waiting, and the one being given out
+    assert memories[0].made <= -(-ahead // size) + 2
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_batches_that_are_kept_are_not_written_again(tmp_path, memories, size):
+    data = pictures(tmp_path, 30)
+    kept = [batch.arrays["x"] for batch in reader(batch=size).batches(data)]
+    assert memories[0].made >= len(kept) == 30 // size
+    assert np.array_equal(np.concatenate(kept), np.stack([load_picture(path, prepared()) for path in data.paths]))
+
+
+def test_a_view_of_a_batch_is_kept_as_well(tmp_path, memories):
+    data = pictures(tmp_path, 40)
+    rows = [batch.arrays["x"][1:].reshape(-1)[:5] for batch in reader(batch=2).batches(data)]
+    assert [row.tolist() for row in rows] == [load_picture(path, prepared()).reshape(-1)[:5].tolist() for path in data.paths[1::2]]
+
+
+@pytest.mark.parametrize("every", [1, 2, 5])
+def test_batches_stay_what_they_were_while_the_consumer_takes_its_time(tmp_path, memories, every):
+    """A consumer that keeps some of them, as calibration keeps the last one while it asks for the next."""
+    data, kept = pictures(tmp_path, 40), []
+    for index, batch in enumerate(reader(batch=2).batches(data)):
+        kept = [*kept[-every:], (index, batch.arrays["x"])]
+        for number, array in kept:
+            expected = [load_picture(path, prepared()) for path in data.paths[2 * number : 2 * number + 2]]
+            assert np.array_equal(array, np.stack(expected))
+
+
+@pytest.mark.parametrize("bad", [(0,), (1, 2, 3), (3, 4), tuple(range(9)), (0, 5, 10, 15), (15,)])
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_pictures_move_up_over_damaged_ones_even_into_the_batch_before(tmp_path, size, bad):
+    data, skipped = pictures(tmp_path, 16, *bad), []
+    good = [path for index, path in enumerate(data.paths) if index not in bad]
+    batches = list(reader(batch=size).batches(data, skipped))
+    assert [path for batch in batches for path in batch.paths] == good
+    assert [path for path, _ in skipped] == [data.paths[index] for index in bad]
+    assert [batch.real_rows for batch in batches[:-1]] == [size] * (len(batches) - 1)
+    found = np.concatenate([batch.arrays["x"] for batch in batches])
+    expected = [load_picture(path, prepared()) for path in good]
+    assert np.array_equal(found, np.stack(expected + [expected[-1]] * (len(found) - len(good))))
+
+
+def test_no_usable_picture_gives_no_batch(tmp_path):
+    skipped = []
+    assert list(reader(batch=3).batches(pictures(tmp_path, 4, 0, 1, 2, 3), skipped)) == [] and len(skipped) == 4
+
+
+@pytest.mark.parametrize(("layout", "shape"), [("NCHW", (2, 3, 24, 32)), ("NHWC", (2, 24, 32, 3))])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
+def test_a_batch_has_the_layout_and_type_of_the_model(tmp_path, layout, shape, dtype):
+    data, pre = pictures(tmp_path, 2), prepared(layout=layout, dtype=dtype)
+    (batch,) = Reader((TensorSpec("x", shape, dtype),), (), pre).batches(data)
+    array = batch.arrays["x"]
+    assert array.flags.c_contiguous and array.flags.writeable and array.dtype == dtype and array.shape == shape
+    assert np.array_equal(array, np.stack([load_picture(path, pre) for path in data.paths]))

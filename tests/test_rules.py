@@ -150,12 +150,14 @@ PROBLEMS = [  # flags, what the message holds
     (["--calibration-cache", "a", "--save-onnx", "a"], "name the same file: a"),
     (["--timing-cache", "t", "--calibration-cache", "t"], "--timing-cache and --calibration-cache name the same file: t"),
     (["--timing-cache", "model.onnx"], "--onnx and --timing-cache name the same file"),
+    (["--timing-cache", "t", "--output", "t.lock"], "--timing-cache's lock file and --output name the same file: t.lock"),
     *(
         (["--validate-only", "e", *flag.split()], f"--validate-only builds nothing, so {flag.split()[0]} cannot go with it")
         for flag in (
             "--output o",
             "--no-validate",
             "--dry-run",
+            "--skip-unchanged",
             "--save-onnx s",
             "--keep-failed",
             "--calibration-dir d",
@@ -191,6 +193,7 @@ RIGHT = [
     ["--json", "model.engine.json"],  # the side file: the same object
     ["--output", "elsewhere/model.onnx.engine", "--save-onnx", "elsewhere/model.onnx"],
     ["--validation-dir", "pictures", "--calibration-dir", "pictures"],
+    ["--timing-cache", "none", "--save-onnx", "none"],
 ]
 
 

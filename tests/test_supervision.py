@@ -425,7 +425,7 @@ def test_messages_as_they_stand_on_the_pipe(pipe):
     assert [json.loads(stream.readline()) for _ in range(4)] == [
         {"kind": "stage", "name": "build"},
         {"kind": "temporary", "path": "/a/.b.tmp"},
-        {"kind": "publish", "files": [["/a/.b.tmp", "/a/b"]]},
+        {"kind": "publish", "files": [["/a/.b.tmp", "/a/b"]], "required": True},
         {"kind": "done", "result": {"exit_code": 0}, "files": [["/a/.c.tmp", "/a/c"]], "table": "table"},
     ]
 

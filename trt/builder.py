@@ -32,7 +32,8 @@ class BuiltEngine:
     data: object  # TensorRT's IHostMemory: has the buffer protocol and nbytes
     layers: dict[str, int] | None  # int8, fp16, fp32 -> layers of the typed network; None where only the engine can tell
     constrained: dict[str, str]  # layer -> ONNX node, of the constraints that were set
-    timing_cache: bytes | None
+    timing_cache: bytes | None  # the timings that were given and those that were made
+    timing_cache_refused: bool  # what was given could not be used
     warnings: tuple[str, ...]
 
     @property
@@ -88,8 +89,9 @@ class EngineBuilder:
         if calibrator is not None:
             self._set_calibrator(config, calibrator, profiles, dynamic)
         constrained = self._constrain(constraints) if constraints else {}
-        cache = None if timing_cache is None else self._set_timing_cache(config, timing_cache)
         self._refuse_errors("configuring the build")
+        refused = timing_cache is not None and not self._set_timing_cache(config, timing_cache)
+        self._refuse_errors("setting the timing cache")
         engine = self._builder.build_serialized_network(self._network, config)
         if calibrator is not None and calibrator.error is not None:
             raise calibrator.error
@@ -97,8 +99,17 @@ class EngineBuilder:
             raise self._failure("TensorRT could not build the engine")
         self._refuse_errors("building the engine")
         layers = typed_layers(self._network) if self._plan.route is Route.STRONG else None
-        cache_bytes = None if cache is None else bytes(config.get_timing_cache().serialize())
-        return BuiltEngine(engine, layers, constrained, cache_bytes, _warnings(self._messages))
+        timings = None if timing_cache is None else bytes(config.get_timing_cache().serialize())
+        return BuiltEngine(engine, layers, constrained, timings, refused, _warnings(self._messages))
+
+    def merge_timing_caches(self, ours: bytes, theirs: bytes) -> bytes:
+        """Both caches in one; ours where an entry is in both, and ours alone where TensorRT does not take theirs."""
+        config = self._made(self._builder.create_builder_config(), "create_builder_config")
+        caches = [self._timing_cache(config, contents) for contents in (ours, theirs)]
+        if None in caches or not caches[0].combine(caches[1], False):
+            self._messages.take_errors()
+            return ours
+        return bytes(caches[0].serialize())
 
     def _add_profile(self, config, profiles: tuple[Profile, ...]) -> None:
         profile = self._profile(profiles)
@@ -132,13 +143,23 @@ class EngineBuilder:
         outputs = {tensor: name for name, tensors in constraints.nodes for tensor in tensors}
         return constrain(self._trt, self._network, constraints.precisions, labels(constraints.nodes), outputs)
 
-    def _set_timing_cache(self, config, contents: bytes):
-        """A timing cache in the config; one that TensorRT refuses (another version or GPU) is replaced by an empty one."""
+    def _set_timing_cache(self, config, contents: bytes) -> bool:
+        """Put a timing cache into the config; False where an empty one had to take its place."""
+        cache = self._timing_cache(config, contents)
+        if cache is not None and config.set_timing_cache(cache, False) and not self._messages.take_errors():
+            return True
+        self._messages.take_errors()
+        empty = self._made(config.create_timing_cache(b""), "create_timing_cache")
+        if not config.set_timing_cache(empty, False):
+            raise self._failure("TensorRT did not take an empty timing cache")
+        return False
+
+    def _timing_cache(self, config, contents: bytes):
+        """A timing cache with these contents; None where TensorRT does not take them, which it says in an error or a warning only."""
+        said = self._messages.warnings.copy()
         cache = config.create_timing_cache(contents)
-        if cache is None or not config.set_timing_cache(cache, False) or self._messages.take_errors():
-            cache = self._made(config.create_timing_cache(b""), "create_timing_cache")
-            config.set_timing_cache(cache, False)
-        return cache
+        complaints = [text for text in self._messages.warnings - said if "timing cache" in text.lower()]
+        return None if self._messages.take_errors() or complaints else cache
 
     def _made(self, value, what: str):
         if value is None:

@@ -180,6 +180,19 @@ class Engine:
         self._cuda.synchronize(self._stream)
         return [self._cuda.milliseconds(start, end) for start, end in zip(events, events[1:])]
 
+    def layer_ms(self, runs: int) -> dict[str, float]:
+        """Median milliseconds of each layer over some inferences on loaded inputs; layers run one by one for that, so they sum to more."""
+        times: dict[str, list[float]] = {}
+        context = self._ready_context()
+        context.profiler = _make_profiler(self._trt, times)
+        try:
+            for _ in range(runs):
+                self.execute()
+                self._cuda.synchronize(self._stream)
+        finally:
+            self._context = None  # a profiler cannot be taken off a context
+        return {layer: float(np.median(values)) for layer, values in times.items()}
+
     def close(self) -> None:
         """Release context, engine and buffers, in the order that TensorRT needs."""
         self._context = None
@@ -202,6 +215,19 @@ def _load_hint(errors: list[str]) -> str:
     if "compute capability" in text or "device" in text and "incompatible" in text:
         return "It was built for another GPU: build it again on this machine."
     return ""
+
+
+def _make_profiler(trt, times: dict[str, list[float]]):
+    """A profiler that collects milliseconds by layer."""
+
+    class Profiler(trt.IProfiler):
+        def __init__(self) -> None:
+            trt.IProfiler.__init__(self)
+
+        def report_layer_time(self, layer_name: str, ms: float) -> None:
+            times.setdefault(layer_name, []).append(ms)
+
+    return Profiler()
 
 
 def _make_allocator(trt, cuda: Cuda):

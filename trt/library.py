@@ -11,6 +11,7 @@ from types import ModuleType
 
 from core.errors import ConversionError, ExitCode
 from core.plan import Capabilities
+from core.timing_cache import user_cache_folder
 from trt.driver import Driver, probe_driver
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -93,6 +94,7 @@ def load_library(backend: str) -> Library:
     # TensorRT logs while it holds a lock that its destructors take. The cyclic collector may start within the logger's Python code and
     # destroy an older Builder there: a deadlock, met on 10.15. So it only runs where stages begin (stages.run), never in between.
     gc.disable()
+    gc.freeze()  # and then need not look at what the libraries have made while they were loaded: 20 ms each time
     return Library(backend, module)
 
 
@@ -123,6 +125,7 @@ def capabilities(library: Library, driver: Driver | None = None) -> Capabilities
         gpu_arch=driver.compute_capability,
         driver=driver.version,
         driver_problem=driver.problem,
+        cache_folder=user_cache_folder(),
     )
 
 

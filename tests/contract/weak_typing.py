@@ -168,12 +168,6 @@ def test_the_library_takes_our_cache_only_with_the_header_of_its_version(tmp_pat
     assert done.returncode != 0, "there is no GPU, so no engine"
 
 
-def test_a_timing_cache_that_is_junk_is_replaced(tmp_path):
-    case = Case(tmp_path, conv_net())
-    case.parse()
-    assert case.config(timing_cache=b"junk").get_timing_cache() is not None
-
-
 @pytest.mark.parametrize("half", [False, True])
 def test_qdq_is_valid_with_the_flags(tmp_path, half):
     case = Case(tmp_path, conv_net(), "--precision", "int8", "--quantization", "qdq")

@@ -1,0 +1,169 @@
+"""Several engines of one model: --compare, --precision best, and which INT8 layers are slower than in FP16."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from command import onnx2trt
+from helpers import LIBRARIES, parse, refused
+from models import conv_net, model, node, random
+
+from core.errors import ExitCode
+from core.plan import make_plan
+from core.rules import flag_problem
+from stages.slow_layers import choose_slow
+from trt.inspector import EngineLayer
+from trt.profile import Part, parts_of
+from validate import measure_in_turn
+
+# ---- which engines are built
+
+
+@pytest.mark.parametrize(
+    "library, flags, variants",
+    [
+        ("weak", "--precision fp16", ("fp16",)),
+        ("weak", "--precision int8 --calibration-dir d", ("int8", "fp16")),
+        ("weak", "--precision int8 --calibration-dir d --no-baseline", ("int8",)),
+        ("weak", "--precision int8 --calibration-dir d --no-validate", ("int8",)),
+        ("no gpu", "--precision int8 --calibration-dir d", ("int8",)),
+        ("no gpu", "--compare", ("fp16", "fp32", "int8")),
+        ("weak", "--precision int8 --compare", ("int8", "fp32", "fp16")),
+        ("weak", "--precision best", ("fp16",)),
+        ("weak", "--precision best --calibration-dir d", ("fp16", "int8")),
+        ("weak", "--precision best --calibration-cache c", ("fp16", "int8")),
+        ("strong", "--precision best --compare", ("fp16", "fp32", "int8")),
+    ],
+)
+def test_what_is_built(library, flags, variants):
+    assert make_plan(parse(*flags.split()), libraries()[library]).variants == variants
+
+
+def libraries():
+    from dataclasses import replace
+
+    return {**LIBRARIES, "no gpu": replace(LIBRARIES["rtx"], gpu="", gpu_arch="", driver_problem="there is no driver")}
+
+
+def test_best_needs_a_gpu():
+    with refused(ExitCode.MACHINE, "--precision best", "there is no driver", hint="--compare"):
+        make_plan(parse("--precision", "best"), libraries()["no gpu"])
+
+
+@pytest.mark.parametrize("flags", ["--compare", "--precision best"])
+def test_comparing_is_measuring(flags):
+    assert "--no-validate cannot go with it" in flag_problem(parse(*flags.split(), "--no-validate"))
+
+
+# ---- by the command line, without a GPU
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    onnx.save(conv_net(), tmp_path / "net.onnx")
+    (tmp_path / "data").mkdir()
+    for index in range(8):
+        np.save(tmp_path / "data" / f"{index}.npy", random(1, 3, 16, 16, seed=index))
+    np.save(tmp_path / "test.npy", random(1, 3, 16, 16, seed=99))
+    return tmp_path
+
+
+def rows_of(result):
+    return {row["precision"]: row for row in result["variants"]}
+
+
+def test_three_precisions_side_by_side(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--compare", "--calibration-dir", "data", "--test-image", "test.npy", "--json", "r.json")
+    assert done.code == 0, done.stderr
+    result = done.json("r.json")
+    rows = rows_of(result)
+    assert set(rows) == {"fp32", "fp16", "int8"} and all(row["delivered"] == name for name, row in rows.items())
+    assert rows["fp32"]["sqnr_db"] > rows["fp16"]["sqnr_db"] > rows["int8"]["sqnr_db"] > 10
+    assert all(row["engine_bytes"] > 0 and row["p50_ms"] is None and row["error"] is None for row in rows.values())
+    assert result["precision"]["delivered"] == "fp16" and result["engine"]["bytes"] == rows["fp16"]["engine_bytes"]
+    assert (folder / "net.engine").stat().st_size == rows["fp16"]["engine_bytes"], "the precision asked for is what is written"
+    assert result["calibration"] is None, "of another engine"
+    assert json.loads((folder / "net.engine.json").read_text())["variants"] == result["variants"]
+    assert "no latencies: the engines were not executed here" in done.stdout
+    assert [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith(("|fp32", "|fp16", "|int8"))] == [
+        "fp32",
+        "fp16",
+        "int8",
+    ]
+
+
+def test_what_cannot_be_built_is_a_line_with_the_reason(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--compare", "--test-image", "test.npy", "--json", "r.json")
+    assert done.code == 0, done.stderr
+    rows = rows_of(done.json("r.json"))
+    assert rows["int8"]["status"] == "failed" and "needs calibration data" in rows["int8"]["error"] and rows["int8"]["engine_bytes"] is None
+    assert rows["fp32"]["status"] == rows["fp16"]["status"] == "simulated" and "needs calibration data" in " ".join(done.stdout.split())
+
+
+def test_the_precision_asked_for_decides_and_the_others_are_shown_all_the_same(folder):
+    flags = ("--compare", "--precision", "int8", "--calibration-dir", "data", "--test-image", "test.npy", "--max-accuracy-drop", "0.0001")
+    done = onnx2trt(folder, "--onnx", "net.onnx", *flags, "--metric", "noise", "--json", "r.json")
+    assert done.code == 7 and "does not reach" in done.error and not (folder / "net.engine").exists()
+    rows = rows_of(done.json("r.json"))
+    assert rows["int8"]["status"] == "failed" and rows["fp32"]["status"] == "simulated"
+
+
+def test_what_is_wrong_with_the_data_is_not_compared(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--compare", "--precision", "int8", "--json", "r.json")
+    assert done.code == 5 and "needs calibration data" in done.error and "fp32: building" not in done.stderr
+
+
+def test_a_model_that_carries_fp16_has_no_fp32_engine(folder):
+    half = onnx.TensorProto.FLOAT16
+    source = model([node("Relu", "x", "y")], {"x": (half, [1, 8])}, {"y": (half, [1, 8])})
+    onnx.save(source, folder / "half.onnx")
+    done = onnx2trt(folder, "--onnx", "half.onnx", "--compare", "--json", "r.json")
+    assert done.code == 0, done.stderr
+    assert "carries FP16" in rows_of(done.json("r.json"))["fp32"]["error"]
+
+
+# ---- times of layers
+
+
+def layer(name, *nodes, precision="int8"):
+    return EngineLayer(name, "CaskConvolution", precision, precision, precision, nodes, "")
+
+
+def test_layers_of_two_engines_meet_where_both_fuse():
+    first = ((layer("a + b", "a", "b"), layer("c", "c"), layer("d", "d")), {"a + b": 1.0, "c": 2.0, "d": 3.0})
+    second = ((layer("a", "a"), layer("b + c", "b", "c"), layer("d", "d")), {"a": 0.5, "b + c": 0.7, "d": 5.0})
+    parts = {part.nodes: (part.first_ms, part.second_ms) for part in parts_of(first, second)}
+    assert parts == {frozenset("abc"): (3.0, pytest.approx(1.2)), frozenset("d"): (3.0, 5.0)}
+
+
+def test_conversions_of_formats_count_for_the_layer_that_they_serve():
+    copy = layer("Reformatting CopyNode for Input Tensor 0 to conv1 + relu1")
+    lonely = layer("Reformatting CopyNode for Network Output y")
+    engine = (
+        (layer("conv1 + relu1", "conv1", "relu1"), copy, lonely, layer("relu1")),
+        {"conv1 + relu1": 1.0, copy.name: 0.5, lonely.name: 9.0},
+    )
+    (part,) = parts_of(engine, ((layer("conv1", "conv1"), layer("relu1", "relu1")), {"conv1": 0.8, "relu1": 0.1}))
+    assert part == Part(frozenset({"conv1", "relu1"}), 1.5, pytest.approx(0.9))
+
+
+def test_only_what_gains_enough_goes_back():
+    parts = [Part(frozenset({"a", "r"}), 3.0, 1.0), Part(frozenset({"b"}), 1.02, 1.0), Part(frozenset({"c"}), 1.0, 4.0)]
+    assert set(choose_slow(parts, {"a", "b", "c"})) == {"a"}, "b is within the noise, c is faster"
+    assert "3.0000 ms against 1.0000 ms in FP16" in choose_slow(parts, {"a"})["a"]
+    assert choose_slow([*parts, Part(frozenset({"z"}), 1000.0, 1001.0)], {"a"}) == {}, "two of a thousand milliseconds"
+    assert choose_slow(parts, {"b", "c"}) == {}, "what is FP16 already cannot go back"
+
+
+def test_engines_are_timed_in_turn():
+    calls = []
+
+    def timer(name, milliseconds):
+        return lambda runs: calls.append(name) or [milliseconds] * runs
+
+    found = measure_in_turn({"a": timer("a", 10.0), "b": timer("b", 20.0)})
+    assert found["a"]["p50_ms"] == 10.0 and found["b"]["p99_ms"] == 20.0
+    assert calls == ["a", "a", "b", "b", *["a", "b"] * 5], "a first look and a warm-up each, then rounds"
+    assert found["a"]["runs"] == 100 and found["b"]["runs"] == 50, "about a second each"
