@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -68,6 +69,10 @@ class Evidence:
         self.worst.clear()
         self.drops.clear()
         self.latency_ms.clear()
+
+    def keep_scales(self, scales: dict[str, float], balanced: bool, quantized: Iterable[str] = ()) -> None:
+        """What INT8 layers are made with."""
+        self.scales, self.balanced, self.quantized = scales, balanced, frozenset(quantized)
 
 
 class Watch:

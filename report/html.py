@@ -48,7 +48,9 @@ def render(result: dict, evidence: Evidence, arguments: list[str]) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(percent=sections.percent, mega=sections.mega, number=sections.number, seconds=sections.seconds)
+    environment.filters.update(
+        percent=sections.percent, decibels=sections.decibels, mega=sections.mega, number=sections.number, seconds=sections.seconds
+    )
     page = environment.get_template("page.html.j2").render(
         result=result,
         title=sections.title(result),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+from core.metrics import SQNR_LIMIT_DB
 from core.rules import dims
 
 PRECISIONS = ("int8", "fp16", "fp32")
@@ -36,7 +37,7 @@ VARIANT_COLUMNS = (  # key, head, how its values are written
     ("throughput_per_s", "per second", lambda value: f"{value:.0f}"),
     ("drop_percent", "drop", lambda value: percent(value)),
     ("metric", "metric", str),
-    ("sqnr_db", "SQNR", lambda value: f"{value:.1f} dB"),
+    ("sqnr_db", "SQNR", lambda value: decibels(value)),
     ("build_s", "build", lambda value: seconds(value)),
     ("error", "error", lambda value: value["message"] if isinstance(value, dict) else str(value)),
 )
@@ -54,6 +55,10 @@ def percent(value: float, digits: int = 2) -> str:
 
 def mega(count: int) -> str:
     return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def decibels(value: float) -> str:
+    return "identical" if value >= SQNR_LIMIT_DB else f"{value:.1f} dB"
 
 
 def number(value: float) -> str:

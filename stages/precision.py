@@ -124,12 +124,13 @@ def _quantize(
     if fitted.graph is not graph and not known.found:  # other ranges than those that the holds were found by
         holds = {**_find_holds(job, fitted.graph, run, strong), **holds}
         fitted = replace(fitted, layers=tuple(layer for layer in layers if layer.node not in holds))
-    run.evidence.scales, run.evidence.balanced = fitted.fit.scales, bool(fitted.balance.shifts or fitted.balance.scales)
+    balanced = bool(fitted.balance.shifts or fitted.balance.scales)
+    run.evidence.keep_scales(fitted.fit.scales, balanced)
     choice = Choice(job, fitted, run, half, lambda g: simulation(strongly_typed(g, holds, half)) if strong else g)
 
     def prepared(given_up: dict[str, str]) -> Prepared:
         layers = tuple(layer for layer in fitted.layers if layer.node not in given_up)
-        run.evidence.quantized = frozenset(layer.activation for layer in layers)
+        run.evidence.keep_scales(fitted.fit.scales, balanced, (layer.activation for layer in layers))
         made = make(replace(fitted, graph=fitted.graph_for(layers), layers=layers), holds, left | given_up)
         again = (lambda factor: remembered(choice.give_up_more(factor))) if choice.can_measure else None
         return replace(made, without=lambda more: prepared({**given_up, **more}), again=again)

@@ -231,7 +231,8 @@ def test_the_summary_says_what_people_look_for():
 
 
 def test_accuracy_calibration_layers_and_facts():
-    read = page(result(), evidence(CASES["classes"], plots=True))
+    read = page(result(accuracy=[row(), row(output="same", sqnr_db=200.0)]), evidence(CASES["classes"], plots=True))
+    assert "identical" in read.sections["accuracy"]
     assert "b.jpg" in read.sections["accuracy"] and "31.5 dB" in read.sections["accuracy"]
     assert "the worst 2" in read.sections["accuracy"]  # one sample did not change
     assert "6 INT8" in read.sections["layers"] and "3 kept in higher precision" in read.sections["layers"]
@@ -285,6 +286,7 @@ def test_the_table_of_variants():
 
 @pytest.mark.parametrize("status", ["validated", "simulated", "not_validated", "planned"])
 def test_every_status_has_its_words(status):
+    assert "it was not built again" in page(result(status=status, skipped=True)).text
     assert html.sections.VERDICTS[status][2] in page(result(status=status)).text
 
 
