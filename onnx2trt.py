@@ -7,6 +7,7 @@ One process of this file supervises another: the parent knows arguments, signals
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sys
@@ -21,6 +22,7 @@ from core.rules import flag_problem
 from core.supervision import Interrupted, Supervisor, restore_terminal
 from report.result import fail, new_result, to_json
 
+ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours: the child that made the table sees only stderr
 TABLE_WIDTH = 110  # columns of the table where there is no terminal to ask
 
 
@@ -152,7 +154,8 @@ def _deliver(args, result: dict, table: str) -> int:
         except ConversionError as error:
             _print_error({"message": error.message, "hint": error.hint})
             result = fail(result, error) if not result["exit_code"] else result
-    to_stdout = to_json(result) if args.json == "-" else table
+    shown = table if sys.stdout.isatty() else ANSI.sub("", table)
+    to_stdout = to_json(result) if args.json == "-" else shown
     try:
         sys.stdout.write(to_stdout)
         sys.stdout.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 from rich import box
 from rich.console import Console
@@ -32,7 +33,8 @@ def render(result: dict, width: int, color: bool) -> str:
     for name, value, style in _rows(result):
         table.add_row(name, Text(value.encode("utf-8", "backslashreplace").decode(), style=style))
     stream = io.StringIO()
-    console = Console(file=stream, width=max(width, 60), force_terminal=color, no_color=not color, highlight=False)
+    plain = not color or bool(os.environ.get("NO_COLOR"))
+    console = Console(file=stream, width=max(width, 60), force_terminal=color, no_color=plain, highlight=False)
     console.print(table)
     if len(result["variants"]) > 1:
         console.print(_comparison(result["variants"], color))

@@ -18,6 +18,7 @@ from report.result import to_json
 from stages.job import Job
 from stages.native import NativeCalibration
 from stages.run import Run
+from trt import remarks
 from trt.builder import BuiltEngine, Constraints, EngineBuilder
 from trt.memory import open_cuda
 from trt.network import ParserInput
@@ -48,9 +49,8 @@ def build_engine(job: Job, prepared: Prepared, run: Run) -> tuple[BuiltEngine, P
         else:
             with run.stage("build", "building the engine"):
                 built = builder.build(job.profiles, **options)
-    if built.warnings:
-        count = len(built.warnings)
-        run.console.info(f"TensorRT gave {count} warning{'s' * (count > 1)}; --verbose shows {'them' if count > 1 else 'it'}")
+    for line in remarks.explain(built.warnings):
+        run.console.info(line)
     if plan.build.timing_cache and built.timing_cache is not None:
         run.write_now(plan.build.timing_cache, built.timing_cache)
     return built, prepared

@@ -13,7 +13,7 @@ from core.rules import dims
 from trt.config import configure
 from trt.constraints import constrain, labels
 from trt.library import Library
-from trt.logger import Messages, make_logger
+from trt.logger import make_logger
 from trt.network import ParserInput, load_plugins, parse, typed_layers
 
 
@@ -33,7 +33,7 @@ class BuiltEngine:
     layers: dict[str, int] | None  # int8, fp16, fp32 -> layers of the typed network; None where only the engine can tell
     constrained: dict[str, str]  # layer -> ONNX node, of the constraints that were set
     timing_cache: bytes | None
-    warnings: tuple[str, ...]
+    warnings: tuple[tuple[str, int], ...]  # (kind, how often)
 
     @property
     def nbytes(self) -> int:
@@ -98,7 +98,7 @@ class EngineBuilder:
         self._refuse_errors("building the engine")
         layers = typed_layers(self._network) if self._plan.route is Route.STRONG else None
         cache_bytes = None if cache is None else bytes(config.get_timing_cache().serialize())
-        return BuiltEngine(engine, layers, constrained, cache_bytes, _warnings(self._messages))
+        return BuiltEngine(engine, layers, constrained, cache_bytes, tuple(self._messages.warnings.items()))
 
     def _add_profile(self, config, profiles: tuple[Profile, ...]) -> None:
         profile = self._profile(profiles)
@@ -153,10 +153,6 @@ class EngineBuilder:
         errors = self._messages.take_errors()
         text = "\n  ".join([message + (":" if errors else ""), *errors])
         return ConversionError(text, hint=_build_hint(errors), code=ExitCode.BUILD)
-
-
-def _warnings(messages: Messages) -> tuple[str, ...]:
-    return tuple(text if count == 1 else f"{text} ({count} times)" for text, count in messages.warnings.items())
 
 
 def _build_hint(errors: list[str]) -> str:
