@@ -53,8 +53,10 @@ def convert(args, run) -> str:
     Raises:
         ConversionError: from any stage.
     """
-    from stages import building, planning, precision, variants
+    from stages import building, inspecting, planning, precision, variants
 
+    if args.inspect:
+        return inspecting.inspect(args.inspect, run)
     if args.validate_only:
         return revalidate(args, run)
     library, plan = planning.make_plan(args, run)

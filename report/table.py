@@ -10,6 +10,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from report import inspection
+
 REASONS_SHOWN, NAMES_SHOWN = 8, 3  # of the layers kept in higher precision; all stand in the JSON
 STATUS_WORDS = {
     "validated": "validated on the GPU",
@@ -70,6 +72,9 @@ def _remarks(variants: list[dict]):
 
 
 def _rows(result: dict):
+    if result["status"] == "inspected":
+        yield from inspection.rows(result)
+        return
     good = result["status"] in ("validated", "simulated")
     yield "status", STATUS_WORDS[result["status"]], "green" if good else "yellow"
     model, environment, plan, engine = (result[key] for key in ("model", "environment", "plan", "engine"))

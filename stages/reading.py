@@ -39,7 +39,7 @@ def loaded_engine(library: Library, plan: Plan, data, run: Run, host_code: bool 
     try:
         with run.stage("load", "loading the engine"):
             engine = Engine(library, data, cuda, run.console.debug, host_code)
-            run.engine_details = _details(engine)
+            run.engine_details = describe_loaded(engine)
         try:
             yield engine
         finally:
@@ -48,7 +48,7 @@ def loaded_engine(library: Library, plan: Plan, data, run: Run, host_code: bool 
         cuda.close()
 
 
-def _details(engine: Engine) -> dict:
+def describe_loaded(engine: Engine) -> dict:
     """What the loaded engine says of its ends and its memory."""
     return {
         "tensors": [

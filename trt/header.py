@@ -66,6 +66,8 @@ def what_else(data: bytes) -> str:
             pass
         else:
             return f"{4 + length} bytes of metadata stand before the engine, as Ultralytics writes it: cut them off (tail -c +{5 + length})"
+    if data[:1] == b"\x08" and data[2:3] in (b"\x12", b"\x3a"):  # protobuf: ir_version, then the producer or the graph
+        return "it looks like an ONNX model, which goes with --onnx"
     if all(byte in range(32, 127) or byte in b"\t\r\n" for byte in data[:16]):
         return "it is text"
     return "it begins with " + bytes(data[:8]).hex(" ")
