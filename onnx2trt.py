@@ -53,10 +53,12 @@ def convert(args, run) -> str:
     Raises:
         ConversionError: from any stage.
     """
-    from stages import building, inspecting, planning, precision, variants
-
     if args.inspect:
+        from stages import inspecting
+
         return inspecting.inspect(args.inspect, run)
+    from stages import building, planning, precision, variants
+
     if args.validate_only:
         return revalidate(args, run)
     library, plan = planning.make_plan(args, run)

@@ -10,7 +10,6 @@ from core.errors import ConversionError, ExitCode
 from core.plan import Capabilities
 from report.inspection import rows
 from report.result import SCHEMA_VERSION, describe_environment
-from stages.reading import describe_loaded
 from stages.run import Run
 from trt import inspector, refusal
 from trt.driver import probe_driver
@@ -181,7 +180,7 @@ def _load(library: Library | None, caps: Capabilities | None, data: bytes, heade
 def _describe_loaded(engine: Engine, run: Run) -> None:
     known = run.result["engine"]
     known.update(
-        describe_loaded(engine),
+        engine.describe(),
         layers=engine.layers,
         profile_shapes=[[vars(shape) for shape in engine.profile(index)] for index in range(engine.profiles)],
         sources=[*known["sources"], "engine"],

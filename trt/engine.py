@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
@@ -75,6 +75,24 @@ class Engine:
         if is_input and not engine.is_shape_inference_io(name):
             profile = Profile(name, *(tuple(shape) for shape in engine.get_tensor_profile_shape(name, 0)))
         return EngineTensor(name, is_input, tuple(engine.get_tensor_shape(name)), dtype, engine.get_tensor_format_desc(name), profile)
+
+    def describe(self) -> dict:
+        """Ends and memory, for the result."""
+        return {
+            "tensors": [
+                {
+                    "name": tensor.name,
+                    "input": tensor.is_input,
+                    "dtype": tensor.dtype,
+                    "shape": list(tensor.shape),
+                    "format": tensor.format,
+                    "profile": None if tensor.profile is None else asdict(tensor.profile),
+                }
+                for tensor in self.tensors
+            ],
+            "profiles": self.profiles,
+            "device_memory_bytes": self.device_memory_bytes,
+        }
 
     @property
     def device_memory_bytes(self) -> int:
