@@ -608,7 +608,9 @@ def test_inspect_says_why_an_engine_does_not_load(folder):
 
 
 def test_inspect_runs_no_code_of_an_engine(folder):
-    convert(folder, "--version-compatible", "--no-validate")
+    done = onnx2trt(folder, "--onnx", "net.onnx", *QUICK, "--version-compatible", "--no-validate", timeout=500)
+    if done.code:
+        pytest.skip("this installation builds no version-compatible engines")
     done = onnx2trt(folder, "--inspect", "net.engine", "--json", "i.json")
     assert done.code == 0 and "brings code of its own" in done.json("i.json")["engine"]["not_loaded_because"], done.stdout
 
