@@ -59,4 +59,4 @@ def _unexplained(others: Counter[str]) -> str:
 
 
 def times(count: int) -> str:
-    return "once" if count == 1 else f"{count} times"
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")
