@@ -38,6 +38,7 @@ ELEMENT_BITS = {
     onnx.TensorProto.UINT4: 4,
     onnx.TensorProto.INT4: 4,
 }
+DATA_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 
 
 def all_tensors(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
@@ -99,6 +100,8 @@ def check_tensors(model: onnx.ModelProto, path: str) -> tuple[str, ...]:
     faults, files = [], {}
     for where, tensor in named_tensors(model):
         try:
+            if tensor.data_type not in DATA_TYPES:
+                raise _Fault(f"its element type {tensor.data_type} is unknown to ONNX {onnx.__version__}")
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
                 location = _check_external(tensor, folder, files)
                 files.setdefault(location, os.stat(location).st_size)
@@ -142,14 +145,13 @@ def _byte_count(tensor: onnx.TensorProto) -> int | None:
 def _check_inline(tensor: onnx.TensorProto) -> None:
     if tensor.HasField("segment"):
         raise _Fault("is a segmented tensor, which no runtime supports")
-    expected = _byte_count(tensor)
+    expected, count = _byte_count(tensor), _element_count(tensor)
+    if tensor.data_type == onnx.TensorProto.STRING and len(tensor.string_data) != count:
+        raise _Fault(f"shape {list(tensor.dims)} needs {count} texts, {len(tensor.string_data)} are there")
     if expected is None:
-        return  # a string, or a type newer than this tool: the parser decides
+        return  # texts, or a type newer than this tool: the parser decides
     if not tensor.HasField("raw_data"):
-        stored = max(
-            len(tensor.float_data), len(tensor.int32_data), len(tensor.int64_data), len(tensor.double_data), len(tensor.uint64_data)
-        )
-        count = _element_count(tensor)
+        stored = len(getattr(tensor, onnx.helper.tensor_dtype_to_field(tensor.data_type)))
         needed = {4: (count + 1) // 2, 64: count, 128: 2 * count}.get(ELEMENT_BITS[tensor.data_type], count)
         if tensor.data_type == onnx.TensorProto.COMPLEX64:
             needed = 2 * count

@@ -15,17 +15,19 @@ from core.errors import ConversionError, ExitCode
 from core.model_info import ModelInfo, TensorSpec
 from core.rules import dims
 from graph.external_data import all_tensors, check_tensors, named_tensors
-from graph.nodes import STANDARD_DOMAINS, all_nodes, reads
+from graph.nodes import STANDARD_DOMAINS, all_nodes
+from graph.structure import check_structure, true_inputs
 
 PROTOBUF_LIMIT = 2**31 - 1  # bytes of one message; larger models keep their weights in external data
 INPUT_DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
 
 
-def preflight(path: str) -> tuple[onnx.ModelProto, ModelInfo]:
+def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelInfo]:
     """Read and check a model.
 
     Args:
         path: the .onnx file; external data is looked for beside it.
+        plugins: see check_structure.
 
     Returns:
         The model with all its data in memory, and what was found in it.
@@ -35,8 +37,8 @@ def preflight(path: str) -> tuple[onnx.ModelProto, ModelInfo]:
     """
     check_file(path)
     model = _parse(path)
-    _check_structure(model, path)
-    inputs = _specs(_true_inputs(model.graph), "input", path)
+    check_structure(model, path, plugins)
+    inputs = _specs(true_inputs(model.graph), "input", path)
     outputs = _specs(model.graph.output, "output", path)
     external = check_tensors(model, path)
     sha256, size = _identity((path, *external))
@@ -106,56 +108,6 @@ def _parse(path: str) -> onnx.ModelProto:
         ) from error
     except OSError as error:
         raise ConversionError(f"cannot read {path}: {error.strerror or error}", code=ExitCode.MODEL) from error
-
-
-def _true_inputs(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
-    """Graph inputs that are not initializers (IR version 3 listed those as inputs, too)."""
-    initializers = {tensor.name for tensor in graph.initializer}
-    return [value for value in graph.input if value.name not in initializers]
-
-
-def _check_structure(model: onnx.ModelProto, path: str) -> None:
-    """TensorRT's parser answers True for an empty graph, so what must be there is checked here."""
-    graph = model.graph
-    for what, there in (("nodes", graph.node), ("inputs", _true_inputs(graph)), ("outputs", graph.output)):
-        if not there:
-            raise ConversionError(
-                f"{path} holds a graph without {what}: {len(graph.node)} nodes, {len(graph.input)} inputs, {len(graph.output)} outputs",
-                hint="This is an empty or damaged file, or no inference model: export it again.",
-                code=ExitCode.MODEL,
-            )
-    weights = [tensor.name for tensor in graph.initializer] + [tensor.values.name for tensor in graph.sparse_initializer]
-    known = set(weights)
-    if len(known) != len(weights):
-        twice = next(name for name in weights if weights.count(name) > 1)
-        raise ConversionError(f"{path}: there are two weights of the name {twice!r}", code=ExitCode.MODEL)
-    known |= {value.name for value in graph.input}
-    produced: dict[str, str] = {}
-    for index, node in enumerate(graph.node):
-        for name in filter(None, node.output):
-            if name in produced or name in known:
-                other = produced.get(name, "an input or initializer")
-                raise ConversionError(f"{path}: tensor {name!r} is made twice, by {other} and {describe(index, node)}", code=ExitCode.MODEL)
-            produced[name] = describe(index, node)
-    known |= produced.keys()
-    for index, node in enumerate(graph.node):
-        for name in reads(node):
-            if name not in known:
-                raise ConversionError(
-                    f"{path}: {describe(index, node)} reads tensor {name!r}, which nothing makes",
-                    hint="The graph is incomplete: export it again.",
-                    code=ExitCode.MODEL,
-                )
-    for value in graph.output:
-        if value.name not in known:
-            raise ConversionError(f"{path}: output {value.name!r} is made by no node", code=ExitCode.MODEL)
-
-
-def describe(index: int, node: onnx.NodeProto) -> str:
-    """A node as a user finds it again: node 12 (Conv 'stem/conv')."""
-    domain = f"{node.domain}." if node.domain not in STANDARD_DOMAINS else ""
-    name = f" {node.name!r}" if node.name else ""
-    return f"node {index} ({domain}{node.op_type}{name})"
 
 
 def _specs(values, role: str, path: str) -> tuple[TensorSpec, ...]:

@@ -49,7 +49,7 @@ def preflight(library: Library, plan: Plan, run: Run) -> Job:
         for path in _written(plan):
             check_writable(path)
             remove_abandoned(path)
-        model, info = check_model(plan.onnx)
+        model, info = check_model(plan.onnx, bool(plan.build.plugins))
         run.result["model"] = describe_model(info)
         profiles = make_profiles(info.inputs, plan.shapes)
         run.result["plan"] = describe_plan(plan, profiles)
@@ -94,7 +94,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         ConversionError: MODEL or VALIDATION, where names or ranks differ.
     """
     with run.stage("preflight", f"checking {plan.onnx}"):
-        model, info = check_model(plan.onnx)
+        model, info = check_model(plan.onnx, bool(plan.build.plugins))
         run.result["model"] = describe_model(info)
         ends = {tensor.name: len(tensor.shape) for tensor in engine.tensors}
         declared = {spec.name: spec.shape for spec in (*info.inputs, *info.outputs)}

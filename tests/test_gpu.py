@@ -570,6 +570,12 @@ def test_a_damaged_engine_does_not_load(folder):
         assert done.code in (4, 6) and "error:" in done.stderr, (name, done.stderr)
 
 
+def test_a_gpu_without_room_is_a_clear_failure(folder):
+    (folder / "net.engine").write_bytes(b"old")
+    done, _ = convert(folder, "--precision", "fp32", "--max-batch-size", "2000000", code=4)  # 98 GB of input alone
+    assert "has no room for" in done.error and "--max-batch-size" in done.error and (folder / "net.engine").read_bytes() == b"old"
+
+
 def test_accuracy_that_is_not_there_fails_on_the_gpu(folder):
     done, result = convert(folder, *INT8[:4], "--max-accuracy-drop", "0", "--test-image", "test.png", code=7)
     assert "--max-accuracy-drop 0" in done.error and result["accuracy"][0]["executed_on"] == "gpu"

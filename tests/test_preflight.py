@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from core.errors import ExitCode
 from core.model_info import TensorSpec
-from graph.preflight import PROTOBUF_LIMIT, check_file, default_opset, describe, dtype_name, preflight
+from graph.preflight import PROTOBUF_LIMIT, check_file, default_opset, dtype_name, preflight
+from graph.structure import describe
 
 MODEL = ExitCode.MODEL
 W = np.arange(4, dtype=np.float32)
@@ -227,6 +228,13 @@ MODELS = {  # title: (model, fragments, hint)
         "complete",
     ),
     "negative dimension": (adder(TensorProto(name="w", dims=[-4], data_type=1, raw_data=bytes(16))), ["negative dimension"], ""),
+    "texts missing": (adder(TensorProto(name="w", dims=[4], data_type=8, raw_data=bytes(16))), ["'w'", "4 texts, 0 are there"], ""),
+    "values of another type": (adder(TensorProto(name="w", dims=[4], data_type=1, int32_data=[1, 2, 3, 4])), ["4 values, 0 are there"], ""),
+    "unknown element type": (
+        adder(TensorProto(name="w", dims=[4], data_type=99, raw_data=bytes(16))),
+        ["'w'", "element type 99 is unknown"],
+        "",
+    ),
     "external data missing": (adder(external("w", W, "w.bin")), ["'w'", "'w.bin' does not exist"], "beside the model"),
     "external data outside": (adder(external("w", W, "../w.bin")), ["'../w.bin' is not a path inside"], ""),
     "external data missing in a subgraph": (
@@ -312,3 +320,23 @@ def test_two_weights_of_one_name(tmp_path):
 def test_a_dangling_input_in_a_subgraph(tmp_path):
     with refused(MODEL, "'ghost'"):
         info_of(tmp_path, inside_if(helper.make_node("Relu", ["ghost"], ["c"], name="inner")))
+
+
+@pytest.mark.parametrize("text", [b"thename", b"theinput", b"thenote", b"theattribute"])
+def test_text_that_is_no_text(tmp_path, text):
+    """protobuf loads it, and complains when somebody reads it: in the middle of a conversion."""
+    model = build_model([helper.make_node("LeakyRelu", ["x"], ["y"], name="thename", alpha=0.1)])
+    model.graph.node[0].attribute.append(helper.make_attribute("theattribute", "a"))
+    model.graph.node[0].doc_string = "thenote"
+    model.graph.node.append(helper.make_node("Identity", ["x"], ["theinput"], name="other"))
+    data = model.SerializeToString().replace(text, b"\xb4" + text[1:])
+    (tmp_path / "m.onnx").write_bytes(data)
+    with refused(MODEL, "m.onnx is damaged", "not UTF-8", hint="checksum"):
+        preflight(str(tmp_path / "m.onnx"))
+
+
+def test_no_opset_for_the_operators_of_onnx(tmp_path):
+    model = build_model([RELU])
+    del model.opset_import[:]
+    with refused(MODEL, "declares no opset", "Relu", hint="export the model again"):
+        info_of(tmp_path, model)
