@@ -33,12 +33,24 @@ def with_domain(proto, domain):
     return proto
 
 
+def odd_nodes(domain):
+    return [node("Relu", "x", "a", "first"), *of_domain(domain, node("Mystery", "a w", "b", "odd"), node("Enigma", "b", "y", "odder"))]
+
+
 def test_every_unknown_operator_is_named_at_once_with_what_it_reads(tmp_path):
-    nodes = [node("Relu", "x", "a", "first"), *of_domain("acme", node("Mystery", "a w", "b", "odd"), node("Enigma", "b", "y", "odder"))]
-    error = refused(tmp_path, with_domain(model(nodes, {"x": [1, 4]}, {"y": [1, 4]}, {"w": random(4)}), "acme"))
-    assert "node 1 (acme.Mystery 'odd'), which reads 'a', 'w': TensorRT does not know this operator" in error
-    assert "node 2 (acme.Enigma 'odder'), which reads 'b': TensorRT does not know this operator" in error
-    assert "hint: TensorRT lacks acme.Mystery, acme.Enigma: replace them" in error and "--plugins" in error and "opset" not in error
+    """com.microsoft is ONNX Runtime's own domain, so only the parser can tell."""
+    proto = model(odd_nodes("com.microsoft"), {"x": [1, 4]}, {"y": [1, 4]}, {"w": random(4)})
+    error = refused(tmp_path, with_domain(proto, "com.microsoft"))
+    assert "node 1 (com.microsoft.Mystery 'odd'), which reads 'a', 'w': TensorRT does not know this operator" in error
+    assert "node 2 (com.microsoft.Enigma 'odder'), which reads 'b': TensorRT does not know this operator" in error
+    assert "hint: TensorRT lacks com.microsoft.Mystery, com.microsoft.Enigma: replace them" in error
+    assert "--plugins" in error and "opset" not in error
+
+
+def test_operators_that_nobody_knows_are_named_before_the_parser_in_the_same_way(tmp_path):
+    error = refused(tmp_path, with_domain(model(odd_nodes("acme"), {"x": [1, 4]}, {"y": [1, 4]}, {"w": random(4)}), "acme"))
+    assert "node 1 (acme.Mystery 'odd'), which reads 'a', 'w'\n  node 2 (acme.Enigma 'odder'), which reads 'b'" in error
+    assert "--plugins" in error
 
 
 def test_an_operator_of_the_standard_that_tensorrt_lacks(tmp_path):
@@ -48,14 +60,14 @@ def test_an_operator_of_the_standard_that_tensorrt_lacks(tmp_path):
 
 
 def test_a_node_inside_an_if_is_found_with_its_place(tmp_path):
-    inner = of_domain("acme", node("Mystery", "x", "t", "inner"))
+    inner = of_domain("com.microsoft", node("Mystery", "x", "t", "inner"))
     branches = {
         "then_branch": helper.make_graph(inner, "th", [], [helper.make_tensor_value_info("t", 1, [1, 4])]),
         "else_branch": helper.make_graph([node("Relu", "x", "e")], "el", [], [helper.make_tensor_value_info("e", 1, [1, 4])]),
     }
     proto = model([node("If", "c", "y", "choice", **branches)], {"x": [1, 4], "c": (TensorProto.BOOL, [])}, {"y": [1, 4]})
-    error = refused(tmp_path, with_domain(proto, "acme"))
-    assert "(acme.Mystery 'inner') inside choice (If) > th (then_branch), which reads 'x'" in error
+    error = refused(tmp_path, with_domain(proto, "com.microsoft"))
+    assert "(com.microsoft.Mystery 'inner') inside choice (If) > th (then_branch), which reads 'x'" in error
 
 
 def test_types_that_tensorrt_does_not_calculate_in(tmp_path):
@@ -100,10 +112,12 @@ def test_a_form_of_an_operator_that_tensorrt_lacks(tmp_path):
 
 
 def test_an_operator_of_an_opset_that_is_too_new(tmp_path):
-    """An opset that onnx itself does not know yet: a warning; and the operator that TensorRT does not know is named with the way out."""
+    """One that ONNX has and TensorRT not yet, and one of an opset that ONNX itself does not know."""
+    proto = model([node("CumProd", "x axis", "y", "new")], {"x": [1, 4]}, {"y": [1, 4]}, {"axis": np.int64(1)}, opset=26)
+    error = refused(tmp_path, proto)
+    assert "node 0 (CumProd 'new'), which reads 'x'" in error and "lacks CumProd" in error and "an older opset than 26" in error
     error = refused(tmp_path, model([node("Swoosh", "x", "y", "new")], {"x": [1, 4]}, {"y": [1, 4]}, opset=99))
-    assert "opset 99 is newer than" in error and "node 0 (Swoosh 'new'), which reads 'x'" in error
-    assert "an older opset than 99" in error
+    assert "node 0 (Swoosh 'new'), which reads 'x'" in error and "opset 99 is newer than" in error and "an older one" in error
 
 
 def test_nodes_without_names_are_found_by_their_place_on_tensorrt_8():
