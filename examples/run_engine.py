@@ -79,14 +79,14 @@ def run(data, result, feed):
         array = np.ascontiguousarray(feed[name], dtype=trt.nptype(engine.get_tensor_dtype(name)))
         if not context.set_input_shape(name, array.shape):
             raise RuntimeError(f"the engine refuses shape {array.shape} for {name}")
-        addresses[name] = cuda("cudaMalloc", max(array.nbytes, 1))
+        addresses[name] = int(cuda("cudaMalloc", max(array.nbytes, 1)))
         cuda("cudaMemcpy", addresses[name], array.ctypes.data, array.nbytes, runtime.cudaMemcpyKind.cudaMemcpyHostToDevice)
     for name in set(names) - set(inputs):
         shape = tuple(context.get_tensor_shape(name))
         if min(shape, default=0) < 0:
             raise RuntimeError(f"the size of {name} depends on the data: it needs an IOutputAllocator")
         outputs[name] = np.empty(shape, trt.nptype(engine.get_tensor_dtype(name)))
-        addresses[name] = cuda("cudaMalloc", max(outputs[name].nbytes, 1))
+        addresses[name] = int(cuda("cudaMalloc", max(outputs[name].nbytes, 1)))
     if not all(context.set_tensor_address(*pair) for pair in addresses.items()) or not context.execute_async_v3(int(stream)):
         raise RuntimeError("the engine failed to run")
     cuda("cudaStreamSynchronize", stream)

@@ -11,6 +11,7 @@ from core.model_info import NodeInfo
 
 STANDARD_DOMAINS = ("", "ai.onnx")
 INPUTS_SHOWN = 6
+WELL_KNOWN_OPSET = 20  # what TensorRT lacks of this one and older ones is not lacking because it is new
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,6 @@ def _clean(description: str) -> str:
 def _operator_hint(operators: list[str], opset: int) -> str:
     names = ", ".join(operators)
     text = f"TensorRT lacks {names}: replace {'it' if len(operators) == 1 else 'them'} by other operators before exporting"
-    if any("." not in name for name in operators):
+    if opset > WELL_KNOWN_OPSET and any("." not in name for name in operators):
         text += f", export with an older opset than {opset}, which writes newer operators out in older ones"
     return text + ", or give the library that has a plugin of that name with --plugins (full TensorRT)."
