@@ -1,10 +1,12 @@
 """examples/run_engine.py: what can be tested of it without a GPU. Its preprocessing is ours, bit for bit; test_gpu.py runs engines."""
 
+import ctypes
 import hashlib
 import itertools
 import json
 import subprocess
 import sys
+import types
 
 import numpy as np
 import pytest
@@ -105,3 +107,130 @@ def test_it_is_short_and_needs_nothing_of_ours():
     assert not [
         line for line in text.splitlines() if line.startswith(("from ", "import ")) and line.split()[1] in ("core", "trt", "preprocess")
     ]
+
+
+# ---- the way through CUDA and TensorRT, with made-up ones whose device memory is the host's
+
+
+class FakeRuntime(types.ModuleType):
+    """cuda.bindings.runtime, as far as it is used."""
+
+    cudaMemcpyKind = types.SimpleNamespace(cudaMemcpyHostToDevice=1, cudaMemcpyDeviceToHost=2)
+
+    def __init__(self):
+        super().__init__("cuda.bindings.runtime")
+        self.blocks, self.calls = {}, []
+
+    def cudaSetDevice(self, number):
+        self.calls.append("device")
+        return (0,)
+
+    def cudaMalloc(self, nbytes):
+        block = ctypes.create_string_buffer(nbytes)
+        self.blocks[ctypes.addressof(block)] = block
+        return 0, ctypes.addressof(block)
+
+    def cudaMemcpy(self, target, source, nbytes, kind):
+        self.calls.append({1: "up", 2: "down"}[kind])
+        ctypes.memmove(target, source, nbytes)
+        return (0,)
+
+    def cudaStreamCreate(self):
+        return 0, 7
+
+    def cudaStreamSynchronize(self, stream):
+        self.calls.append("wait")
+        return (0,)
+
+
+class FakeTensorRT(types.ModuleType):
+    """tensorrt with an engine of x [n, 3] -> y = 2 x, in FP16."""
+
+    TensorIOMode = types.SimpleNamespace(INPUT="in", OUTPUT="out")
+    num_io_tensors, loads, largest = 2, True, 4
+
+    def __init__(self, cuda):
+        super().__init__("tensorrt")
+        self.cuda, self.addresses, self.shape = cuda, {}, None
+        self.Logger = type("Logger", (), {"WARNING": 1, "__init__": lambda self, level: None})
+
+    def Runtime(self, logger):
+        self.cuda.calls.append("runtime")
+        return self
+
+    def deserialize_cuda_engine(self, data):
+        return self if self.loads else None
+
+    def create_execution_context(self):
+        return self
+
+    def get_tensor_name(self, index):
+        return ("y", "x")[index]
+
+    def get_tensor_mode(self, name):
+        return {"x": "in", "y": "out"}[name]
+
+    def get_tensor_dtype(self, name):
+        return name
+
+    def nptype(self, name):
+        return {"x": np.float32, "y": np.float16}[name]
+
+    def set_input_shape(self, name, shape):
+        self.shape = tuple(shape)
+        return shape[0] <= self.largest
+
+    def get_tensor_shape(self, name):
+        return self.shape
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+        return address in self.cuda.blocks
+
+    def execute_async_v3(self, stream):
+        assert stream == 7
+        self.cuda.calls.append("run")
+        count = int(np.prod(self.shape))
+        x = np.ctypeslib.as_array((ctypes.c_float * count).from_address(self.addresses["x"]))
+        ctypes.memmove(self.addresses["y"], (2 * x).astype(np.float16).tobytes(), 2 * count)
+        return True
+
+
+@pytest.fixture
+def device(monkeypatch):
+    cuda = FakeRuntime()
+    fake = FakeTensorRT(cuda)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", cuda)
+    monkeypatch.setitem(sys.modules, "tensorrt", fake)
+    return fake
+
+
+def test_the_engine_is_fed_run_and_read(example, device, tmp_path, monkeypatch, capsys):
+    write_engine(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    np.savez("in.npz", x=np.arange(6).reshape(2, 3))
+    example.main(["m.engine", "in.npz", "--save", "out.npz"])
+    found = np.load("out.npz")["y"]
+    assert found.dtype == np.float16 and np.array_equal(found, 2 * np.arange(6).reshape(2, 3))
+    assert device.cuda.calls == ["device", "runtime", "up", "run", "wait", "down"], "the GPU is asked for before TensorRT is touched"
+    assert capsys.readouterr().out == "y: float16 [2, 3], from 0 to 10, mean 5\n"
+    assert device.engine_host_code_allowed is False
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        ({"loads": False}, "--inspect says why"),
+        ({"largest": 1}, "refuses shape (2, 3) for x"),
+        ({"get_tensor_shape": lambda n: (2, -1)}, "IOutput"),
+    ],
+)
+def test_what_the_engine_refuses_is_said(example, device, tmp_path, monkeypatch, spoil, words):
+    write_engine(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    np.savez("in.npz", x=np.zeros((2, 3)))
+    for name, value in spoil.items():
+        setattr(device, name, value)
+    with pytest.raises(SystemExit) as caught:
+        example.main(["m.engine", "in.npz"])
+    assert str(caught.value).startswith("error: ") and words in str(caught.value)
