@@ -7,11 +7,13 @@ One process of this file supervises another: the parent knows arguments, signals
 from __future__ import annotations
 
 import os
+import re
 import sys
 
 from core.arguments import build_parser
 from core.errors import AccuracyError, ConversionError, ExitCode, unforeseen
 
+ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours: the child that made the table sees only stderr
 TABLE_WIDTH = 110  # columns of the table where there is no terminal to ask
 
 
@@ -45,6 +47,10 @@ def convert(args, run) -> str:
     Raises:
         ConversionError: from any stage.
     """
+    if args.inspect:
+        from stages import inspecting
+
+        return inspecting.inspect(args.inspect, run)
     from stages import planning, unchanged
 
     if args.validate_only:
@@ -164,7 +170,8 @@ def _deliver(args, result: dict, table: str) -> int:
         except ConversionError as error:
             _print_error({"message": error.message, "hint": error.hint})
             result = fail(result, error) if not result["exit_code"] else result
-    to_stdout = to_json(result) if args.json == "-" else table
+    shown = table if sys.stdout.isatty() else ANSI.sub("", table)
+    to_stdout = to_json(result) if args.json == "-" else shown
     try:
         sys.stdout.write(to_stdout)
         sys.stdout.flush()

@@ -78,7 +78,13 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_model_flags(group) -> None:
-    group.add_argument("--onnx", metavar="FILE", required=True, help="the ONNX model")
+    source = group.add_mutually_exclusive_group(required=True)
+    source.add_argument("--onnx", metavar="FILE", help="the ONNX model")
+    source.add_argument(
+        "--inspect",
+        metavar="ENGINE",
+        help="build nothing: say what is in this engine file, and whether it loads here; goes with --json only",
+    )
     group.add_argument("-o", "--output", metavar="FILE", help="the engine to write (default: the model's name + .engine, in this folder)")
     group.add_argument(
         "--backend",

@@ -55,3 +55,14 @@ class PictureInput:
     height: int
     width: int
     dtype: str  # float32 | float16 | uint8
+
+
+@dataclass(frozen=True)
+class NodeInfo:
+    """A node of a model, wherever in it, to be named where it is at fault."""
+
+    name: str
+    operator: str
+    domain: str
+    inputs: tuple[str, ...]
+    outermost: bool  # of the graph itself, not of a graph or function inside it

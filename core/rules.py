@@ -158,11 +158,25 @@ def effects_of(args, backend: str, weak_typing: bool) -> tuple[tuple[str, Cell],
 
 def flag_problem(args) -> str:
     """The first thing wrong with the flags by themselves, in words; empty where they are right."""
+    if args.inspect is not None:
+        return _inspect_problem(args)
     for check in (_shape_problem, _preprocessing_problem, _combination_problem, _output_problem):
         problem = check(args)
         if problem:
             return problem
     return ""
+
+
+GO_WITH_INSPECT = ("--inspect", "--json", "--verbose", "--quiet")
+
+
+def _inspect_problem(args) -> str:
+    others = [flag for flag in typed_flags(args) if flag not in GO_WITH_INSPECT]
+    if others:
+        return f"--inspect only reads an engine, so {' and '.join(others)} cannot go with it"
+    if args.json and args.json != "-" and _real(args.json) in (_real(args.inspect), _real(args.inspect + ".json")):
+        return f"--json and --inspect name the same file: {args.json}"
+    return _path_problem(args)
 
 
 def _shape_problem(args) -> str:
@@ -230,7 +244,7 @@ def _combination_problem(args) -> str:
 
 def _path_problem(args) -> str:
     single = ("onnx", "output", "calibration_dir", "calibration_cache", "timing_cache", "test_image", "validation_dir")
-    for flag in (*single, "save_onnx", "json", "report", "validate_only", "plugins"):
+    for flag in (*single, "save_onnx", "json", "report", "validate_only", "inspect", "plugins"):
         given = getattr(args, flag)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and (not value or "\0" in value):

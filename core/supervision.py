@@ -17,6 +17,7 @@ from core.channel import ENVIRONMENT_KEY
 from core.errors import ConversionError, ExitCode
 
 PARSING_STAGES = ("preflight", "parse")  # a crash there is the model's doing
+INSPECTING_STAGE = "inspect"  # there the engine's: it is damaged, or not for this library
 TEARDOWN_SECONDS = 5.0  # a child that has delivered its result may take this long to go
 
 
@@ -151,6 +152,8 @@ class Supervisor:
     def _death(self, code: int) -> ConversionError:
         """What to say of a child that ended without a result."""
         at_fault = ExitCode.MODEL if self.stage in PARSING_STAGES else ExitCode.BUILD
+        if self.stage == INSPECTING_STAGE:
+            at_fault = ExitCode.MACHINE
         if code >= 0:
             return ConversionError(
                 f"the conversion process ended with code {code} during stage '{self.stage}' and left no result",
@@ -164,6 +167,8 @@ class Supervisor:
         hint = "Run again with --verbose to see the library's last messages."
         if -code == signal.SIGKILL:
             hint = "Nobody asked us to stop, so this is most likely the system's out-of-memory killer: free memory or use a smaller batch."
+        elif at_fault is ExitCode.MACHINE:
+            hint = "The engine file is damaged, or was made by another version: compare its sha256, or build it again here."
         elif at_fault is ExitCode.MODEL:
             hint = "The file may be damaged in a way that crashes the parser: check it with onnx.checker, or export it again."
         return ConversionError(f"the library crashed with {name} during stage '{self.stage}'", hint=hint, code=at_fault)

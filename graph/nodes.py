@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import onnx
 
+from core.model_info import NodeInfo
+
 STANDARD_DOMAINS = ("", "ai.onnx")
 
 
@@ -15,6 +17,14 @@ def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
         yield node
         for subgraph in subgraphs(node):
             yield from all_nodes(subgraph)
+
+
+def list_nodes(model: onnx.ModelProto) -> Iterator[NodeInfo]:
+    """Every node of a model, functions included; those of the graph itself first and in its order."""
+    functions = [node for function in model.functions for node in function.node]
+    inner = [inside for node in (*model.graph.node, *functions) for graph in subgraphs(node) for inside in all_nodes(graph)]
+    for nodes, outermost in ((model.graph.node, True), (functions, False), (inner, False)):
+        yield from (NodeInfo(n.name, n.op_type, n.domain, tuple(filter(None, n.input)), outermost) for n in nodes)
 
 
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:

@@ -113,7 +113,7 @@ def _check_graph(model: onnx.ModelProto, path: str) -> None:
 def _check_operators(model: onnx.ModelProto, path: str) -> None:
     own = {(function.domain, function.name) for function in model.functions}
     unknown = [
-        describe(index, node)
+        f"{describe(index, node)}, which reads {', '.join(map(repr, filter(None, node.input))) or 'nothing'}"
         for index, node in enumerate(all_nodes(model.graph))
         if (node.domain, node.op_type) not in own and not _is_known(node)
     ]
@@ -121,9 +121,15 @@ def _check_operators(model: onnx.ModelProto, path: str) -> None:
         more = f"\n  and {len(unknown) - MOST_NAMED} more" if len(unknown) > MOST_NAMED else ""
         raise ConversionError(
             f"{path} uses operators that neither ONNX nor its CPU runtime knows:\n  " + "\n  ".join(unknown[:MOST_NAMED]) + more,
-            hint="Replace them before exporting, or bring them as TensorRT plugins with --plugins (full TensorRT).",
+            hint="Replace them before exporting, or bring them as TensorRT plugins with --plugins (full TensorRT)." + _newer(model),
             code=ExitCode.MODEL,
         )
+
+
+def _newer(model: onnx.ModelProto) -> str:
+    """More to do, where the model is of a later ONNX than the one installed here."""
+    newest, own = onnx.defs.onnx_opset_version(), max((e.version for e in model.opset_import if e.domain in STANDARD_DOMAINS), default=0)
+    return f" Its opset {own} is newer than {newest}, the newest known here: export it with an older one." if own > newest else ""
 
 
 def _is_known(node: onnx.NodeProto) -> bool:

@@ -34,7 +34,7 @@ class Console:
         self._rich = RichConsole(stderr=True, highlight=False, soft_wrap=True)
         self._verbose, self._quiet = verbose, quiet
         self._progress: Progress | None = None
-        self.timings: dict[str, float] = {}  # stage -> seconds
+        self.timings: dict[str, float] = {}  # stage -> seconds, of all times that it ran
         self.warnings: list[str] = []
 
     def labelled(self, label: str) -> Console:
@@ -69,8 +69,9 @@ class Console:
             if self._progress:
                 self._progress.stop()
                 self._progress = None
-            self.timings[name] = self.timings.get(name, 0.0) + time.monotonic() - started
-        self.info(f"[{self.timings[name]:6.1f} s] {label}")
+            seconds = time.monotonic() - started
+            self.timings[name] = self.timings.get(name, 0.0) + seconds
+        self.info(f"[{seconds:6.1f} s] {label}")
 
     def track(self, items: Iterable, total: int, label: str) -> Iterator:
         """Pass the items through and count them."""

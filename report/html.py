@@ -48,9 +48,8 @@ def render(result: dict, evidence: Evidence, arguments: list[str]) -> bytes:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(
-        percent=sections.percent, decibels=sections.decibels, mega=sections.mega, number=sections.number, seconds=sections.seconds
-    )
+    for write in (sections.percent, sections.decibels, sections.mega, sections.number, sections.seconds):
+        environment.filters[write.__name__] = write
     page = environment.get_template("page.html.j2").render(
         result=result,
         title=sections.title(result),

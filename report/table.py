@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import os
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from report import inspection
 
 REASONS_SHOWN, NAMES_SHOWN = 8, 3  # of the layers kept in higher precision; all stand in the JSON
 STATUS_WORDS = {
@@ -32,7 +35,8 @@ def render(result: dict, width: int, color: bool) -> str:
     for name, value, style in _rows(result):
         table.add_row(name, Text(value.encode("utf-8", "backslashreplace").decode(), style=style))
     stream = io.StringIO()
-    console = Console(file=stream, width=max(width, 60), force_terminal=color, no_color=not color, highlight=False)
+    plain = not color or bool(os.environ.get("NO_COLOR"))
+    console = Console(file=stream, width=max(width, 60), force_terminal=color, no_color=plain, highlight=False)
     console.print(table)
     if len(result["variants"]) > 1:
         console.print(_comparison(result["variants"], color))
@@ -68,6 +72,9 @@ def _remarks(variants: list[dict]):
 
 
 def _rows(result: dict):
+    if result["status"] == "inspected":
+        yield from inspection.rows(result)
+        return
     good = result["status"] in ("validated", "simulated")
     skipped = "; unchanged, so it was not built again" if result["skipped"] else ""
     yield "status", STATUS_WORDS[result["status"]] + skipped, "green" if good else "yellow"

@@ -6,18 +6,21 @@ import os
 import tempfile
 import time
 from dataclasses import replace
+from functools import partial
 
 from core.model_info import ModelInfo
 from core.plan import Plan
 from graph import qdq
 from graph.graph import INLINE_LIMIT, Graph
 from graph.guard import Fit
+from graph.nodes import list_nodes
 from graph.prepare import Prepared
 from report.result import to_json
 from stages import timing, unchanged
 from stages.job import Job
 from stages.native import NativeCalibration
 from stages.run import Run
+from trt import remarks
 from trt.builder import BuiltEngine, Constraints, EngineBuilder
 from trt.memory import open_cuda
 from trt.network import ParserInput
@@ -36,7 +39,9 @@ def build_engine(job: Job, prepared: Prepared, run: Run) -> tuple[BuiltEngine, P
     with tempfile.TemporaryDirectory(prefix="onnx2trt-") as folder:
         with run.stage("parse", "parsing the ONNX"):
             builder = EngineBuilder(job.library, plan, run.console.debug)
-            builder.parse(_source(prepared, info, folder), job.engine_ends)
+            model = prepared.graph.proto if prepared.changed else job.model
+            source = replace(_source(prepared, info, folder), nodes=partial(list_nodes, model))
+            builder.parse(source, job.engine_ends)
         constraints = Constraints(prepared.constraints, tuple((n.name, tuple(n.output)) for n in prepared.graph.nodes))
         options = {
             "dynamic": any(spec.dynamic for spec in info.inputs),
@@ -48,9 +53,8 @@ def build_engine(job: Job, prepared: Prepared, run: Run) -> tuple[BuiltEngine, P
         else:
             with run.stage("build", "building the engine"):
                 built = builder.build(job.profiles, **options)
-    if built.warnings:
-        count = len(built.warnings)
-        run.console.info(f"TensorRT gave {count} warning{'s' * (count > 1)}; --verbose shows {'them' if count > 1 else 'it'}")
+    for line in remarks.explain(built.warnings):
+        run.console.info(line)
     timing.write(builder, plan, built, options["timing_cache"], run)
     return built, prepared
 

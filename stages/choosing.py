@@ -75,7 +75,7 @@ class Choice:
             best = max(rung.kept for rung in tried)
         if best is None:
             raise ConversionError(
-                f"INT8 does not reach --max-accuracy-drop {limit:g} %: {'; '.join(map(_line, tried))}",
+                f"INT8 does not reach --max-accuracy-drop {limit:g} %. What was tried:\n{_table(tried)}",
                 hint="Use --precision fp16, more calibration data, --quantization-effort best, or a larger --max-accuracy-drop.",
                 code=ExitCode.VALIDATION,
             )
@@ -132,4 +132,9 @@ class Choice:
 
 
 def _line(rung: Tried) -> str:
-    return f"{rung.int8_mac_share:.0%} INT8: drop {rung.drop_percent:.2f} +- {rung.standard_error:.2f} %"
+    return f"{rung.int8_mac_share:4.0%} INT8: drop {rung.drop_percent:6.2f} +- {rung.standard_error:.2f} %"
+
+
+def _table(tried: list[Tried]) -> str:
+    """One below the other."""
+    return "\n".join(f"  {_line(rung)}" for rung in tried)

@@ -201,14 +201,14 @@ def _reason(part: Segment, error: float) -> str:
 def _out_of_reach(trials: _Trials, tried: list[Tried]) -> ConversionError:
     limit = trials.job.plan.validation.max_drop_percent
     bound = " or fewer --layer-precisions in fp16," if trials.job.plan.layer_precisions else ""
-    lines = "; ".join(map(_line, tried))
+    lines = "\n".join(f"  {_line(rung)}" for rung in tried)
     return ConversionError(
         f"{tried[0].decided_by}: FP16 does not reach --max-accuracy-drop {limit:g} % "
-        f"with at least {LEAST_FP16_LAYERS:.0%} of the layers in FP16: {lines}",
+        f"with at least {LEAST_FP16_LAYERS:.0%} of the layers in FP16. What was tried:\n{lines}",
         hint=f"Use --precision fp32,{bound} or a larger --max-accuracy-drop.",
         code=ExitCode.VALIDATION,
     )
 
 
 def _line(rung: Tried) -> str:
-    return f"{rung.fp16_share:.0%} FP16: drop {rung.drop_percent:.3g} +- {rung.standard_error:.2g} %"
+    return f"{rung.fp16_share:4.0%} FP16: drop {rung.drop_percent:7.3g} +- {rung.standard_error:.2g} %"

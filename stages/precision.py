@@ -122,7 +122,7 @@ def _quantize(
     layers, left = prepare.choose_layers(graph, job.profiles, holds, job.plan.layer_precisions)
     fitted = quantizing.fit(job, graph, layers, run, half, known)
     if fitted.graph is not graph and not known.found:  # other ranges than those that the holds were found by
-        holds = {**_find_holds(job, fitted.graph, run, strong), **holds}
+        holds = {**_find_holds(job, fitted.graph, run, strong, of=" of the balanced model"), **holds}
         fitted = replace(fitted, layers=tuple(layer for layer in layers if layer.node not in holds))
     balanced = bool(fitted.balance.shifts or fitted.balance.scales)
     run.evidence.keep_scales(fitted.fit.scales, balanced)
@@ -142,15 +142,19 @@ def _quantize(
     return remembered(choice.give_up())
 
 
-def _find_holds(job: Job, graph: Graph, run: Run, structural: bool) -> dict[str, str]:
-    """The nodes that stay in FP32, by measured ranges and by the user's wishes."""
+def _find_holds(job: Job, graph: Graph, run: Run, structural: bool, of: str = "") -> dict[str, str]:
+    """The nodes that stay in FP32, by measured ranges and by the user's wishes.
+
+    Args:
+        of: whose ranges, where it is not the model as it came; for the user.
+    """
     plan, data = job.plan, job.data
     maxima: dict[str, float] = {}
     if plan.build.plugins:
         run.console.warn("with --plugins ONNX Runtime cannot run the model: no ranges are measured, no layer is held for them")
     elif plan.hold_layers:
         source = data.any()
-        with run.stage("ranges", f"measuring ranges on {source.origin}"):
+        with run.stage("ranges", f"measuring ranges{of} on {source.origin}"):
             maxima = absolute_maxima(graph, job.profiles, range_feeds(data, run))
         if source.kind == "synthetic":
             run.console.warn("ranges were measured on synthetic data; --calibration-dir or --test-image gives real ones")

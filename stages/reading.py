@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 
 from core.errors import ConversionError, ExitCode
 from core.plan import Plan, Route
@@ -39,32 +38,13 @@ def loaded_engine(library: Library, plan: Plan, data, run: Run, host_code: bool 
     try:
         with run.stage("load", "loading the engine"):
             engine = Engine(library, data, cuda, run.console.debug, host_code)
-            run.engine_details = _details(engine)
+            run.engine_details = engine.describe()
         try:
             yield engine
         finally:
             engine.close()
     finally:
         cuda.close()
-
-
-def _details(engine: Engine) -> dict:
-    """What the loaded engine says of its ends and its memory."""
-    return {
-        "tensors": [
-            {
-                "name": tensor.name,
-                "input": tensor.is_input,
-                "dtype": tensor.dtype,
-                "shape": list(tensor.shape),
-                "format": tensor.format,
-                "profile": None if tensor.profile is None else asdict(tensor.profile),
-            }
-            for tensor in engine.tensors
-        ],
-        "profiles": engine.profiles,
-        "device_memory_bytes": engine.device_memory_bytes,
-    }
 
 
 def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Engine | None, run: Run) -> None:

@@ -44,8 +44,8 @@ def parse(*flags: str) -> argparse.Namespace:
 
 
 def flag_actions() -> list[argparse.Action]:
-    """Every flag of the parser but --help and --onnx."""
-    return [action for action in build_parser()._actions if action.dest not in ("help", "onnx")]
+    """Every flag of the parser but --help, and --onnx and --inspect, of which one has to be there."""
+    return [action for action in build_parser()._actions if action.dest not in ("help", "onnx", "inspect")]
 
 
 GUESSES = ("CUBLAS", "x:fp32", "2", "89", "cosine")  # one of them fits the type of any flag

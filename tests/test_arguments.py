@@ -166,7 +166,7 @@ def test_onnx_is_required(capsys):
     with pytest.raises(SystemExit) as caught:
         build_parser().parse_args([])
     assert caught.value.code == 2
-    assert "--onnx" in capsys.readouterr().err
+    assert "one of the arguments --onnx --inspect is required" in capsys.readouterr().err
 
 
 def test_verbose_and_quiet_exclude_each_other(capsys):

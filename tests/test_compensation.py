@@ -183,6 +183,21 @@ def test_an_output_of_a_transposed_convolution_is_the_sum_of_the_kernel_position
     np.testing.assert_allclose(found, output[0, :, 4:-4, 4:-4].mean(axis=(1, 2)), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["conv", "grouped", "gemm"])
+def test_few_positions_are_not_fitted_so_closely_that_others_suffer(kind):
+    """As behind a global pooling: one position a picture."""
+    op, attributes, shape, axis = KINDS[kind]
+    weight = random(*shape, seed=1)
+    columns = Columns(node(op, "x w", "y", "layer", **attributes), weight)
+    values = np.random.default_rng(3).standard_normal((columns.groups, columns.count, 1016)).astype(np.float32)
+    seen, fresh = values[:, :, :16], values[:, :, 16:]
+    fit = solve(columns, Layer("layer", "x", "w", axis), weight, sums_of(columns, seen, scale=0.3))
+    expected, found = columns.rows(weight) @ fresh, quantized(fresh, np.float32(0.3))
+    nearest = columns.rows(weight) @ found - expected
+    error = columns.rows(fit.weights * along(fit.scales, axis, weight.ndim)) @ found + fit.bias.reshape(columns.groups, -1, 1) - expected
+    assert (error**2).mean() < 1.25 * (nearest**2).mean()
+
+
 def sums_of(columns, *samples, scale=0.1):
     sums = Sums(columns)
     for sample in samples:

@@ -634,3 +634,58 @@ def test_accuracy_that_is_not_there_fails_on_the_gpu(folder):
     done, result = convert(folder, *INT8[:4], "--max-accuracy-drop", "0", "--test-image", "test.png", code=7)
     assert "--max-accuracy-drop 0" in done.error and result["accuracy"][0]["executed_on"] == "gpu"
     assert not (folder / "net.engine").exists()
+
+
+# --- what is in an engine file, and a deployment that runs it
+
+
+def test_inspect_reads_the_engine_itself(folder):
+    _, built = convert(folder, "--max-batch-size", "2", "--test-image", "test.png")
+    (folder / "net.engine.json").unlink()
+    done = onnx2trt(folder, "--inspect", "net.engine", "--json", "i.json")
+    assert done.code == 0, done.stderr
+    result = done.json("i.json")
+    engine = result["engine"]
+    assert engine["loaded"] and engine["sources"] == ["header", "engine"], (
+        "the first bytes of a real plan are as NVIDIA's trtexec reads them"
+    )
+    assert built["environment"]["tensorrt"].startswith(engine["made_with"]["tensorrt"].rsplit(".", 1)[0])
+    assert engine["tensors"] == built["engine"]["tensors"] and engine["profile_shapes"] == [built["plan"]["profiles"]]
+    assert result["precision"]["layers"] == built["precision"]["layers"] and "it loads here" in done.stdout
+
+
+def test_inspect_says_why_an_engine_does_not_load(folder):
+    convert(folder, "--no-validate")
+    data = (folder / "net.engine").read_bytes()
+    (folder / "cut.engine").write_bytes(data[: len(data) // 2])
+    (folder / "old.engine").write_bytes(data[:24] + bytes([8, 6, 1, 6]) + data[28:])
+    for name in ("cut.engine", "old.engine"):
+        done = onnx2trt(folder, "--inspect", name, "--json", "i.json")
+        assert done.code in (0, 4), done.stderr
+        if done.code == 0:
+            assert not done.json("i.json")["engine"]["loaded"] and "not loaded: " in done.stdout
+    assert done.code == 4 or "8.6.1.6" in done.stdout
+
+
+def test_inspect_runs_no_code_of_an_engine(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", *QUICK, "--version-compatible", "--no-validate", timeout=500)
+    if done.code:
+        pytest.skip("this installation builds no version-compatible engines")
+    done = onnx2trt(folder, "--inspect", "net.engine", "--json", "i.json")
+    assert done.code == 0 and "brings code of its own" in done.json("i.json")["engine"]["not_loaded_because"], done.stdout
+
+
+def test_the_example_of_a_deployment_gives_what_was_validated(folder):
+    convert(folder, "--test-image", "test.png", "--mean", "0.5", "--std", "0.25")
+    script = str(ROOT / "examples" / "run_engine.py")
+    command = [sys.executable, script, "net.engine", "test.png", "--save", "out.npz"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.match(r"y: float32 \[1, 16, 32, 32\], from ", done.stdout)
+    import onnxruntime
+
+    pixels = cv2.resize(cv2.imread(str(folder / "test.png")), (64, 64), interpolation=cv2.INTER_LINEAR)[:, :, ::-1]
+    feed = ((pixels.astype(np.float32) / np.float32(255) - np.float32(0.5)) / np.float32(0.25)).transpose(2, 0, 1)[None]
+    expected = onnxruntime.InferenceSession(str(folder / "net.onnx")).run(None, {"x": np.ascontiguousarray(feed)})[0]
+    found = np.load(folder / "out.npz")["y"]
+    assert np.sum((found - expected) ** 2) < 1e-4 * np.sum(expected**2)

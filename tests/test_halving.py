@@ -51,7 +51,7 @@ def test_a_wish_for_fp16_is_never_overruled(folder):
 
 def test_where_the_wish_stands_in_the_way_what_was_tried_is_said(folder):
     done = onnx2trt(folder, "--onnx", "net.onnx", "--test-image", "test.png", "--layer-precisions", "away:fp16", "--json", "r.json")
-    assert done.code == 7 and "FP16 does not reach --max-accuracy-drop 1 %" in done.error and "100% FP16: drop" in done.error
+    assert done.code == 7 and "FP16 does not reach --max-accuracy-drop 1 %" in done.error and "\n  100% FP16: drop " in done.error
     assert "--layer-precisions" in done.error and not (folder / "net.engine").exists()
     precision = done.json("r.json")["precision"]
     assert precision["delivered"] is None and len(precision["tried"]) > 1 and not any(rung["passed"] for rung in precision["tried"])

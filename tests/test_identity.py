@@ -62,6 +62,7 @@ KINDS = {
     "keep_failed": NOTHING,
     "save_onnx": NOTHING,  # the file is looked at
     "json": NOTHING,
+    "report": NOTHING,
     "skip_unchanged": NOTHING,
     "dry_run": NOTHING,
     "verbose": NOTHING,

@@ -238,7 +238,7 @@ USES = [
     ("trt/config.py", "config", "IBuilderConfig", WEAK, {"num_compute_capabilities", "set_compute_capability", "get_compute_capability"}),
     ("trt/network.py", "network", "INetworkDefinition", TABLES, set()),
     ("trt/network.py", "parser", "OnnxParser", TABLES, set()),
-    ("trt/network.py", "error", "ParserError", TABLES, {"node_operator", "node_name"}),
+    ("trt/parser_errors.py", "error", "ParserError", TABLES, {"node_operator", "node_name", "local_function_stack"}),
     ("trt/network.py", "layer", "ILayer", TABLES, set()),
     ("trt/constraints.py", "layer", "ILayer", WEAK, set()),
     ("trt/constraints.py", "network", "INetworkDefinition", WEAK, set()),

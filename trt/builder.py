@@ -13,7 +13,7 @@ from core.rules import dims
 from trt.config import configure
 from trt.constraints import constrain, labels
 from trt.library import Library
-from trt.logger import Messages, make_logger
+from trt.logger import make_logger
 from trt.network import ParserInput, load_plugins, parse, typed_layers
 
 
@@ -34,7 +34,7 @@ class BuiltEngine:
     constrained: dict[str, str]  # layer -> ONNX node, of the constraints that were set
     timing_cache: bytes | None  # the timings that were given and those that were made
     timing_cache_refused: bool  # what was given could not be used
-    warnings: tuple[str, ...]
+    warnings: tuple[tuple[str, int], ...]  # (kind, how often)
 
     @property
     def nbytes(self) -> int:
@@ -100,7 +100,7 @@ class EngineBuilder:
         self._refuse_errors("building the engine")
         layers = typed_layers(self._network) if self._plan.route is Route.STRONG else None
         timings = None if timing_cache is None else bytes(config.get_timing_cache().serialize())
-        return BuiltEngine(engine, layers, constrained, timings, refused, _warnings(self._messages))
+        return BuiltEngine(engine, layers, constrained, timings, refused, tuple(self._messages.warnings.items()))
 
     def merge_timing_caches(self, ours: bytes, theirs: bytes) -> bytes:
         """Both caches in one; ours where an entry is in both, and ours alone where TensorRT does not take theirs."""
@@ -174,10 +174,6 @@ class EngineBuilder:
         errors = self._messages.take_errors()
         text = "\n  ".join([message + (":" if errors else ""), *errors])
         return ConversionError(text, hint=_build_hint(errors), code=ExitCode.BUILD)
-
-
-def _warnings(messages: Messages) -> tuple[str, ...]:
-    return tuple(text if count == 1 else f"{text} ({count} times)" for text, count in messages.warnings.items())
 
 
 def _build_hint(errors: list[str]) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from core.errors import ConversionError, ExitCode
 from core.model_info import Profile
+from trt import refusal
 from trt.library import Library
 from trt.logger import make_logger
 from trt.memory import Cuda
@@ -75,6 +76,24 @@ class Engine:
             profile = Profile(name, *(tuple(shape) for shape in engine.get_tensor_profile_shape(name, 0)))
         return EngineTensor(name, is_input, tuple(engine.get_tensor_shape(name)), dtype, engine.get_tensor_format_desc(name), profile)
 
+    def describe(self) -> dict:
+        """Ends and memory, for the result."""
+        return {
+            "tensors": [
+                {
+                    "name": tensor.name,
+                    "input": tensor.is_input,
+                    "dtype": tensor.dtype,
+                    "shape": list(tensor.shape),
+                    "format": tensor.format,
+                    "profile": None if tensor.profile is None else asdict(tensor.profile),
+                }
+                for tensor in self.tensors
+            ],
+            "profiles": self.profiles,
+            "device_memory_bytes": self.device_memory_bytes,
+        }
+
     @property
     def device_memory_bytes(self) -> int:
         """Scratch memory of one execution context."""
@@ -83,6 +102,15 @@ class Engine:
     @property
     def profiles(self) -> int:
         return self._engine.num_optimization_profiles
+
+    @property
+    def layers(self) -> int:
+        return self._engine.num_layers
+
+    def profile(self, index: int) -> tuple[Profile, ...]:
+        """Shapes of the inputs in one of the profiles."""
+        names = [tensor.name for tensor in self.tensors if tensor.profile is not None]
+        return tuple(Profile(name, *(tuple(shape) for shape in self._engine.get_tensor_profile_shape(name, index))) for name in names)
 
     def inspect(self) -> str:
         """The inspector's JSON on all layers; detailed where the engine was built with detailed verbosity."""
@@ -205,16 +233,9 @@ class Engine:
 
     def _failure(self, message: str, code: ExitCode = ExitCode.MACHINE) -> ConversionError:
         errors = self._messages.take_errors()
-        return ConversionError("\n  ".join([message + (":" if errors else ""), *errors]), hint=_load_hint(errors), code=code)
-
-
-def _load_hint(errors: list[str]) -> str:
-    text = " ".join(errors).lower()
-    if "version" in text or "magic" in text or "serialization" in text:
-        return "It was built by another TensorRT version: build it again with the version that serves it."
-    if "compute capability" in text or "device" in text and "incompatible" in text:
-        return "It was built for another GPU: build it again on this machine."
-    return ""
+        return ConversionError(
+            "\n  ".join([message + (":" if errors else ""), *errors]), hint=refusal.explain(" ".join(errors))[1], code=code
+        )
 
 
 def _make_profiler(trt, times: dict[str, list[float]]):

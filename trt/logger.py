@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Callable
 from types import ModuleType
 
-KEPT = 50  # messages of one severity
+from trt.remarks import kind
+
+KEPT = 50  # errors, and kinds of warnings
 
 
 class Messages:
@@ -14,7 +16,7 @@ class Messages:
 
     def __init__(self) -> None:
         self.errors: list[str] = []
-        self.warnings: Counter[str] = Counter()
+        self.warnings: Counter[str] = Counter()  # kind -> how often
 
     def take_errors(self) -> list[str]:
         """The errors since the last call."""
@@ -42,8 +44,8 @@ def make_logger(trt: ModuleType, show: Callable[[str], None]):
             if level in (severity.ERROR, severity.INTERNAL_ERROR):
                 if len(messages.errors) < KEPT:
                     messages.errors.append(text)
-            elif level == severity.WARNING and len(messages.warnings) < KEPT:
-                messages.warnings[text] += 1
+            elif level == severity.WARNING and (kind(text) in messages.warnings or len(messages.warnings) < KEPT):
+                messages.warnings[kind(text)] += 1
             show(f"[TensorRT {level.name}] {text}")
 
     return Logger(), messages

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import ctypes
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import ModuleType
 
 from core.errors import ConversionError, ExitCode
-from core.model_info import ModelInfo
+from core.model_info import ModelInfo, NodeInfo
 from core.rules import dims
 from trt.logger import Messages
+from trt.parser_errors import parser_error
 
 FLOAT_TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "FP8": "fp8"}
 NO_WORK = ("CONSTANT", "QUANTIZE", "DEQUANTIZE", "CAST", "IDENTITY", "SHAPE", "SHUFFLE", "ASSERTION")
@@ -26,6 +27,7 @@ class ParserInput:
 
     path: str | None = None
     data: bytes | None = None
+    nodes: Callable[[], Iterable[NodeInfo]] = tuple  # of the model in there, to name those at fault
 
 
 def parse(trt: ModuleType, network, logger, messages: Messages, source: ParserInput, model: ModelInfo, io_types: dict[str, str]):
@@ -46,7 +48,8 @@ def parse(trt: ModuleType, network, logger, messages: Messages, source: ParserIn
         raise ConversionError("TensorRT's OnnxParser gave nothing", code=ExitCode.BUILD)
     ok = parser.parse(source.data) if source.path is None else _parse_file(parser, source.path)
     if not ok or parser.num_errors:
-        raise _parser_error(model.path, [parser.get_error(i) for i in range(parser.num_errors)], messages)
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        raise parser_error(model.path, model.opset, errors, messages.take_errors(), source.nodes)
     ends = [network.get_input(i) for i in range(network.num_inputs)] + [network.get_output(i) for i in range(network.num_outputs)]
     for tensor in ends:
         if tensor.name in io_types:
@@ -90,21 +93,6 @@ def _check_ends(network, model: ModelInfo) -> None:
                     f"TensorRT's parser made {role} {spec.name!r} {dtype} of rank {rank}; the model declares {declared}",
                     code=ExitCode.MODEL,
                 )
-
-
-def _parser_error(path: str, errors: list, messages: Messages) -> ConversionError:
-    lines = []
-    for error in errors:
-        operator = error.node_operator() if hasattr(error, "node_operator") else ""
-        name = error.node_name() if hasattr(error, "node_name") else ""
-        node = f"node {error.node()}" if error.node() >= 0 else "the file"
-        lines.append(f"{node}{f' ({operator} {name!r})' if operator else ''}: {error.desc()}")
-    lines = list(dict.fromkeys(lines)) or messages.take_errors() or ["no reason was given"]
-    return ConversionError(
-        f"TensorRT's parser cannot read {path}:\n  " + "\n  ".join(lines),
-        hint="An operator that TensorRT lacks must be replaced before exporting, or supplied as a plugin.",
-        code=ExitCode.MODEL,
-    )
 
 
 def typed_layers(network) -> dict[str, int]:

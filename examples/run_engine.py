@@ -1,0 +1,119 @@
+#!/usr/bin/env python3
+"""Run an engine on a picture or on arrays, as a deployment would. Copy this one file: besides the engine and the JSON that onnx2trt wrote
+beside it, it needs numpy, OpenCV (for pictures) and cuda-python. By tensor names: TensorRT 8.6 to 11, and TensorRT-RTX."""
+
+import argparse
+import hashlib
+import importlib
+import json
+import sys
+
+import numpy as np
+
+
+def preprocess(data, pre):
+    """Encoded picture -> [1, C, H, W] or [1, H, W, C], bit for bit what the engine was calibrated and validated with."""
+    import cv2
+
+    channels, (width, height) = pre["channels"], pre["size"]
+    flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels]
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    if picture is None:
+        raise RuntimeError("this is no picture that OpenCV knows")
+    if channels == 4:
+        picture = (picture // 257).astype(np.uint8) if picture.dtype == np.uint16 else picture
+        if picture.ndim == 2 or picture.shape[2] == 3:
+            picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGRA if picture.ndim == 2 else cv2.COLOR_BGR2BGRA)
+    ratio = (min if pre["resize"] == "letterbox" else max)(height / picture.shape[0], width / picture.shape[1])
+    size = max(round(picture.shape[1] * ratio), 1), max(round(picture.shape[0] * ratio), 1)
+    picture = cv2.resize(picture, (width, height) if pre["resize"] == "stretch" else size, interpolation=cv2.INTER_LINEAR)
+    top, left = abs(picture.shape[0] - height) // 2, abs(picture.shape[1] - width) // 2
+    if pre["resize"] == "letterbox":
+        borders = top, height - picture.shape[0] - top, left, width - picture.shape[1] - left
+        picture = cv2.copyMakeBorder(picture, *borders, cv2.BORDER_CONSTANT, value=(114, 114, 114, 114))
+    elif pre["resize"] == "crop":
+        picture = picture[top : top + height, left : left + width]
+    picture = picture.reshape(height, width, channels)
+    if pre["color"] == "rgb":
+        picture = picture[:, :, [2, 1, 0, 3][:channels]]
+    if pre["dtype"] != "uint8":
+        picture = picture.astype(np.float32) / np.float32(255 if pre["range"] == 1 else 1)
+        picture = (picture - np.array(pre["mean"], np.float32)) / np.array(pre["std"], np.float32)
+    if pre["layout"] == "NCHW":
+        picture = picture.transpose(2, 0, 1)
+    return np.ascontiguousarray(picture[None], dtype=pre["dtype"])
+
+
+def load_inputs(path, result):
+    """Input name -> array."""
+    if path.endswith(".npz"):
+        return dict(np.load(path))
+    profiles = result["plan"]["profiles"]
+    if not result["preprocessing"]:
+        raise RuntimeError("this engine takes no picture; give an .npz with " + ", ".join(profile["name"] for profile in profiles))
+    with open(path, "rb") as stream:
+        return {profiles[0]["name"]: preprocess(stream.read(), result["preprocessing"]).repeat(profiles[0]["min"][0], axis=0)}
+
+
+def run(data, result, feed):
+    """Load the engine and run it once. Returns output name -> array."""
+    runtime = importlib.import_module("cuda.bindings.runtime")
+
+    def cuda(call, *arguments):
+        status, *values = getattr(runtime, call)(*arguments)
+        if int(status):
+            raise RuntimeError(f"{call}: CUDA error {int(status)}")
+        return values[0] if values else None
+
+    cuda("cudaSetDevice", 0)  # first of all: TensorRT crashes where there is no GPU
+    trt = importlib.import_module({"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}[result["environment"]["backend"]])
+    loader = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+    loader.engine_host_code_allowed = result["plan"]["build"]["version_compatible"]  # only ever load an engine of your own
+    engine = loader.deserialize_cuda_engine(data)
+    if engine is None:
+        raise RuntimeError("the engine does not load here; python onnx2trt.py --inspect says why")
+    context, stream, addresses, outputs = engine.create_execution_context(), cuda("cudaStreamCreate"), {}, {}
+    names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
+    inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+    for name in inputs:
+        array = np.ascontiguousarray(feed[name], dtype=trt.nptype(engine.get_tensor_dtype(name)))
+        if not context.set_input_shape(name, array.shape):
+            raise RuntimeError(f"the engine refuses shape {array.shape} for {name}")
+        addresses[name] = int(cuda("cudaMalloc", max(array.nbytes, 1)))
+        cuda("cudaMemcpy", addresses[name], array.ctypes.data, array.nbytes, runtime.cudaMemcpyKind.cudaMemcpyHostToDevice)
+    for name in set(names) - set(inputs):
+        shape = tuple(context.get_tensor_shape(name))
+        if min(shape, default=0) < 0:
+            raise RuntimeError(f"the size of {name} depends on the data: it needs an IOutputAllocator")
+        outputs[name] = np.empty(shape, trt.nptype(engine.get_tensor_dtype(name)))
+        addresses[name] = int(cuda("cudaMalloc", max(outputs[name].nbytes, 1)))
+    if not all(context.set_tensor_address(*pair) for pair in addresses.items()) or not context.execute_async_v3(int(stream)):
+        raise RuntimeError("the engine failed to run")
+    cuda("cudaStreamSynchronize", stream)
+    for name, array in outputs.items():
+        cuda("cudaMemcpy", array.ctypes.data, addresses[name], array.nbytes, runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+    return outputs  # a server keeps engine, context and addresses, and repeats copy, execute, copy
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(description="Run an engine of onnx2trt on a picture or on arrays.")
+    parser.add_argument("engine", help="the engine; its JSON has to stand beside it")
+    parser.add_argument("input", help="a picture, or an .npz whose keys are the names of the inputs")
+    parser.add_argument("--save", metavar="FILE", help="write the outputs as .npz")
+    args = parser.parse_args(argv)
+    try:
+        with open(args.engine, "rb") as stream, open(args.engine + ".json", encoding="utf-8") as side:
+            data, result = stream.read(), json.load(side)
+        if result["engine"]["sha256"] != hashlib.sha256(data).hexdigest():
+            sys.exit(f"error: {args.engine}.json belongs to another engine")
+        outputs = run(data, result, load_inputs(args.input, result))
+    except (OSError, RuntimeError, ImportError) as error:
+        sys.exit(f"error: {error}")
+    for name, array in outputs.items():
+        print(f"{name}: {array.dtype} {list(array.shape)}, from {array.min():.6g} to {array.max():.6g}, mean {array.mean():.6g}")
+    if args.save:
+        np.savez(args.save, **outputs)
+
+
+if __name__ == "__main__":
+    main()

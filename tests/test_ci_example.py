@@ -1,0 +1,84 @@
+"""examples/ci: a folder of models for several GPUs, as a CI runner converts it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import onnx
+import pytest
+from command import ROOT, check_schema
+from models import conv_net, model, node, offset_net
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+SCRIPT = ROOT / "examples" / "ci" / "convert_all.sh"
+
+
+def convert_all(folder, *flags, archs="sm_89 sm_120"):
+    environment = {**os.environ, "PYTHON": sys.executable, "ARCHS": archs, "GITHUB_STEP_SUMMARY": str(folder / "summary.md")}
+    command = ["bash", str(SCRIPT), "models", "out", *flags]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "models").mkdir()
+    onnx.save(conv_net(), tmp_path / "models" / "net.onnx")
+    return tmp_path
+
+
+def test_every_model_for_every_gpu(folder):
+    onnx.save(conv_net(batch=1, classes=2), folder / "models" / "other.onnx")
+    (folder / "models" / "net.flags").write_text("--max-batch-size 2\n  --metric noise")
+    done = convert_all(folder)
+    assert done.returncode == 0, done.stderr
+    for arch, capability in (("sm_89", "8.9"), ("sm_120", "12.0")):
+        for name in ("net", "other"):
+            result = json.loads((folder / "out" / arch / f"{name}.engine.json").read_text())
+            check_schema(result)
+            assert result["engine"]["gpu_archs"] == [capability] and (folder / "out" / arch / f"{name}.engine").stat().st_size > 1000
+            assert json.loads((folder / "out" / arch / f"{name}.json").read_text()) == result
+            assert result["plan"]["profiles"][0]["max"][0] == (2 if name == "net" else 1)
+    assert (folder / "summary.md").read_text().count("| made | 0 |") == 4
+
+
+def test_a_model_at_fault_fails_the_run_and_not_the_others(folder):
+    """The first failure decides the code; accuracy is one."""
+    onnx.save(offset_net(), folder / "models" / "a_far_off.onnx")
+    (folder / "models" / "a_far_off.flags").write_text("--disable-strict-types --metric noise --max-accuracy-drop 0")
+    odd = node("Mystery", "x", "y", "odd")
+    onnx.save(model([odd], {"x": [1, 4]}, {"y": [1, 4]}), folder / "models" / "b_odd.onnx")
+    done = convert_all(folder, archs="sm_89")
+    assert done.returncode == 7, done.stderr
+    out = folder / "out" / "sm_89"
+    assert json.loads((out / "a_far_off.json").read_text())["exit_code"] == 7 and not (out / "a_far_off.engine").exists()
+    assert json.loads((out / "b_odd.json").read_text())["exit_code"] == 3
+    assert (out / "net.engine").exists(), "the one that is sound"
+    summary = (folder / "summary.md").read_text()
+    assert (
+        "| a_far_off | sm_89 | accuracy | 7 |" in summary
+        and "| b_odd | sm_89 | model | 3 |" in summary
+        and "| net | sm_89 | made | 0 |" in summary
+    )
+
+
+def test_what_would_fail_for_all_ends_it(folder):
+    done = convert_all(folder, "--no-such-flag")
+    assert done.returncode == 2 and done.stdout.count("===") == 1
+    done = convert_all(folder, archs="sm_61")
+    assert done.returncode == 4 and "sm_61" in done.stderr
+
+
+def test_a_folder_without_models_and_a_call_without_folders(tmp_path):
+    (tmp_path / "models").mkdir()
+    assert convert_all(tmp_path).returncode == 3
+    done = subprocess.run(["bash", str(SCRIPT)], capture_output=True, text=True)
+    assert done.returncode == 2 and "convert_all.sh MODELS OUT" in done.stdout
+
+
+def test_the_workflow_runs_the_script():
+    text = (ROOT / "examples" / "ci" / "convert.yml").read_text()
+    assert "examples/ci/convert_all.sh models engines" in text and "if: always()" in text
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    steps = yaml.safe_load(text)["jobs"]["convert"]["steps"]
+    assert [step["uses"].split("@")[0] for step in steps if "uses" in step][-1] == "actions/upload-artifact"
