@@ -37,6 +37,7 @@ ELSEWHERE = {
 # field of the plan -> the flag that decides it, where the names differ
 FLAGS = {
     "route": "--strongly-typed",
+    "variants": "--no-baseline",  # and follows from --precision and --compare, which stand here, too
     "gpu_archs": "--gpu-arch",
     "workspace_bytes": "--workspace-size",
     "hold_layers": "--disable-strict-types",

@@ -48,6 +48,7 @@ def flag_actions() -> list[argparse.Action]:
     return [action for action in build_parser()._actions if action.dest not in ("help", "onnx", "inspect")]
 
 
+BESIDE = {"no_baseline": ("--precision", "int8")}  # what a flag needs to mean anything
 GUESSES = ("CUBLAS", "x:fp32", "2", "89", "cosine")  # one of them fits the type of any flag
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 
 import pytest
-from helpers import LIBRARIES, ROOT, flag_actions, parse, typing
+from helpers import BESIDE, LIBRARIES, ROOT, flag_actions, parse, typing
 
 from core import identity
 from core.errors import ConversionError
@@ -25,6 +25,8 @@ KINDS = {
     "opt_shapes": OPTION,
     "max_shapes": OPTION,
     "precision": OPTION,
+    "compare": OPTION,
+    "no_baseline": OPTION,
     "layer_precisions": OPTION,
     "precision_constraints": OPTION,
     "disable_strict_types": OPTION,
@@ -80,7 +82,8 @@ def test_a_flag_changes_the_options_of_the_key_where_it_matters(action):
     changed = set()
     for library in LIBRARIES.values():
         with contextlib.suppress(ConversionError):  # refused with this one
-            before, after = options(make_plan(parse(), library)), options(make_plan(parse(*typing(action)), library))
+            beside = BESIDE.get(action.dest, ())
+            before, after = (options(make_plan(parse(*flags), library)) for flags in (beside, (*beside, *typing(action))))
             changed |= {flag for flag in before if before[flag] != after[flag]}
             assert before.keys() == after.keys()
     flag = max(action.option_strings, key=len)

@@ -8,7 +8,7 @@ import glob
 import os
 
 import pytest
-from helpers import LIBRARIES, ROOT, flag_actions, parse, refused, typing
+from helpers import BESIDE, LIBRARIES, ROOT, flag_actions, parse, refused, typing
 
 from core import plan as plan_module
 from core import rules
@@ -168,7 +168,6 @@ def reads_of_args() -> dict[str, set[str]]:
 
 
 READS = reads_of_args()
-BESIDE = {"no_baseline": ("--precision", "int8")}  # what a flag needs to mean anything
 BEFORE_THE_PLAN = READS["onnx2trt.py"] | READS["stages/planning.py"]  # --backend, --verbose and the like
 
 
