@@ -75,7 +75,8 @@ def rows_of(result):
 
 
 def test_three_precisions_side_by_side(folder):
-    done = onnx2trt(folder, "--onnx", "net.onnx", "--compare", "--calibration-dir", "data", "--test-image", "test.npy", "--json", "r.json")
+    flags = ("--compare", "--calibration-dir", "data", "--test-image", "test.npy", "--max-accuracy-drop", "20")
+    done = onnx2trt(folder, "--onnx", "net.onnx", *flags, "--json", "r.json")
     assert done.code == 0, done.stderr
     result = done.json("r.json")
     rows = rows_of(result)
