@@ -28,18 +28,29 @@ def settle(integers: np.ndarray, scales: np.ndarray, exact: np.ndarray, gram: np
     Returns:
         float32 [G, O, K], -127..127.
     """
-    integers, scales, gram = (array.astype(np.float32) for array in (integers, scales, gram))
-    ends, curvature = np.abs(integers) == INT8_MAX, np.einsum("gkk->gk", gram)
-    slopes = (integers * scales - exact).astype(np.float32) @ gram  # half the gradient
+    # one weight of every row lies side by side, [G, K, O]
+    integers, scales, exact = (np.ascontiguousarray(array.transpose(0, 2, 1), np.float32) for array in (integers, scales, exact))
+    gram = gram.astype(np.float32)
+    ends, steps = np.abs(integers) == INT8_MAX, 1 / (scales * np.einsum("gkk->gk", gram)[:, :, None])
+    slopes = gram @ (integers * scales - exact)  # half the gradient
     for _ in range(SWEEPS):
-        for start in range(0, integers.shape[2], BLOCK):
+        for start in range(0, integers.shape[1], BLOCK):
             block = slice(start, start + BLOCK)
-            before, own = integers[:, :, block].copy(), slopes[:, :, block].copy()
-            for column in range(start, min(start + BLOCK, integers.shape[2])):
-                old, scale = integers[:, :, column].copy(), scales[:, :, column]
-                best = np.rint(old - own[:, :, column - start] / (scale * curvature[:, None, column]))
-                integers[:, :, column] = np.where(ends[:, :, column], old, np.clip(best, -INT8_MAX, INT8_MAX))
-                change = (integers[:, :, column] - old) * scale
-                own += change[:, :, None] * gram[:, column, None, block]
-            slopes += ((integers[:, :, block] - before) * scales[:, :, block]) @ gram[:, block]
-    return integers
+            before = integers[:, block].copy()
+            _settle_block(
+                integers[:, block], scales[:, block], ends[:, block], steps[:, block], slopes[:, block].copy(), gram[:, block, block]
+            )
+            slopes += gram[:, :, block] @ ((integers[:, block] - before) * scales[:, block])
+    return integers.transpose(0, 2, 1)
+
+
+def _settle_block(integers, scales, ends, steps, slopes, gram) -> None:
+    """One weight of every row after the other; all arrays are those of the block, [G, B, O], and [G, B, B]."""
+    for column in range(integers.shape[1]):
+        old = integers[:, column]
+        best = np.rint(old - slopes[:, column] * steps[:, column])
+        np.clip(best, -INT8_MAX, INT8_MAX, out=best)
+        np.copyto(best, old, where=ends[:, column])
+        change = (best - old) * scales[:, column]
+        integers[:, column] = best
+        slopes[:, column + 1 :] += gram[:, column + 1 :, column, None] * change[:, None, :]
