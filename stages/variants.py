@@ -93,8 +93,10 @@ def _time(job: Job, attempts: dict[str, _Attempt], run: Run) -> None:
     for name, latency in found.items():
         attempts[name].variant.evidence.latency_ms = kept[name]
         attempts[name].variant.result["latency"] = latency
-    if "fp16" in found and "int8" in found:
-        found["int8"]["fp16_p50_ms"] = found["fp16"]["p50_ms"]
+    if "fp16" in found:
+        for name in found:
+            if attempts[name].precision == "int8":
+                found[name]["fp16_p50_ms"] = found["fp16"]["p50_ms"]
 
 
 def _give_slow_layers_back(job: Job, attempts: dict[str, _Attempt], run: Run, remake: Remake) -> None:

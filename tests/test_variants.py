@@ -1,6 +1,7 @@
 """Several engines of one model: --compare, --precision best, and which INT8 layers are slower than in FP16."""
 
 import json
+from contextlib import contextmanager, nullcontext
 
 import numpy as np
 import onnx
@@ -12,6 +13,8 @@ from models import conv_net, model, node, random
 from core.errors import ExitCode
 from core.plan import make_plan
 from core.rules import flag_problem
+from stages import variants
+from stages.run import Variant
 from stages.slow_layers import choose_slow
 from trt.inspector import EngineLayer
 from trt.profile import Part, parts_of
@@ -123,6 +126,36 @@ def test_a_model_that_carries_fp16_has_no_fp32_engine(folder):
     done = onnx2trt(folder, "--onnx", "half.onnx", "--compare", "--json", "r.json")
     assert done.code == 0, done.stderr
     assert "carries FP16" in rows_of(done.json("r.json"))["fp32"]["error"]
+
+
+# ---- timed against each other
+
+
+class OneGpu:
+    """What variants._time needs of a job and a run."""
+
+    plan = type("Plan", (), {"executes_here": True, "build": type("Build", (), {"version_compatible": False})})
+    library = None
+
+    @contextmanager
+    def stage(self, name, label):
+        yield
+
+
+def test_an_int8_engine_is_held_against_fp16_whichever_attempt_it_came_from(monkeypatch):
+    milliseconds = {"first": 2.0, "int8": 3.0, "fp16": 1.0}
+    monkeypatch.setattr(variants.reading, "loaded_engine", lambda *args: nullcontext())
+    timed = lambda job, engines, keep: {name: {"p50_ms": milliseconds[name], "fp16_p50_ms": None} for name in engines}  # noqa: E731
+    monkeypatch.setattr(variants.checking, "latencies", lambda job, engines, keep: keep.update(milliseconds) or timed(job, engines, keep))
+    made = type("Made", (), {"built": type("Built", (), {"data": b""})})
+    attempts = {
+        name: variants._Attempt(precision, Variant(precision), made) for name, precision in zip(milliseconds, ("int8", "int8", "fp16"))
+    }
+    variants._time(OneGpu(), attempts, OneGpu())
+    found = {name: attempt.variant.result["latency"]["fp16_p50_ms"] for name, attempt in attempts.items()}
+    assert found == {"first": 1.0, "int8": 1.0, "fp16": None}
+    slower = {"int8": attempts["first"], "fp16": attempts["fp16"]}  # the second attempt was no better
+    assert "p50 2.000 ms against 1.000 ms" in variants._not_faster(slower)
 
 
 # ---- times of layers
