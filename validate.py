@@ -162,25 +162,17 @@ FEWEST_RUNS, MOST_RUNS = 20, 2000
 ROUNDS = 5  # in which several engines take turns
 
 
-def measure_latency(time_ms: Callable[[int], list[float]]) -> dict[str, float]:
-    """Percentiles of single inferences, after a warm-up.
-
-    Args:
-        time_ms: runs n inferences one after another and gives the milliseconds of each.
-
-    Returns:
-        mean_ms, p50_ms, p90_ms, p99_ms and runs.
-    """
-    return measure_in_turn({"": time_ms})[""]
-
-
 def measure_in_turn(
     timers: dict[str, Callable[[int], list[float]]], keep: dict[str, list[float]] | None = None
 ) -> dict[str, dict[str, float]]:
-    """The same for several engines, one after the other in each of several rounds: what slows the GPU down slows all of them down.
+    """Percentiles of single inferences, after a warm-up. Several engines take turns: what slows the GPU down slows all of them down.
 
     Args:
+        timers: engine -> what runs n inferences one after another and gives the milliseconds of each.
         keep: takes the milliseconds of each inference that counts.
+
+    Returns:
+        Engine -> mean_ms, p50_ms, p90_ms, p99_ms and runs.
     """
     runs, times = {}, {name: [] for name in timers}
     for name, time_ms in timers.items():

@@ -92,6 +92,24 @@ def feed(digest, path: str) -> int:
     return size
 
 
+def read_engine(flag: str, path: str) -> bytes:
+    """An engine file that the user named.
+
+    Raises:
+        ConversionError: VALIDATION, where it cannot be read or is empty; a pipe is not waited for.
+    """
+    try:
+        if not os.path.isfile(path) and os.path.exists(path):
+            raise ConversionError(f"{flag} {path} is not a regular file", code=ExitCode.VALIDATION)
+        with open(path, "rb") as stream:
+            data = stream.read()
+    except OSError as error:
+        raise ConversionError(f"{flag} {path} cannot be read: {error.strerror}", code=ExitCode.VALIDATION) from None
+    if not data:
+        raise ConversionError(f"{flag} {path} is empty", code=ExitCode.VALIDATION)
+    return data
+
+
 def sha256(*parts) -> str:
     """SHA-256 over bytes-like parts, one after another."""
     digest = hashlib.sha256()

@@ -90,8 +90,9 @@ def _options() -> ort.SessionOptions:
     options.log_severity_level = 4  # what matters comes back as an exception
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     # ONNX Runtime takes all cores of the machine, in a container, too, and then its threads wait for each other
-    if usable_cores() < (os.cpu_count() or 1) or usable_cores() > MOST_THREADS:
-        options.intra_op_num_threads = min(usable_cores(), MOST_THREADS)
+    cores = usable_cores()
+    if cores < (os.cpu_count() or 1) or cores > MOST_THREADS:
+        options.intra_op_num_threads = min(cores, MOST_THREADS)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # between inferences the cores are for our own counting
     return options
 

@@ -15,11 +15,12 @@ from graph.prepare import Prepared
 from graph.reference import Session
 from graph.simulate import simulation
 from preprocess import load_picture
+from stages.comparing import compare_runners
 from stages.data import Data, batches_to_compare
 from stages.job import Job
 from stages.run import Run
 from trt.engine import Engine
-from validate import Accuracy, compare, failure, measure_in_turn
+from validate import Accuracy, failure, measure_in_turn
 
 
 def check(job: Job, prepared: Prepared | None, engine: Engine | None, run: Run) -> str:
@@ -71,7 +72,6 @@ def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run
         candidate = as_declared(job, Session.from_graph(simulation(prepared.graph)).run)
     else:
         candidate = reference.run
-    outputs = tuple(spec.name for spec in job.info.outputs)
     decisive: tuple[Accuracy, ...] = ()
     rows: tuple[Accuracy, ...] = ()
     data: Data = job.data
@@ -79,18 +79,8 @@ def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run
     for dataset in data.to_compare():
         watch = Watch(run.evidence, dataset.origin, data.picture_size, data.channels_last) if run.evidence.wanted else None
         batches = run.console.track(batches_to_compare(data, [dataset]), max(len(dataset.paths), 1), f"comparing on {dataset.origin}")
-        found = compare(
-            reference.run,
-            candidate,
-            batches,
-            outputs,
-            origin=dataset.origin,
-            executed_on="simulated" if engine is None else "gpu",
-            picture=data.picture_size,
-            channels_last=data.channels_last,
-            metric=job.plan.validation.metric,
-            watch=watch,
-        )
+        executed_on = "simulated" if engine is None else "gpu"
+        found = compare_runners(job, reference.run, candidate, batches, dataset.origin, executed_on, watch)
         if watch:
             _keep_samples(run, data, dataset, watch, decides=not decisive)
         rows, decisive = rows + found, decisive or found
@@ -136,7 +126,7 @@ def as_declared(job: Job, run_it, cast_inputs: bool = True):
 
 
 def latencies(job: Job, engines: dict[str, Engine], keep: dict[str, list[float]] | None = None) -> dict[str, dict]:
-    """At the opt shapes; see validate.measure_latency for what it covers. Several engines take turns."""
+    """At the opt shapes; see validate.measure_in_turn. Several engines take turns."""
     for engine in engines.values():
         engine.load(synthetic_arrays(job.info.inputs, job.profiles))
     found = measure_in_turn({name: engine.time_ms for name, engine in engines.items()}, keep)

@@ -13,12 +13,13 @@ from graph.reference import Session
 from graph.segments import Segment, Tried, bound_to_half, lowered, segment_errors, segments, unconvertible, working
 from graph.simulate import simulation
 from stages.checking import as_declared
+from stages.comparing import compare_runners
 from stages.data import batches_to_compare
 from stages.job import Job
 from stages.reading import LEAST_FP16_LAYERS
 from stages.run import Run
 from stages.trials import Reference, worst_output
-from validate import OtherShape, compare
+from validate import OtherShape
 
 FIRST_LOOK = 20  # samples; nearly all models pass, and shall not wait for it
 MOST_MEASURED = 100  # samples for each of several choices
@@ -89,17 +90,9 @@ class _Trials:
         half = convert(self.graph, {**self.held, **dict.fromkeys(nodes, "")}, self._half_ends)
         batches = batches_to_compare(job.data, [dataset])
         try:
-            rows = compare(
-                self._reference.one_pass(),
-                as_declared(job, Session.from_graph(simulation(half)).run),
-                self.run.console.track(batches, max(len(dataset.paths), 1), f"measuring with {share:.0%} in FP16"),
-                tuple(spec.name for spec in job.info.outputs),
-                origin=dataset.origin,
-                executed_on="simulated",
-                picture=job.data.picture_size,
-                channels_last=job.data.channels_last,
-                metric=job.plan.validation.metric,
-            )
+            tracked = self.run.console.track(batches, max(len(dataset.paths), 1), f"measuring with {share:.0%} in FP16")
+            candidate = as_declared(job, Session.from_graph(simulation(half)).run)
+            rows = compare_runners(job, self._reference.one_pass(), candidate, tracked, dataset.origin)
         except OtherShape as error:
             return Tried(len(kept), share, NOTHING_AGREES, 0.0, False, error.message)
         worst, finite = worst_output(rows)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 
 from core.errors import ConversionError, ExitCode
+from core.files import read_engine
 from core.plan import Capabilities
 from report.inspection import rows
 from report.result import SCHEMA_VERSION, describe_environment
@@ -31,7 +31,7 @@ def inspect(path: str, run: Run) -> str:
         ConversionError: VALIDATION where the file cannot be read or is cut off, MACHINE where nothing here knows what it is.
     """
     with run.stage("inspect", f"reading {path}"):
-        data = _read(path)
+        data = read_engine("--inspect", path)
         header = read_header(data)
         if header and header.size is not None and header.size != len(data):
             raise ConversionError(
@@ -57,19 +57,6 @@ def inspect(path: str, run: Run) -> str:
     if why and hint:
         run.console.info(f"hint: {hint}")
     return "inspected"
-
-
-def _read(path: str) -> bytes:
-    try:
-        if not os.path.isfile(path) and os.path.exists(path):
-            raise ConversionError(f"--inspect {path} is not a regular file", code=ExitCode.VALIDATION)
-        with open(path, "rb") as stream:
-            data = stream.read()
-    except OSError as error:
-        raise ConversionError(f"--inspect {path} cannot be read: {error.strerror}", code=ExitCode.VALIDATION) from None
-    if not data:
-        raise ConversionError(f"--inspect {path} is empty", code=ExitCode.VALIDATION)
-    return data
 
 
 def _describe(path: str, data: bytes, header: Header | None) -> dict:

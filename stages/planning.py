@@ -8,7 +8,7 @@ from dataclasses import replace
 from core import plan as rules
 from core.calibration_cache import fit_file, side_file
 from core.errors import ConversionError, ExitCode
-from core.files import check_writable, remove_abandoned
+from core.files import check_writable, read_engine, remove_abandoned
 from core.metrics import misfit
 from core.model_info import ModelInfo
 from core.plan import Plan
@@ -79,13 +79,7 @@ def read_engine_file(plan: Plan, run: Run) -> bytes:
         ConversionError: VALIDATION where it cannot be read, MACHINE where nothing here could run it.
     """
     path = plan.validation.engine
-    try:
-        with open(path, "rb") as stream:
-            data = stream.read()
-    except OSError as error:
-        raise ConversionError(f"--validate-only {path} cannot be read: {error.strerror}", code=ExitCode.VALIDATION) from None
-    if not data:
-        raise ConversionError(f"--validate-only {path} is empty", code=ExitCode.VALIDATION)
+    data = read_engine("--validate-only", path)
     if not plan.executes_here:
         raise ConversionError(
             f"--validate-only {path}: no engine can be executed on this machine",

@@ -12,10 +12,11 @@ from graph.graph import Graph
 from graph.guard import Tried
 from graph.qdq import Layer
 from graph.reference import Session
+from stages.comparing import compare_runners
 from stages.data import batches_to_compare
 from stages.job import Job
 from stages.run import Run
-from validate import Accuracy, compare
+from validate import Accuracy
 
 REMEMBERED_BYTES = 2**28  # of reference outputs
 
@@ -111,14 +112,4 @@ class Trials:
                 self._trial = max(self._fitted.split.part_of(batch.paths[0]), 0) if len(sessions) > 1 else 0
                 yield batch
 
-        return compare(
-            self._reference.one_pass(),
-            lambda feed: sessions[self._trial].run(feed),
-            batches(),
-            tuple(spec.name for spec in job.info.outputs),
-            origin=dataset.origin,
-            executed_on="simulated",
-            picture=job.data.picture_size,
-            channels_last=job.data.channels_last,
-            metric=job.plan.validation.metric,
-        )
+        return compare_runners(job, self._reference.one_pass(), lambda feed: sessions[self._trial].run(feed), batches(), dataset.origin)

@@ -1,0 +1,34 @@
+"""Two runners of one model against each other, as every stage that measures accuracy does it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from core.evidence import Watch
+from preprocess import Batch
+from stages.job import Job
+from validate import Accuracy, Runner, compare
+
+
+def compare_runners(
+    job: Job,
+    reference: Runner,
+    candidate: Runner,
+    batches: Iterable[Batch],
+    origin: str,
+    executed_on: str = "simulated",
+    watch: Watch | None = None,
+) -> tuple[Accuracy, ...]:
+    """See validate.compare: all outputs, by the metric of the plan."""
+    return compare(
+        reference,
+        candidate,
+        batches,
+        tuple(spec.name for spec in job.info.outputs),
+        origin=origin,
+        executed_on=executed_on,
+        picture=job.data.picture_size,
+        channels_last=job.data.channels_last,
+        metric=job.plan.validation.metric,
+        watch=watch,
+    )
