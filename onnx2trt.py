@@ -53,7 +53,7 @@ def convert(args, run) -> str:
     if args.inspect:
         from stages import inspecting
 
-        return inspecting.inspect(args.inspect, run)
+        return inspecting.inspect(args.inspect, tuple(args.plugins), run)
     from stages import planning, unchanged
 
     if args.validate_only:

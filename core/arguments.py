@@ -83,7 +83,7 @@ def _add_model_flags(group) -> None:
     source.add_argument(
         "--inspect",
         metavar="ENGINE",
-        help="build nothing: say what is in this engine file, and whether it loads here; goes with --json only",
+        help="build nothing: say what is in this engine file, and whether it loads here; goes with --json and --plugins only",
     )
     group.add_argument("-o", "--output", metavar="FILE", help="the engine to write (default: the model's name + .engine, in this folder)")
     group.add_argument(

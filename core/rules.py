@@ -167,7 +167,7 @@ def flag_problem(args) -> str:
     return ""
 
 
-GO_WITH_INSPECT = ("--inspect", "--json", "--verbose", "--quiet")
+GO_WITH_INSPECT = ("--inspect", "--plugins", "--json", "--verbose", "--quiet")
 
 
 def _inspect_problem(args) -> str:

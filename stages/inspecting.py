@@ -17,18 +17,23 @@ from trt.engine import Engine
 from trt.header import Header, read_header, what_else
 from trt.library import Library, capabilities, load_library
 from trt.memory import open_cuda
+from trt.plugins import load_plugins
 
 FROM_SIDE_FILE = ("model", "plan", "preprocessing", "precision", "calibration", "accuracy", "latency")
 
 
-def inspect(path: str, run: Run) -> str:
+def inspect(path: str, plugins: tuple[str, ...], run: Run) -> str:
     """Put everything that can be known of an engine into the result.
+
+    Args:
+        plugins: libraries that the engine needs.
 
     Returns:
         The status, inspected.
 
     Raises:
-        ConversionError: VALIDATION where the file cannot be read or is cut off, MACHINE where nothing here knows what it is.
+        ConversionError: VALIDATION where the file cannot be read or is cut off, MACHINE where nothing here knows what it is
+            or a plugin library cannot be loaded.
     """
     with run.stage("inspect", f"reading {path}"):
         data = read_engine("--inspect", path)
@@ -45,7 +50,7 @@ def inspect(path: str, run: Run) -> str:
             _take_over(side, run)
     library, caps = _library(header.backend if header else "auto")
     run.result["environment"] = {**run.result["environment"], **describe_environment(caps)} if caps else run.result["environment"]
-    why, hint = _load(library, caps, data, header, run)
+    why, hint = _load(library, caps, data, header, plugins, run)
     engine = run.result["engine"]
     engine.update(loaded=not why, not_loaded_because=why or None)
     if why and header is None and side is None:
@@ -132,7 +137,9 @@ def _library(backend: str) -> tuple[Library | None, Capabilities | None]:
     return library, capabilities(library)
 
 
-def _load(library: Library | None, caps: Capabilities | None, data: bytes, header: Header | None, run: Run) -> tuple[str, str]:
+def _load(
+    library: Library | None, caps: Capabilities | None, data: bytes, header: Header | None, plugins: tuple[str, ...], run: Run
+) -> tuple[str, str]:
     """Load the engine and describe it; it is never allowed to run code of its own.
 
     Returns:
@@ -147,6 +154,7 @@ def _load(library: Library | None, caps: Capabilities | None, data: bytes, heade
     if header and header.gpu_archs is not None and not caps.executes(header.gpu_archs):
         return f"it is {header.targets}, the GPU here is a {caps.gpu} ({caps.gpu_arch})", ""
     made_by = header.version if header else ""
+    load_plugins(library, plugins, run.console.debug)
     try:
         cuda = open_cuda()
         try:

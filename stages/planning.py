@@ -23,6 +23,7 @@ from stages.run import Run
 from stages.unchanged import inputs_of
 from trt.engine import Engine
 from trt.library import Library, capabilities, load_library
+from trt.plugins import load_plugins
 
 
 def make_plan(args, run: Run) -> tuple[Library, Plan]:
@@ -37,6 +38,7 @@ def make_plan(args, run: Run) -> tuple[Library, Plan]:
         caps = capabilities(library)
         run.result["environment"] = describe_environment(caps)
         plan = rules.make_plan(args, caps)
+        load_plugins(library, plan.build.plugins, run.console.debug)
     if caps.backend == "tensorrt" and not (args.timing_cache or caps.cache_folder):
         run.console.warn("kernel timings are not kept: there is no cache folder, neither by XDG_CACHE_HOME nor in a home")
     for flag, cell in plan.effects:

@@ -428,6 +428,12 @@ def test_a_plugin_library_brings_its_operators(tmp_path):
     done, result = convert(tmp_path, "--precision", "fp32", "--plugins", library)
     assert result["status"] == "not_validated" and result["latency"]["p50_ms"] > 0
     assert any("nothing to compare with" in warning for warning in result["warnings"]), done.stderr
+    done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--validate-only", "net.engine", "--plugins", library, "--json", "v.json")
+    assert done.code == 0 and done.json("v.json")["latency"]["p50_ms"] > 0, done.stderr
+    done = onnx2trt(tmp_path, "--inspect", "net.engine", "--json", "i.json")
+    assert done.code == 0 and "plugin" in done.json("i.json")["engine"]["not_loaded_because"], done.stderr
+    done = onnx2trt(tmp_path, "--inspect", "net.engine", "--plugins", library, "--json", "i.json")
+    assert done.code == 0 and done.json("i.json")["engine"]["loaded"], done.stderr
 
 
 # --- networks of every kind

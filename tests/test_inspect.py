@@ -110,6 +110,13 @@ REFUSALS = [  # what TensorRT says, made by, here -> the sentence
         "made by version 10.3.0.26, here is 10.6.0.26",
     ),
     ("something odd", "8.6.1.6", "10.6.0.26", "made by version 8.6.1.6, here is 10.6.0.26"),
+    ("Serialization assertion creator failed.Cannot deserialize plugin since corresponding IPluginCreator not found", "", "", "a plugin"),
+    (
+        "IPluginRegistry::getCreator: Error Code 4: Cannot find plugin: EfficientNMS_TRT, version: 1, namespace:.",
+        "",
+        "",
+        "EfficientNMS_TRT",
+    ),
     (
         "Cannot deserialize engine with lean runtime since IRuntime::getEngineHostCodeAllowed() is false.",
         "10.6.0.26",

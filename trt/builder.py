@@ -14,7 +14,7 @@ from trt.config import configure
 from trt.constraints import constrain, labels
 from trt.library import Library
 from trt.logger import make_logger
-from trt.network import ParserInput, load_plugins, parse, typed_layers
+from trt.network import ParserInput, parse, typed_layers
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,6 @@ class EngineBuilder:
         """Raises ConversionError BUILD where TensorRT refuses to start."""
         self._library, self._trt, self._plan = library, library.trt, plan
         self._logger, self._messages = make_logger(library.trt, show)
-        if plan.build.plugins:
-            load_plugins(plan.build.plugins, self._trt, self._logger, self._messages, show)
         self._builder = self._made(self._trt.Builder(self._logger), "Builder")
         flags = library.network_flags(strongly_typed=plan.route is Route.STRONG)
         self._network = self._made(self._builder.create_network(flags), "create_network")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -16,7 +15,6 @@ from trt.parser_errors import parser_error
 
 FLOAT_TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "FP8": "fp8"}
 NO_WORK = ("CONSTANT", "QUANTIZE", "DEQUANTIZE", "CAST", "IDENTITY", "SHAPE", "SHUFFLE", "ASSERTION")
-HAND_OVER = ("getCreators", "getPluginCreators")  # what a plugin library that TensorRT's registry loads itself exports
 # TensorRT's name of a type -> numpy's, for the ends of a network
 IO_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "UINT8": "uint8"}
 
@@ -111,34 +109,3 @@ def typed_layers(network) -> dict[str, int]:
         if precision:
             counts[precision] = counts.get(precision, 0) + 1
     return counts
-
-
-def load_plugins(library_paths: tuple[str, ...], trt: ModuleType, logger, messages: Messages, show: Callable[[str], None]) -> None:
-    """Load plugin libraries into TensorRT's registry, before the parser looks for their operators.
-
-    Both kinds are taken: libraries that hand over their creators (trtexec's --dynamicPlugins), and those that register them by
-    themselves when they are loaded (REGISTER_TENSORRT_PLUGIN; trtexec's --staticPlugins). TensorRT's own plugins are there already.
-
-    Raises:
-        ConversionError: MACHINE, where one cannot be loaded.
-    """
-    trt.init_libnvinfer_plugins(logger, "")
-    registry = trt.get_plugin_registry()
-    for path in library_paths:
-        before = _creators(registry)
-        try:
-            library = ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
-        except OSError as error:
-            raise ConversionError(f"plugin library {path} cannot be loaded: {error}", code=ExitCode.MACHINE) from None
-        if any(hasattr(library, symbol) for symbol in HAND_OVER):
-            registry.load_library(path)
-        added = _creators(registry) - before
-        show(f"plugins of {path}: {', '.join(sorted(added)) or 'none that were not registered already'}")
-    errors = messages.take_errors()
-    if errors:
-        raise ConversionError(f"plugin libraries {', '.join(library_paths)}: {'; '.join(errors)}", code=ExitCode.MACHINE)
-
-
-def _creators(registry) -> set[str]:
-    found = registry.all_creators if hasattr(registry, "all_creators") else registry.plugin_creator_list  # 8.6 to 10.0
-    return {f"{creator.name} {creator.plugin_version}" for creator in found}

@@ -6,6 +6,7 @@ import re
 
 OTHER_GPU = (r"expecting compute ([\d.]+) got compute ([\d.]+)", r"GPU, which has compute capability ([\d.]+)")
 OTHER_VERSION = r"expecting library version ([\d.]+\d) got ([\d.]+\d)"
+NO_PLUGIN = r"(?:cannot|could not) find plugin:? *([\w.]*)|IPluginCreator not found"
 DAMAGED = ("plan.header.size", "cursor < blobsize", "buffersize >= minbuffersize", "read past", "checksum", "truncated")
 HERE = "Build it again on this machine, or with --gpu-arch for this GPU (TensorRT-RTX)."
 
@@ -24,6 +25,10 @@ def explain(errors: str, made_by: str = "", here: str = "") -> tuple[str, str]:
             "it is version-compatible and brings code of its own, which is not run from an engine that somebody else may have made",
             "Load it with engine_host_code_allowed in a program that trusts it, or with the version that built it.",
         )
+    plugin = re.search(NO_PLUGIN, errors, re.IGNORECASE)
+    if plugin:
+        which = f"the plugin {plugin.group(1)}" if plugin.group(1) else "a plugin"
+        return f"it contains {which}, which is not loaded here", "Name the library that has it with --plugins."
     for pattern in OTHER_GPU:
         found = re.search(pattern, errors)
         if found:

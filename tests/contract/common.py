@@ -17,6 +17,7 @@ from trt.builder import EngineBuilder
 from trt.driver import Driver
 from trt.library import capabilities, load_library
 from trt.network import ParserInput
+from trt.plugins import load_plugins
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -45,6 +46,7 @@ class Case:
         self.model, self.info = preflight(path, plugins=True)  # so that the parser is asked
         self.profiles = make_profiles(self.info.inputs, self.plan.shapes)
         self.graph = Graph.from_model(self.model, self.profiles)
+        load_plugins(LIBRARY, self.plan.build.plugins, show)
         self.builder = EngineBuilder(LIBRARY, self.plan, show)
 
     @property
