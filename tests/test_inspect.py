@@ -284,7 +284,7 @@ def inspect_with(monkeypatch, tmp_path, engine=FakeEngine, data=None, gpu_arch="
     monkeypatch.setattr(inspecting, "Engine", engine)
     (tmp_path / "e.plan").write_bytes(data or header_bytes(b"ftrt", (10, 6, 0, 26)) + bytes(100))
     run = Run(Mute(), False, False)
-    run.result["status"] = inspecting.inspect(str(tmp_path / "e.plan"), run)
+    run.result["status"] = inspecting.inspect(str(tmp_path / "e.plan"), (), run)
     run.result["exit_code"] = 0
     run.result["warnings"] = list(run.console.warnings)
     result = json.loads(to_json(run.result))
