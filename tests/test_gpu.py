@@ -104,11 +104,13 @@ def layers_of(result):
 
 @pytest.mark.parametrize("constraints", ["obey", "prefer"])
 def test_a_layer_is_held_in_fp32(folder, constraints):
-    bound = ("--layer-precisions", "*:fp16", "middle:fp32", "--precision-constraints", constraints)  # nothing is left to chance
+    # nothing is left to chance: what TensorRT fuses into one kernel is bound alike
+    bound = ("--layer-precisions", "*:fp16", "middle:fp32", "middle_relu:fp32", "--precision-constraints", constraints)
     _, result = convert(folder, *bound, "--test-image", "test.png")
-    assert result["precision"]["layers"]["fp32"] > 0 and result["precision"]["layers"]["fp16"] > 0
-    assert [entry["name"] for entry in result["precision"]["kept_high"]] == ["middle"]
-    assert result["precision"]["ignored_constraints"] == []
+    found = result["precision"]
+    assert found["layers"]["fp32"] > 0 and found["layers"]["fp16"] > 0, found
+    assert {entry["name"] for entry in found["kept_high"]} == {"middle", "middle_relu"}
+    assert found["ignored_constraints"] == []
 
 
 def test_measured_holds_become_constraints(tmp_path):
@@ -323,6 +325,7 @@ assert all(part.first_ms == part.second_ms > 0 for part in parts)
 covered = sum(part.first_ms for part in parts) / sum(timed[1].values())
 assert covered > 0.7, (covered, timed[1])
 engine.close()
+cuda.close()
 print(covered)
 """
 

@@ -18,6 +18,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -80,26 +81,37 @@ def predict_onnx(path: Path) -> Predictor:
     return lambda batch: session.run({INPUT: batch})[OUTPUT]
 
 
-def predict_engine(path: Path) -> Predictor:
-    """Load a TensorRT engine on the GPU of this machine; as `predict_onnx`."""
+@contextmanager
+def predict_engine(path: Path) -> Iterator[Predictor]:
+    """Load a TensorRT engine on the GPU of this machine for the length of a block; as `predict_onnx`."""
     sys.path.insert(0, str(ROOT))
     from trt.engine import Engine
     from trt.library import load_library
     from trt.memory import open_cuda
 
-    engine = Engine(load_library("auto"), path.read_bytes(), open_cuda(), lambda text: None)
-    return lambda batch: engine.run({INPUT: batch})[OUTPUT]
+    cuda = open_cuda()
+    try:
+        engine = Engine(load_library("auto"), path.read_bytes(), cuda, lambda text: None)
+        try:
+            yield lambda batch: engine.run({INPUT: batch})[OUTPUT]
+        finally:
+            engine.close()
+    finally:
+        cuda.close()  # pycuda aborts at exit where its context was not given back
 
 
-def load_predictor(path: Path) -> Predictor:
-    """Return the predictor for a model file, chosen by its suffix."""
+@contextmanager
+def load_predictor(path: Path) -> Iterator[Predictor]:
+    """The predictor for a model file, chosen by its suffix, for the length of a block."""
     if not path.is_file():
         sys.exit(f"evaluate.py: no such file: {path}")
     if path.suffix == ".onnx":
-        return predict_onnx(path)
-    if path.suffix in ENGINE_SUFFIXES:
-        return predict_engine(path)
-    sys.exit(f"evaluate.py: {path.name}: expected a .onnx file or an engine ({', '.join(ENGINE_SUFFIXES)})")
+        yield predict_onnx(path)
+    elif path.suffix in ENGINE_SUFFIXES:
+        with predict_engine(path) as predict:
+            yield predict
+    else:
+        sys.exit(f"evaluate.py: {path.name}: expected a .onnx file or an engine ({', '.join(ENGINE_SUFFIXES)})")
 
 
 def scores(confusion: np.ndarray) -> dict:
@@ -158,7 +170,8 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="use only the first pictures")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
     args = parser.parse_args()
-    result = evaluate(load_predictor(args.model), args.data, args.limit)
+    with load_predictor(args.model) as predict:
+        result = evaluate(predict, args.data, args.limit)
     print(json.dumps(result) if args.json else report(result))
 
 
