@@ -21,7 +21,7 @@ from graph.graph import Graph
 from graph.guard import Fit
 from graph.qdq import Layer, Rounded, quantizable_layers
 
-FORMAT = 1  # raise it when balancing, fitting or the choice of layers changes: then what older files hold is found again
+FORMAT = 2  # raise it when balancing, fitting or the choice of layers changes: then what older files hold is found again
 TYPES = ("uint8", "int8", "float32", "float64")
 # what zipfile, numpy.lib.format and values of unexpected types raise; a deeply nested JSON raises RecursionError, a RuntimeError
 WRONG_TYPE = (KeyError, TypeError, AttributeError)
@@ -103,7 +103,7 @@ class Packed:
         nodes = {node.name: node for node in graph.nodes}
         try:
             scales = self._take("scales", "float64", (len(about["scales"]),))
-            _require(set(about["scales"]) <= {layer.activation for layer in layers.values()}, "it has scales of unknown tensors")
+            _require(set(about["scales"]) <= set(graph.float_tensors()), "it has scales of unknown tensors")
             _require(_positive(scales), "a scale is not above 0 and finite")
             rounded = {}
             for number, (node, biased) in enumerate(about["fitted"].items()):

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from graph.graph import Graph
+from graph.placement import readings
 from graph.qdq import Layer, Rounded, insert
 from graph.reference import Session
 
@@ -27,8 +28,9 @@ class Fit:
     rounded: dict[str, Rounded] = field(default_factory=dict)  # node -> weights fitted to data
 
     def apply(self, graph: Graph, layers: Iterable[Layer], half: bool) -> Graph:
-        """The graph with these layers in INT8, as far as they have a scale."""
-        return insert(graph, self.scales, tuple(layer for layer in layers if layer.activation in self.scales), half, self.rounded)
+        """The graph with these layers in INT8, as far as they have a scale, and with what lies between them."""
+        usable = tuple(layer for layer in layers if layer.activation in self.scales)
+        return insert(graph, self.scales, usable, half, self.rounded, readings(graph, usable, self.scales))
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import onnx
 
 from core.errors import ConversionError, ExitCode
 from core.model_info import Profile
-from graph import qdq
+from graph import placement, qdq
 from graph.fold import fold, raise_opset
 from graph.graph import Graph
 from graph.guard import Fit
@@ -32,6 +32,7 @@ class Prepared:
     int8_mac_share: float | None = None  # of convolutions and matrix products; None where INT8 was not asked for
     changed: bool = True  # False: the model as it was given
     constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16, to set on a weakly typed network
+    half_outputs: frozenset[str] = frozenset()  # nodes whose results a weakly typed network shall keep in FP16
     scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
     equivalent: Graph | None = None  # Q/DQ model of what TensorRT's calibrator makes of `graph`
     without: Callable[[dict[str, str]], Prepared] | None = None  # the same with more layers in FP16: node -> reason
@@ -145,20 +146,26 @@ def prepare_calibrated(
     fit: Fit,
     layers: tuple[qdq.Layer, ...],
     left: dict[str, str],
-    native: bool,
+    others: dict[str, float] | None,
+    strict: bool,
 ) -> Prepared:
     """An FP32 graph for TensorRT's calibrator: its weights are INT8 values already, and layers that stay FP16 are constrained.
 
     Args:
-        native: TensorRT finds its own scales.
+        others: scales of the tensors that nothing reads as INT8: without one, TensorRT computes no layer that touches the tensor in
+            INT8 (measured on 10.6: a network of convolutions and hard-swish became all FP16). None: TensorRT finds its own scales.
+        strict: those tensors are bound to FP16, so that they are not quantised all the same.
     """
     quantized, usable, kept_fp16, kept = _quantized(graph, holds, fit, layers, left, half=False)
+    native = others is None
+    float_outputs = placement.float_outputs(graph, usable, placement.readings(graph, usable, fit.scales)) if strict and not native else ()
     return Prepared(
         qdq.bake(graph, usable, fit.rounded),
         kept,
         mac_share(quantized, profiles),
         constraints={**dict.fromkeys(kept_fp16, "fp16"), **dict.fromkeys(holds, "fp32")},
-        scales=None if native else fit.scales,
+        half_outputs=frozenset(float_outputs),
+        scales=None if native else {**others, **fit.scales},
         equivalent=None if native else quantized,
     )
 

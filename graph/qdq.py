@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from graph.graph import Graph
 from graph.nodes import attribute
+
+if TYPE_CHECKING:
+    from graph.placement import Reading
 
 INT8_MAX = 127
 QUANTIZE_OPSET = 19  # QuantizeLinear and DequantizeLinear with FP16 scales
@@ -77,6 +82,12 @@ def quantize_weights(weight: np.ndarray, axis: int | None, half: bool) -> tuple[
     return quantized, scales
 
 
+def scales_by_range(maxima: dict[str, float]) -> dict[str, float]:
+    """Scale = max |x| / 127 of each tensor; those that are always zero, or not finite, have none."""
+    smallest, largest = np.finfo(np.float32).tiny, np.finfo(np.float32).max
+    return {name: value / INT8_MAX for name, value in maxima.items() if smallest * INT8_MAX <= value <= largest}
+
+
 def half_scales(scales: np.ndarray) -> np.ndarray:
     """The smallest FP16 values not below `scales`, as float32; beyond the largest they stay what they are."""
     with np.errstate(over="ignore"):
@@ -86,7 +97,12 @@ def half_scales(scales: np.ndarray) -> np.ndarray:
 
 
 def insert(
-    graph: Graph, scales: dict[str, float], layers: tuple[Layer, ...], half: bool, rounded: dict[str, Rounded] | None = None
+    graph: Graph,
+    scales: dict[str, float],
+    layers: tuple[Layer, ...],
+    half: bool,
+    rounded: dict[str, Rounded] | None = None,
+    more: Iterable[Reading] = (),
 ) -> Graph:
     """Put Q/DQ before the activation input of each layer and DQ behind its weights, now stored as INT8.
 
@@ -96,6 +112,7 @@ def insert(
         layers: the layers to quantise; each activation must have a scale.
         half: the scales will be stored in FP16, so weights are quantised with what FP16 can hold.
         rounded: node -> fitted weights; layers that are not in it get the nearest integers.
+        more: inputs of other nodes that get Q/DQ, too (placement.readings).
 
     Returns:
         A new graph, still FP32 outside the INT8 layers. Tensors keep their names; new ones are `<tensor>__quantized`,
@@ -103,19 +120,29 @@ def insert(
     """
     result, fitted = graph.copy(), rounded or {}
     chosen = {layer.node: layer for layer in layers}
+    others: dict[str, list[Reading]] = {}
+    for reading in more:
+        others.setdefault(reading.node, []).append(reading)
     activations: dict[str, str] = {}
     weights: dict[tuple, str] = {}
     nodes: list[onnx.NodeProto] = []
+
+    def as_int8(tensor: str, like: str) -> str:
+        if tensor not in activations:
+            activations[tensor] = _activation_pair(result, nodes, tensor, scales[like], half)
+        return activations[tensor]
+
     for node in result.nodes:
+        for reading in others.get(node.name, ()):
+            node.input[reading.index] = as_int8(reading.tensor, reading.like)
         layer = chosen.get(node.name)
         if layer is not None:
-            if layer.activation not in activations:
-                activations[layer.activation] = _activation_pair(result, nodes, layer.activation, scales[layer.activation], half)
+            activation = as_int8(layer.activation, layer.activation)
             own = fitted.get(layer.node)
             key = (layer.weight, layer.axis, layer.node if own else None)  # fitted weights are the node's own
             if key not in weights:
                 weights[key] = _weight_dequantize(result, nodes, layer, half, own)
-            node.input[0], node.input[1] = activations[layer.activation], weights[key]
+            node.input[0], node.input[1] = activation, weights[key]
             if own is not None and own.bias is not None:
                 add_bias(result, node, own.bias)
         nodes.append(node)

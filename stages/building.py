@@ -42,7 +42,8 @@ def build_engine(job: Job, prepared: Prepared, run: Run) -> tuple[BuiltEngine, P
             model = prepared.graph.proto if prepared.changed else job.model
             source = replace(_source(prepared, info, folder), nodes=partial(list_nodes, model))
             builder.parse(source, job.engine_ends)
-        constraints = Constraints(prepared.constraints, tuple((n.name, tuple(n.output)) for n in prepared.graph.nodes))
+        nodes = tuple((n.name, tuple(n.output)) for n in prepared.graph.nodes)
+        constraints = Constraints(prepared.constraints, prepared.half_outputs, nodes)
         options = {
             "dynamic": any(spec.dynamic for spec in info.inputs),
             "constraints": constraints,

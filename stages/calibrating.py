@@ -24,8 +24,8 @@ ROUGHLY = 4  # times fewer rows than for the final fit are enough to compare met
 METHOD_SAMPLES = 16  # on half of which calibration methods are compared; weights are fitted to the other half
 
 
-def scales_of(cache: Cache, names: tuple[str, ...]) -> dict[str, float]:
-    """The scales of a cache that has one for each of these tensors.
+def scales_of(cache: Cache, names: tuple[str, ...], more: tuple[str, ...]) -> dict[str, float]:
+    """The scales of a cache that has one for each of these tensors, and for `more` as far as it has them.
 
     Raises:
         ConversionError: CALIBRATION.
@@ -38,7 +38,7 @@ def scales_of(cache: Cache, names: tuple[str, ...]) -> dict[str, float]:
             hint="It belongs to another model: calibrate with --calibration-dir and another --calibration-cache.",
             code=ExitCode.CALIBRATION,
         )
-    return cache.scales
+    return {name: cache.scales[name] for name in (*names, *more) if name in cache.scales}
 
 
 def read_cache(job: Job, run: Run) -> Cache | None:

@@ -13,6 +13,7 @@ from graph import fp16, prepare
 from graph.graph import Graph
 from graph.observe import absolute_maxima
 from graph.prepare import Prepared
+from graph.qdq import scales_by_range
 from graph.simulate import simulation
 from graph.typed import strongly_typed
 from stages import calibrating, halving, quantizing, reusing
@@ -54,7 +55,8 @@ def _prepare_weak(job: Job, run: Run) -> Prepared:
 
     def make(fitted: Fitted, holds: dict[str, str], left: dict[str, str]) -> Prepared:
         if plan.calibrator:
-            return prepare.prepare_calibrated(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, fitted.native)
+            others = None if fitted.native else fitted.others
+            return prepare.prepare_calibrated(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, others, plan.hold_layers)
         return prepare.prepare_weak_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left)
 
     return _quantize(job, graph, run, False, make)
@@ -118,12 +120,15 @@ def _quantize(
     """
     strong = job.plan.route is Route.STRONG
     known = reusing.look_up(job, graph, run)
-    holds = known.found.holds if known.found else _find_holds(job, graph, run, strong)
+    maxima = {} if known.found else _measure_ranges(job, graph, run)
+    holds = known.found.holds if known.found else _choose_holds(job.plan, graph, maxima, strong)
     layers, left = prepare.choose_layers(graph, job.profiles, holds, job.plan.layer_precisions)
-    fitted = quantizing.fit(job, graph, layers, run, half, known)
+    fitted = quantizing.fit(job, graph, layers, run, half, known, scales_by_range(maxima))
     if fitted.graph is not graph and not known.found:  # other ranges than those that the holds were found by
-        holds = {**_find_holds(job, fitted.graph, run, strong, of=" of the balanced model"), **holds}
-        fitted = replace(fitted, layers=tuple(layer for layer in layers if layer.node not in holds))
+        maxima = _measure_ranges(job, fitted.graph, run, of=" of the balanced model")
+        holds = {**_choose_holds(job.plan, fitted.graph, maxima, strong), **holds}
+        layers = tuple(layer for layer in layers if layer.node not in holds)
+        fitted = replace(fitted, layers=layers, others=scales_by_range(maxima) or fitted.others)
     balanced = bool(fitted.balance.shifts or fitted.balance.scales)
     run.evidence.keep_scales(fitted.fit.scales, balanced)
     choice = Choice(job, fitted, run, half, lambda g: simulation(strongly_typed(g, holds, half)) if strong else g)
@@ -142,23 +147,33 @@ def _quantize(
     return remembered(choice.give_up())
 
 
-def _find_holds(job: Job, graph: Graph, run: Run, structural: bool, of: str = "") -> dict[str, str]:
-    """The nodes that stay in FP32, by measured ranges and by the user's wishes.
+def _find_holds(job: Job, graph: Graph, run: Run, structural: bool) -> dict[str, str]:
+    """The nodes that stay in FP32, by measured ranges and by the user's wishes."""
+    return _choose_holds(job.plan, graph, _measure_ranges(job, graph, run), structural)
+
+
+def _choose_holds(plan: Plan, graph: Graph, maxima: dict[str, float], structural: bool) -> dict[str, str]:
+    return fp16.choose_holds(graph, maxima if plan.hold_layers else {}, plan.layer_precisions, plan.hold_layers, structural)
+
+
+def _measure_ranges(job: Job, graph: Graph, run: Run, of: str = "") -> dict[str, float]:
+    """Tensor -> max |x|; empty where nothing asks for it, or it cannot be measured.
 
     Args:
         of: whose ranges, where it is not the model as it came; for the user.
     """
     plan, data = job.plan, job.data
-    maxima: dict[str, float] = {}
     if plan.build.plugins:
         run.console.warn("with --plugins ONNX Runtime cannot run the model: no ranges are measured, no layer is held for them")
-    elif plan.hold_layers:
-        source = data.any()
-        with run.stage("ranges", f"measuring ranges{of} on {source.origin}"):
-            maxima = absolute_maxima(graph, job.profiles, range_feeds(data, run))
-        if source.kind == "synthetic":
-            run.console.warn("ranges were measured on synthetic data; --calibration-dir or --test-image gives real ones")
-    return fp16.choose_holds(graph, maxima, plan.layer_precisions, plan.hold_layers, structural)
+        return {}
+    if not (plan.hold_layers or plan.calibrator or plan.calibration.cache):
+        return {}
+    source = data.any()
+    with run.stage("ranges", f"measuring ranges{of} on {source.origin}"):
+        maxima = absolute_maxima(graph, job.profiles, range_feeds(data, run))
+    if source.kind == "synthetic":
+        run.console.warn("ranges were measured on synthetic data; --calibration-dir or --test-image gives real ones")
+    return maxima
 
 
 def _say_what_it_carries(plan: Plan, info: ModelInfo, run: Run) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from core import calibration_cache
 from core.plan import EFFORTS, Effort
@@ -11,6 +11,7 @@ from graph.fit_file import Found
 from graph.fitting import fit_weights
 from graph.graph import Graph
 from graph.guard import Fit
+from graph.placement import readings, tensors
 from graph.qdq import Layer, quantizable_layers
 from stages import balancing, calibrating
 from stages.balancing import Balance
@@ -37,10 +38,12 @@ class Fitted:
     given_up: dict[str, str] | None = None  # layers that INT8 does not suit, where an earlier run has found them; node -> reason
     native: bool = False  # TensorRT will calibrate by itself: these scales are only to judge the layers by
     written: Written | None = None  # the cache that this run has written
+    others: dict[str, float] = field(default_factory=dict)  # scales of the tensors that nothing reads as INT8
 
     def graph_for(self, layers: Iterable[Layer]) -> Graph:
         """The graph, balanced for these INT8 layers; scales and weights that were fitted fit it, too."""
-        return self.balance.graph({layer.activation for layer in layers})
+        layers = tuple(layer for layer in layers if layer.activation in self.fit.scales)
+        return self.balance.graph(tensors(layers, readings(self.graph, layers, self.fit.scales)))
 
     def found(self, holds: dict[str, str], given_up: dict[str, str]) -> Found:
         """All of it in the form in which it is kept for other runs."""
@@ -48,7 +51,7 @@ class Fitted:
         return Found(self.method, self.fit, shifts, factors, holds, given_up)
 
 
-def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool, known: Known) -> Fitted:
+def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool, known: Known, others: dict[str, float]) -> Fitted:
     """What an earlier run found, else scales from the cache or by calibration; with the calibration data, channels are balanced and
     weights fitted, unless TensorRT will calibrate by itself.
 
@@ -56,24 +59,26 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
         graph: FP32, folded.
         layers: that may become INT8.
         half: Q/DQ scales will be FP16.
+        others: scales by the ranges of all tensors, for those that calibration leaves out.
 
     Raises:
         ConversionError: CALIBRATION.
     """
     plan, split = job.plan, choose_split(job.data)
-    names = tuple(dict.fromkeys(layer.activation for layer in layers))
+    names = tensors(layers, readings(graph, layers))
+    others = known.cache.scales if known.cache else others
     if known.found is not None:
-        given_up = known.found.given_up if known.chosen else None
-        return Fitted(known.balance, known.balance.graph(names), layers, known.found.fit, (), split, known.found.method, given_up)
+        given_up, found = known.found.given_up if known.chosen else None, known.found
+        return Fitted(known.balance, known.balance.graph(names), layers, found.fit, (), split, found.method, given_up, others=others)
     native = plan.calibrator and plan.native_method is not None and known.cache is None
     effort = EFFORTS["fast"] if native else plan.calibration.effort
     written = None
     if known.cache is not None:
-        scales = calibrating.scales_of(known.cache, names)
+        scales = calibrating.scales_of(known.cache, tuple(layer.activation for layer in layers), names)
         balance = Balance(graph)
         found = Calibrated(known.cache.algorithm, scales, trials=(scales,) * (split.trials if split else 0))
     else:
-        found, balance, written = _calibrate(job, graph, layers, names, split, effort, run, half, native)
+        found, balance, written = _calibrate(job, graph, layers, names, split, effort, run, half, native, others)
     graph = balance.graph(names)
     weights: list[dict] = [{}] * (len(found.trials) + 1)
     if effort.fit and split is not None and split.may_fit:
@@ -82,19 +87,20 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
             trials = len(found.trials)
             weights = fit_weights(graph, job.profiles, layers, found.scales, parts, len(parts), trials, lambda: parts.current)
     fits = [Fit(scales, rounded) for scales, rounded in zip((*found.trials, found.scales), weights)]
-    return Fitted(balance, graph, layers, fits[-1], tuple(fits[:-1]), split, found.method, native=native, written=written)
+    return Fitted(balance, graph, layers, fits[-1], tuple(fits[:-1]), split, found.method, native=native, written=written, others=others)
 
 
 def _calibrate(
-    job, graph, layers, names, split, effort: Effort, run, half: bool, native: bool
+    job, graph, layers, names, split, effort: Effort, run, half: bool, native: bool, others: dict[str, float]
 ) -> tuple[Calibrated, Balance, Written | None]:
     """(scales, how the graph is balanced that they belong to, the cache)"""
     found = written = None
     if job.plan.calibration.cache or not effort.balance:
-        everything = tuple(dict.fromkeys(layer.activation for layer in quantizable_layers(graph)))
+        all_layers = quantizable_layers(graph)
+        everything = tuple(dict.fromkeys([*tensors(all_layers, readings(graph, all_layers)), *names]))
         found = calibrating.calibrate(job, graph, layers, everything, split, run, half, with_weights=False)
-        if not native:  # the cache keeps the scales of the model as it is, of all layers that anybody may want in INT8
-            text = calibration_cache.to_text(found.scales, found.method)
+        if not native:  # the cache keeps the scales of the model as it is, of all tensors: other programs may want them in INT8
+            text = calibration_cache.to_text({**others, **found.scales}, found.method)
             written = calibrating.write_cache(job, text, found.method, run, found.silent)
     if found is not None and not effort.balance:
         return found, Balance(graph), written

@@ -150,13 +150,15 @@ def test_the_calibrator_gets_baked_weights_and_the_equivalent_model_says_the_sam
     layers = qdq.quantizable_layers(graph)
     rounded = {layer.node: fitted(graph.weights[layer.weight], layer.axis) for layer in layers}
     fit = Fit({"x": 0.03, "r1": 0.02}, rounded)
-    prepared = prepare.prepare_calibrated(graph, profiles(x=(1, 3, 16, 16)), {}, fit, layers[:2], {"given": "reason"}, native=False)
-    assert prepared.scales == fit.scales and prepared.int8_mac_share == pytest.approx(576 / 640)
+    shape, left = profiles(x=(1, 3, 16, 16)), {"given": "reason"}
+    prepared = prepare.prepare_calibrated(graph, shape, {}, fit, layers[:2], left, {"y": 0.5, "x": 9.0}, strict=True)
+    assert prepared.scales == {**fit.scales, "y": 0.5} and prepared.int8_mac_share == pytest.approx(576 / 640)
     x = random(1, 3, 16, 16)
     again = qdq.insert(prepared.graph, fit.scales, tuple(qdq.quantizable_layers(prepared.graph)[:2]), False)
     np.testing.assert_allclose(run(again, x=x)["y"], run(prepared.equivalent, x=x)["y"], rtol=1e-3, atol=1e-3)
     assert np.array_equal(prepared.graph.weights["w3"], graph.weights["w3"])
-    native = prepare.prepare_calibrated(graph, profiles(x=(1, 3, 16, 16)), {}, Fit(fit.scales), layers, {}, native=True)
+    native = prepare.prepare_calibrated(graph, profiles(x=(1, 3, 16, 16)), {}, Fit(fit.scales), layers, {}, None, strict=True)
+    assert not native.half_outputs
     assert native.scales is None and native.equivalent is None and ("head", "fp16", "always zero in calibration") in native.kept_high
     assert native.constraints == {"head": "fp16"} and np.array_equal(native.graph.weights["w1"], graph.weights["w1"])
 

@@ -378,7 +378,7 @@ def test_timings_are_kept_by_default(folder):
     used = first["timing_cache"]
     assert used["state"] == "new" and used["written"] and used["path"].startswith(os.environ["XDG_CACHE_HOME"] + "/onnx2trt/timing/")
     _, second = convert(folder)
-    assert second["timing_cache"] == {**used, "state": "read"} and not second["warnings"]
+    assert second["timing_cache"] == {**used, "state": "read"} and second["warnings"] == first["warnings"]
     Path(used["path"]).write_bytes(b"junk")
     _, third = convert(folder)
     assert third["timing_cache"]["state"] == "replaced" and any("a new one is started" in text for text in third["warnings"])
@@ -433,8 +433,6 @@ def test_a_plugin_library_brings_its_operators(tmp_path):
     assert any("nothing to compare with" in warning for warning in result["warnings"]), done.stderr
     done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--validate-only", "net.engine", "--plugins", library, "--json", "v.json")
     assert done.code == 0 and done.json("v.json")["latency"]["p50_ms"] > 0, done.stderr
-    done = onnx2trt(tmp_path, "--inspect", "net.engine", "--json", "i.json")
-    assert done.code == 0 and "plugin" in done.json("i.json")["engine"]["not_loaded_because"], done.stderr
     done = onnx2trt(tmp_path, "--inspect", "net.engine", "--plugins", library, "--json", "i.json")
     assert done.code == 0 and done.json("i.json")["engine"]["loaded"], done.stderr
 
@@ -634,15 +632,23 @@ def test_a_damaged_engine_does_not_load(folder):
 
 
 def test_a_gpu_without_room_is_a_clear_failure(folder):
+    kernels = [(height, width) for height in (1, 3, 5, 7, 9) for width in (1, 3, 5, 7, 9)][1:]
+    pools = [node("MaxPool", "x", f"y{h}{w}", f"p{h}{w}", kernel_shape=[h, w], pads=[h // 2, w // 2] * 2) for h, w in kernels]
+    outputs = {f"y{h}{w}": ["n", 3, 64, 64] for h, w in kernels}
+    onnx.save(model(pools, {"x": ["n", 3, 64, 64]}, outputs, {}), folder / "net.onnx")
     (folder / "net.engine").write_bytes(b"old")
-    done, _ = convert(folder, "--precision", "fp32", "--max-batch-size", "2000000", code=4)  # 98 GB of input alone
+    # 24 outputs of 8.6 GB each; a tensor of 2**31 elements TensorRT does not take
+    done, _ = convert(folder, "--precision", "fp32", "--max-batch-size", "174000", "--test-image", "test.png", code=4)
     assert "has no room for" in done.error and "--max-batch-size" in done.error and (folder / "net.engine").read_bytes() == b"old"
 
 
 def test_accuracy_that_is_not_there_fails_on_the_gpu(folder):
-    done, result = convert(folder, *INT8[:4], "--max-accuracy-drop", "0", "--test-image", "test.png", code=7)
-    assert "--max-accuracy-drop 0" in done.error and result["accuracy"][0]["executed_on"] == "gpu"
-    assert not (folder / "net.engine").exists()
+    done, _ = convert(folder, *INT8[:4], "--max-accuracy-drop", "0", "--test-image", "test.png", code=7)
+    assert "--max-accuracy-drop 0" in done.error and not (folder / "net.engine").exists(), "nothing is built"
+    convert(folder, "--test-image", "test.png")
+    engine, limit = ("--validate-only", "net.engine"), ("--max-accuracy-drop", "0", "--metric", "noise")
+    done = onnx2trt(folder, "--onnx", "net.onnx", *engine, *limit, "--test-image", "test.png", "--json", "v.json")
+    assert done.code == 7 and "--max-accuracy-drop 0" in done.error and done.json("v.json")["accuracy"][0]["executed_on"] == "gpu"
 
 
 # --- what is in an engine file, and a deployment that runs it
@@ -668,12 +674,10 @@ def test_inspect_says_why_an_engine_does_not_load(folder):
     data = (folder / "net.engine").read_bytes()
     (folder / "cut.engine").write_bytes(data[: len(data) // 2])
     (folder / "old.engine").write_bytes(data[:24] + bytes([8, 6, 1, 6]) + data[28:])
-    for name in ("cut.engine", "old.engine"):
-        done = onnx2trt(folder, "--inspect", name, "--json", "i.json")
-        assert done.code in (0, 4), done.stderr
-        if done.code == 0:
-            assert not done.json("i.json")["engine"]["loaded"] and "not loaded: " in done.stdout
-    assert done.code == 4 or "8.6.1.6" in done.stdout
+    done = onnx2trt(folder, "--inspect", "cut.engine", "--json", "i.json")
+    assert done.code == 0 and not done.json("i.json")["engine"]["loaded"] and "not loaded: " in done.stdout, done.stderr
+    done = onnx2trt(folder, "--inspect", "old.engine", "--json", "i.json")
+    assert done.code == 0 and "8.6.1.6" in done.stdout, "what the header says, though TensorRT 10.6 itself does not look at it"
 
 
 def test_inspect_runs_no_code_of_an_engine(folder):

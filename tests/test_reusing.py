@@ -367,7 +367,8 @@ def test_what_a_cpu_found_feeds_the_calibrator_of_tensorrt_10(folder, flags):
     shutil.rmtree("data")
     weak, found = prepared(*flags, route="weak"), found_in(folder)
     assert weak.job.plan.calibrator and not weak.work and not weak.run.console.warnings
-    assert weak.model.scales == found.fit.scales
+    assert found.fit.scales.items() <= weak.model.scales.items()
+    assert set(weak.model.scales) == set(weak.model.graph.float_tensors()), "TensorRT uses INT8 only where all ends have a scale"
     assert {n for n, p in weak.model.constraints.items() if p == "fp16"} == {"hostile"}
     assert {n for n, p in weak.model.constraints.items() if p == "fp32"} == set(found.holds)
     assert int8_layers(weak.model.equivalent) == {"first", "second", "third"} == int8_layers(first)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Container
 from types import ModuleType
 
 from core.errors import ConversionError, ExitCode
@@ -33,11 +34,19 @@ def nodes_of(metadata: str, known: dict[str, str]) -> list[str]:
     return [known[label] for label in METADATA.findall(metadata) if label in known]
 
 
-def constrain(trt: ModuleType, network, precisions: dict[str, str], known: dict[str, str], outputs: dict[str, str]) -> dict[str, str]:
+def constrain(
+    trt: ModuleType,
+    network,
+    precisions: dict[str, str],
+    half_outputs: Container[str],
+    known: dict[str, str],
+    outputs: dict[str, str],
+) -> dict[str, str]:
     """Set the precision and the output types of the layers that some ONNX nodes became.
 
     Args:
         precisions: node name -> fp32 | fp16.
+        half_outputs: nodes of which only the output types are set, to FP16.
         known: label -> node name.
         outputs: output tensor -> node name, for layers that carry no label.
 
@@ -54,20 +63,22 @@ def constrain(trt: ModuleType, network, precisions: dict[str, str], known: dict[
         for index in range(network.num_layers):
             layer = network.get_layer(index)
             node = _node_of(layer, known, outputs)
-            if node not in precisions or layer.type.name in UNTYPED or not layer.num_outputs:
+            asked = precisions.get(node)
+            if asked is None and node not in half_outputs or layer.type.name in UNTYPED or not layer.num_outputs:
                 continue
             if layer.get_output(0).dtype.name not in FLOATS:
                 continue
-            wanted = types[precisions[node]]
-            layer.precision = wanted
+            wanted = types[asked or "fp16"]
+            if asked:
+                layer.precision = wanted
             for output in range(layer.num_outputs):
                 if layer.get_output(output).dtype.name in FLOATS:
                     layer.set_output_type(output, wanted)
-            if not layer.precision_is_set or layer.precision != wanted or layer.get_output_type(0) != wanted:
-                raise ConversionError(
-                    f"TensorRT did not take precision {precisions[node]} for layer {layer.name!r} (node {node!r})", code=ExitCode.BUILD
-                )
-            constrained[layer.name] = node
+            if asked and not (layer.precision_is_set and layer.precision == wanted) or layer.get_output_type(0) != wanted:
+                setting = f"precision {asked}" if asked else "output type fp16"
+                raise ConversionError(f"TensorRT did not take {setting} for layer {layer.name!r} (node {node!r})", code=ExitCode.BUILD)
+            if asked:
+                constrained[layer.name] = node
     return constrained
 
 

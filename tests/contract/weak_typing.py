@@ -23,7 +23,7 @@ from trt.network import typed_layers
 
 
 def constraints_of(case, **precisions):
-    return Constraints(precisions, tuple((n.name, tuple(n.output)) for n in case.graph.nodes))
+    return Constraints(precisions, nodes=tuple((n.name, tuple(n.output)) for n in case.graph.nodes))
 
 
 def test_this_is_the_release_that_was_asked_for():
@@ -73,6 +73,17 @@ def test_constraints_set_precision_and_output_types(tmp_path):
     assert layers["depthwise"].precision == TRT.float32 and layers["depthwise"].get_output_type(0) == TRT.float32
     assert layers["head"].precision == TRT.float16 and layers["head"].get_output_type(0) == TRT.float16
     assert not layers["stem"].precision_is_set
+
+
+def test_a_result_is_kept_in_fp16_whatever_computes_it(tmp_path):
+    case = Case(tmp_path, conv_net(), "--precision", "int8", "--precision-constraints", "obey")
+    case.parse()
+    constraints = replace(constraints_of(case, depthwise="fp16"), half_outputs=frozenset(["stem", "stem_relu"]))
+    config = case.config(constraints=constraints)
+    layers = {case.network.get_layer(i).name: case.network.get_layer(i) for i in range(case.network.num_layers)}
+    for name in ("stem", "stem_relu"):
+        assert layers[name].get_output_type(0) == TRT.float16 and not layers[name].precision_is_set
+    assert not layers["head"].output_type_is_set(0) and case.builder._builder.is_network_supported(case.network, config)
 
 
 def test_nodes_without_names_are_found(tmp_path):

@@ -1,0 +1,254 @@
+"""How fast the engines are: ours against what a script over TensorRT's own API builds, on the GPU of this machine (TensorRT 8.6 to 10).
+
+    python benchmarks/engines.py [--networks resnet50 unet ppocr] [--ways ...] [--folder DIR] [--json FILE]
+
+resnet50 (batch 32), unet (batch 16, 256x320), ppocr (PP-OCRv4 detection, 640x640), each as
+    raw fp16   the FP16 flag on the FP32 ONNX: what everything is compared with
+    raw int8   the INT8 and FP16 flags with TensorRT's entropy calibrator
+    fp16, int8, int8 qdq   ours: --precision fp16, --precision int8, and with --quantization qdq
+at one optimization level, without kernel timings of other builds. All engines of a network are then timed in turn: inputs on the
+device, no CUDA graph, CUDA events. Built engines stay in --folder, and are only timed when it is named again. The made-up networks
+have nothing to lose, so they get --max-accuracy-drop 100.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if not __package__:
+    sys.path[0] = str(ROOT)
+
+NETWORKS = {"resnet50": 0.75, "unet": 0.75, "ppocr": 1.02}  # and the ratio to raw fp16 that int8 has to reach
+WAYS = {
+    "raw fp16": None,
+    "raw int8": None,
+    "fp16": ("--precision", "fp16"),
+    "int8": ("--precision", "int8", "--no-baseline"),
+    "int8 qdq": ("--precision", "int8", "--no-baseline", "--quantization", "qdq"),
+}
+ROUNDS, RUNS = 5, 100
+SAMPLES = 2  # batches that the made-up networks are calibrated with
+
+
+def write_network(name: str, folder: Path) -> None:
+    """model.onnx and calibration data."""
+    import numpy as np
+    import onnx
+
+    if (folder / "calibration").exists():
+        return
+    if name == "ppocr":
+        from benchmarks.entropy_scales import DATA, SHAPE
+        from tests.real_models import ppocr
+
+        model = onnx.load(ppocr("det"))
+        for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim, SHAPE):
+            dim.dim_value = size
+        onnx.save(model, folder / "model.onnx")
+        (folder / "calibration").symlink_to(DATA / "calibration")
+        return
+    from benchmarks import networks
+
+    model = getattr(networks, name)()
+    onnx.save(model, folder / "model.onnx")
+    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
+    random = np.random.default_rng(1)
+    (folder / "calibration").mkdir()
+    for index in range(SAMPLES):
+        coarse = random.random([*shape[:2], shape[2] // 16, shape[3] // 16], np.float32)  # patches, as pictures have
+        np.savez(folder / "calibration" / f"{index}.npz", x=coarse.repeat(16, axis=2).repeat(16, axis=3))
+
+
+def build_raw(folder: Path, engine: str, int8: bool, level: int) -> None:
+    """What one has to write at least; run in a process of its own."""
+    import numpy as np
+    import tensorrt as trt
+
+    from trt.memory import open_cuda
+
+    logger = trt.Logger(trt.Logger.ERROR)
+    builder = trt.Builder(logger)
+    explicit = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
+    network = builder.create_network(1 << int(explicit) if explicit is not None else 0)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(folder / "model.onnx")):
+        sys.exit("cannot parse")
+    config = builder.create_builder_config()
+    config.clear_flag(trt.BuilderFlag.TF32)
+    config.builder_optimization_level = level
+    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
+    config.set_flag(trt.BuilderFlag.FP16)
+    cuda = open_cuda()
+    if int8:
+        config.set_flag(trt.BuilderFlag.INT8)
+        batches = list(_batches(folder, tuple(network.get_input(0).shape)))
+        address = cuda.allocate(batches[0].nbytes)
+
+        class Calibrator(trt.IInt8EntropyCalibrator2):
+            def __init__(self) -> None:
+                trt.IInt8EntropyCalibrator2.__init__(self)
+
+            def get_batch_size(self):
+                return batches[0].shape[0] if batches else 1
+
+            def get_batch(self, names):
+                if not batches:
+                    return None
+                cuda.upload(address, np.ascontiguousarray(batches.pop(0)), 0)
+                return [address]
+
+            def read_calibration_cache(self):
+                return None
+
+            def write_calibration_cache(self, cache):
+                pass
+
+        config.int8_calibrator = Calibrator()
+    (folder / engine).write_bytes(builder.build_serialized_network(network, config))
+    cuda.close()
+
+
+def _batches(folder: Path, shape: tuple[int, ...]):
+    import numpy as np
+
+    paths = sorted((folder / "calibration").iterdir())
+    if paths[0].suffix == ".npz":
+        yield from (np.load(path)["x"] for path in paths)
+        return
+    from benchmarks.entropy_scales import pictures
+
+    yield from (next(iter(feed.values())) for feed in pictures(folder / "calibration"))
+
+
+def build(name: str, way: str, folder: Path, level: int) -> dict:
+    """One engine; {} where it is there already."""
+    engine = way.replace(" ", "_") + ".engine"
+    if (folder / engine).exists():
+        return {}
+    flags = WAYS[way]
+    if flags is None:
+        command = [Path(__file__).resolve(), "--raw", folder, engine, "int8" if "int8" in way else "fp16", level]
+    else:
+        command = [
+            ROOT / "onnx2trt.py",
+            "--onnx",
+            "model.onnx",
+            *flags,
+            "-o",
+            engine,
+            "--timing-cache",
+            "none",
+            "--json",
+            f"{engine}.r.json",
+        ]
+        command += ["--builder-optimization-level", level]
+        command += ["--calibration-dir", "calibration"] if "int8" in way else []
+        command += [] if name == "ppocr" else ["--max-accuracy-drop", "100"]
+    started = time.monotonic()
+    done = subprocess.run([sys.executable, *map(str, command)], cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        return {"error": done.stderr[-600:]}
+    return {"build_s": time.monotonic() - started}
+
+
+def measure(folder: Path, ways: list[str]) -> dict[str, dict]:
+    """p50 of each engine in ms, alternated, with the counts of its layers."""
+    import numpy as np
+
+    from trt import inspector
+    from trt.engine import Engine
+    from trt.library import load_library
+    from trt.memory import open_cuda
+
+    library, cuda, engines = load_library("tensorrt"), open_cuda(), {}
+    try:
+        for way in ways:
+            path = folder / (way.replace(" ", "_") + ".engine")
+            if path.exists():
+                engines[way] = Engine(library, path.read_bytes(), cuda, lambda text: None)
+        random = np.random.default_rng(2)
+        for engine in engines.values():
+            engine.load({t.name: random.random(t.shape, np.float32) for t in engine.tensors if t.is_input})
+            engine.time_ms(RUNS)  # to warm up
+        times: dict[str, list[float]] = {way: [] for way in engines}
+        for _ in range(ROUNDS):
+            for way, engine in engines.items():
+                engine.time_ms(RUNS // 5)
+                times[way].append(statistics.median(engine.time_ms(RUNS)))
+        return {
+            way: {
+                "p50_ms": statistics.median(times[way]),
+                "mb": (folder / (way.replace(" ", "_") + ".engine")).stat().st_size / 1e6,
+                "layers": inspector.count_layers(inspector.parse_layers(engine.inspect(), {})),
+            }
+            for way, engine in engines.items()
+        }
+    finally:
+        for engine in engines.values():
+            engine.close()
+        cuda.close()
+
+
+def compare(name: str, ways: list[str], folder: Path, level: int) -> dict[str, dict]:
+    """Build and time all engines of a network."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_network(name, folder)
+    rows: dict[str, dict] = {}
+    for way in ways:
+        rows[way] = build(name, way, folder, level)
+        print(f"{name}, {way}: {rows[way].get('error') or 'built'}", file=sys.stderr, flush=True)
+    for way, found in measure(folder, ways).items():
+        rows[way].update(found)
+    base = rows["raw fp16"].get("p50_ms")
+    for way, row in rows.items():
+        if base and "p50_ms" in row:
+            row["ratio"] = row["p50_ms"] / base
+            if way == "int8":
+                row["reached"] = row["ratio"] <= NETWORKS[name]
+    return rows
+
+
+def show(name: str, rows: dict[str, dict]) -> None:
+    for way, row in rows.items():
+        if "p50_ms" not in row:
+            print(f"{name:9} {way:9} failed: {row.get('error', 'no engine')}")
+            continue
+        verdict = "" if "reached" not in row else "  reached" if row["reached"] else f"  MISSED {NETWORKS[name]}"
+        counts = ", ".join(f"{count} {kind}" for kind, count in row["layers"].items() if count)
+        seconds = f"{row['build_s']:7.1f}" if "build_s" in row else "       "
+        print(f"{name:9} {way:9} {row['p50_ms']:8.4f} ms {row.get('ratio', 0):6.3f} {row['mb']:6.1f} MB {seconds} s  {counts}{verdict}")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="raw fp16 is always among them")
+    parser.add_argument("--level", type=int, default=3, help="builder optimization level (default: 3, TensorRT's own)")
+    parser.add_argument("--folder", type=Path, help="keep models and engines there")
+    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+    parser.add_argument("--raw", nargs=4, metavar=("FOLDER", "ENGINE", "PRECISION", "LEVEL"), help="be the bare script")
+    args = parser.parse_args()
+    if args.raw:
+        build_raw(Path(args.raw[0]), args.raw[1], args.raw[2] == "int8", int(args.raw[3]))
+        return 0
+    ways = [way for way in WAYS if way == "raw fp16" or way in args.ways]
+    found = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        for name in args.networks:
+            found[name] = compare(name, ways, (args.folder or Path(temporary)).resolve() / name, args.level)
+            show(name, found[name])
+            if args.json:
+                Path(args.json).write_text(json.dumps(found, indent=2) + "\n")
+    return 0 if all(row.get("reached", True) for rows in found.values() for row in rows.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
