@@ -137,19 +137,8 @@ def build(name: str, way: str, folder: Path, level: int) -> dict:
     if flags is None:
         command = [Path(__file__).resolve(), "--raw", folder, engine, "int8" if "int8" in way else "fp16", level]
     else:
-        command = [
-            ROOT / "onnx2trt.py",
-            "--onnx",
-            "model.onnx",
-            *flags,
-            "-o",
-            engine,
-            "--timing-cache",
-            "none",
-            "--json",
-            f"{engine}.r.json",
-        ]
-        command += ["--builder-optimization-level", level]
+        command = [ROOT / "onnx2trt.py", "--onnx", "model.onnx", *flags, "-o", engine, "--json", f"{engine}.r.json"]
+        command += ["--timing-cache", "none", "--builder-optimization-level", level]
         command += ["--calibration-dir", "calibration"] if "int8" in way else []
         command += [] if name == "ppocr" else ["--max-accuracy-drop", "100"]
     started = time.monotonic()
