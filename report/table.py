@@ -81,7 +81,7 @@ def _rows(result: dict):
     model, environment, plan, engine = (result[key] for key in ("model", "environment", "plan", "engine"))
     yield "model", f"{model['path']}  {_mega(model['bytes'])}, opset {model['opset']}, {model['nodes']} nodes", ""
     if engine:
-        yield "engine", f"{engine['path']}  {_mega(engine['bytes'])}", ""
+        yield "engine", f"{engine['path']}  {_mega(engine['bytes'])}{_weights(result)}", ""
     yield "built with", _built_with(environment, plan, result), ""
     for profile in plan["profiles"]:
         shapes = ["x".join(map(str, profile[bound])) or "scalar" for bound in ("min", "opt", "max")]
@@ -94,6 +94,15 @@ def _rows(result: dict):
         yield "latency", _latency(result), ""
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in result["timings_s"].items())
     yield "seconds", seconds, ""
+
+
+def _weights(result: dict) -> str:
+    """What an engine consists of: people expect INT8 to make every engine smaller."""
+    weights, total = result["engine"].get("weights_bytes"), result["engine"]["bytes"]
+    if weights is None or result["precision"] is None:
+        return ""
+    kernels = weights < total / 2 and result["precision"]["delivered"] == "int8"
+    return f", {_mega(weights)} of it weights" + ("; the code of the kernels gets no smaller by INT8" if kernels else "")
 
 
 def _built_with(environment: dict, plan: dict, result: dict) -> str:

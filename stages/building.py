@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 
 from core.model_info import ModelInfo
-from core.plan import Plan
+from core.plan import Plan, Route
 from graph import qdq
 from graph.graph import INLINE_LIMIT, Graph
 from graph.guard import Fit
@@ -106,6 +106,7 @@ def write_outputs(job: Job, prepared: Prepared, built: BuiltEngine, status: str,
             "bytes": built.nbytes,
             "sha256": run.write_at_end(plan.outputs.engine, built.data),
             "gpu_archs": list(plan.gpu_archs),
+            **({"weights_bytes": sum(array.nbytes for array in prepared.graph.weights.values())} if plan.route is Route.STRONG else {}),
             **run.engine_details,
         }
         if plan.outputs.save_onnx:
