@@ -116,7 +116,7 @@ def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Callable
     """max |x| of every float32 tensor over the data.
 
     Returns:
-        Tensor -> max |x|; for operators that only move values, the largest of their inputs is an upper bound and taken
+        Tensor -> max |x|, in execution order; for operators that only move values, the largest of their inputs is an upper bound and taken
         instead. nan or inf where the FP32 model itself makes them.
     """
     activations = graph.float_tensors()
@@ -135,7 +135,7 @@ def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Callable
     for node in moving:
         largest = max((_maximum(name, maxima, graph) for name in node.input if name in floats), default=0.0)
         maxima.update((name, largest) for name in node.output if name in floats)
-    return maxima
+    return {name: maxima[name] for name in activations}
 
 
 def _maximum(name: str, maxima: dict[str, float], graph: Graph) -> float:

@@ -100,7 +100,8 @@ def _calibrate(
         everything = tuple(dict.fromkeys([*tensors(all_layers, readings(graph, all_layers)), *names]))
         found = calibrating.calibrate(job, graph, layers, everything, split, run, half, with_weights=False)
         if not native:  # the cache keeps the scales of the model as it is, of all tensors: other programs may want them in INT8
-            text = calibration_cache.to_text({**others, **found.scales}, found.method)
+            ranged = {name: scale for name, scale in others.items() if name not in found.silent}
+            text = calibration_cache.to_text({**ranged, **found.scales}, found.method)
             written = calibrating.write_cache(job, text, found.method, run, found.silent)
     if found is not None and not effort.balance:
         return found, Balance(graph), written
