@@ -116,7 +116,7 @@ def _work(args, channel) -> int:
     from report.table import render
     from stages.run import Run
 
-    run = Run(channel, args.verbose, args.quiet, args.report)
+    run = Run(channel, args.verbose, args.quiet, args.report, args.json)
     error = None
     try:
         run.result["status"] = convert(args, run)

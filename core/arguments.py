@@ -29,6 +29,8 @@ QUANTIZATIONS = ("auto", "calibrator", "qdq")
 QUANTIZATION_EFFORTS = ("fast", "default", "best")
 NO_TIMING_CACHE = "none"
 CALIBRATION_METHODS = ("auto", "entropy", "minmax", "percentile", "mse")
+# argparse would print all flags, 40 lines, before the one that says which of them is wrong
+USAGE = f"onnx2trt.py --onnx FILE [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
@@ -60,6 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of all flags, in groups; defaults stand in the help text."""
     parser = argparse.ArgumentParser(
         prog="onnx2trt.py",
+        usage=USAGE,
         description="Turn an ONNX model into a TensorRT engine that is proven to be what was asked for.",
         epilog=EPILOG,
         formatter_class=_Formatter,

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from core.errors import ConversionError, ExitCode
@@ -29,11 +30,12 @@ def check_libraries() -> None:
         )
 
 
-def render(result: dict, evidence: Evidence, arguments: list[str]) -> bytes:
+def render(result: dict, evidence: Evidence, arguments: list[str], written: Sequence[str] = ()) -> bytes:
     """The page.
 
     Args:
         arguments: of the command line, as typed.
+        written: the files that this run writes.
 
     Raises:
         ConversionError: MACHINE, where a library is missing.
@@ -67,6 +69,7 @@ def render(result: dict, evidence: Evidence, arguments: list[str]) -> bytes:
         facts=sections.facts(result),
         metrics=sections.metrics(result),
         readable=sections.readable(result),
+        written=written,
         command=shlex.join(["python", "onnx2trt.py", *arguments]),
         folder=os.getcwd(),
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),

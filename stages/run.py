@@ -37,12 +37,12 @@ class Variant:
 class Run:
     """One conversion in progress."""
 
-    def __init__(self, channel: Channel, verbose: bool, quiet: bool, report: str | None = None):
+    def __init__(self, channel: Channel, verbose: bool, quiet: bool, report: str | None = None, json: str | None = None):
         self.channel = channel
         self.console = Console(verbose, quiet)
         self.result = new_result()
         self.evidence = Evidence(wanted=report is not None)
-        self._report = report
+        self._report, self._json = report, json
         self._started = time.monotonic()
         self.files: list[tuple[str, str]] = []  # (temporary, final) in the order in which the parent renames them
         self.engine_details: dict = {}  # what the loaded engine says of itself
@@ -131,13 +131,19 @@ class Run:
         try:
             from report import html
 
-            self.write_at_end(self._report, html.render(self.result, self.evidence, sys.argv[1:]))
+            self.write_at_end(self._report, html.render(self.result, self.evidence, sys.argv[1:], self._all_written()))
         except Exception as error:
             known = error if isinstance(error, ConversionError) else unforeseen(error)
             if self.result["error"] is None:
                 self.result = fail(self.result, known)
             elif self.result["error"]["message"] != known.message:  # the reason of the failure is not the same one
                 self.console.warn(f"there is no report: {known.message}")
+
+    def _all_written(self) -> list[str]:
+        """Names of all files that this run writes, its report and the parent's --json included; relative ones in this folder."""
+        names = [final for _, final in self.files] + list(self.written)
+        names += [os.path.realpath(path) for path in (self._json, self._report) if path not in (None, "-")]
+        return [name.removeprefix(os.path.join(os.getcwd(), "")) for name in dict.fromkeys(names)]
 
     def write_now(self, final: str, data) -> None:
         """Write a file that is worth having whatever comes of the rest."""

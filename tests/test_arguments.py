@@ -145,7 +145,7 @@ def test_accepted_value(flags, dest, expected):
         ("--dla-core", "256", "whole number from 0 to 255"),
         ("--tactic-sources", ",", "list of names"),
         ("--tactic-sources", "CU/BLAS", "list of names"),
-        ("--io-types", "x:int8", "PATTERN:PRECISION"),
+        ("--io-types", "x:int8", "NAME:TYPE"),
         ("--builder-optimization-level", "6", "invalid choice"),
         ("--precision", "int4", "invalid choice"),
         ("--calibration-method", "max", "invalid choice"),
@@ -167,6 +167,13 @@ def test_onnx_is_required(capsys):
         build_parser().parse_args([])
     assert caught.value.code == 2
     assert "one of the arguments --onnx --inspect is required" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--nonsense"], ["--std", "a"], ["-v", "-q"]])
+def test_what_is_wrong_is_not_hidden_behind_all_flags(capsys, flags):
+    usage, error = fails(capsys, *flags).splitlines()
+    assert usage == "usage: onnx2trt.py --onnx FILE [--precision {fp32,fp16,int8,best}] [options] | --help"
+    assert error.startswith("onnx2trt.py: error: ") and flags[0] in error
 
 
 def test_verbose_and_quiet_exclude_each_other(capsys):

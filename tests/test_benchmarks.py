@@ -73,3 +73,31 @@ def test_preprocessing_benchmark(tmp_path):
     lines = done.stdout.splitlines()
     assert "2 threads" in lines[0] and sum(line.endswith(("reached", "MISSED")) for line in lines) == 2
     assert sum("pictures/s" in line for line in lines) == sum(len(figures["runs"]) for figures in found["sizes"].values())
+
+
+@pytest.mark.slow
+def test_calibration_samples_benchmark(tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    command = [sys.executable, str(ROOT / "benchmarks" / "calibration_samples.py"), "--counts", "2", "--draws", "1", "--effort", "fast"]
+    done = subprocess.run([*command, "--json", "r.json"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "r.json").read_text())
+    (row,) = found["rows"]
+    assert (row["samples"], row["draws"], row["failed"], len(row["scores"])) == (2, 1, [], 1)
+    assert 0.3 < row["worst"] <= row["median"] < 1 and 0.1 <= row["int8_mac_share"] <= 1 and row["seconds"] > 0
+    assert done.stdout.startswith("FP32 0.95") and len(done.stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "count, draws, expected",
+    [
+        (1, 3, [[0], [4], [8]]),
+        (4, 3, [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]),
+        (8, 2, [[0, 1, 3, 4, 6, 7, 9, 10]]),
+        (12, 3, [list(range(12))]),
+    ],
+)
+def test_draws_differ_and_spread_over_all_pictures(count, draws, expected):
+    from benchmarks.calibration_samples import draws_of
+
+    assert draws_of(list(range(12)), count, draws) == expected

@@ -345,6 +345,32 @@ def test_the_command_can_be_typed_again():
     assert "python onnx2trt.py --onnx 'my model.onnx' --mean -0.5" in read.sections["command"]
 
 
+def written_by(run: Run) -> str:
+    """What the page says of the files, of a run that writes it now."""
+    run.write_report()
+    with open(run.files[-1][0], "rb") as stream:
+        return Page(stream.read()).sections["command"].partition("Written by this run: ")[2].strip()
+
+
+def test_every_file_that_the_run_writes_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["onnx2trt.py", "--onnx", "net.onnx"])
+    run = run_with("r.html", json="r.json")
+    run.write_now("c.cache", b"scales")
+    for name in ("net.engine", "saved.onnx", "net.engine.json"):
+        run.write_at_end(name, b"contents")
+    assert written_by(run) == "net.engine, saved.onnx, net.engine.json, c.cache, r.json, r.html"
+
+
+@pytest.mark.parametrize("json", ["-", None, "net.engine.json"])
+def test_stdout_is_no_file_and_no_file_is_named_twice(tmp_path, monkeypatch, json):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pages").mkdir()
+    run = run_with(tmp_path / "pages" / "r.html", json=json)
+    run.write_at_end("net.engine.json", b"contents")
+    assert written_by(run) == f"net.engine.json, {os.path.join('pages', 'r.html')}"
+
+
 # ---- when it cannot be made
 
 
@@ -354,8 +380,8 @@ def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch):
         html.check_libraries()
 
 
-def run_with(path) -> Run:
-    run = Run(Channel(os.open(os.devnull, os.O_WRONLY)), verbose=False, quiet=True, report=str(path))
+def run_with(path, json=None) -> Run:
+    run = Run(Channel(os.open(os.devnull, os.O_WRONLY)), verbose=False, quiet=True, report=str(path), json=json)
     run.result = result()
     return run
 
