@@ -65,6 +65,11 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
         ConversionError: CALIBRATION.
     """
     plan, split = job.plan, choose_split(job.data)
+    if split is not None and split.blind:
+        run.console.warn(
+            f"{split.fitted.origin} holds one sample only: INT8 is measured on what it was fitted to, which tells nothing about other "
+            "samples; give more, or --validation-dir"
+        )
     names = tensors(layers, readings(graph, layers))
     others = known.cache.scales if known.cache else others
     if known.found is not None:

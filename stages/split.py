@@ -37,6 +37,11 @@ class Split:
     def _position(self) -> dict[str, int]:
         return {path: index for index, path in enumerate(self.fitted.paths)}
 
+    @property
+    def blind(self) -> bool:
+        """Whether it has to be measured on the very samples that were fitted to."""
+        return self.trials == 0 and self.measured is None
+
     def part_of(self, path: str) -> int:
         """The trial that leaves this sample out; -1 for samples that are always fitted to."""
         if self.trials == 0:

@@ -61,7 +61,7 @@ def test_folds_of_few_samples_and_one_part_of_many(count, parts, trials):
 def test_a_single_sample_is_fitted_to_and_measured_on():
     split = split_of(1)
     assert split.to_measure().paths == split.to_fit().paths == split.fitted.paths
-    assert split.part_of(split.fitted.paths[0]) == -1
+    assert split.part_of(split.fitted.paths[0]) == -1 and split.blind and not split_of(2).blind
 
 
 @pytest.mark.parametrize("count", [2, 7, 63, 64, 253, 500])

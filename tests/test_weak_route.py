@@ -65,6 +65,15 @@ def test_the_calibrator_gets_our_scales_and_weights_that_are_int8_already(folder
         assert error < 0.01 * sum((a["y"] ** 2).sum() for a in original)
 
 
+def test_an_accuracy_that_was_measured_on_what_was_fitted_to_is_said(folder):
+    _, _, run = prepare()
+    assert not any("one sample only" in text for text in run.console.warnings)
+    for seed in range(1, 8):
+        os.unlink(f"pictures/{seed}.png")
+    _, _, run = prepare()
+    assert sum("pictures holds one sample only" in text for text in run.console.warnings) == 1
+
+
 @pytest.mark.parametrize("method", ["entropy", "minmax"])
 def test_tensorrt_calibrates_by_itself_where_its_method_was_asked_for(folder, method):
     prepared, job, run = prepare("--calibration-method", method, "--calibration-cache", "c.cache")
