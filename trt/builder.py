@@ -178,8 +178,10 @@ class EngineBuilder:
 
 def _build_hint(errors: list[str]) -> str:
     text = " ".join(errors).lower()
+    if "workspace" in text:  # "could not find any implementation for node ... due to insufficient workspace"
+        return "Raise --workspace-size: no kernel of a layer fits into it; or lower --max-batch-size or the max shapes."
     if "memory" in text:
-        return "Lower --max-batch-size or the max shapes, or raise --workspace-size."
+        return "Lower --max-batch-size or the max shapes, and close other programs on this GPU."
     if "profile" in text:
         return "Check --min-shapes, --opt-shapes and --max-shapes."
     return "Run again with --verbose for all of TensorRT's messages."
