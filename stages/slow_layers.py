@@ -8,28 +8,28 @@ from stages.reading import loaded_engine
 from stages.run import Run
 from trt import inspector
 from trt.constraints import labels
-from trt.profile import Part, parts_of
+from trt.profile import Part, Timed, parts_of
 
 WORTH_IT = 0.01  # of the whole engine's time: less is not worth another build
 CLEARLY = 1.05  # times slower; single layers are timed less exactly than engines
 RUNS = 50
 
 
-def slower_in_int8(job: Job, int8, fp16, run: Run) -> dict[str, str]:
-    """INT8 nodes that should rather be FP16, with the reason; empty where that would gain less than WORTH_IT.
+def time_layers(job: Job, made, run: Run) -> Timed:
+    """The layers of an engine and their times.
 
     Args:
-        int8, fp16: variants.Made.
+        made: variants.Made.
     """
-    times = []
-    for made in (int8, fp16):
-        with loaded_engine(job.library, job.plan, made.built.data, run, job.plan.build.version_compatible) as engine:
-            engine.load(synthetic_arrays(job.info.inputs, job.profiles))
-            nodes = ((node.name, tuple(node.output)) for node in made.prepared.graph.nodes)
-            found = inspector.parse_layers(engine.inspect(), labels(nodes))
-            times.append((found, engine.layer_ms(RUNS)))
-    parts = parts_of(times[0], times[1])
-    return choose_slow(parts, inspector.nodes_in(times[0][0], "int8"))
+    with loaded_engine(job.library, job.plan, made.built.data, run, job.plan.build.version_compatible) as engine:
+        engine.load(synthetic_arrays(job.info.inputs, job.profiles))
+        nodes = ((node.name, tuple(node.output)) for node in made.prepared.graph.nodes)
+        return inspector.parse_layers(engine.inspect(), labels(nodes)), engine.layer_ms(RUNS)
+
+
+def slower_in_int8(int8: Timed, fp16: Timed) -> dict[str, str]:
+    """INT8 nodes that should rather be FP16, with the reason; empty where that would gain less than WORTH_IT."""
+    return choose_slow(parts_of(int8, fp16), inspector.nodes_in(int8[0], "int8"))
 
 
 def choose_slow(parts: list[Part], int8_nodes: set[str]) -> dict[str, str]:

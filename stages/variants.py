@@ -9,10 +9,11 @@ from dataclasses import dataclass, replace
 from core.errors import ConversionError, ExitCode
 from core.plan import BEST
 from graph.prepare import Prepared
-from stages import checking, reading
+from stages import baseline, checking, reading
+from stages.baseline import Baseline
 from stages.job import Job
 from stages.run import Run, Variant
-from stages.slow_layers import slower_in_int8
+from stages.slow_layers import slower_in_int8, time_layers
 from trt.builder import BuiltEngine
 
 
@@ -48,17 +49,20 @@ def make_all(job: Job, run: Run, make: Make, remake: Remake) -> Made:
     if len(plan.variants) == 1 and plan.precision != BEST:
         return make(job)
     attempts: dict[str, _Attempt] = {}
+    known = baseline.recall(job, run) if plan.precision == "int8" and not plan.compare else None
     for precision in plan.variants:
+        if known and precision == "fp16":
+            continue
         attempts[precision] = _attempt(job, precision, run, make)
         error = attempts[precision].error
         if precision == plan.precision and error and (not plan.compare or error.code is not ExitCode.VALIDATION):
             break  # what is wrong with it is wrong with the others, too, or nobody asked for them
     if plan.precision == BEST and "fp32" not in attempts and not any(attempt.made for attempt in attempts.values()):
         attempts["fp32"] = _attempt(job, "fp32", run, make)
-    _time(job, attempts, run)
+    _time(job, attempts, run, known)
     if plan.executes_here:
-        _give_slow_layers_back(job, attempts, run, remake)
-    return _hand_on(job, attempts, run)
+        _give_slow_layers_back(job, attempts, run, remake, known)
+    return _hand_on(job, attempts, run, known)
 
 
 def _attempt(job: Job, precision: str, run: Run, make: Make) -> _Attempt:
@@ -76,11 +80,19 @@ def _attempt(job: Job, precision: str, run: Run, make: Make) -> _Attempt:
     return attempt
 
 
-def _time(job: Job, attempts: dict[str, _Attempt], run: Run) -> None:
+def _time(job: Job, attempts: dict[str, _Attempt], run: Run, known: Baseline | None) -> None:
     """Latencies of all engines, taken in turn, so that they can be compared."""
     made = {name: attempt.made for name, attempt in attempts.items() if attempt.made}
-    if not job.plan.executes_here or len(made) < 2:
-        return
+    if job.plan.executes_here and len(made) > 1:
+        _time_in_turn(job, attempts, made, run)
+    fp16 = attempts["fp16"].variant.result["latency"] if "fp16" in made else known and known.row
+    for name in made:
+        latency = attempts[name].variant.result["latency"]
+        if fp16 and latency and attempts[name].precision == "int8":
+            latency["fp16_p50_ms"] = fp16["p50_ms"]
+
+
+def _time_in_turn(job: Job, attempts: dict[str, _Attempt], made: dict[str, Made], run: Run) -> None:
     with ExitStack() as stack:
         engines = {}
         for name, one in made.items():
@@ -93,20 +105,19 @@ def _time(job: Job, attempts: dict[str, _Attempt], run: Run) -> None:
     for name, latency in found.items():
         attempts[name].variant.evidence.latency_ms = kept[name]
         attempts[name].variant.result["latency"] = latency
-    if "fp16" in found:
-        for name in found:
-            if attempts[name].precision == "int8":
-                found[name]["fp16_p50_ms"] = found["fp16"]["p50_ms"]
 
 
-def _give_slow_layers_back(job: Job, attempts: dict[str, _Attempt], run: Run, remake: Remake) -> None:
+def _give_slow_layers_back(job: Job, attempts: dict[str, _Attempt], run: Run, remake: Remake, known: Baseline | None) -> None:
     """Build INT8 once more without the layers that FP16 computes faster, and keep it where it really is."""
     int8, fp16 = attempts.get("int8"), attempts.get("fp16")
-    if not (int8 and fp16 and int8.made and fp16.made and int8.made.prepared.without):
+    if not (int8 and int8.made and (known or fp16 and fp16.made)):
         return
     with run.stage("profile", "timing the layers"):
-        slow = slower_in_int8(job, int8.made, fp16.made, run)
-    if not slow:
+        timed = known.timed if known else time_layers(job, fp16.made, run)
+        slow = slower_in_int8(time_layers(job, int8.made, run), timed)
+    if not known:
+        baseline.remember(job, _row(fp16), timed, run)
+    if not slow or not int8.made.prepared.without:
         return
     run.console.info(f"{len(slow)} INT8 layers are slower than in FP16: built once more without them")
     with run.variant("int8") as variant:
@@ -116,14 +127,14 @@ def _give_slow_layers_back(job: Job, attempts: dict[str, _Attempt], run: Run, re
         except ConversionError as error:  # less INT8 than --min-int8-share, say: then the first stays
             run.console.info(f"no engine: {error.message}")
             return
-    both = {"first": int8, "int8": second, "fp16": fp16}
-    _time(job, both, run)
+    both = {"first": int8, "int8": second, **({} if known else {"fp16": fp16})}
+    _time(job, both, run, known)
     if second.variant.result["latency"]["p50_ms"] < int8.variant.result["latency"]["p50_ms"]:
         attempts["int8"] = second
 
 
-def _hand_on(job: Job, attempts: dict[str, _Attempt], run: Run) -> Made:
-    rows = [_row(attempt) for attempt in attempts.values()]
+def _hand_on(job: Job, attempts: dict[str, _Attempt], run: Run, known: Baseline | None) -> Made:
+    rows = [_row(attempt) for attempt in attempts.values()] + ([known.row] if known else [])
     chosen = _fastest(attempts) if job.plan.precision == BEST else attempts[job.plan.precision]
     others = sum(sum(attempt.variant.timings.values()) for attempt in attempts.values() if attempt is not chosen)
     run.adopt(chosen.variant)

@@ -281,6 +281,9 @@ def test_int8_is_held_against_fp16(folder):
     assert result["latency"]["p50_ms"] == rows["int8"]["p50_ms"] and result["latency"]["fp16_p50_ms"] == rows["fp16"]["p50_ms"]
     said = any("INT8 is not faster" in warning for warning in result["warnings"])
     assert said == (rows["int8"]["p50_ms"] >= rows["fp16"]["p50_ms"])
+    done, again = convert(folder, *INT8, "--test-image", "test.png", "--calibration-method", "minmax")
+    assert "not built again" in done.stderr and again["latency"]["fp16_p50_ms"] == rows["fp16"]["p50_ms"]
+    assert [row for row in again["variants"] if row["precision"] == "fp16"] == [rows["fp16"]]
     _, alone = convert(folder, *INT8, "--no-baseline", "--test-image", "test.png")
     assert alone["variants"] == [] and alone["latency"]["fp16_p50_ms"] is None
 

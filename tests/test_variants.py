@@ -2,6 +2,9 @@
 
 import json
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -13,7 +16,8 @@ from models import conv_net, model, node, random
 from core.errors import ExitCode
 from core.plan import make_plan
 from core.rules import flag_problem
-from stages import variants
+from stages import baseline, variants
+from stages.baseline import Baseline
 from stages.run import Variant
 from stages.slow_layers import choose_slow
 from trt.inspector import EngineLayer
@@ -44,8 +48,6 @@ def test_what_is_built(library, flags, variants):
 
 
 def libraries():
-    from dataclasses import replace
-
     return {**LIBRARIES, "no gpu": replace(LIBRARIES["rtx"], gpu="", gpu_arch="", driver_problem="there is no driver")}
 
 
@@ -151,11 +153,94 @@ def test_an_int8_engine_is_held_against_fp16_whichever_attempt_it_came_from(monk
     attempts = {
         name: variants._Attempt(precision, Variant(precision), made) for name, precision in zip(milliseconds, ("int8", "int8", "fp16"))
     }
-    variants._time(OneGpu(), attempts, OneGpu())
+    variants._time(OneGpu(), attempts, OneGpu(), None)
     found = {name: attempt.variant.result["latency"]["fp16_p50_ms"] for name, attempt in attempts.items()}
     assert found == {"first": 1.0, "int8": 1.0, "fp16": None}
+    known = Baseline({"p50_ms": 1.5}, ((), {}), "2026-01-01")
+    variants._time(OneGpu(), {name: attempts[name] for name in ("first", "int8")}, OneGpu(), known)
+    assert attempts["first"].variant.result["latency"]["fp16_p50_ms"] == 1.5, "remembered where it is not built"
+    variants._time(OneGpu(), attempts, OneGpu(), None)
     slower = {"int8": attempts["first"], "fp16": attempts["fp16"]}  # the second attempt was no better
     assert "p50 2.000 ms against 1.000 ms" in variants._not_faster(slower)
+
+
+# ---- the FP16 engine, remembered
+
+
+class Remembering:
+    """What stages.baseline needs of a run."""
+
+    def __init__(self):
+        self.said = []
+        self.console = SimpleNamespace(info=self.said.append, debug=self.said.append)
+
+    def write_now(self, path, data):
+        Path(path).write_bytes(data)
+
+
+def int8_job(*flags, **changes):
+    plan = make_plan(parse("--precision", "int8", "--calibration-dir", "d", *flags), replace(LIBRARIES["weak"], cache_folder="/caches"))
+    return SimpleNamespace(plan=plan, inputs={"model": "m", "versions": {"gpu": "H200"}, **changes})
+
+
+@pytest.fixture
+def remembered(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    timed = ((layer("a + b", "a", "b", precision="fp16"),), {"a + b": 0.25})
+    baseline.remember(int8_job(), {"precision": "fp16", "p50_ms": 1.25}, timed, Remembering())
+    return timed
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        (),
+        ("--calibration-dir", "other"),
+        ("--calibration-method", "mse"),
+        ("--quantization", "qdq"),
+        ("--min-int8-share", "50"),
+        ("-o", "x"),
+    ],
+    ids=str,
+)
+def test_the_fp16_engine_is_remembered_for_every_int8_engine_of_the_model(remembered, flags):
+    run = Remembering()
+    found = baseline.recall(int8_job(*flags), run)
+    assert found.row == {"precision": "fp16", "p50_ms": 1.25} and found.timed == remembered
+    assert "not built again: p50 1.250 ms" in run.said[0]
+
+
+@pytest.mark.parametrize(
+    "flags, changes",
+    [
+        (("--builder-optimization-level", "5"), {}),
+        (("--max-batch-size", "8"), {}),
+        (("--layer-precisions", "a:fp32"), {}),
+        (("--timing-cache", "none"), {}),
+        ((), {"model": "other"}),
+        ((), {"versions": {"gpu": "A100"}}),
+    ],
+    ids=str,
+)
+def test_another_fp16_engine_is_measured_again(remembered, flags, changes):
+    assert baseline.recall(int8_job(*flags, **changes), Remembering()) is None
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"[1]", b'{"row": {}, "layers": [], "layer_ms": {}, "measured": "x"}', b"\xff", b"[" * 10**5]
+)
+def test_a_damaged_memory_is_none(remembered, tmp_path, content):
+    (path,) = (tmp_path / "onnx2trt" / "baseline").iterdir()
+    path.write_bytes(content)
+    assert baseline.recall(int8_job(), Remembering()) is None
+
+
+def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    run = Remembering()
+    baseline.remember(int8_job(), {"p50_ms": 1.0}, ((), {}), run)
+    assert "is not written" in run.said[0]
 
 
 # ---- times of layers
