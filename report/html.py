@@ -12,6 +12,7 @@ from pathlib import Path
 from core.errors import ConversionError, ExitCode
 from core.evidence import Evidence
 from report import figures, sections
+from report.result import mega
 
 LIBRARIES = ("jinja2", "matplotlib")
 
@@ -50,7 +51,7 @@ def render(result: dict, evidence: Evidence, arguments: list[str], written: Sequ
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for write in (sections.percent, sections.decibels, sections.mega, sections.number, sections.seconds):
+    for write in (sections.percent, sections.decibels, mega, sections.number, sections.seconds):
         environment.filters[write.__name__] = write
     page = environment.get_template("page.html.j2").render(
         result=result,

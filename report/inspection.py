@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from report.result import mega
+
 NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX", None: "an unknown library"}
 
 
@@ -16,19 +18,19 @@ def rows(result: dict) -> Iterator[tuple[str, str, str]]:
     engine, model, environment = result["engine"], result["model"], result["environment"]
     loaded = engine["loaded"]
     yield "status", "it loads here" if loaded else f"not loaded: {engine['not_loaded_because']}", "green" if loaded else "yellow"
-    yield "engine", f"{engine['path']}  {engine['bytes'] / 1e6:.1f} MB", ""
+    yield "engine", f"{engine['path']}  {mega(engine['bytes'])}", ""
     yield "sha256", engine["sha256"], ""
     yield "made with", _made_with(engine), ""
     yield "here", _here(environment), ""
     yield "known from", ", ".join(engine["sources"]) or "nothing but its name", ""
     yield from _ends(result)
     if engine.get("device_memory_bytes") is not None:
-        yield "memory", f"{engine['device_memory_bytes'] / 1e6:.1f} MB of the GPU for each execution context, weights apart", ""
+        yield "memory", f"{mega(engine['device_memory_bytes'])} of the GPU for each execution context, weights apart", ""
     if result["preprocessing"]:
         yield "pictures", _pictures(result["preprocessing"]), ""
     yield from _precision(result)
     if model:
-        yield "model", f"{model['path']}  {model['bytes'] / 1e6:.1f} MB, opset {model['opset']}, sha256 {model['sha256']}", ""
+        yield "model", f"{model['path']}  {mega(model['bytes'])}, opset {model['opset']}, sha256 {model['sha256']}", ""
     for row in result["accuracy"]:
         text = f"{row['output']} on {row['inputs']} ({row['samples']}): drop {row['drop_percent']:.2f} % ({row['metric']}), "
         yield "accuracy", text + f"SQNR {row['sqnr_db']:.1f} dB, {row['executed_on']}, when it was built", ""

@@ -109,3 +109,8 @@ def describe_plan(plan: Plan, profiles: tuple[Profile, ...]) -> dict:
 def to_json(result: dict) -> str:
     """Indented JSON text; file names that are not UTF-8 are escaped."""
     return json.dumps(result, indent=2, allow_nan=False) + "\n"
+
+
+def mega(count: int) -> str:
+    """A number of bytes for people."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

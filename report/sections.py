@@ -6,6 +6,7 @@ import os
 
 from core.metrics import SQNR_LIMIT_DB
 from core.rules import dims
+from report.result import mega
 
 PRECISIONS = ("int8", "fp16", "fp32")
 VERDICTS = {  # status -> level (its colour), icon, words, what they mean
@@ -51,10 +52,6 @@ def percent(value: float, digits: int = 2) -> str:
     if value and abs(value) < 0.5 * 10**-digits:
         return f"{value:.1e} %"
     return f"{value:.{digits}f} %"
-
-
-def mega(count: int) -> str:
-    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
 
 
 def decibels(value: float) -> str:

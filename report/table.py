@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from report import inspection
+from report.result import mega
 
 REASONS_SHOWN, NAMES_SHOWN = 8, 3  # of the layers kept in higher precision; all stand in the JSON
 STATUS_WORDS = {
@@ -79,9 +80,9 @@ def _rows(result: dict):
     skipped = "; unchanged, so it was not built again" if result["skipped"] else ""
     yield "status", STATUS_WORDS[result["status"]] + skipped, "green" if good else "yellow"
     model, environment, plan, engine = (result[key] for key in ("model", "environment", "plan", "engine"))
-    yield "model", f"{model['path']}  {_mega(model['bytes'])}, opset {model['opset']}, {model['nodes']} nodes", ""
+    yield "model", f"{model['path']}  {mega(model['bytes'])}, opset {model['opset']}, {model['nodes']} nodes", ""
     if engine:
-        yield "engine", f"{engine['path']}  {_mega(engine['bytes'])}{_weights(result)}", ""
+        yield "engine", f"{engine['path']}  {mega(engine['bytes'])}{_weights(result)}", ""
     yield "built with", _built_with(environment, plan, result), ""
     for profile in plan["profiles"]:
         shapes = ["x".join(map(str, profile[bound])) or "scalar" for bound in ("min", "opt", "max")]
@@ -102,7 +103,7 @@ def _weights(result: dict) -> str:
     if weights is None or result["precision"] is None:
         return ""
     kernels = weights < total / 2 and result["precision"]["delivered"] == "int8"
-    return f", {_mega(weights)} of it weights" + ("; the code of the kernels gets no smaller by INT8" if kernels else "")
+    return f", {mega(weights)} of it weights" + ("; the code of the kernels gets no smaller by INT8" if kernels else "")
 
 
 def _built_with(environment: dict, plan: dict, result: dict) -> str:
@@ -179,7 +180,3 @@ def _latency(result: dict) -> str:
     if latency is None:
         return "not measured: the engine was not executed here"
     return f"p50 {latency['p50_ms']:.3f} ms, p90 {latency['p90_ms']:.3f}, p99 {latency['p99_ms']:.3f} ({latency['covers']})"
-
-
-def _mega(count: int) -> str:
-    return f"{count / 1e6:.1f} MB"
