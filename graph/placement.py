@@ -14,8 +14,8 @@ import onnx
 
 from graph.graph import Graph
 from graph.nodes import STANDARD_DOMAINS, attribute
-from graph.observe import MOVES
 from graph.qdq import WEIGHTED, Layer
+from graph.typed import POINTWISE
 
 SAME_SCALE = ("Concat", "Resize")  # what they give lies in the range of what they read, so one scale serves both
 OWN_SCALE = ("AveragePool", "GlobalAveragePool")
@@ -51,22 +51,36 @@ def tensors(layers: Iterable[Layer], more: Iterable[Reading]) -> tuple[str, ...]
     return tuple(dict.fromkeys([*(layer.activation for layer in layers), *(reading.like for reading in more)]))
 
 
-def float_outputs(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> frozenset[str]:
-    """Nodes whose results nothing reads as INT8, so that TensorRT's calibrator route must not quantise them either.
+@dataclass(frozen=True)
+class Results:
+    """What INT8 layers make, and what may be fused with them."""
 
-    Left out are the ends of the network, and what is fused on the way to a tensor that is read as INT8.
-    """
+    tensors: tuple[str, ...]  # in execution order
+    float_nodes: frozenset[str]  # nodes that make those of which nothing reads INT8; the ends of the network are left out
+
+
+def results(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> Results:
+    """The results of the layers, and of the elementwise operators behind them."""
+    chosen = {layer.node for layer in layers}
+    made: list[str] = []
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.nodes:
+        if node.name in chosen or node.op_type in POINTWISE and not set(made).isdisjoint(node.input):
+            made.extend(node.output)
+            nodes.append(node)
+    int8, ends = _read_as_int8(graph, layers, more), set(graph.output_names)
+    floats = [node.name for node in nodes if int8.isdisjoint(node.output) and ends.isdisjoint(node.output)]
+    return Results(tuple(made), frozenset(floats))
+
+
+def _read_as_int8(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> set[str]:
+    """Tensors that are read as INT8, and those that are fused on the way to one."""
     readers = graph.consumers()
     int8 = {layer.activation for layer in layers} | {reading.tensor for reading in more}
-    ends = set(graph.output_names)
-    kept = []
     for node in reversed(graph.nodes):
-        if not int8.isdisjoint(node.output):
-            if node.op_type in (*FUSED, "Add") or node.op_type in MOVES:
-                int8.update(name for name in node.input if name and len(readers[name]) == 1)
-        elif ends.isdisjoint(node.output):
-            kept.append(node.name)
-    return frozenset(kept)
+        if node.op_type in (*FUSED, "Add") and not int8.isdisjoint(node.output):
+            int8.update(name for name in node.input if name and len(readers[name]) == 1)
+    return int8
 
 
 class _Search:

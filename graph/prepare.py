@@ -152,20 +152,23 @@ def prepare_calibrated(
     """An FP32 graph for TensorRT's calibrator: its weights are INT8 values already, and layers that stay FP16 are constrained.
 
     Args:
-        others: scales of the tensors that nothing reads as INT8: without one, TensorRT computes no layer that touches the tensor in
-            INT8 (measured on 10.6: a network of convolutions and hard-swish became all FP16). None: TensorRT finds its own scales.
-        strict: those tensors are bound to FP16, so that they are not quantised all the same.
+        others: scales of the tensors that nothing reads as INT8. Where the result of a layer has none, TensorRT does not compute the
+            layer in INT8 (measured on 10.6: a network of convolutions and hard-swish became all FP16). None: TensorRT finds its own.
+        strict: those results are bound to FP16, so that they are not quantised all the same.
     """
     quantized, usable, kept_fp16, kept = _quantized(graph, holds, fit, layers, left, half=False)
     native = others is None
-    float_outputs = placement.float_outputs(graph, usable, placement.readings(graph, usable, fit.scales)) if strict and not native else ()
+    more = placement.readings(graph, usable, fit.scales)
+    made = placement.results(graph, usable, more)
+    scales = {} if native else {name: others[name] for name in made.tensors if name in others}
+    scales |= {reading.tensor: fit.scales[reading.like] for reading in more} | fit.scales
     return Prepared(
         qdq.bake(graph, usable, fit.rounded),
         kept,
         mac_share(quantized, profiles),
         constraints={**dict.fromkeys(kept_fp16, "fp16"), **dict.fromkeys(holds, "fp32")},
-        half_outputs=frozenset(float_outputs),
-        scales=None if native else {**others, **fit.scales},
+        half_outputs=made.float_nodes if strict and not native else frozenset(),
+        scales=None if native else scales,
         equivalent=None if native else quantized,
     )
 

@@ -151,8 +151,8 @@ def test_the_calibrator_gets_baked_weights_and_the_equivalent_model_says_the_sam
     rounded = {layer.node: fitted(graph.weights[layer.weight], layer.axis) for layer in layers}
     fit = Fit({"x": 0.03, "r1": 0.02}, rounded)
     shape, left = profiles(x=(1, 3, 16, 16)), {"given": "reason"}
-    prepared = prepare.prepare_calibrated(graph, shape, {}, fit, layers[:2], left, {"y": 0.5, "x": 9.0}, strict=True)
-    assert prepared.scales == {**fit.scales, "y": 0.5} and prepared.int8_mac_share == pytest.approx(576 / 640)
+    prepared = prepare.prepare_calibrated(graph, shape, {}, fit, layers[:2], left, {"c1": 0.5, "x": 9.0, "y": 1}, strict=True)
+    assert prepared.scales == {**fit.scales, "c1": 0.5} and prepared.int8_mac_share == pytest.approx(576 / 640)
     x = random(1, 3, 16, 16)
     again = qdq.insert(prepared.graph, fit.scales, tuple(qdq.quantizable_layers(prepared.graph)[:2]), False)
     np.testing.assert_allclose(run(again, x=x)["y"], run(prepared.equivalent, x=x)["y"], rtol=1e-3, atol=1e-3)

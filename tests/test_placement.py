@@ -3,12 +3,13 @@
 import numpy as np
 import onnx
 import pytest
-from models import model, node, random
+from models import model, node, profiles, random
 from onnx import helper
 
 from graph.graph import Graph
 from graph.guard import Fit
-from graph.placement import Reading, float_outputs, readings, tensors
+from graph.placement import Reading, readings, results, tensors
+from graph.prepare import prepare_calibrated
 from graph.qdq import insert, quantizable_layers
 from graph.reference import Session
 
@@ -148,10 +149,33 @@ def test_the_graph_with_all_of_it_is_sound_and_near_the_original(make):
     assert np.sum((got - expected) ** 2) < 0.01 * np.sum(expected**2)
 
 
-def test_results_that_nothing_reads_as_int8_are_named():
+def test_results_of_int8_layers_that_nothing_reads_as_int8():
     graph = residual_block()
     layers = chosen(graph)
-    assert float_outputs(graph, layers, readings(graph, layers)) == set(), "b is fused with the addition, y is the end"
+    made = results(graph, layers, readings(graph, layers))
+    assert made.tensors == ("s", "r", "a", "b", "sum", "j", "y")
+    assert made.float_nodes == set(), "s and b are fused with what follows, y is the end"
     layers = chosen(graph, "stem", "conv_a", "conv_b")
-    assert float_outputs(graph, layers, readings(graph, layers)) == {"conv_b", "add", "add_relu"}
-    assert float_outputs(graph, (), (Reading("add", 1, "r", "r"),)) == {"conv_a", "conv_b", "add", "add_relu"}
+    made = results(graph, layers, readings(graph, layers))
+    assert made.tensors == ("s", "r", "a", "b", "sum", "j") and made.float_nodes == {"conv_b", "add", "add_relu"}
+    assert results(graph, (), (Reading("add", 1, "r", "r"),)).tensors == ()
+
+
+def test_the_calibrator_gets_the_scale_that_is_handed_on():
+    graph = decoder()
+    layers = chosen(graph)
+    fit = Fit({"x": 0.1, "e0": 0.2, "j": 0.3})
+    made = prepare_calibrated(graph, profiles(x=(1, 4, 8, 8)), {}, fit, layers, {}, {"e1": 9.0, "u": 9.0, "y": 0.4}, strict=True)
+    assert made.scales == {"x": 0.1, "e0": 0.2, "j": 0.3, "u": 0.3, "e1": 0.3, "y": 0.4} and not made.half_outputs
+
+
+def test_what_a_hard_swish_reads_is_not_int8():
+    nodes = [
+        node("Conv", "x w", "c", "stem"),
+        node("HardSigmoid", "c", "h", "gate"),
+        node("Mul", "c h", "s", "swish"),
+        node("Conv", "s v", "y", "head"),
+    ]
+    graph = network(nodes, convs("w", "v"))
+    made = results(graph, chosen(graph), ())
+    assert made.tensors == ("c", "h", "s", "y") and made.float_nodes == {"stem", "gate"}

@@ -368,7 +368,8 @@ def test_what_a_cpu_found_feeds_the_calibrator_of_tensorrt_10(folder, flags):
     weak, found = prepared(*flags, route="weak"), found_in(folder)
     assert weak.job.plan.calibrator and not weak.work and not weak.run.console.warnings
     assert found.fit.scales.items() <= weak.model.scales.items()
-    assert set(weak.model.scales) == set(weak.model.graph.float_tensors()), "TensorRT uses INT8 only where all ends have a scale"
+    ends = {name for n in weak.model.graph.nodes if n.name in ("first", "second", "third") for name in n.output}
+    assert ends <= set(weak.model.scales), "TensorRT uses INT8 only where the results of a layer have a scale, too"
     assert {n for n, p in weak.model.constraints.items() if p == "fp16"} == {"hostile"}
     assert {n for n, p in weak.model.constraints.items() if p == "fp32"} == set(found.holds)
     assert int8_layers(weak.model.equivalent) == {"first", "second", "third"} == int8_layers(first)
