@@ -40,8 +40,11 @@ class Supervisor:
         self._messages: int | None = None  # read end of the pipe
         self._unread = b""
 
-    def run(self, command: list[str]) -> dict:
+    def run(self, command: list[str], add=lambda outcome: []) -> dict:
         """Start `command`, follow its messages, rename what it finished.
+
+        Args:
+            add: makes more files of the "done" message, before any file has its name; returns (temporary, final) of each.
 
         Returns:
             The child's "done" message: result, files, table.
@@ -54,22 +57,21 @@ class Supervisor:
         try:
             with _signals_raise():
                 self._follow(self._start(command))
-                code = self._child.wait(timeout=TEARDOWN_SECONDS if self.outcome else None)
-        except subprocess.TimeoutExpired:
-            pass  # hangs in a library's teardown; its result is complete
+                if self.outcome is None:
+                    code = self._child.wait()
         except BaseException:
             self._kill()
             self._drain()
             self._remove_temporaries()
             raise
-        self._kill()
         try:
             if self.outcome is None:
                 raise self._death(code)
-            for temporary, final in self.outcome["files"]:
-                files.rename(temporary, final)
-                self._temporaries.discard(temporary)
+            finished = [*self.outcome["files"], *add(self.outcome)]
+            files.rename_together(finished)  # the child lives, and with it the locks by which others know that its files are no leftovers
+            self._temporaries -= {temporary for temporary, _ in finished}
         finally:
+            self._let_go()
             self._remove_temporaries()
         return self.outcome
 
@@ -113,15 +115,15 @@ class Supervisor:
             self.outcome = message
 
     def _publish(self, finished: list, required: bool) -> None:
-        for temporary, final in finished:
-            try:
-                files.rename(temporary, final)
-            except ConversionError:
-                if required:
-                    raise
+        try:
+            files.rename_together(finished)
+        except ConversionError:
+            if required:
+                raise
+            for temporary, _ in finished:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
-            self._temporaries.discard(temporary)
+        self._temporaries -= {temporary for temporary, _ in finished}
 
     def _drain(self) -> None:
         """Learn of the files that the child, dead by now, had spoken of in messages that nobody has read."""
@@ -133,6 +135,13 @@ class Supervisor:
             message = json.loads(line)
             if message["kind"] == "temporary":
                 self._temporaries.add(message["path"])
+
+    def _let_go(self) -> None:
+        """End a child that waits for us to be done with its files; it may need a while to give the GPU back."""
+        os.close(self._lifeline)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in a library's teardown; its result is complete
+            self._child.wait(timeout=TEARDOWN_SECONDS if self.outcome else 0)
+        self._kill()
 
     def _kill(self) -> None:
         """End the child with everything it started."""

@@ -130,8 +130,9 @@ def write_cache(job: Job, text: str, method: str, run: Run, silent: tuple[str, .
     if not path:
         return None
     identity = replace(_identity(job), chosen=method, silent=silent)
-    run.write_now(path, text.encode("utf-8", "surrogateescape"))
-    run.write_now(calibration_cache.side_file(path), calibration_cache.side_text(text, identity).encode())
+    side = calibration_cache.side_text(text, identity).encode()
+    # the side file first: killed in between, we leave no cache of unknown origin, which a later run would refuse
+    run.write_now({calibration_cache.side_file(path): side, path: text.encode("utf-8", "surrogateescape")})
     return Written(path, text, identity)
 
 

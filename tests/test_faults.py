@@ -5,6 +5,7 @@ any machine stand in ELSEWHERE with the test that makes them.
 """
 
 import ast
+import hashlib
 import json
 import os
 import resource
@@ -367,6 +368,39 @@ def test_killed_at_fifty_moments(tmp_path):
         assert found == OLD or len(found) == len(whole), f"killed after {moment:.2f} s"
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
     assert not list(tmp_path.rglob(".*.tmp")), "what killed runs left behind is gone"
+
+
+KILLED_AFTER = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from core import files
+import onnx2trt
+rename, left = files.rename, [int(sys.argv[2])]
+def rename_and_die(temporary, final):
+    rename(temporary, final)
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+files.rename = rename_and_die
+sys.exit(onnx2trt.main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("renames", [1, 3])  # 2, 4 and 5 by hand: each takes two conversions
+def test_killed_between_two_files_that_belong_together(tmp_path, renames):
+    """34: side file, cache, fit file, side file, engine: whichever was the last one, the next run goes its way."""
+    pictures(*GOOD)(tmp_path)
+    (tmp_path / "net.engine").write_bytes(OLD)
+    flags = ("--onnx", "net.onnx", *INT8, "--calibration-dir", "data", "--calibration-cache", "c.cache", "--no-validate")
+    command = [sys.executable, "-c", KILLED_AFTER, str(ROOT), str(renames), *flags]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == -signal.SIGKILL
+    assert ((tmp_path / "net.engine").read_bytes() == OLD) is (renames < 5)
+    done = onnx2trt(tmp_path, *flags)
+    assert done.code == 0, done.stderr
+    record = done.json("c.cache.json")
+    assert record["fit_sha256"] == hashlib.sha256((tmp_path / "c.cache.fit.npz").read_bytes()).hexdigest()
+    assert done.json("net.engine.json")["engine"]["sha256"] == hashlib.sha256((tmp_path / "net.engine").read_bytes()).hexdigest()
 
 
 def test_paths_of_this_machine_stay_out_of_the_repository():

@@ -221,7 +221,7 @@ if how == "turned into a folder":
         return made
     run.temporary = temporary
 if how == "killed":
-    run.channel.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # written, locked, not renamed yet
+    run.channel.publish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # written, locked, not renamed yet
 ours = b"".join(sorted(set((before or b"").splitlines(True)) | {line.encode() + b"\\n"}))
 try:
     timing.write(Builder(), plan, BuiltEngine(None, None, {}, ours, how == "refused", ()), before, run)
