@@ -203,7 +203,7 @@ def folder_held(path: str) -> Iterator[None]:
 
 
 def _lock(fd: int) -> None:
-    """Take the kernel's lock of an open file; who else holds it does so for milliseconds, and is not waited for longer than LOCK_SECONDS."""
+    """Take the kernel's lock of an open file. Who else holds it does so for milliseconds; nobody is waited for beyond LOCK_SECONDS."""
     deadline = time.monotonic() + LOCK_SECONDS
     while fcntl:
         try:

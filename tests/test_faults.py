@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import pytest
 from command import ROOT, onnx2trt
-from helpers import png_claiming
+from helpers import PAGE, png_claiming, small_disk
 from models import conv_net, model, multiplication_chain, node, random
 from onnx import TensorProto, helper
 
@@ -324,6 +324,60 @@ def test_a_full_disk(tmp_path, most):
     assert done.returncode == 8 and "error:" in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert (tmp_path / "net.engine").read_bytes() == OLD and not (tmp_path / "prepared.onnx").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.fixture(scope="module")
+def bytes_of(tmp_path_factory):
+    """File -> size, of all that a conversion may write."""
+    folder = tmp_path_factory.mktemp("roomy")
+    pictures(*GOOD)(folder)
+    (folder / "full").mkdir()
+    flags = [flag for name in ("net.engine", "prepared.onnx", "r.json", "r.html") for flag in FULL[name]]
+    for given in (flags, ["--output", "net.engine", *FROM_PICTURES]):
+        done = onnx2trt(folder, "--onnx", "net.onnx", *given)
+        assert done.code == 0, done.stderr
+    return {path.name: path.stat().st_size for path in (folder / "full").iterdir()}
+
+
+FROM_PICTURES = (*INT8, "--calibration-dir", "data", "--calibration-cache", "full/c.cache", "--no-validate")
+FULL = {  # file in the full folder -> flags, after which it is written there
+    "net.engine": ("--output", "full/net.engine"),
+    "net.engine.json": ("--output", "full/net.engine"),
+    "prepared.onnx": ("--save-onnx", "full/prepared.onnx"),
+    "r.json": ("--json", "full/r.json"),
+    "r.html": ("--report", "full/r.html"),
+    "c.cache.json": FROM_PICTURES,
+    "c.cache": FROM_PICTURES,
+    "c.cache.fit.npz": FROM_PICTURES,
+}
+BEFORE = {"net.engine.json": ["net.engine"], "c.cache": ["c.cache.json"], "c.cache.fit.npz": ["c.cache.json", "c.cache"]}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_file_system(tmp_path, bytes_of, name):
+    """34: a real one, with room for what is written before this file and for less than all of it."""
+    pictures(*GOOD)(tmp_path)
+    with small_disk(tmp_path / "full") as fill:
+        for old in ("net.engine", "net.engine.json", "prepared.onnx", "r.json", "r.html", "full/" + name):
+            if name != "c.cache":  # one that is there is read, not written
+                (tmp_path / old).write_bytes(OLD)
+        if FULL[name][0] == "--output":
+            (tmp_path / "full" / "net.engine").write_bytes(OLD)
+        pages = sum(-(-bytes_of[file] // PAGE) for file in (*BEFORE.get(name, ()), name))
+        fill(but=0 if name == "r.json" else pages - 1)  # the JSON of a failed run is shorter
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--output", "net.engine", *FULL[name])
+        assert done.code == 8 and f"full/{name}: No space left on device" in done.error and "hint: Free some space" in done.error, (
+            done.stderr
+        )
+        assert done.stdout == "", "nothing was delivered, so no table says so"
+        after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        made = {path.name for path in set(after) - set(before)}
+        assert {path: after.get(path) for path in before} == before and made == ({"c.cache", "c.cache.json"} if "fit" in name else set())
+        (tmp_path / "full" / "filler").unlink()
+        if name in ("r.json", "c.cache.fit.npz"):  # with room again, the same command needs no cleaning
+            assert onnx2trt(tmp_path, "--onnx", "net.onnx", "--output", "net.engine", *FULL[name]).code == 0
+            assert (tmp_path / "net.engine").read_bytes() != OLD
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
