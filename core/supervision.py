@@ -15,6 +15,7 @@ import sys
 from core import files
 from core.channel import ENVIRONMENT_KEY
 from core.errors import ConversionError, ExitCode
+from core.scratch import Scratch
 
 PARSING_STAGES = ("preflight", "parse")  # a crash there is the model's doing
 INSPECTING_STAGE = "inspect"  # there the engine's: it is damaged, or not for this library
@@ -39,6 +40,7 @@ class Supervisor:
         self._child: subprocess.Popen | None = None
         self._messages: int | None = None  # read end of the pipe
         self._unread = b""
+        self._scratch: Scratch | None = None
 
     def run(self, command: list[str], add=lambda outcome: []) -> dict:
         """Start `command`, follow its messages, rename what it finished.
@@ -53,6 +55,13 @@ class Supervisor:
             ConversionError: the child died, or a finished file could not be renamed.
             Interrupted: SIGINT, SIGTERM or SIGHUP; the child is dead and no file of it is left.
         """
+        try:
+            return self._run(command, add)
+        finally:
+            if self._scratch:
+                self._scratch.remove()
+
+    def _run(self, command: list[str], add) -> dict:
         code = 0
         try:
             with _signals_raise():
@@ -79,7 +88,9 @@ class Supervisor:
         """Start the child in a session of its own (Ctrl-C at the terminal reaches only us) and return the message stream."""
         messages_read, messages_write = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
-        environment = {**os.environ, ENVIRONMENT_KEY: f"{messages_write}:{lifeline_read}:{os.getpid()}"}
+        self._scratch = Scratch()
+        own = {"TMPDIR": self._scratch.path} if self._scratch.path else {}
+        environment = {**os.environ, **own, ENVIRONMENT_KEY: f"{messages_write}:{lifeline_read}:{os.getpid()}"}
         try:
             self._child = subprocess.Popen(
                 command,

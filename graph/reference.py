@@ -6,6 +6,9 @@ import os
 
 import numpy as np
 import onnx
+
+# From 1.32 on, it reports home about every model that it runs, and keeps a device ID and a database in ~/.cache/Microsoft
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from core.cores import usable_cores
