@@ -110,10 +110,14 @@ def check_tensors(model: onnx.ModelProto, path: str) -> tuple[str, ...]:
         except _Fault as fault:
             faults.append(f"tensor {where}: {fault}")
     if faults:
-        missing = any("does not exist" in fault for fault in faults)
+        hint = "Export or copy the model again, complete."
+        if any("not a path inside" in fault for fault in faults):
+            hint = "Save the model with its data beside it: onnx.save_model(model, path, save_as_external_data=True)"
+        elif any("does not exist" in fault for fault in faults):
+            hint = "Copy the external data files beside the model, complete."
         raise ConversionError(
             f"{path}: {len(faults)} tensor{'s' * (len(faults) > 1)} cannot be read:\n  " + "\n  ".join(_shorten(faults)),
-            hint="Copy the external data files beside the model, complete." if missing else "Export or copy the model again, complete.",
+            hint=hint,
             code=ExitCode.MODEL,
         )
     return tuple(sorted(files))

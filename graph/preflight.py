@@ -151,7 +151,9 @@ def _spec(value: onnx.ValueInfoProto, role: str, path: str) -> TensorSpec:
     )
     if role == "input" and (0 in shape or any(isinstance(dim, int) and dim >= 2**31 for dim in shape)):
         raise ConversionError(
-            f"{path}: input {value.name!r} has shape {dims(shape)}; every size must be from 1 to 2147483647", code=ExitCode.MODEL
+            f"{path}: input {value.name!r} has shape {dims(shape)}; every size must be from 1 to 2147483647",
+            hint="Export the model with real sizes, or with names for those that are free.",
+            code=ExitCode.MODEL,
         )
     return TensorSpec(value.name, shape, dtype)
 
