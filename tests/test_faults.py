@@ -160,7 +160,6 @@ def in_data(name, put):
     return lambda folder: (pictures()(folder), put(folder / "data" / name))
 
 
-GREY = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8))[1].tobytes()
 DIGITS = {"NaN": "7fc00000", "infinity": "7f800000", "0": "00000000", "-1": "bf800000", "text": "hello", "half a number": "3c01"}
 TEST = ("--test-image", "data/a.png")
 
@@ -179,7 +178,24 @@ def integers(elem_type):
     return model(nodes, {"x": (elem_type, [1, 8])}, {"y": [1, 8]}, {"k": np.float32(0.5)})
 
 
-GARBAGE = {"junk": b"junk" * 100, "text": b"no picture", "nothing": b""}
+def wrong_checksum():
+    """A PNG of 64x64 with one bit of its pixels flipped."""
+    data = bytearray(picture(size=(64, 64)))
+    data[len(data) // 2] ^= 1
+    return bytes(data)
+
+
+def encoded(suffix, pixels):
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+GARBAGE = {"junk": b"junk" * 100, "text": b"no picture", "nothing": b"", "wrong checksum": wrong_checksum()}
+FLOAT_TIFF = encoded(".tiff", np.random.default_rng(0).random((16, 16, 3), np.float32))
+ODD = {  # pictures of other kinds, which are read
+    "grey": encoded(".png", np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)),
+    "alpha": encoded(".png", np.random.default_rng(0).integers(0, 256, (16, 16, 4), np.uint8)),
+    "16 bits": encoded(".png", np.random.default_rng(0).integers(0, 2**16, (16, 16, 3), np.uint16)),
+}
 FAULTS = {
     "1 truncated": Fault(write(conv_net().SerializeToString()[:-100]), code=3, says=("net.onnx", "cut off or damaged", "checksum")),
     "1 junk": Fault(write(b"\x13\x37" * 500), code=3, says=("net.onnx", "not an ONNX model")),
@@ -222,7 +238,7 @@ FAULTS = {
     "15 int64": Fault(write(integers(TensorProto.INT64))),
     "16 absurd batch": Fault(write(conv_net()), ("--max-batch-size", str(2**40)), 2, ("2147483647",)),
     "18 no usable picture": Fault(
-        pictures(*((f"{name}.png", data) for name, data in GARBAGE.items())), (*INT8, "--calibration-dir", "data"), 5, ("data", "0 of 3")
+        pictures(*((f"{name}.png", data) for name, data in GARBAGE.items())), (*INT8, "--calibration-dir", "data"), 5, ("data", "0 of 4")
     ),
     "18 no picture at all": Fault(pictures(("readme.txt", b"x")), (*INT8, "--calibration-dir", "data"), 5, ("data", ".jpg")),
     "19 truncated JPEG": Fault(
@@ -238,7 +254,8 @@ FAULTS = {
     "20 a folder": Fault(in_data("a.png", Path.mkdir), TEST, 7, ("a.png",)),
     "20 dangling link": Fault(in_data("a.png", lambda path: path.symlink_to("gone")), TEST, 7, ("a.png",)),
     "20 a pipe": Fault(in_data("a.png", os.mkfifo), TEST, 7, ("a.png",)),
-    "21 grey": Fault(pictures(("a.png", GREY)), TEST),
+    "20 float TIFF": Fault(pictures(("a.tiff", FLOAT_TIFF)), ("--test-image", "data/a.tiff"), 7, ("a.tiff", "Give another file")),
+    **{f"21 {title}": Fault(pictures(("a.png", data)), TEST) for title, data in ODD.items()},
     "22 decompression bomb": Fault(pictures(("a.png", png_claiming(30000, 30000))), ("--test-image", "data/a.png"), 7, ("a.png", "pixels")),
     "23 a name in another script": Fault(pictures(("\u56fe\u50cf.png", picture())), ("--test-image", "data/\u56fe\u50cf.png")),
     "24 cache of another model": Fault(cached(HEADER + "other: 3c010a14\n"), CACHE, 5, ("c.cache", "'x'", "another model")),
