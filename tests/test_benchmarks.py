@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from real_models import ppocr
 
+from benchmarks import endurance
+
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "tests" / "data" / "ppocr_det" / "calibration"
 
@@ -73,3 +75,20 @@ def test_preprocessing_benchmark(tmp_path):
     lines = done.stdout.splitlines()
     assert "2 threads" in lines[0] and sum(line.endswith(("reached", "MISSED")) for line in lines) == 2
     assert sum("pictures/s" in line for line in lines) == sum(len(figures["runs"]) for figures in found["sizes"].values())
+
+
+@pytest.mark.slow
+def test_endurance_benchmark(tmp_path):
+    """Two of its 200 conversions; the calibrations take minutes."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    found = endurance.convert(2)
+    assert found["seconds_each"] > 0 and {**found, "seconds_each": 0} == {
+        "conversions": 2,
+        "failed": 0,
+        "engines": 1,
+        "left": [],
+        "stderr_lines": 0,
+        "seconds_each": 0,
+    }
+    endurance.pictures(tmp_path, 2)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 2
