@@ -19,6 +19,7 @@ from core.scratch import Scratch
 
 PARSING_STAGES = ("preflight", "parse")  # a crash there is the model's doing
 INSPECTING_STAGE = "inspect"  # there the engine's: it is damaged, or not for this library
+STARTING_STAGE = "start of TensorRT"  # there the machine's: some releases abort or crash where the driver is too old for them
 TEARDOWN_SECONDS = 5.0  # a child that has delivered its result may take this long to go
 
 
@@ -172,7 +173,7 @@ class Supervisor:
     def _death(self, code: int) -> ConversionError:
         """What to say of a child that ended without a result."""
         at_fault = ExitCode.MODEL if self.stage in PARSING_STAGES else ExitCode.BUILD
-        if self.stage == INSPECTING_STAGE:
+        if self.stage in (INSPECTING_STAGE, STARTING_STAGE):
             at_fault = ExitCode.MACHINE
         if code >= 0:
             return ConversionError(
@@ -187,6 +188,8 @@ class Supervisor:
         hint = "Run again with --verbose to see the library's last messages."
         if -code == signal.SIGKILL:
             hint = "Nobody asked us to stop, so this is most likely the system's out-of-memory killer: free memory or use a smaller batch."
+        elif self.stage == STARTING_STAGE:
+            hint = "Most likely the driver is too old for this TensorRT: update it, or install a TensorRT for its CUDA version."
         elif at_fault is ExitCode.MACHINE:
             hint = "The engine file is damaged, or was made by another version: compare its sha256, or build it again here."
         elif at_fault is ExitCode.MODEL:

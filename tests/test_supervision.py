@@ -239,6 +239,7 @@ def test_what_the_child_started_ends_with_it(tmp_path, end):
         (signal.SIGSEGV, "validate", ExitCode.BUILD, "--verbose"),
         (signal.SIGKILL, "build", ExitCode.BUILD, "out-of-memory"),
         (signal.SIGSEGV, "inspect", ExitCode.MACHINE, "engine file is damaged"),
+        (signal.SIGABRT, "start of TensorRT", ExitCode.MACHINE, "driver is too old"),
     ],
 )
 def test_a_death_by_signal_names_signal_and_stage(tmp_path, number, stage, code, hint):
