@@ -70,6 +70,7 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
     written = None
     if known.cache is not None:
         scales = calibrating.scales_of(known.cache, names)
+        calibrating.check_plausible(job, known.cache, names, graph, run)
         balance = Balance(graph)
         found = Calibrated(known.cache.algorithm, scales, trials=(scales,) * (split.trials if split else 0))
     else:
