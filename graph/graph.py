@@ -22,6 +22,25 @@ INLINE_LIMIT = 2**31 - 2**26  # bytes; a margin under protobuf's limit for the n
 MIN_IR_VERSION = 8  # initializers need not be inputs (4), and what opset 17 was released with
 
 
+def infer_shapes(model: onnx.ModelProto, values: bool = False) -> onnx.ModelProto:
+    """The model with the types and shapes that onnx can infer.
+
+    Args:
+        values: shapes that are computed in the graph are followed, too.
+
+    Raises:
+        ConversionError: MODEL, where a node cannot be what it says; onnx gives up, though it was not asked to be strict.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=values)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        raise ConversionError(
+            f"types and shapes of the model cannot be inferred: {error}",
+            hint="A node has the wrong number or kind of inputs: check the file with onnx.checker, and export it again.",
+            code=ExitCode.MODEL,
+        ) from error
+
+
 class Graph:
     """Nodes, inputs and outputs (`proto`, without initializers) and `weights` (name -> array)."""
 
@@ -174,7 +193,7 @@ class Graph:
 
     def types(self) -> dict[str, int]:
         """Tensor -> TensorProto.DataType, of the main graph, as far as onnx can infer it."""
-        inferred = onnx.shape_inference.infer_shapes(self.skeleton(), check_type=False, strict_mode=False)
+        inferred = infer_shapes(self.skeleton())
         values = (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info)
         types = {value.name: value.type.tensor_type.elem_type for value in values if value.type.HasField("tensor_type")}
         for name, array in self.weights.items():
