@@ -65,7 +65,7 @@ class Graph:
         proto.opset_import.extend(model.opset_import)
         proto.producer_name = "onnx2trt"
         proto.graph.name = model.graph.name or "graph"
-        weights = {tensor.name: _array(tensor) for tensor in model.graph.initializer}
+        weights = {tensor.name: array_of(tensor) for tensor in model.graph.initializer}
         for sparse in model.graph.sparse_initializer:
             weights[sparse.values.name] = _dense(sparse)
         proto.graph.input.extend(value for value in model.graph.input if value.name not in weights)
@@ -255,13 +255,26 @@ def external_tensor(name: str, array: np.ndarray, location: str, offset: int) ->
     return tensor
 
 
-def _array(tensor: onnx.TensorProto) -> np.ndarray:
-    return numpy_helper.to_array(tensor)
+def array_of(tensor: onnx.TensorProto) -> np.ndarray:
+    """The values of a tensor.
+
+    Raises:
+        ConversionError: MODEL.
+    """
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError) as error:  # of a type so new that nobody has compared its bytes with its shape
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+        raise ConversionError(
+            f"tensor {tensor.name!r} of type {kind} and shape {list(tensor.dims)} cannot be read: {error}",
+            hint="TensorRT takes weights in FP32, FP16 and integers: export the model in FP32.",
+            code=ExitCode.MODEL,
+        ) from error
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
     """COO to dense (onnx.proto: indices are linear, or [count, rank])."""
-    values, indices = _array(sparse.values), _array(sparse.indices)
+    values, indices = array_of(sparse.values), array_of(sparse.indices)
     dense = np.zeros(tuple(sparse.dims), values.dtype)
     if indices.ndim == 1:
         dense.reshape(-1)[indices] = values
@@ -276,7 +289,7 @@ def _constant(node: onnx.NodeProto) -> np.ndarray | None:
         return None
     entry = node.attribute[0]
     if entry.name == "value":
-        return _array(entry.t)
+        return array_of(entry.t)
     if entry.name == "sparse_value":
         return _dense(entry.sparse_tensor)
     dtype = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}.get(entry.name)
