@@ -131,9 +131,10 @@ def _work(args, channel) -> int:
         for _, kept in run.files:
             run.console.info(f"the engine is kept as {kept}")
     run.write_report()
-    table = "" if error else render(run.result, shutil.get_terminal_size((TABLE_WIDTH, 0)).columns, color=sys.stderr.isatty())
+    undelivered = error is not None or (run.result["error"] and not run.files)  # the report could not be written
+    table = "" if undelivered else render(run.result, shutil.get_terminal_size((TABLE_WIDTH, 0)).columns, color=sys.stderr.isatty())
     channel.done(run.result, run.files, table)
-    os._exit(run.result["exit_code"])  # not through the teardown of libraries that may crash or hang in it
+    channel.leave(run.result["exit_code"])
 
 
 def _supervise(args, arguments: list[str]) -> int:
@@ -144,37 +145,60 @@ def _supervise(args, arguments: list[str]) -> int:
     from core.supervision import Interrupted, Supervisor, restore_terminal
     from report.result import fail, new_result
 
-    supervisor, started, table = Supervisor(), time.monotonic(), ""
+    supervisor, started, table, written = Supervisor(), time.monotonic(), "", []
+
+    def add_json(outcome: dict) -> list[tuple[str, str]]:
+        """--json of a success, written before any file gets its name: where there is no room for it, none is replaced."""
+        if outcome["result"]["exit_code"] == 0 and args.json and args.json != "-":
+            written.append(_json_file(args.json, outcome["result"]))
+        return [(temporary.path, temporary.final) for temporary in written]
+
     warning_flags = [part for option in sys.warnoptions for part in ("-W", option)]
     command = [sys.executable, *warning_flags, os.path.abspath(__file__), *arguments]
     try:
-        outcome = supervisor.run(command)
+        outcome = supervisor.run(command, add_json)
         result, table = outcome["result"], outcome["table"]
     except Interrupted as interrupt:
         name = signal.Signals(interrupt.signum).name
         error = ConversionError(f"interrupted by {name} during stage '{supervisor.stage}'", code=ExitCode(128 + interrupt.signum))
         result = fail(new_result(), error)
     except ConversionError as error:
-        result = fail(new_result(), error)
+        for temporary in written:
+            temporary.discard()
+        result, written = fail(new_result(), error), []
     if result["status"] == "failed":
         restore_terminal()
     result["timings_s"].setdefault("total", round(time.monotonic() - started, 3))
-    return _deliver(args, result, table)
+    return _deliver(args, result, table, bool(written))
 
 
-def _deliver(args, result: dict, table: str) -> int:
-    """Write --json, print the table (stdout) or the error (stderr)."""
+def _json_file(path: str, result: dict):
+    """A temporary beside --json, with all of it."""
     from core import files
-    from report.result import fail, to_json
+    from report.result import to_json
+
+    temporary = files.Temporary(path)
+    try:
+        temporary.write(to_json(result).encode())
+    except ConversionError:
+        temporary.discard()
+        raise
+    return temporary
+
+
+def _deliver(args, result: dict, table: str, written: bool) -> int:
+    """Write --json unless it is written already, print the table (stdout) or the error (stderr)."""
+    from core import files
+    from report.result import to_json
 
     if result["error"]:
         _print_error(result["error"])
-    if args.json and args.json != "-":
+    if args.json and args.json != "-" and not written:
         try:
             files.write_atomically(args.json, to_json(result).encode())
         except ConversionError as error:
-            _print_error({"message": error.message, "hint": error.hint})
-            result = fail(result, error) if not result["exit_code"] else result
+            if error.message != result["error"]["message"]:
+                _print_error({"message": error.message, "hint": error.hint})
     shown = table if sys.stdout.isatty() else ANSI.sub("", table)
     to_stdout = to_json(result) if args.json == "-" else shown
     try:

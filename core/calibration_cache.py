@@ -18,7 +18,7 @@ import struct
 from dataclasses import asdict, dataclass
 
 from core.errors import ConversionError, ExitCode
-from core.files import feed
+from core.files import feed, folder_held
 
 # TensorRT reads caches of its own major version; 10 is the last with a calibrator, so ours name it.
 DEFAULT_VERSION = "100600"
@@ -95,12 +95,13 @@ def read(path: str) -> Cache:
     try:
         if not os.path.isfile(path) or os.path.getsize(path) > LARGEST_FILE:
             raise ConversionError(f"calibration cache {path} is not a regular file of sensible size", code=ExitCode.CALIBRATION)
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        with folder_held(path), open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
             text = stream.read()
+            identity = _read_side_file(path, text)
     except OSError as error:
         raise ConversionError(f"calibration cache {path} cannot be read: {error.strerror}", code=ExitCode.CALIBRATION) from None
     version, algorithm, scales = parse(text, path)
-    return Cache(path, version, algorithm, scales, _read_side_file(path, text))
+    return Cache(path, version, algorithm, scales, identity)
 
 
 def parse(text: str, path: str) -> tuple[str, str, dict[str, float]]:

@@ -8,9 +8,11 @@ import os
 import signal
 import sys
 import threading
+import time
 
 ENVIRONMENT_KEY = "ONNX2TRT_SUPERVISED"  # "<write fd of messages>:<read fd of the lifeline>:<pid of the parent>"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
+LEAVE_SECONDS = 60.0  # a parent that is no more, and that no kernel has told us of
 
 
 class Channel:
@@ -28,17 +30,27 @@ class Channel:
         """A file at `path` may exist from now on; the parent removes it unless it is published."""
         self._send(kind="temporary", path=path)
 
-    def publish(self, temporary: str, final: str, required: bool = True) -> None:
-        """Ask the parent to rename a finished file now, whatever comes of the rest (a calibration cache).
+    def publish(self, *finished: tuple[str, str], required: bool = True) -> None:
+        """Ask the parent to rename finished files now, whatever comes of the rest (a calibration cache).
 
         Args:
-            required: the run fails where it cannot be renamed; else the temporary is removed and nothing is said.
+            finished: (temporary, final) of files that belong together, in the order of their renaming.
+            required: the run fails where they cannot be renamed; else the temporaries are removed and nothing is said.
         """
-        self._send(kind="publish", files=[[temporary, final]], required=required)
+        self._send(kind="publish", files=finished, required=required)
 
     def done(self, result: dict, files: list[tuple[str, str]], table: str) -> None:
         """The last message: the result, the finished files in the order of their renaming, the text for stdout."""
         self._send(kind="done", result=result, files=files, table=table)
+
+    def leave(self, code: int) -> None:
+        """End this process, not through the teardown of libraries that may crash or hang in it.
+
+        The parent ends us once it has renamed our files: the locks of their temporaries have to stand until then, or another run takes
+        them for abandoned.
+        """
+        time.sleep(LEAVE_SECONDS)
+        os._exit(code)
 
     def _send(self, **message) -> None:
         line = json.dumps(message, ensure_ascii=True, allow_nan=False)  # whole, before any of it is written

@@ -9,6 +9,8 @@ import hashlib
 import os
 import secrets
 import stat
+import time
+from collections.abc import Iterator
 
 from core.errors import ConversionError, ExitCode
 
@@ -16,6 +18,8 @@ try:
     import fcntl
 except ImportError:  # Windows: no stale temporary is told from a live one, so none is removed
     fcntl = None
+
+LOCK_SECONDS = 5.0  # many times what a rename takes
 
 
 class Temporary:
@@ -41,10 +45,16 @@ class Temporary:
             _check_target(self.final)
             if on_create:
                 on_create(self.path)
-            self._fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
-            if fcntl:
-                with contextlib.suppress(OSError):  # a file system without locks
-                    fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._fd = self._create()
+            if not os.path.exists(self.path):  # between creating and locking it, another run took it for abandoned
+                os.close(self._fd)
+                self._fd = self._create()
+
+    def _create(self) -> int:
+        fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
+        with contextlib.suppress(OSError):  # a file system without locks
+            _lock(fd)
+        return fd
 
     def write(self, *parts) -> None:
         """Write all parts (bytes-like) one after another and sync them to the disk; the lock stays until close."""
@@ -160,6 +170,48 @@ def rename(temporary: str, final: str) -> None:
                     raise
             finally:
                 os.close(folder)
+
+
+def rename_together(pairs: list) -> None:
+    """Rename (temporary, final) one after another; no other conversion renames files of the same folder in between.
+
+    Raises:
+        ConversionError: OUTPUT, at the first that fails.
+    """
+    with folder_held(pairs[0][1]) if pairs else contextlib.nullcontext():
+        for temporary, final in pairs:
+            rename(temporary, final)
+
+
+@contextlib.contextmanager
+def folder_held(path: str) -> Iterator[None]:
+    """Hold the lock of this file's folder for the length of a block, so that files that belong together are renamed, and read, together.
+
+    It is the kernel's, on the folder itself, and falls with its holder. Where there is none, or it cannot be had in time, the block
+    runs all the same: each single file is whole anyway.
+    """
+    fd = -1
+    with contextlib.suppress(OSError):
+        if fcntl:
+            fd = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY)
+            _lock(fd)
+    try:
+        yield
+    finally:
+        if fd >= 0:
+            os.close(fd)
+
+
+def _lock(fd: int) -> None:
+    """Take the kernel's lock of an open file. Who else holds it does so for milliseconds; nobody is waited for beyond LOCK_SECONDS."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while fcntl:
+        try:
+            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return None
+            time.sleep(0.002)
 
 
 def remove_abandoned(final: str) -> None:

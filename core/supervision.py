@@ -15,9 +15,11 @@ import sys
 from core import files
 from core.channel import ENVIRONMENT_KEY
 from core.errors import ConversionError, ExitCode
+from core.scratch import Scratch
 
 PARSING_STAGES = ("preflight", "parse")  # a crash there is the model's doing
 INSPECTING_STAGE = "inspect"  # there the engine's: it is damaged, or not for this library
+STARTING_STAGE = "start of TensorRT"  # there the machine's: some releases abort or crash where the driver is too old for them
 TEARDOWN_SECONDS = 5.0  # a child that has delivered its result may take this long to go
 
 
@@ -39,9 +41,13 @@ class Supervisor:
         self._child: subprocess.Popen | None = None
         self._messages: int | None = None  # read end of the pipe
         self._unread = b""
+        self._scratch: Scratch | None = None
 
-    def run(self, command: list[str]) -> dict:
+    def run(self, command: list[str], add=lambda outcome: []) -> dict:
         """Start `command`, follow its messages, rename what it finished.
+
+        Args:
+            add: makes more files of the "done" message, before any file has its name; returns (temporary, final) of each.
 
         Returns:
             The child's "done" message: result, files, table.
@@ -50,26 +56,32 @@ class Supervisor:
             ConversionError: the child died, or a finished file could not be renamed.
             Interrupted: SIGINT, SIGTERM or SIGHUP; the child is dead and no file of it is left.
         """
+        try:
+            return self._run(command, add)
+        finally:
+            if self._scratch:
+                self._scratch.remove()
+
+    def _run(self, command: list[str], add) -> dict:
         code = 0
         try:
             with _signals_raise():
                 self._follow(self._start(command))
-                code = self._child.wait(timeout=TEARDOWN_SECONDS if self.outcome else None)
-        except subprocess.TimeoutExpired:
-            pass  # hangs in a library's teardown; its result is complete
+                if self.outcome is None:
+                    code = self._child.wait()
         except BaseException:
             self._kill()
             self._drain()
             self._remove_temporaries()
             raise
-        self._kill()
         try:
             if self.outcome is None:
                 raise self._death(code)
-            for temporary, final in self.outcome["files"]:
-                files.rename(temporary, final)
-                self._temporaries.discard(temporary)
+            finished = [*self.outcome["files"], *add(self.outcome)]
+            files.rename_together(finished)  # the child lives, and with it the locks by which others know that its files are no leftovers
+            self._temporaries -= {temporary for temporary, _ in finished}
         finally:
+            self._let_go()
             self._remove_temporaries()
         return self.outcome
 
@@ -77,7 +89,9 @@ class Supervisor:
         """Start the child in a session of its own (Ctrl-C at the terminal reaches only us) and return the message stream."""
         messages_read, messages_write = os.pipe()
         lifeline_read, self._lifeline = os.pipe()
-        environment = {**os.environ, ENVIRONMENT_KEY: f"{messages_write}:{lifeline_read}:{os.getpid()}"}
+        self._scratch = Scratch()
+        own = {"TMPDIR": self._scratch.path} if self._scratch.path else {}
+        environment = {**os.environ, **own, ENVIRONMENT_KEY: f"{messages_write}:{lifeline_read}:{os.getpid()}"}
         try:
             self._child = subprocess.Popen(
                 command,
@@ -113,15 +127,15 @@ class Supervisor:
             self.outcome = message
 
     def _publish(self, finished: list, required: bool) -> None:
-        for temporary, final in finished:
-            try:
-                files.rename(temporary, final)
-            except ConversionError:
-                if required:
-                    raise
+        try:
+            files.rename_together(finished)
+        except ConversionError:
+            if required:
+                raise
+            for temporary, _ in finished:
                 with contextlib.suppress(OSError):
                     os.unlink(temporary)
-            self._temporaries.discard(temporary)
+        self._temporaries -= {temporary for temporary, _ in finished}
 
     def _drain(self) -> None:
         """Learn of the files that the child, dead by now, had spoken of in messages that nobody has read."""
@@ -133,6 +147,13 @@ class Supervisor:
             message = json.loads(line)
             if message["kind"] == "temporary":
                 self._temporaries.add(message["path"])
+
+    def _let_go(self) -> None:
+        """End a child that waits for us to be done with its files; it may need a while to give the GPU back."""
+        os.close(self._lifeline)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in a library's teardown; its result is complete
+            self._child.wait(timeout=TEARDOWN_SECONDS if self.outcome else 0)
+        self._kill()
 
     def _kill(self) -> None:
         """End the child with everything it started."""
@@ -152,7 +173,7 @@ class Supervisor:
     def _death(self, code: int) -> ConversionError:
         """What to say of a child that ended without a result."""
         at_fault = ExitCode.MODEL if self.stage in PARSING_STAGES else ExitCode.BUILD
-        if self.stage == INSPECTING_STAGE:
+        if self.stage in (INSPECTING_STAGE, STARTING_STAGE):
             at_fault = ExitCode.MACHINE
         if code >= 0:
             return ConversionError(
@@ -167,6 +188,8 @@ class Supervisor:
         hint = "Run again with --verbose to see the library's last messages."
         if -code == signal.SIGKILL:
             hint = "Nobody asked us to stop, so this is most likely the system's out-of-memory killer: free memory or use a smaller batch."
+        elif self.stage == STARTING_STAGE:
+            hint = "Most likely the driver is too old for this TensorRT: update it, or install a TensorRT for its CUDA version."
         elif at_fault is ExitCode.MACHINE:
             hint = "The engine file is damaged, or was made by another version: compare its sha256, or build it again here."
         elif at_fault is ExitCode.MODEL:

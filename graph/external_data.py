@@ -110,10 +110,14 @@ def check_tensors(model: onnx.ModelProto, path: str) -> tuple[str, ...]:
         except _Fault as fault:
             faults.append(f"tensor {where}: {fault}")
     if faults:
-        missing = any("does not exist" in fault for fault in faults)
+        hint = "Export or copy the model again, complete."
+        if any("not a path inside" in fault for fault in faults):
+            hint = "Save the model with its data beside it: onnx.save_model(model, path, save_as_external_data=True)"
+        elif any("does not exist" in fault for fault in faults):
+            hint = "Copy the external data files beside the model, complete."
         raise ConversionError(
             f"{path}: {len(faults)} tensor{'s' * (len(faults) > 1)} cannot be read:\n  " + "\n  ".join(_shorten(faults)),
-            hint="Copy the external data files beside the model, complete." if missing else "Export or copy the model again, complete.",
+            hint=hint,
             code=ExitCode.MODEL,
         )
     return tuple(sorted(files))
@@ -137,7 +141,8 @@ def _element_count(tensor: onnx.TensorProto) -> int:
     return count
 
 
-def _byte_count(tensor: onnx.TensorProto) -> int | None:
+def byte_count(tensor: onnx.TensorProto) -> int | None:
+    """Bytes of raw data that the shape asks for; None for texts, and for types newer than this tool."""
     bits = ELEMENT_BITS.get(tensor.data_type)
     return None if bits is None else (_element_count(tensor) * bits + 7) // 8
 
@@ -145,7 +150,7 @@ def _byte_count(tensor: onnx.TensorProto) -> int | None:
 def _check_inline(tensor: onnx.TensorProto) -> None:
     if tensor.HasField("segment"):
         raise _Fault("is a segmented tensor, which no runtime supports")
-    expected, count = _byte_count(tensor), _element_count(tensor)
+    expected, count = byte_count(tensor), _element_count(tensor)
     if tensor.data_type == onnx.TensorProto.STRING and len(tensor.string_data) != count:
         raise _Fault(f"shape {list(tensor.dims)} needs {count} texts, {len(tensor.string_data)} are there")
     if expected is None:
@@ -170,7 +175,7 @@ def _check_external(tensor: onnx.TensorProto, folder: str, known: dict[str, int]
     if size is None:
         size = _regular_size(target, folder, location)
     offset, length = (_number(entries, key) for key in ("offset", "length"))
-    expected = _byte_count(tensor)
+    expected = byte_count(tensor)
     offset = offset or 0
     if length is None:
         length = expected if expected is not None else size - offset

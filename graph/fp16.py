@@ -12,7 +12,7 @@ import onnx
 
 from core.errors import ConversionError, ExitCode
 from core.plan import FP16_MAX
-from graph.graph import Graph
+from graph.graph import Graph, array_of
 from graph.nodes import STANDARD_DOMAINS, attribute, reads, rename_reads, subgraphs
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
@@ -314,7 +314,7 @@ def _write_half(node: onnx.NodeProto) -> bool:
         return True
     if node.op_type == "ConstantOfShape":
         value = attribute(node, "value")
-        array = np.zeros(1, np.float32) if value is None else onnx.numpy_helper.to_array(value)
+        array = np.zeros(1, np.float32) if value is None else array_of(value)
         if array.dtype == np.float32:
             del node.attribute[:]
             node.attribute.append(onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(array.astype(np.float16))))

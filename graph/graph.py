@@ -22,6 +22,25 @@ INLINE_LIMIT = 2**31 - 2**26  # bytes; a margin under protobuf's limit for the n
 MIN_IR_VERSION = 8  # initializers need not be inputs (4), and what opset 17 was released with
 
 
+def infer_shapes(model: onnx.ModelProto, values: bool = False) -> onnx.ModelProto:
+    """The model with the types and shapes that onnx can infer.
+
+    Args:
+        values: shapes that are computed in the graph are followed, too.
+
+    Raises:
+        ConversionError: MODEL, where a node cannot be what it says; onnx gives up, though it was not asked to be strict.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=values)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        raise ConversionError(
+            f"types and shapes of the model cannot be inferred: {error}",
+            hint="A node has the wrong number or kind of inputs: check the file with onnx.checker, and export it again.",
+            code=ExitCode.MODEL,
+        ) from error
+
+
 class Graph:
     """Nodes, inputs and outputs (`proto`, without initializers) and `weights` (name -> array)."""
 
@@ -46,7 +65,7 @@ class Graph:
         proto.opset_import.extend(model.opset_import)
         proto.producer_name = "onnx2trt"
         proto.graph.name = model.graph.name or "graph"
-        weights = {tensor.name: _array(tensor) for tensor in model.graph.initializer}
+        weights = {tensor.name: array_of(tensor) for tensor in model.graph.initializer}
         for sparse in model.graph.sparse_initializer:
             weights[sparse.values.name] = _dense(sparse)
         proto.graph.input.extend(value for value in model.graph.input if value.name not in weights)
@@ -174,7 +193,7 @@ class Graph:
 
     def types(self) -> dict[str, int]:
         """Tensor -> TensorProto.DataType, of the main graph, as far as onnx can infer it."""
-        inferred = onnx.shape_inference.infer_shapes(self.skeleton(), check_type=False, strict_mode=False)
+        inferred = infer_shapes(self.skeleton())
         values = (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info)
         types = {value.name: value.type.tensor_type.elem_type for value in values if value.type.HasField("tensor_type")}
         for name, array in self.weights.items():
@@ -236,13 +255,26 @@ def external_tensor(name: str, array: np.ndarray, location: str, offset: int) ->
     return tensor
 
 
-def _array(tensor: onnx.TensorProto) -> np.ndarray:
-    return numpy_helper.to_array(tensor)
+def array_of(tensor: onnx.TensorProto) -> np.ndarray:
+    """The values of a tensor.
+
+    Raises:
+        ConversionError: MODEL.
+    """
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError) as error:  # of a type so new that nobody has compared its bytes with its shape
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+        raise ConversionError(
+            f"tensor {tensor.name!r} of type {kind} and shape {list(tensor.dims)} cannot be read: {error}",
+            hint="TensorRT takes weights in FP32, FP16 and integers: export the model in FP32.",
+            code=ExitCode.MODEL,
+        ) from error
 
 
 def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
     """COO to dense (onnx.proto: indices are linear, or [count, rank])."""
-    values, indices = _array(sparse.values), _array(sparse.indices)
+    values, indices = array_of(sparse.values), array_of(sparse.indices)
     dense = np.zeros(tuple(sparse.dims), values.dtype)
     if indices.ndim == 1:
         dense.reshape(-1)[indices] = values
@@ -257,7 +289,7 @@ def _constant(node: onnx.NodeProto) -> np.ndarray | None:
         return None
     entry = node.attribute[0]
     if entry.name == "value":
-        return _array(entry.t)
+        return array_of(entry.t)
     if entry.name == "sparse_value":
         return _dense(entry.sparse_tensor)
     dtype = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}.get(entry.name)

@@ -8,11 +8,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
-import onnx
 
 from core.cores import usable_cores
 from core.model_info import Profile
-from graph.graph import Graph
+from graph.graph import Graph, infer_shapes
 from graph.reference import Session
 
 Feed = dict[str, np.ndarray]
@@ -151,7 +150,7 @@ def static_shapes(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, tupl
     for value in proto.graph.input:
         for dim, size in zip(value.type.tensor_type.shape.dim, opt.get(value.name, ())):
             dim.dim_value = size
-    inferred = onnx.shape_inference.infer_shapes(proto, check_type=False, strict_mode=False, data_prop=True)
+    inferred = infer_shapes(proto, values=True)
     shapes = {}
     for value in (*inferred.graph.output, *inferred.graph.value_info, *inferred.graph.input):
         shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)

@@ -16,7 +16,7 @@ from core.errors import ConversionError, ExitCode
 from core.files import feed
 from core.model_info import ModelInfo, TensorSpec
 from core.rules import dims
-from graph.external_data import all_tensors, check_tensors, named_tensors
+from graph.external_data import all_tensors, byte_count, check_tensors, named_tensors
 from graph.nodes import STANDARD_DOMAINS, all_nodes
 from graph.structure import check_structure, true_inputs
 
@@ -98,6 +98,8 @@ def _load_external(model: onnx.ModelProto, path: str) -> None:
     try:
         for tensor in all_tensors(model):  # onnx's own loop leaves out sparse tensors
             if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                if not any(entry.key == "length" for entry in tensor.external_data) and byte_count(tensor) is not None:
+                    tensor.external_data.add(key="length", value=str(byte_count(tensor)))  # else onnx reads on to the end of the file
                 onnx.external_data_helper.load_external_data_for_tensor(tensor, folder)
                 tensor.data_location = onnx.TensorProto.DEFAULT
                 del tensor.external_data[:]
@@ -151,7 +153,9 @@ def _spec(value: onnx.ValueInfoProto, role: str, path: str) -> TensorSpec:
     )
     if role == "input" and (0 in shape or any(isinstance(dim, int) and dim >= 2**31 for dim in shape)):
         raise ConversionError(
-            f"{path}: input {value.name!r} has shape {dims(shape)}; every size must be from 1 to 2147483647", code=ExitCode.MODEL
+            f"{path}: input {value.name!r} has shape {dims(shape)}; every size must be from 1 to 2147483647",
+            hint="Export the model with real sizes, or with names for those that are free.",
+            code=ExitCode.MODEL,
         )
     return TensorSpec(value.name, shape, dtype)
 

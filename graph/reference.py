@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
 
 import numpy as np
 import onnx
+
+# From 1.32 on, it reports home about every model that it runs, and keeps a device ID and a database in ~/.cache/Microsoft
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
 from core.cores import usable_cores
@@ -101,12 +105,17 @@ def _load(source, options: ort.SessionOptions, name: str) -> ort.InferenceSessio
     try:
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own, by status code
+        newest = re.search(r"official support for domain ai\.onnx is till opset (\d+)", str(error))
         raise ConversionError(
             f"ONNX Runtime cannot load {name}: {_first_line(error)}",
-            hint="The model may use operators that only another runtime has, or be damaged.",
+            hint=f"Export the model with opset {newest[1]} or an older one."
+            if newest
+            else "The model may use operators that only another runtime has, or be damaged.",
             code=ExitCode.MODEL,
         ) from error
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:500] if str(error).strip() else type(error).__name__
+    """What ONNX Runtime says, without where in its source and in which C++ function it says so."""
+    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return re.sub(r"/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])", "", line)[:500]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from graph.graph import Graph
+from graph.graph import Graph, array_of
 from graph.nodes import attribute, reads, rename_reads, subgraphs
 from graph.observe import MOVES
 
@@ -101,6 +101,6 @@ def _write_float(node: onnx.NodeProto) -> None:
     if node.op_type == "ConstantOfShape":
         value = attribute(node, "value")
         if value is not None and value.data_type == HALF:
-            array = onnx.numpy_helper.to_array(value).astype(np.float32)
+            array = array_of(value).astype(np.float32)
             del node.attribute[:]
             node.attribute.append(onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(array)))

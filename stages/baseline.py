@@ -62,7 +62,7 @@ def remember(job: Job, row: dict, timed: Timed, run: Run) -> None:
     }
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        run.write_now(path, json.dumps(kept).encode())
+        run.write_now({path: json.dumps(kept).encode()})
     except (OSError, ConversionError) as error:
         run.console.debug(f"{path} is not written: {error}")
 

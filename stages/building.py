@@ -10,6 +10,7 @@ from functools import partial
 
 from core.model_info import ModelInfo
 from core.plan import Plan, Route
+from core.supervision import STARTING_STAGE
 from graph import qdq
 from graph.graph import INLINE_LIMIT, Graph
 from graph.guard import Fit
@@ -38,7 +39,9 @@ def build_engine(job: Job, prepared: Prepared, run: Run) -> tuple[BuiltEngine, P
     plan, info = job.plan, job.info
     with tempfile.TemporaryDirectory(prefix="onnx2trt-") as folder:
         with run.stage("parse", "parsing the ONNX"):
+            run.channel.stage(STARTING_STAGE)
             builder = EngineBuilder(job.library, plan, run.console.debug)
+            run.channel.stage("parse")
             model = prepared.graph.proto if prepared.changed else job.model
             source = replace(_source(prepared, info, folder), nodes=partial(list_nodes, model))
             builder.parse(source, job.engine_ends)

@@ -21,6 +21,7 @@ from stages.run import Run
 from stages.split import Parts, Split, without
 
 ROUGHLY = 4  # times fewer rows than for the final fit are enough to compare methods
+IMPLAUSIBLE = 1000.0  # between a scale's reach and the largest value seen; on noise, scales made of pictures reach 0.09 to 3.2 times as far
 METHOD_SAMPLES = 16  # on half of which calibration methods are compared; weights are fitted to the other half
 
 
@@ -39,6 +40,33 @@ def scales_of(cache: Cache, names: tuple[str, ...], more: tuple[str, ...]) -> di
             code=ExitCode.CALIBRATION,
         )
     return {name: cache.scales[name] for name in (*names, *more) if name in cache.scales}
+
+
+def check_plausible(job: Job, cache: Cache, names: tuple[str, ...], ranged: dict[str, float], run: Run) -> None:
+    """Refuse a foreign cache whose scales have nothing to do with what the tensors hold: damage that no line betrays.
+
+    Caches of ours are known by the hash in their side file.
+
+    Args:
+        names: of the tensors whose scales will be used.
+        ranged: scales by the ranges of the tensors, which were measured on whatever data there is, and be it synthetic.
+
+    Raises:
+        ConversionError: CALIBRATION, unless --accept-stale-cache was given.
+    """
+    if cache.identity is not None:
+        return
+    for name in names:
+        reach, seen = 127 * cache.scales.get(name, 0.0), 127 * ranged.get(name, 0.0)
+        if reach > 0 and seen > 0 and not 1 / IMPLAUSIBLE < reach / seen < IMPLAUSIBLE:
+            found = f"calibration cache {cache.path}: the scale of {name!r} reaches to {reach:.3g}, the tensor to {seen:.3g}"
+            if not job.plan.calibration.accept_stale:
+                raise ConversionError(
+                    f"{found} on {job.data.any().origin} data",
+                    hint="The file is damaged or of another model: calibrate with --calibration-dir, or insist with --accept-stale-cache.",
+                    code=ExitCode.CALIBRATION,
+                )
+            run.console.warn(found)
 
 
 def read_cache(job: Job, run: Run) -> Cache | None:
@@ -130,8 +158,9 @@ def write_cache(job: Job, text: str, method: str, run: Run, silent: tuple[str, .
     if not path:
         return None
     identity = replace(_identity(job), chosen=method, silent=silent)
-    run.write_now(path, text.encode("utf-8", "surrogateescape"))
-    run.write_now(calibration_cache.side_file(path), calibration_cache.side_text(text, identity).encode())
+    side = calibration_cache.side_text(text, identity).encode()
+    # the side file first: killed in between, we leave no cache of unknown origin, which a later run would refuse
+    run.write_now({calibration_cache.side_file(path): side, path: text.encode("utf-8", "surrogateescape")})
     return Written(path, text, identity)
 
 

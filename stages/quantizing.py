@@ -71,7 +71,7 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
             "samples; give more, or --validation-dir"
         )
     names = tensors(layers, readings(graph, layers))
-    others = known.cache.scales if known.cache else others
+    ranged, others = others, known.cache.scales if known.cache else others
     if known.found is not None:
         given_up, found = known.found.given_up if known.chosen else None, known.found
         return Fitted(known.balance, known.balance.graph(names), layers, found.fit, (), split, found.method, given_up, others=others)
@@ -80,6 +80,7 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
     written = None
     if known.cache is not None:
         scales = calibrating.scales_of(known.cache, tuple(layer.activation for layer in layers), names)
+        calibrating.check_plausible(job, known.cache, names, ranged, run)
         balance = Balance(graph)
         found = Calibrated(known.cache.algorithm, scales, trials=(scales,) * (split.trials if split else 0))
     else:

@@ -87,8 +87,8 @@ def write_found(job: Job, graph: Graph, written: Written | None, found: Found, r
     measured = {node: reason for node, reason in found.holds.items() if unconvertible.get(node) != reason}
     data = pack(replace(found, holds=measured), _conditions(job))
     identity = replace(written.identity, fit_sha256=hashlib.sha256(data).hexdigest())
-    run.write_now(calibration_cache.fit_file(written.path), data)
-    run.write_now(calibration_cache.side_file(written.path), calibration_cache.side_text(written.text, identity).encode())
+    fit, side = calibration_cache.fit_file(written.path), calibration_cache.side_file(written.path)
+    run.write_now({fit: data, side: calibration_cache.side_text(written.text, identity).encode()})
 
 
 def _read(cache: Cache, graph: Graph) -> Packed | None:

@@ -120,10 +120,13 @@ class Run:
         self.result, self.files = fail(self.result, known), []
         self.write_report()
         self.channel.done(self.result, self.files, "")
-        os._exit(int(known.code))
+        self.channel.leave(int(known.code))
 
     def write_report(self) -> None:
-        """The page of --report, of failed runs, too. Where it cannot be made, the run has failed, but the rest is delivered."""
+        """The page of --report, of failed runs, too.
+
+        Where it cannot be written, the run has failed, and no other file is replaced; for a defect in drawing it, the rest is delivered.
+        """
         if self._report is None:
             return
         self.channel.stage("report")
@@ -136,6 +139,8 @@ class Run:
             known = error if isinstance(error, ConversionError) else unforeseen(error)
             if self.result["error"] is None:
                 self.result = fail(self.result, known)
+                if known is error:
+                    self.files = []
             elif self.result["error"]["message"] != known.message:  # the reason of the failure is not the same one
                 self.console.warn(f"there is no report: {known.message}")
 
@@ -145,12 +150,19 @@ class Run:
         names += [os.path.realpath(path) for path in (self._json, self._report) if path not in (None, "-")]
         return [name.removeprefix(os.path.join(os.getcwd(), "")) for name in dict.fromkeys(names)]
 
-    def write_now(self, final: str, data) -> None:
-        """Write a file that is worth having whatever comes of the rest."""
-        temporary = self.temporary(final)
-        temporary.write(data)
-        self.channel.publish(temporary.path, temporary.final)
-        self.written[temporary.final] = files.sha256(data)
+    def write_now(self, contents: dict) -> None:
+        """Write files that are worth having whatever comes of the rest, and that belong together.
+
+        Args:
+            contents: final name -> data, in the order in which they get their names.
+        """
+        finished = []
+        for final, data in contents.items():
+            temporary = self.temporary(final)
+            temporary.write(data)
+            finished.append((temporary.path, temporary.final))
+            self.written[temporary.final] = files.sha256(data)
+        self.channel.publish(*finished)
 
     def replace_now(self, final: str, data, required: bool) -> bool:
         """The same, and wait until the parent has renamed the file.
@@ -163,7 +175,7 @@ class Run:
         """
         temporary = self.temporary(final)
         temporary.write(data)
-        self.channel.publish(temporary.path, temporary.final, required)
+        self.channel.publish((temporary.path, temporary.final), required=required)
         deadline = time.monotonic() + RENAME_SECONDS
         while os.path.exists(temporary.path) and time.monotonic() < deadline:
             time.sleep(0.002)

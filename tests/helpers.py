@@ -6,10 +6,11 @@ import argparse
 import contextlib
 import os
 import struct
+import subprocess
 import threading
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnx
@@ -205,6 +206,29 @@ def jpeg_with_app1(jpeg: bytes, payload: bytes) -> bytes:
 def orientation(number: int) -> bytes:
     """A TIFF header with one entry: tag 0x112 (Orientation), a SHORT."""
     return b"II*\0" + struct.pack("<IHHHIHHI", 8, 1, 0x112, 3, 1, number, 0, 0)
+
+
+# ---- a full disk
+
+PAGE = 4096  # bytes; what a small file takes there
+
+
+@contextlib.contextmanager
+def small_disk(folder) -> Iterator[Callable[[int], None]]:
+    """A file system of 4 MB at `folder`; gives a function that fills it up to so many pages."""
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
+
+    def fill(but: int) -> None:
+        space = os.statvfs(folder)
+        (folder / "filler").write_bytes(bytes(space.f_bavail * space.f_frsize - but * PAGE))
+
+    try:
+        yield fill
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
 
 
 # ---- things that may block

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from real_models import ppocr
 
+from benchmarks import endurance
+
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "tests" / "data" / "ppocr_det" / "calibration"
 
@@ -101,3 +103,19 @@ def test_draws_differ_and_spread_over_all_pictures(count, draws, expected):
     from benchmarks.calibration_samples import draws_of
 
     assert draws_of(list(range(12)), count, draws) == expected
+
+
+def test_endurance_benchmark(tmp_path):
+    """Two of its 200 conversions; the calibrations take minutes."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    found = endurance.convert(2)
+    assert found["seconds_each"] > 0 and {**found, "seconds_each": 0} == {
+        "conversions": 2,
+        "failed": 0,
+        "engines": 1,
+        "left": [],
+        "stderr_lines": 0,
+        "seconds_each": 0,
+    }
+    endurance.pictures(tmp_path, 2)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 2

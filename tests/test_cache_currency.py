@@ -95,6 +95,29 @@ def test_no_side_file_is_said_where_no_pictures_are_given(folder):
 # ---- damaged, and of another model
 
 
+def foreign(folder, **scales) -> None:
+    """A cache as another tool makes it, without a side file."""
+    text = calibration_cache.to_text({"x": 0.004, "r1": 0.02, "r2": 0.05, **scales}, "entropy")
+    (folder / "c.cache").write_text(text)
+    (folder / "c.cache.json").unlink()
+
+
+@pytest.mark.parametrize("scale", [3e38, 1e-45, 1e-6, 400.0])
+def test_a_scale_that_has_nothing_to_do_with_the_tensor(folder, scale):
+    """What a flipped bit makes of it passes for a number; the engine would be of no use, at exit code 0."""
+    foreign(folder, r2=scale)
+    refused(folder, "c.cache: the scale of 'r2' reaches to", "--accept-stale-cache", flags=())
+    if 1e-30 < scale < 1e30:
+        done = onnx2trt(folder, *INT8, "--accept-stale-cache", "--no-validate")
+        assert done.code == 0 and "warning: calibration cache c.cache: the scale of 'r2' reaches to" in done.stderr
+
+
+def test_a_foreign_cache_in_order_is_taken(folder):
+    foreign(folder)
+    done = onnx2trt(folder, *INT8, "--no-validate")
+    assert done.code == 0 and "reaches to" not in done.stderr, done.stderr
+
+
 @pytest.mark.parametrize(
     "digits, message",
     [

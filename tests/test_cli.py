@@ -2,12 +2,16 @@
 
 import hashlib
 import json
+import signal
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import onnx
 import pytest
-from command import check_schema, onnx2trt
+from command import ROOT, check_schema, onnx2trt
+from helpers import wait_until
 from html_page import Page
 from models import conv_net, layer_norm, model, multiplication_chain, node, random
 
@@ -445,3 +449,49 @@ def test_names_that_are_not_ascii(folder):
     (folder / "net.onnx").rename(folder / name)
     done = onnx2trt(folder, "--onnx", name, "--test-image", "test.png")
     assert done.code == 0 and (folder / (name[:-5] + ".engine")).exists()
+
+
+# ---- what is left behind
+
+
+@pytest.fixture
+def bare(folder, tmp_path_factory, monkeypatch):
+    """A home and a folder for temporary files with nothing in them."""
+    made = {name: tmp_path_factory.mktemp(name.lower()) for name in ("HOME", "TMPDIR")}
+    for name, path in made.items():
+        monkeypatch.setenv(name, str(path))
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "ORT_DISABLE_TELEMETRY"):
+        monkeypatch.delenv(name, raising=False)
+    return made
+
+
+def test_nothing_is_left_in_the_home_and_among_the_temporary_files(folder, bare):
+    """ONNX Runtime 1.32 keeps a device ID and a database in the home, for what it reports to its makers."""
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--test-image", "test.png")
+    assert done.code == 0, done.stderr
+    assert {name: list(path.rglob("*")) for name, path in bare.items()} == {"HOME": [], "TMPDIR": []}
+
+
+def test_a_report_leaves_nothing_where_there_is_no_home(folder, bare, monkeypatch):
+    """There, matplotlib makes a folder among the temporary files."""
+    monkeypatch.setenv("HOME", "/proc/nowhere")
+    done = onnx2trt(folder, "--onnx", "net.onnx", *INT8, "--quantization-effort", "fast", "--report", "r.html")
+    assert done.code == 0 and '<svg class="plot"' in (folder / "r.html").read_text(), done.stderr
+    assert list(bare["TMPDIR"].iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_end_during_the_build_leaves_no_temporary_file_for_long(folder, bare, number):
+    command = [sys.executable, str(ROOT / "onnx2trt.py"), "--onnx", "net.onnx", "--verbose"]
+
+    def heed() -> None:  # a shell in the background has its children ignore Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    with open(folder / "stderr", "wb") as stderr:
+        child = subprocess.Popen(command, cwd=folder, stderr=stderr, stdout=subprocess.DEVNULL, preexec_fn=heed)
+        assert wait_until(lambda: "parsing" in (folder / "stderr").read_text(), 30)
+        child.send_signal(number)
+        assert child.wait(10) in (130, -signal.SIGKILL)
+    assert bool(list(bare["TMPDIR"].iterdir())) is (number == signal.SIGKILL)
+    assert onnx2trt(folder, "--onnx", "net.onnx", "--dry-run").code == 0
+    assert list(bare["TMPDIR"].iterdir()) == [], "the next run clears up after a killed one"

@@ -5,11 +5,12 @@ import os
 import numpy as np
 import onnx
 import pytest
-from helpers import adder, build_model, external, inside_if, pipe_at, refused
+from helpers import adder, build_model, external, inside_if, pipe_at, refused, save
 from onnx import TensorProto, helper, numpy_helper
 
 from core.errors import ExitCode
 from graph.external_data import ELEMENT_BITS, all_tensors, check_tensors
+from graph.preflight import preflight
 
 W = np.arange(4, dtype=np.float32)  # 16 bytes
 MODEL = ExitCode.MODEL
@@ -35,6 +36,16 @@ def data_file(folder, name: str = "w.bin", size: int = 16) -> str:
 def test_data_that_is_there(tmp_path, entries, size):
     path = data_file(tmp_path, size=size)
     assert check(tmp_path, adder(external("w", W, "w.bin", **entries))) == (path,)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 2), ()])
+def test_without_a_length_the_shape_tells_how_much_is_read(tmp_path, shape):
+    """onnx reads on to the end of the file, and a conversion ended as unforeseen (seed 12, case 9)."""
+    (tmp_path / "w.bin").write_bytes(np.arange(16, dtype=np.float32).tobytes())
+    tensor = external("w", np.zeros(shape, np.float32), "w.bin", offset=8)
+    loaded, _ = preflight(save(adder(tensor), tmp_path / "m.onnx"))
+    found = numpy_helper.to_array(loaded.graph.initializer[0])
+    assert found.shape == shape and np.array_equal(found.ravel(), np.arange(2, 2 + found.size))
 
 
 def test_files_are_listed_once_and_sorted(tmp_path):

@@ -5,6 +5,7 @@ any machine stand in ELSEWHERE with the test that makes them.
 """
 
 import ast
+import hashlib
 import json
 import os
 import resource
@@ -20,7 +21,7 @@ import numpy as np
 import onnx
 import pytest
 from command import ROOT, onnx2trt
-from helpers import png_claiming
+from helpers import PAGE, png_claiming, small_disk
 from models import conv_net, model, multiplication_chain, node, random
 from onnx import TensorProto, helper
 
@@ -95,7 +96,7 @@ EXTERNAL = {
     "4 truncated": ({"location": "w.bin", "offset": "4", "length": "16"}, "has 16 bytes", "truncated"),
     "4 offset past the end": ({"location": "w.bin", "offset": "4096"}, "has 16 bytes", "'w'"),
     "4 negative offset": ({"location": "w.bin", "offset": "-4"}, "'w'", "offset"),
-    "5 path upwards": ({"location": "../secret"}, "'../secret' is not a path inside", "'w'"),
+    "5 path upwards": ({"location": "../secret"}, "'../secret' is not a path inside", "'w'", "save_as_external_data"),
     "5 absolute path": ({"location": "{folder}/secret"}, "is not a path inside", "'w'"),
     "5 symbolic link": ({"location": "link.bin"}, "link", "'w'"),
     "5 hard link": ({"location": "hard.bin"}, "link", "'w'"),
@@ -159,7 +160,6 @@ def in_data(name, put):
     return lambda folder: (pictures()(folder), put(folder / "data" / name))
 
 
-GREY = cv2.imencode(".png", np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8))[1].tobytes()
 DIGITS = {"NaN": "7fc00000", "infinity": "7f800000", "0": "00000000", "-1": "bf800000", "text": "hello", "half a number": "3c01"}
 TEST = ("--test-image", "data/a.png")
 
@@ -178,7 +178,24 @@ def integers(elem_type):
     return model(nodes, {"x": (elem_type, [1, 8])}, {"y": [1, 8]}, {"k": np.float32(0.5)})
 
 
-GARBAGE = {"junk": b"junk" * 100, "text": b"no picture", "nothing": b""}
+def wrong_checksum():
+    """A PNG of 64x64 with one bit of its pixels flipped."""
+    data = bytearray(picture(size=(64, 64)))
+    data[len(data) // 2] ^= 1
+    return bytes(data)
+
+
+def encoded(suffix, pixels):
+    return cv2.imencode(suffix, pixels)[1].tobytes()
+
+
+GARBAGE = {"junk": b"junk" * 100, "text": b"no picture", "nothing": b"", "wrong checksum": wrong_checksum()}
+FLOAT_TIFF = encoded(".tiff", np.random.default_rng(0).random((16, 16, 3), np.float32))
+ODD = {  # pictures of other kinds, which are read
+    "grey": encoded(".png", np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)),
+    "alpha": encoded(".png", np.random.default_rng(0).integers(0, 256, (16, 16, 4), np.uint8)),
+    "16 bits": encoded(".png", np.random.default_rng(0).integers(0, 2**16, (16, 16, 3), np.uint16)),
+}
 FAULTS = {
     "1 truncated": Fault(write(conv_net().SerializeToString()[:-100]), code=3, says=("net.onnx", "cut off or damaged", "checksum")),
     "1 junk": Fault(write(b"\x13\x37" * 500), code=3, says=("net.onnx", "not an ONNX model")),
@@ -197,7 +214,7 @@ FAULTS = {
         says=("Mystery", "'odd'", "acme"),
     ),
     "8 unsupported operator, declared": Fault(write(mystery()), code=3, says=("acme.Mystery 'odd'", "--plugins")),
-    "9 opset from the future": Fault(write(newer()), code=3, says=("opset 99",)),
+    "9 opset from the future": Fault(write(newer()), code=3, says=("Opset 99 is under development", "Export the model with opset")),
     "10 double input": Fault(write(ends(TensorProto.DOUBLE)), code=3, says=("'x'", "float64")),
     "10 unknown rank": Fault(write(no_rank()), code=2, says=("'x' has no declared rank", "--opt-shapes x:DIMS")),
     "10 dimension of 0": Fault(write(ends(TensorProto.FLOAT, (1, 0))), code=3, says=("'x'", "1x0")),
@@ -221,7 +238,7 @@ FAULTS = {
     "15 int64": Fault(write(integers(TensorProto.INT64))),
     "16 absurd batch": Fault(write(conv_net()), ("--max-batch-size", str(2**40)), 2, ("2147483647",)),
     "18 no usable picture": Fault(
-        pictures(*((f"{name}.png", data) for name, data in GARBAGE.items())), (*INT8, "--calibration-dir", "data"), 5, ("data", "0 of 3")
+        pictures(*((f"{name}.png", data) for name, data in GARBAGE.items())), (*INT8, "--calibration-dir", "data"), 5, ("data", "0 of 4")
     ),
     "18 no picture at all": Fault(pictures(("readme.txt", b"x")), (*INT8, "--calibration-dir", "data"), 5, ("data", ".jpg")),
     "19 truncated JPEG": Fault(
@@ -237,7 +254,8 @@ FAULTS = {
     "20 a folder": Fault(in_data("a.png", Path.mkdir), TEST, 7, ("a.png",)),
     "20 dangling link": Fault(in_data("a.png", lambda path: path.symlink_to("gone")), TEST, 7, ("a.png",)),
     "20 a pipe": Fault(in_data("a.png", os.mkfifo), TEST, 7, ("a.png",)),
-    "21 grey": Fault(pictures(("a.png", GREY)), TEST),
+    "20 float TIFF": Fault(pictures(("a.tiff", FLOAT_TIFF)), ("--test-image", "data/a.tiff"), 7, ("a.tiff", "Give another file")),
+    **{f"21 {title}": Fault(pictures(("a.png", data)), TEST) for title, data in ODD.items()},
     "22 decompression bomb": Fault(pictures(("a.png", png_claiming(30000, 30000))), ("--test-image", "data/a.png"), 7, ("a.png", "pixels")),
     "23 a name in another script": Fault(pictures(("\u56fe\u50cf.png", picture())), ("--test-image", "data/\u56fe\u50cf.png")),
     "24 cache of another model": Fault(cached(HEADER + "other: 3c010a14\n"), CACHE, 5, ("c.cache", "'x'", "another model")),
@@ -274,7 +292,7 @@ ELSEWHERE = {  # faults that need a GPU, much memory or several processes
     28: "test_gpu.py::test_dynamic_batch_is_calibrated_at_the_opt_shape",
     32: "test_gpu.py::test_a_gpu_without_room_is_a_clear_failure",
     33: "test_gpu.py::test_a_signal_during_the_build_ends_it_at_once",
-    35: "test_cli.py::test_two_runs_at_the_same_output_replace_each_other_whole",
+    35: "test_at_once.py::test_conversions_at_once_on_one_output_and_one_cache",
 }
 
 
@@ -291,6 +309,7 @@ def test_a_fault(tmp_path, monkeypatch, title):
     engine = (tmp_path / "net.engine").read_bytes()
     if fault.code:
         assert "error:" in done.error and engine == OLD
+        assert "hint:" in done.error or fault.code == 2, "the next step; what is wrong with a flag stands in the sentence itself"
         said = done.error
     else:
         assert engine != OLD and len(engine) > 1000
@@ -323,6 +342,60 @@ def test_a_full_disk(tmp_path, most):
     assert done.returncode == 8 and "error:" in done.stderr and "Traceback" not in done.stderr, done.stderr
     assert (tmp_path / "net.engine").read_bytes() == OLD and not (tmp_path / "prepared.onnx").exists()
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.fixture(scope="module")
+def bytes_of(tmp_path_factory):
+    """File -> size, of all that a conversion may write."""
+    folder = tmp_path_factory.mktemp("roomy")
+    pictures(*GOOD)(folder)
+    (folder / "full").mkdir()
+    flags = [flag for name in ("net.engine", "prepared.onnx", "r.json", "r.html") for flag in FULL[name]]
+    for given in (flags, ["--output", "net.engine", *FROM_PICTURES]):
+        done = onnx2trt(folder, "--onnx", "net.onnx", *given)
+        assert done.code == 0, done.stderr
+    return {path.name: path.stat().st_size for path in (folder / "full").iterdir()}
+
+
+FROM_PICTURES = (*INT8, "--calibration-dir", "data", "--calibration-cache", "full/c.cache", "--no-validate")
+FULL = {  # file in the full folder -> flags, after which it is written there
+    "net.engine": ("--output", "full/net.engine"),
+    "net.engine.json": ("--output", "full/net.engine"),
+    "prepared.onnx": ("--save-onnx", "full/prepared.onnx"),
+    "r.json": ("--json", "full/r.json"),
+    "r.html": ("--report", "full/r.html"),
+    "c.cache.json": FROM_PICTURES,
+    "c.cache": FROM_PICTURES,
+    "c.cache.fit.npz": FROM_PICTURES,
+}
+BEFORE = {"net.engine.json": ["net.engine"], "c.cache": ["c.cache.json"], "c.cache.fit.npz": ["c.cache.json", "c.cache"]}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_file_system(tmp_path, bytes_of, name):
+    """34: a real one, with room for what is written before this file and for less than all of it."""
+    pictures(*GOOD)(tmp_path)
+    with small_disk(tmp_path / "full") as fill:
+        for old in ("net.engine", "net.engine.json", "prepared.onnx", "r.json", "r.html", "full/" + name):
+            if name != "c.cache":  # one that is there is read, not written
+                (tmp_path / old).write_bytes(OLD)
+        if FULL[name][0] == "--output":
+            (tmp_path / "full" / "net.engine").write_bytes(OLD)
+        pages = sum(-(-bytes_of[file] // PAGE) for file in (*BEFORE.get(name, ()), name))
+        fill(but=0 if name == "r.json" else pages - 1)  # the JSON of a failed run is shorter
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--output", "net.engine", *FULL[name])
+        assert done.code == 8 and f"full/{name}: No space left on device" in done.error and "hint: Free some space" in done.error, (
+            done.stderr
+        )
+        assert done.stdout == "", "nothing was delivered, so no table says so"
+        after = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        made = {path.name for path in set(after) - set(before)}
+        assert {path: after.get(path) for path in before} == before and made == ({"c.cache", "c.cache.json"} if "fit" in name else set())
+        (tmp_path / "full" / "filler").unlink()
+        if name in ("r.json", "c.cache.fit.npz"):  # with room again, the same command needs no cleaning
+            assert onnx2trt(tmp_path, "--onnx", "net.onnx", "--output", "net.engine", *FULL[name]).code == 0
+            assert (tmp_path / "net.engine").read_bytes() != OLD
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -367,6 +440,39 @@ def test_killed_at_fifty_moments(tmp_path):
         assert found == OLD or len(found) == len(whole), f"killed after {moment:.2f} s"
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
     assert not list(tmp_path.rglob(".*.tmp")), "what killed runs left behind is gone"
+
+
+KILLED_AFTER = """
+import os, signal, sys
+sys.path.insert(0, sys.argv[1])
+from core import files
+import onnx2trt
+rename, left = files.rename, [int(sys.argv[2])]
+def rename_and_die(temporary, final):
+    rename(temporary, final)
+    left[0] -= 1
+    if left[0] == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+files.rename = rename_and_die
+sys.exit(onnx2trt.main(sys.argv[3:]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("renames", [1, 3])  # 2, 4 and 5 by hand: each takes two conversions
+def test_killed_between_two_files_that_belong_together(tmp_path, renames):
+    """34: side file, cache, fit file, side file, engine: whichever was the last one, the next run goes its way."""
+    pictures(*GOOD)(tmp_path)
+    (tmp_path / "net.engine").write_bytes(OLD)
+    flags = ("--onnx", "net.onnx", *INT8, "--calibration-dir", "data", "--calibration-cache", "c.cache", "--no-validate")
+    command = [sys.executable, "-c", KILLED_AFTER, str(ROOT), str(renames), *flags]
+    assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == -signal.SIGKILL
+    assert ((tmp_path / "net.engine").read_bytes() == OLD) is (renames < 5)
+    done = onnx2trt(tmp_path, *flags)
+    assert done.code == 0, done.stderr
+    record = done.json("c.cache.json")
+    assert record["fit_sha256"] == hashlib.sha256((tmp_path / "c.cache.fit.npz").read_bytes()).hexdigest()
+    assert done.json("net.engine.json")["engine"]["sha256"] == hashlib.sha256((tmp_path / "net.engine").read_bytes()).hexdigest()
 
 
 def test_paths_of_this_machine_stay_out_of_the_repository():

@@ -6,6 +6,8 @@ import os
 import stat
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from helpers import ROOT, pipe_at, refused
 
 from core import files
 from core.errors import ExitCode
-from core.files import Temporary, check_writable, remove_abandoned, rename, write_atomically
+from core.files import Temporary, check_writable, folder_held, remove_abandoned, rename, rename_together, write_atomically
 
 
 def names(folder) -> list[str]:
@@ -279,6 +281,59 @@ def test_the_temporary_of_a_dead_writer_is_removed_and_that_of_a_live_one_stays(
     rename(live.path, live.final)
     live.close()
     assert final.read_bytes() == b"whole"
+
+
+def test_a_temporary_that_is_removed_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
+    """Another run that starts between the two takes it for abandoned."""
+    final, lock, others = str(tmp_path / "a"), files._lock, []
+
+    def after_another(fd):
+        if not others:
+            others.append(remove_abandoned(final))
+            assert names(tmp_path) == []
+        lock(fd)
+
+    monkeypatch.setattr(files, "_lock", after_another)
+    temporary = Temporary(final)
+    temporary.write(b"whole")
+    remove_abandoned(final)
+    rename(temporary.path, final)
+    assert (tmp_path / "a").read_bytes() == b"whole" and names(tmp_path) == ["a"]
+    temporary.close()
+
+
+def two_files(folder) -> list[tuple[str, str]]:
+    made = [Temporary(str(folder / name)) for name in ("a.engine", "a.json")]
+    for temporary in made:
+        temporary.write(b"new")
+    return [(temporary.path, temporary.final) for temporary in made]
+
+
+def test_files_that_belong_together_are_renamed_by_one_run_after_another(tmp_path):
+    """Else the engine of one run may stand beside the description of another's."""
+    pairs = two_files(tmp_path)
+    with folder_held(str(tmp_path / "other")):
+        waiting = threading.Thread(target=rename_together, args=(pairs,))
+        waiting.start()
+        time.sleep(0.2)
+        assert not any(os.path.exists(final) for _, final in pairs)
+    waiting.join(5)
+    assert names(tmp_path) == ["a.engine", "a.json"], "and no file of the lock is left"
+
+
+def test_nobody_is_waited_for_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
+    with folder_held(str(tmp_path / "a")):
+        rename_together(two_files(tmp_path))
+    assert names(tmp_path) == ["a.engine", "a.json"]
+
+
+@pytest.mark.parametrize("missing", ["fcntl", "folder"])
+def test_without_a_lock_the_block_runs_all_the_same(tmp_path, monkeypatch, missing):
+    if missing == "fcntl":
+        monkeypatch.setattr(files, "fcntl", None)
+    with folder_held(str(tmp_path / "no" / "a" if missing == "folder" else tmp_path / "a")):
+        pass
 
 
 def test_only_temporaries_of_this_name_are_removed(tmp_path):

@@ -199,21 +199,23 @@ def test_an_error_in_get_batch_stops_the_build_and_writes_no_cache(tmp_path):
     shapes = ("--opt-shapes", "x:1x3x32x32", "--min-shapes", "x:1x3x8x8")
     native = ("--precision", "int8", "--calibration-method", "entropy", "--max-accuracy-drop", "100")
     flags = (*native, "--calibration-dir", "arrays", "--calibration-cache", "c.cache", *shapes)
+    (tmp_path / "net.engine").write_bytes(b"old")
     done, result = convert(tmp_path, *flags, code=5)
     assert "[1, 3, 24, 24]" in done.error and "[1, 3, 32, 32] only" in done.error and result["exit_code"] == 5
-    assert not (tmp_path / "c.cache").exists() and not (tmp_path / "net.engine").exists()
+    assert not (tmp_path / "c.cache").exists() and (tmp_path / "net.engine").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_during_the_build_ends_it_at_once(folder, number, code):
     command = [sys.executable, str(ROOT / "onnx2trt.py"), "--onnx", "net.onnx", *INT8, "--builder-optimization-level", "5"]
+    (folder / "net.engine").write_bytes(b"old")
     child = subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, text=True)
     time.sleep(6)
     assert child.poll() is None, child.stderr.read()
     started = time.monotonic()
     child.send_signal(number)
     assert child.wait(10) == code and time.monotonic() - started < 0.6
-    assert not list(folder.glob(".*.tmp")) and not (folder / "net.engine").exists()
+    assert not list(folder.glob(".*.tmp")) and (folder / "net.engine").read_bytes() == b"old"
 
 
 @pytest.mark.parametrize("flags", [INT8, NATIVE])

@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from helpers import refused
 from models import FLOAT, conv_net, model, node, random
 from onnx import TensorProto, helper
 
@@ -11,6 +12,7 @@ from core.model_info import Profile
 from graph import graph as graph_module
 from graph.graph import Graph
 from graph.nodes import reads, rename_reads
+from graph.observe import static_shapes
 from graph.reference import Session
 
 
@@ -25,6 +27,24 @@ def branch_model():
         helper.make_node("If", ["positive"], ["y"], name="choose", then_branch=then, else_branch=other),
     ]
     return model(nodes, {"x": [2, 3]}, {"y": [2, 3]}, {"two": np.float32(2), "zero": np.float32(0)})
+
+
+def test_weights_of_a_new_type_that_do_not_fit_their_shape():
+    """Fuzzing, seed 12, case 315: four bytes of a scalar of one."""
+    source = model([node("Mul", "x w", "y")], {"x": [4]}, {"y": [4]}, {"w": np.float32(2)})
+    source.graph.initializer[0].data_type = TensorProto.FLOAT8E8M0
+    with refused(ExitCode.MODEL, "tensor 'w' of type FLOAT8E8M0", hint="export the model in FP32"):
+        Graph.from_model(source, ())
+
+
+def test_a_node_without_its_second_input_is_the_files_fault():
+    """onnx raises even where it is not strict (fuzzing, seed 12, case 212)."""
+    source = model([node("Reshape", "x", "y", "odd")], {"x": [2, 3]}, {"y": [2, 3]})
+    graph = Graph.from_model(source, ())
+    with refused(ExitCode.MODEL, "Reshape, node name: odd", hint="onnx.checker"):
+        graph.types()
+    with refused(ExitCode.MODEL, "Reshape, node name: odd"):
+        static_shapes(graph, ())
 
 
 def test_constants_become_weights_and_nodes_get_names():

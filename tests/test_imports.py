@@ -48,6 +48,7 @@ STANDARD_ONLY = (
     "core/files.py",
     "core/plan.py",
     "core/rules.py",
+    "core/scratch.py",
     "core/supervision.py",
     "core/timing_cache.py",
     "core/identity.py",

@@ -356,7 +356,7 @@ def test_every_file_that_the_run_writes_is_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["onnx2trt.py", "--onnx", "net.onnx"])
     run = run_with("r.html", json="r.json")
-    run.write_now("c.cache", b"scales")
+    run.write_now({"c.cache": b"scales"})
     for name in ("net.engine", "saved.onnx", "net.engine.json"):
         run.write_at_end(name, b"contents")
     assert written_by(run) == "net.engine, saved.onnx, net.engine.json, c.cache, r.json, r.html"

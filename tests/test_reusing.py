@@ -134,7 +134,7 @@ def prepared(*flags, route="rtx", limit=LIMIT):
     profiles = make_profiles(info.inputs, plan.shapes)
     job = Job(None, plan, found, info, profiles, choose_data(plan, info, profiles))
     run, said = Run(Channel(os.open(os.devnull, os.O_WRONLY)), verbose=False, quiet=True), []
-    run.write_now = lambda path, data: Path(path).write_bytes(data)
+    run.write_now = lambda contents: [Path(path).write_bytes(data) for path, data in contents.items()]
     run.console.info = said.append
     return Prepared(prepare_model(job, run), job, run, said)
 

@@ -14,7 +14,7 @@ import pytest
 from helpers import ROOT, refused, wait_until
 
 from core import channel as channel_module
-from core import supervision
+from core import files, supervision
 from core.channel import ENVIRONMENT_KEY, Channel
 from core.errors import ConversionError, ExitCode
 from core.supervision import Supervisor, restore_terminal
@@ -39,7 +39,7 @@ def written(name, data=b"data"):
 
 def ready():
     # the parent gives this file its name, so it has heard everything before
-    channel.publish(*written("ready"))
+    channel.publish(written("ready"))
 
 def deaf():
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -168,7 +168,7 @@ def test_file_names_that_are_not_utf8(tmp_path):
 
 def test_a_published_file_is_there_at_once_and_survives_a_crash(tmp_path):
     body = """
-channel.publish(*written("a.cache"))
+channel.publish(written("a.cache"))
 wait_for("a.cache")
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -185,6 +185,30 @@ def test_a_child_that_hangs_in_teardown_has_delivered(tmp_path, monkeypatch):
     assert outcome["result"] == {"status": "simulated"}
     assert results(tmp_path) == ["a.engine"]
     assert gone(tmp_path)
+
+
+def test_a_run_that_starts_meanwhile_takes_no_finished_file_for_a_leftover(tmp_path):
+    """Between the child's last word and the renaming; seen as 'cannot write' with eight conversions at once."""
+    body = 'files = [written("a.engine"), written("a.json")]\nchannel.done({"status": "simulated"}, files, "")\nchannel.leave(0)'
+
+    def another_starts(outcome):
+        time.sleep(0.3)  # a child that does not wait for us is gone by now
+        for name in ("a.engine", "a.json"):
+            files.remove_abandoned(str(tmp_path / name))
+        return []
+
+    Supervisor().run(child(tmp_path, body), another_starts)
+    assert results(tmp_path) == ["a.engine", "a.json"] and gone(tmp_path)
+
+
+def test_a_file_that_cannot_be_added_keeps_all_others_from_their_names(tmp_path):
+    def no_room(outcome):
+        raise ConversionError("no room", code=ExitCode.OUTPUT)
+
+    (tmp_path / "a.engine").write_bytes(b"old")
+    with refused(ExitCode.OUTPUT, "no room"):
+        Supervisor().run(child(tmp_path, f'files = [written("a.engine")]\n{DONE}'), no_room)
+    assert (tmp_path / "a.engine").read_bytes() == b"old" and results(tmp_path) == ["a.engine"] and gone(tmp_path)
 
 
 def test_a_child_that_crashes_in_teardown_has_delivered(tmp_path):
@@ -215,6 +239,7 @@ def test_what_the_child_started_ends_with_it(tmp_path, end):
         (signal.SIGSEGV, "validate", ExitCode.BUILD, "--verbose"),
         (signal.SIGKILL, "build", ExitCode.BUILD, "out-of-memory"),
         (signal.SIGSEGV, "inspect", ExitCode.MACHINE, "engine file is damaged"),
+        (signal.SIGABRT, "start of TensorRT", ExitCode.MACHINE, "driver is too old"),
     ],
 )
 def test_a_death_by_signal_names_signal_and_stage(tmp_path, number, stage, code, hint):
@@ -265,7 +290,7 @@ def test_a_published_file_that_cannot_be_renamed_ends_the_child(tmp_path):
     body = """
 temporary, final = written("a.cache")
 os.mkdir(final)
-channel.publish(temporary, final)
+channel.publish((temporary, final))
 time.sleep(60)"""
     with refused(ExitCode.OUTPUT, "a.cache"):
         supervise(tmp_path, body)
@@ -421,7 +446,7 @@ def test_messages_as_they_stand_on_the_pipe(pipe):
     channel, stream = pipe
     channel.stage("build")
     channel.temporary("/a/.b.tmp")
-    channel.publish("/a/.b.tmp", "/a/b")
+    channel.publish(("/a/.b.tmp", "/a/b"))
     channel.done({"exit_code": 0}, [("/a/.c.tmp", "/a/c")], "table")
     assert [json.loads(stream.readline()) for _ in range(4)] == [
         {"kind": "stage", "name": "build"},

@@ -11,7 +11,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
-from helpers import LIBRARIES, ROOT, parse, refused, wait_until
+from helpers import LIBRARIES, ROOT, parse, refused, small_disk, wait_until
 
 from core import timing_cache
 from core.errors import ExitCode
@@ -221,7 +221,7 @@ if how == "turned into a folder":
         return made
     run.temporary = temporary
 if how == "killed":
-    run.channel.publish = lambda *_: os.kill(os.getpid(), signal.SIGKILL)  # written, locked, not renamed yet
+    run.channel.publish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # written, locked, not renamed yet
 ours = b"".join(sorted(set((before or b"").splitlines(True)) | {line.encode() + b"\\n"}))
 try:
     timing.write(Builder(), plan, BuiltEngine(None, None, {}, ours, how == "refused", ()), before, run)
@@ -277,12 +277,31 @@ def test_timings_that_are_all_known_are_not_written_again(path):
 def test_processes_that_write_at_once_lose_nobodys_timings(path, tmp_path):
     """All read the same state, all build, and all want to write at the same moment."""
     result_of(convert(path, "old"))
-    lines = ("a", "b", "c", "d")
+    lines = ("a", "b", "c", "d", "e", "f", "g", "h")
     processes = [convert(path, line, f"wait for {tmp_path / 'go'}") for line in lines]
-    time.sleep(3)  # until all have read
+    time.sleep(3)  # until most have read
     (tmp_path / "go").touch()
+    seen = {path.read_bytes()}
+    while any(process.poll() is None for process in processes):
+        seen.add(path.read_bytes())
+        time.sleep(0.001)
     assert all(result_of(process)["timing_cache"]["written"] for process in processes)
-    assert path.read_text().split() == ["a", "b", "c", "d", "old"]
+    assert path.read_text().split() == [*lines, "old"] and sorted(os.listdir(path.parent)) == ["t.cache", "t.cache.lock"]
+    assert len(seen) > 3 and all(b"old\n" in content and len(content) % 2 == 0 for content in seen), "each of them whole"
+
+
+def test_a_full_disk_is_a_warning_for_the_default_and_an_error_where_it_was_asked_for(tmp_path):
+    with small_disk(tmp_path / "full") as fill:
+        path = tmp_path / "full" / "timing" / "t.cache"
+        path.parent.mkdir()
+        path.write_bytes(b"old\n")
+        (path.parent / "t.cache.lock").touch()
+        fill(but=0)
+        result = result_of(convert(path, "a"))
+        assert not result["timing_cache"]["written"] and any("No space left on device" in text for text in result["warnings"])
+        named = result_of(convert(path, "a", named="named"))
+        assert named["exit_code"] == ExitCode.OUTPUT and f"cannot write {path}: No space left" in named["error"]["message"]
+        assert path.read_bytes() == b"old\n" and sorted(os.listdir(path.parent)) == ["t.cache", "t.cache.lock"]
 
 
 def test_nobody_is_locked_out_while_an_engine_is_built(path, tmp_path):

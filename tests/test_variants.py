@@ -174,8 +174,9 @@ class Remembering:
         self.said = []
         self.console = SimpleNamespace(info=self.said.append, debug=self.said.append)
 
-    def write_now(self, path, data):
-        Path(path).write_bytes(data)
+    def write_now(self, contents):
+        for path, data in contents.items():
+            Path(path).write_bytes(data)
 
 
 def int8_job(*flags, **changes):

@@ -12,6 +12,7 @@ from core.plan import Plan, Route
 from core.rules import dims
 from trt.config import configure
 from trt.constraints import constrain, labels
+from trt.driver import probe_driver
 from trt.library import Library
 from trt.logger import make_logger
 from trt.network import ParserInput, parse, typed_layers
@@ -46,10 +47,10 @@ class EngineBuilder:
     """One network from parsing to the serialized engine. Use once."""
 
     def __init__(self, library: Library, plan: Plan, show: Callable[[str], None]):
-        """Raises ConversionError BUILD where TensorRT refuses to start."""
+        """Raises ConversionError MACHINE where TensorRT does not start, BUILD where it refuses to go on."""
         self._library, self._trt, self._plan = library, library.trt, plan
         self._logger, self._messages = make_logger(library.trt, show)
-        self._builder = self._made(self._trt.Builder(self._logger), "Builder")
+        self._builder = self._made(self._start(), "Builder")
         flags = library.network_flags(strongly_typed=plan.route is Route.STRONG)
         self._network = self._made(self._builder.create_network(flags), "create_network")
 
@@ -160,6 +161,17 @@ class EngineBuilder:
         cache = config.create_timing_cache(contents)
         complaints = [text for text in self._messages.warnings - said if "timing cache" in text.lower()]
         return None if self._messages.take_errors() or complaints else cache
+
+    def _start(self):
+        try:
+            return self._trt.Builder(self._logger)
+        except TypeError as error:  # pybind11 got nothing from the library, which has nothing from CUDA
+            errors = "\n  ".join(["", *self._messages.take_errors()])
+            raise ConversionError(
+                f"TensorRT {self._library.version} does not start with this driver (for CUDA {probe_driver().version}): {error}{errors}",
+                hint="Update the driver, or install a TensorRT for its CUDA version (see NVIDIA's support matrix).",
+                code=ExitCode.MACHINE,
+            ) from error
 
     def _made(self, value, what: str):
         if value is None:
