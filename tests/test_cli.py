@@ -38,7 +38,8 @@ def test_fp16_is_the_default_and_every_file_is_there(folder):
     assert done.code == 0, done.stderr
     result = done.json("net.engine.json")
     data = (folder / "net.engine").read_bytes()
-    assert result["engine"] == {"path": "net.engine", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "gpu_archs": []}
+    known = {"path": "net.engine", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "gpu_archs": []}
+    assert result["engine"] == {**known, "weights_bytes": 1352}, "676 values in FP16"
     assert data[:4] != b"" and result["status"] == "simulated" and result["exit_code"] == 0
     assert result["precision"]["delivered"] == "fp16" and result["precision"]["layers"]["fp16"] > 0
     assert result["precision"]["layers"]["fp32"] == 0 and result["precision"]["layers_source"] == "network"
