@@ -193,10 +193,14 @@ def test_a_cache_of_tensorrt_makes_the_qdq_model_without_pictures(tmp_path):
     assert done.code == 0, done.stderr
     assert "no side file" in done.stderr and done.json("m.engine.json")["calibration"]["samples_used"] is None
     scales = calibration_cache.read(str(cache)).scales
-    found = activation_scales(onnx.load(tmp_path / "m.onnx").graph)
+    graph = onnx.load(tmp_path / "m.onnx").graph
+    found = activation_scales(graph)
     assert len(found) >= 30 and found.keys() <= scales.keys()
-    for tensor, scale in found.items():
-        assert scale == np.float16(scales[tensor]), tensor
+    other = {tensor for tensor, scale in found.items() if scale != np.float16(scales[tensor])}
+    assert all(found[tensor] in {float(np.float16(scale)) for scale in scales.values()} for tensor in other)
+    readers = {name: node.op_type for node in graph.node for name in node.input if name.endswith("__dequantized")}
+    handed_on = {name.removesuffix("__dequantized") for name, op in readers.items() if op in ("Resize", "Concat")}
+    assert other <= handed_on, "what is only passed on has the scale of what reads it"
 
 
 def activation_scales(graph: onnx.GraphProto) -> dict[str, float]:
