@@ -9,7 +9,7 @@ from typing import TypeVar
 import numpy as np
 
 from graph.graph import Graph
-from graph.placement import readings
+from graph.placement import Reading, readings
 from graph.qdq import Layer, Rounded, insert
 from graph.reference import Session
 
@@ -29,8 +29,13 @@ class Fit:
 
     def apply(self, graph: Graph, layers: Iterable[Layer], half: bool) -> Graph:
         """The graph with these layers in INT8, as far as they have a scale, and with what lies between them."""
+        usable, more = self.placed(graph, layers)
+        return insert(graph, self.scales, usable, half, self.rounded, more)
+
+    def placed(self, graph: Graph, layers: Iterable[Layer]) -> tuple[tuple[Layer, ...], tuple[Reading, ...]]:
+        """(those of the layers that have a scale, what else reads INT8 where they do)"""
         usable = tuple(layer for layer in layers if layer.activation in self.scales)
-        return insert(graph, self.scales, usable, half, self.rounded, readings(graph, usable, self.scales))
+        return usable, readings(graph, usable, self.scales)
 
 
 @dataclass(frozen=True)

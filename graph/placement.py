@@ -62,11 +62,11 @@ class Results:
 def results(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> Results:
     """The results of the layers, and of the elementwise operators behind them."""
     chosen = {layer.node for layer in layers}
-    made: list[str] = []
+    made: dict[str, None] = {}  # a set in execution order
     nodes: list[onnx.NodeProto] = []
     for node in graph.nodes:
-        if node.name in chosen or node.op_type in POINTWISE and not set(made).isdisjoint(node.input):
-            made.extend(node.output)
+        if node.name in chosen or node.op_type in POINTWISE and not made.keys().isdisjoint(node.input):
+            made.update(dict.fromkeys(node.output))
             nodes.append(node)
     int8, ends = _read_as_int8(graph, layers, more), set(graph.output_names)
     floats = [node.name for node in nodes if int8.isdisjoint(node.output) and ends.isdisjoint(node.output)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import onnx
@@ -157,20 +157,19 @@ def prepare_calibrated(
         strict: those results are bound to FP16, so that they are not quantised all the same.
     """
     quantized, usable, kept_fp16, kept = _quantized(graph, holds, fit, layers, left, half=False)
-    native = others is None
-    more = placement.readings(graph, usable, fit.scales)
-    made = placement.results(graph, usable, more)
-    scales = {} if native else {name: others[name] for name in made.tensors if name in others}
-    scales |= {reading.tensor: fit.scales[reading.like] for reading in more} | fit.scales
-    return Prepared(
+    prepared = Prepared(
         qdq.bake(graph, usable, fit.rounded),
         kept,
         mac_share(quantized, profiles),
         constraints={**dict.fromkeys(kept_fp16, "fp16"), **dict.fromkeys(holds, "fp32")},
-        half_outputs=made.float_nodes if strict and not native else frozenset(),
-        scales=None if native else scales,
-        equivalent=None if native else quantized,
     )
+    if others is None:
+        return prepared
+    _, more = fit.placed(graph, usable)
+    made = placement.results(graph, usable, more)
+    scales = {name: others[name] for name in made.tensors if name in others}
+    scales |= {reading.tensor: fit.scales[reading.like] for reading in more} | fit.scales
+    return replace(prepared, half_outputs=made.float_nodes if strict else frozenset(), scales=scales, equivalent=quantized)
 
 
 def _quantized(graph: Graph, holds: dict[str, str], fit: Fit, layers: tuple[qdq.Layer, ...], left: dict[str, str], half: bool):

@@ -5,7 +5,6 @@ Only figures are kept: an engine file that lies around is never loaded.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import time
@@ -75,5 +74,4 @@ def _path(job: Job) -> str | None:
     plan = replace(job.plan, precision="fp16", variants=("fp16",), min_int8_share=0.0, calibrator=False, native_method=None)
     options = {flag: value for flag, value in identity.options(plan).items() if flag not in ONLY_INT8}
     key = {"format": FORMAT, "model": job.inputs["model"], "options": options, "versions": job.inputs["versions"]}
-    name = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return os.path.join(folder, "baseline", f"{name[:32]}.json")
+    return os.path.join(folder, "baseline", f"{identity.sealed(key)['sha256'][:32]}.json")

@@ -42,8 +42,7 @@ class Fitted:
 
     def graph_for(self, layers: Iterable[Layer]) -> Graph:
         """The graph, balanced for these INT8 layers; scales and weights that were fitted fit it, too."""
-        layers = tuple(layer for layer in layers if layer.activation in self.fit.scales)
-        return self.balance.graph(tensors(layers, readings(self.graph, layers, self.fit.scales)))
+        return self.balance.graph(tensors(*self.fit.placed(self.graph, layers)))
 
     def found(self, holds: dict[str, str], given_up: dict[str, str]) -> Found:
         """All of it in the form in which it is kept for other runs."""
@@ -51,7 +50,7 @@ class Fitted:
         return Found(self.method, self.fit, shifts, factors, holds, given_up)
 
 
-def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool, known: Known, others: dict[str, float]) -> Fitted:
+def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool, known: Known, ranged: dict[str, float]) -> Fitted:
     """What an earlier run found, else scales from the cache or by calibration; with the calibration data, channels are balanced and
     weights fitted, unless TensorRT will calibrate by itself.
 
@@ -59,7 +58,7 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
         graph: FP32, folded.
         layers: that may become INT8.
         half: Q/DQ scales will be FP16.
-        others: scales by the ranges of all tensors, for those that calibration leaves out.
+        ranged: scales by the ranges of all tensors, for those that calibration leaves out.
 
     Raises:
         ConversionError: CALIBRATION.
@@ -71,7 +70,7 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
             "samples; give more, or --validation-dir"
         )
     names = tensors(layers, readings(graph, layers))
-    ranged, others = others, known.cache.scales if known.cache else others
+    others = known.cache.scales if known.cache else ranged
     if known.found is not None:
         given_up, found = known.found.given_up if known.chosen else None, known.found
         return Fitted(known.balance, known.balance.graph(names), layers, found.fit, (), split, found.method, given_up, others=others)
@@ -84,7 +83,7 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
         balance = Balance(graph)
         found = Calibrated(known.cache.algorithm, scales, trials=(scales,) * (split.trials if split else 0))
     else:
-        found, balance, written = _calibrate(job, graph, layers, names, split, effort, run, half, native, others)
+        found, balance, written = _calibrate(job, graph, layers, names, split, effort, run, half, native, ranged)
     graph = balance.graph(names)
     weights: list[dict] = [{}] * (len(found.trials) + 1)
     if effort.fit and split is not None and split.may_fit:
@@ -97,7 +96,7 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
 
 
 def _calibrate(
-    job, graph, layers, names, split, effort: Effort, run, half: bool, native: bool, others: dict[str, float]
+    job, graph, layers, names, split, effort: Effort, run, half: bool, native: bool, ranged: dict[str, float]
 ) -> tuple[Calibrated, Balance, Written | None]:
     """(scales, how the graph is balanced that they belong to, the cache)"""
     found = written = None
@@ -106,8 +105,8 @@ def _calibrate(
         everything = tuple(dict.fromkeys([*tensors(all_layers, readings(graph, all_layers)), *names]))
         found = calibrating.calibrate(job, graph, layers, everything, split, run, half, with_weights=False)
         if not native:  # the cache keeps the scales of the model as it is, of all tensors: other programs may want them in INT8
-            ranged = {name: scale for name, scale in others.items() if name not in found.silent}
-            text = calibration_cache.to_text({**ranged, **found.scales}, found.method)
+            heard = {name: scale for name, scale in ranged.items() if name not in found.silent}
+            text = calibration_cache.to_text({**heard, **found.scales}, found.method)
             written = calibrating.write_cache(job, text, found.method, run, found.silent)
     if found is not None and not effort.balance:
         return found, Balance(graph), written
