@@ -27,6 +27,16 @@ def list_nodes(model: onnx.ModelProto) -> Iterator[NodeInfo]:
         yield from (NodeInfo(n.name, n.op_type, n.domain, tuple(filter(None, n.input)), outermost) for n in nodes)
 
 
+def standard_schema(node: onnx.NodeProto, opset: int):
+    """What ONNX says of an operator; None for those that it does not know at this opset."""
+    if node.domain not in STANDARD_DOMAINS or not onnx.defs.has(node.op_type, ""):
+        return None
+    try:
+        return onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return None
+
+
 def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
     """Bodies of If, Loop and Scan."""
     found = []

@@ -8,9 +8,10 @@ from fnmatch import fnmatchcase
 
 import onnx
 
-from graph.fp16 import choose_holds, convert
+from graph.fp16 import convert
 from graph.graph import Graph
 from graph.guard import Feed, change
+from graph.holds import choose_holds
 from graph.nodes import reads
 from graph.reference import Session
 from graph.simulate import simulation

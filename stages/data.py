@@ -18,7 +18,7 @@ from preprocess import Batch, Preprocessing, Reader, make_preprocessing
 from stages.run import Run
 
 LEAST_USABLE = 0.5  # share of the calibration files that must be readable
-RANGE_SAMPLES = 8  # for the largest values of every tensor; the margin of fp16.HELD_ABOVE covers the others
+RANGE_SAMPLES = 8  # for the largest values of every tensor; the margin of graph.holds.HELD_ABOVE covers the others
 VALIDATION_SAMPLES = 500
 COMPARED_SAMPLES = 20  # of the calibration data, where no other was given
 

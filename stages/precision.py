@@ -9,8 +9,10 @@ from dataclasses import replace
 from core.errors import AccuracyError, ConversionError, ExitCode
 from core.model_info import ModelInfo
 from core.plan import Plan, Route
-from graph import fp16, prepare
+from graph import prepare
+from graph.fp16 import convert
 from graph.graph import Graph
+from graph.holds import choose_holds
 from graph.observe import absolute_maxima
 from graph.prepare import Prepared
 from graph.qdq import scales_by_range
@@ -71,7 +73,7 @@ def _prepare_strong(job: Job, run: Run) -> Prepared:
         if not half_ends:
             return Prepared(graph, changed=bool(graph.repairs))
         everything = {node.name: "--precision fp32" for node in graph.nodes}
-        return Prepared(fp16.convert(graph, everything, half_ends))
+        return Prepared(convert(graph, everything, half_ends))
     quantize = plan.precision == "int8"
     graph, half = prepare.working_graph(model, profiles, quantize or info.quantized, plan.half_scales)
     if plan.half_scales and not half and (quantize or info.quantized):
@@ -121,12 +123,12 @@ def _quantize(
     strong = job.plan.route is Route.STRONG
     known = reusing.look_up(job, graph, run)
     maxima = {} if known.found else _measure_ranges(job, graph, run)
-    holds = known.found.holds if known.found else _choose_holds(job.plan, graph, maxima, strong)
+    holds = known.found.holds if known.found else _choose_holds(job, graph, maxima, strong)
     layers, left = prepare.choose_layers(graph, job.profiles, holds, job.plan.layer_precisions)
     fitted = quantizing.fit(job, graph, layers, run, half, known, scales_by_range(maxima))
     if fitted.graph is not graph and not known.found:  # other ranges than those that the holds were found by
         maxima = _measure_ranges(job, fitted.graph, run, of=" of the balanced model")
-        holds = {**_choose_holds(job.plan, fitted.graph, maxima, strong), **holds}
+        holds = {**_choose_holds(job, fitted.graph, maxima, strong), **holds}
         layers = tuple(layer for layer in layers if layer.node not in holds)
         fitted = replace(fitted, layers=layers, others=scales_by_range(maxima) or fitted.others)
     balanced = bool(fitted.balance.shifts or fitted.balance.scales)
@@ -149,11 +151,12 @@ def _quantize(
 
 def _find_holds(job: Job, graph: Graph, run: Run, structural: bool) -> dict[str, str]:
     """The nodes that stay in FP32, by measured ranges and by the user's wishes."""
-    return _choose_holds(job.plan, graph, _measure_ranges(job, graph, run), structural)
+    return _choose_holds(job, graph, _measure_ranges(job, graph, run), structural)
 
 
-def _choose_holds(plan: Plan, graph: Graph, maxima: dict[str, float], structural: bool) -> dict[str, str]:
-    return fp16.choose_holds(graph, maxima if plan.hold_layers else {}, plan.layer_precisions, plan.hold_layers, structural)
+def _choose_holds(job: Job, graph: Graph, maxima: dict[str, float], structural: bool) -> dict[str, str]:
+    plan, made_up = job.plan, job.data.any().kind == "synthetic"
+    return choose_holds(graph, maxima if plan.hold_layers else {}, plan.layer_precisions, plan.hold_layers, structural, made_up)
 
 
 def _measure_ranges(job: Job, graph: Graph, run: Run, of: str = "") -> dict[str, float]:

@@ -10,9 +10,9 @@ from core import calibration_cache
 from core.calibration_cache import Cache
 from core.errors import ConversionError, ExitCode
 from core.plan import EFFORTS, Route
-from graph import fp16
 from graph.fit_file import FORMAT, Found, Packed, most_bytes, pack
 from graph.graph import Graph
+from graph.holds import choose_holds
 from stages import balancing, calibrating
 from stages.balancing import Balance
 from stages.calibrating import Written
@@ -153,4 +153,4 @@ def _holds_here(holds: dict[str, str], graph: Graph, job: Job) -> dict[str, str]
 
 
 def _unconvertible(graph: Graph) -> dict[str, str]:
-    return fp16.choose_holds(graph, {}, (), measured=False, structural=True)
+    return choose_holds(graph, {}, (), measured=False, structural=True)

@@ -7,8 +7,9 @@ from models import FLOAT, conv_net, layer_norm, model, multiplication_chain, nod
 from onnx import TensorProto, helper
 
 from core.errors import ConversionError, ExitCode
-from graph.fp16 import choose_holds, convert
+from graph.fp16 import convert
 from graph.graph import Graph
+from graph.holds import choose_holds
 from graph.observe import absolute_maxima
 from graph.reference import Session
 from graph.simulate import simulation
@@ -16,12 +17,12 @@ from graph.simulate import simulation
 HALF = TensorProto.FLOAT16
 
 
-def prepared(source, feed, wishes=(), measured=True):
+def prepared(source, feed, wishes=(), measured=True, made_up=False):
     """(FP32 graph, FP16 graph, holds) with ranges measured on one feed."""
     graph = Graph.from_model(source)
     shapes = {name: array.shape for name, array in feed.items()}
     maxima = absolute_maxima(graph, profiles(**shapes), lambda: [feed])
-    holds = choose_holds(graph, maxima, wishes, measured)
+    holds = choose_holds(graph, maxima, wishes, measured, made_up=made_up)
     return graph, convert(graph, holds), holds
 
 
@@ -207,3 +208,19 @@ def test_a_model_that_is_half_already_is_left_as_it_is():
     graph = Graph.from_model(source)
     half = convert(graph, {})
     assert [n.op_type for n in half.nodes] == ["Mul"] and types_at_ends(half) == {"x": HALF, "y": HALF}
+
+
+def test_what_a_huge_factor_makes_is_held_where_synthetic_data_is_zero():
+    """A channel that the data leaves at zero has a measured range of 0, and would be infinite in FP16 with real data."""
+    weights = np.zeros((2, 2, 1, 1), np.float32)
+    weights[0, 0], weights[1, 1] = 1.0, 1e38
+    nodes = [node("Conv", "x w", "a"), node("Mul", "a half", "b"), node("Sigmoid", "b", "c"), node("Mul", "c half", "y")]
+    source = model(nodes, {"x": [1, 2, 4, 4]}, {"y": [1, 2, 4, 4]}, {"w": weights, "half": np.float32([0.5])})
+    feed = {"x": np.stack([np.ones((4, 4)), np.zeros((4, 4))])[None].astype(np.float32)}
+    assert len(prepared(source, feed)[2]) == 1  # data of the user tells the range
+    graph, half, holds = prepared(source, feed, made_up=True)
+    names = {n.output[0]: n.name for n in graph.nodes}
+    assert set(holds) == {names["a"], names["b"], names["c"]}  # a Sigmoid bounds what it reads
+    assert "w" in holds[names["b"]] and "65504" in holds[names["b"]]
+    other = {"x": feed["x"][:, ::-1].copy() * 1e-36}
+    np.testing.assert_allclose(outputs(half, other)[0], outputs(graph, other)[0], atol=1e-3)

@@ -8,8 +8,9 @@ from core.errors import ConversionError, ExitCode
 from core.plan import Route
 from graph import qdq
 from graph.fold import raise_opset
-from graph.fp16 import choose_holds, convert
+from graph.fp16 import convert
 from graph.graph import Graph
+from graph.holds import choose_holds
 from graph.observe import absolute_maxima
 from trt.network import typed_layers
 
