@@ -10,9 +10,10 @@ import numpy as np
 from core.errors import AccuracyError, ConversionError, ExitCode
 from core.evidence import Watch
 from core.metrics import OutputComparison, choose_metric, metric_for, misfit
+from core.reading import read_ahead
 from preprocess import Batch
 
-Runner = Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]
+Runner = Callable[[Batch], dict[str, np.ndarray]]  # a batch of the model's inputs -> its outputs
 
 
 class OtherShape(ConversionError):
@@ -50,6 +51,7 @@ def compare(
     channels_last: bool = False,
     metric: str = "auto",
     watch: Watch | None = None,
+    at_once: int = 1,
 ) -> tuple[Accuracy, ...]:
     """Run both on every batch and compare each output.
 
@@ -64,13 +66,15 @@ def compare(
         channels_last: the model is NHWC.
         metric: the user's choice (--metric), for the outputs that it fits.
         watch: looks on, for the report.
+        at_once: batches that several threads may give to `candidate` at the same time; `reference` gets them one by one, in order.
 
     Raises:
         ConversionError: VALIDATION, where shapes differ or there is no sample; USAGE, where `metric` fits no output.
     """
     comparisons: dict[str, OutputComparison] = {}
-    for batch in batches:
-        expected, found = reference(batch.arrays), candidate(batch.arrays)
+    results = read_ahead(batches, candidate, at_once) if at_once > 1 else ((batch, candidate(batch)) for batch in batches)
+    for batch, found in results:
+        expected = reference(batch)
         unfit = misfit(metric, {name: expected[name].shape for name in outputs}, channels_last)
         if unfit:
             raise unfit

@@ -64,12 +64,11 @@ def choose_scales(
     Returns:
         (method, method -> change of the outputs (see `change`)); the first of equals.
     """
-    reference = Session.from_graph(graph)
-    expected = [reference.run(feed) for feed in feeds()]
+    expected = list(Session.from_graph(graph, in_turn=False).run_each(feeds()))
     changes = {}
     for method, fit in candidates.items():
-        session = Session.from_graph(fit.apply(graph, layers, half))
-        changes[method] = change(expected, [session.run(feed) for feed in feeds()])
+        session = Session.from_graph(fit.apply(graph, layers, half), in_turn=False)
+        changes[method] = change(expected, list(session.run_each(feeds())))
     return min(changes, key=changes.get), changes
 
 
@@ -79,11 +78,10 @@ def layer_errors(graph: Graph, layers: tuple[Layer, ...], fit: Fit, feeds: list[
     Args:
         feeds: a few samples.
     """
-    reference = Session.from_graph(graph)
-    expected = [reference.run(feed) for feed in feeds]
+    expected = list(Session.from_graph(graph, in_turn=False).run_each(feeds))
     for layer in layers:
-        session = Session.from_graph(fit.apply(graph, (layer,), half))
-        yield layer.node, change(expected, [session.run(feed) for feed in feeds])
+        session = Session.from_graph(fit.apply(graph, (layer,), half), in_turn=False)
+        yield layer.node, change(expected, list(session.run_each(feeds)))
 
 
 def by_error_per_mac(errors: dict[str, float], macs: dict[str, int]) -> list[str]:

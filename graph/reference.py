@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
@@ -14,9 +15,11 @@ import onnxruntime as ort
 
 from core.cores import usable_cores
 from core.errors import ConversionError, ExitCode
+from core.reading import read_ahead
 from graph.graph import Graph, external_tensor
 
 MOST_THREADS = 16  # more do not make single pictures faster
+AT_ONCE = 2  # inferences of one session at once, where the cores allow it: each with its share of the threads (see Session.run_each)
 EXTERNAL_LIMIT = 1024  # bytes; larger weights are handed over as arrays, not serialized
 
 
@@ -26,8 +29,9 @@ class Session:
     Q/DQ pairs are computed as they stand (`session.disable_quant_qdq`), so that results are the same on every CPU.
     """
 
-    def __init__(self, session: ort.InferenceSession, keep_alive: list):
+    def __init__(self, session: ort.InferenceSession, keep_alive: list, at_once: int = 1):
         self._session = session
+        self.at_once = at_once
         self._keep_alive = keep_alive  # ONNX Runtime refers to these arrays without owning them
         self.output_names = [output.name for output in session.get_outputs()]
 
@@ -41,18 +45,20 @@ class Session:
         return cls(_load(path, _options(), path), [])
 
     @classmethod
-    def from_graph(cls, graph: Graph, extra_outputs: tuple[str, ...] = (), optimize: bool = True) -> Session:
+    def from_graph(cls, graph: Graph, extra_outputs: tuple[str, ...] = (), optimize: bool = True, in_turn: bool = True) -> Session:
         """A working graph.
 
         Args:
             graph: is not changed; its weights are not copied.
             extra_outputs: inner tensors to return besides the graph's outputs.
             optimize: False keeps every node as it stands.
+            in_turn: one inference after the other, each with all threads; False divides them among AT_ONCE of them.
         """
         proto = onnx.ModelProto()
         proto.CopyFrom(graph.proto)
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra_outputs if name not in graph.output_names)
-        options = _options()
+        at_once = 1 if in_turn else min(AT_ONCE, usable_cores())
+        options = _options(at_once)
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         names, values = [], []
@@ -65,7 +71,7 @@ class Session:
                 values.append(ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)))
         if names:
             options.add_external_initializers(names, values)
-        return cls(_load(proto.SerializeToString(), options, "the prepared model"), values)
+        return cls(_load(proto.SerializeToString(), options, "the prepared model"), values, at_once)
 
     def run(self, feed: dict[str, np.ndarray], outputs: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
         """One inference.
@@ -88,15 +94,22 @@ class Session:
                 code=ExitCode.MODEL,
             ) from error
 
+    def run_each(self, feeds: Iterable[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+        """The outputs for each feed, in order; several inferences at once where the session was made for it.
 
-def _options() -> ort.SessionOptions:
+        PP-OCRv4 det with Q/DQ at 640x640 on 2 cores: 113 ms for a picture one after the other, 77 ms two at once.
+        """
+        return (found for _, found in read_ahead(feeds, self.run, self.at_once)) if self.at_once > 1 else map(self.run, feeds)
+
+
+def _options(at_once: int = 1) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what matters comes back as an exception
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     # ONNX Runtime takes all cores of the machine, in a container, too, and then its threads wait for each other
     cores = usable_cores()
-    if cores < (os.cpu_count() or 1) or cores > MOST_THREADS:
-        options.intra_op_num_threads = min(cores, MOST_THREADS)
+    if at_once > 1 or cores < (os.cpu_count() or 1) or cores > MOST_THREADS:
+        options.intra_op_num_threads = min(cores // at_once, MOST_THREADS)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # between inferences the cores are for our own counting
     return options
 

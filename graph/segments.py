@@ -78,9 +78,8 @@ def segment_errors(graph: Graph, parts: Iterable[Segment], feeds: list[Feed]) ->
         graph: FP32.
         feeds: a few samples.
     """
-    reference = Session.from_graph(graph)
-    expected = [reference.run(feed) for feed in feeds]
+    expected = list(Session.from_graph(graph, in_turn=False).run_each(feeds))
     for part in parts:
         others = {node.name: "" for node in graph.nodes if node.name not in part}
-        session = Session.from_graph(simulation(convert(graph, others)))
-        yield part, change(expected, [session.run(feed) for feed in feeds])
+        session = Session.from_graph(simulation(convert(graph, others)), in_turn=False)
+        yield part, change(expected, list(session.run_each(feeds)))

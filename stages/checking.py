@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
@@ -12,15 +13,15 @@ from core.evidence import Sample, Watch
 from core.pixels import displayed
 from core.samples import Dataset
 from graph.prepare import Prepared
-from graph.reference import Session
+from graph.reference import AT_ONCE, Session
 from graph.simulate import simulation
-from preprocess import load_picture
-from stages.comparing import compare_runners
+from preprocess import Arrays, Batch, load_picture
+from stages.comparing import compare_runners, on_arrays
 from stages.data import Data, batches_to_compare
 from stages.job import Job
 from stages.run import Run
 from trt.engine import Engine
-from validate import Accuracy, failure, measure_in_turn
+from validate import Accuracy, Runner, failure, measure_in_turn
 
 
 def check(job: Job, prepared: Prepared | None, engine: Engine | None, run: Run) -> str:
@@ -65,13 +66,14 @@ def _check_accuracy(job: Job, prepared: Prepared | None, engine: Engine | None, 
 
 def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run: Run) -> tuple[tuple[Accuracy, ...], tuple[Accuracy, ...]]:
     """(rows of all data sets, rows of the first, which decides)."""
-    reference = Session.from_path(job.info.path)
+    reference, at_once = Session.from_path(job.info.path), 1
     if engine is not None:
-        candidate = _engine_runner(job, engine)
+        candidate = as_declared(job, engine.run, cast_inputs=False)
     elif prepared.changed:
-        candidate = as_declared(job, Session.from_graph(simulation(prepared.graph)).run)
+        session = Session.from_graph(simulation(prepared.graph), in_turn=len(job.data.to_compare()[0].paths) < AT_ONCE)
+        candidate, at_once = as_declared(job, session.run), session.at_once
     else:
-        candidate = reference.run
+        candidate = on_arrays(reference.run)
     decisive: tuple[Accuracy, ...] = ()
     rows: tuple[Accuracy, ...] = ()
     data: Data = job.data
@@ -80,7 +82,7 @@ def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run
         watch = Watch(run.evidence, dataset.origin, data.picture_size, data.channels_last) if run.evidence.wanted else None
         batches = run.console.track(batches_to_compare(data, [dataset]), max(len(dataset.paths), 1), f"comparing on {dataset.origin}")
         executed_on = "simulated" if engine is None else "gpu"
-        found = compare_runners(job, reference.run, candidate, batches, dataset.origin, executed_on, watch)
+        found = compare_runners(job, on_arrays(reference.run), candidate, batches, dataset.origin, executed_on, watch, at_once)
         if watch:
             _keep_samples(run, data, dataset, watch, decides=not decisive)
         rows, decisive = rows + found, decisive or found
@@ -108,18 +110,13 @@ def _picture(data: Data, kind: str, path: str) -> np.ndarray | None:
         return None
 
 
-def _engine_runner(job: Job, engine: Engine):
-    """The engine as a function of the model's inputs to the model's output types."""
-    return as_declared(job, engine.run, cast_inputs=False)
-
-
-def as_declared(job: Job, run_it, cast_inputs: bool = True):
-    """Wrap a runner whose ends --io-types has changed, so that it takes and gives what the ONNX declares."""
+def as_declared(job: Job, run_it: Callable[[Arrays], Arrays], cast_inputs: bool = True) -> Runner:
+    """Wrap what runs a model whose ends --io-types has changed, so that it takes and gives what the ONNX declares."""
     changed = {spec.name: spec.dtype for spec in job.engine_ends.inputs}
     declared = {spec.name: spec.dtype for spec in job.info.outputs}
 
-    def runner(feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        given = {name: array.astype(changed[name], copy=False) for name, array in feed.items()} if cast_inputs else feed
+    def runner(batch: Batch) -> Arrays:
+        given = {name: array.astype(changed[name], copy=False) for name, array in batch.arrays.items()} if cast_inputs else batch.arrays
         return {name: array.astype(declared[name], copy=False) for name, array in run_it(given).items()}
 
     return runner

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from core.evidence import Watch
-from preprocess import Batch
+from preprocess import Arrays, Batch
 from stages.job import Job
 from validate import Accuracy, Runner, compare
+
+
+def on_arrays(run: Callable[[Arrays], Arrays]) -> Runner:
+    """What runs arrays as they are, as a runner of batches."""
+    return lambda batch: run(batch.arrays)
 
 
 def compare_runners(
@@ -18,6 +23,7 @@ def compare_runners(
     origin: str,
     executed_on: str = "simulated",
     watch: Watch | None = None,
+    at_once: int = 1,
 ) -> tuple[Accuracy, ...]:
     """See validate.compare: all outputs, by the metric of the plan."""
     return compare(
@@ -31,4 +37,5 @@ def compare_runners(
         channels_last=job.data.channels_last,
         metric=job.plan.validation.metric,
         watch=watch,
+        at_once=at_once,
     )

@@ -9,7 +9,7 @@ from core.samples import Dataset
 from graph.fp16 import convert
 from graph.graph import Graph
 from graph.guard import climb
-from graph.reference import Session
+from graph.reference import AT_ONCE, Session
 from graph.segments import Segment, Tried, bound_to_half, lowered, segment_errors, segments, unconvertible, working
 from graph.simulate import simulation
 from stages.checking import as_declared
@@ -91,8 +91,9 @@ class _Trials:
         batches = batches_to_compare(job.data, [dataset])
         try:
             tracked = self.run.console.track(batches, max(len(dataset.paths), 1), f"measuring with {share:.0%} in FP16")
-            candidate = as_declared(job, Session.from_graph(simulation(half)).run)
-            rows = compare_runners(job, self._reference.one_pass(), candidate, tracked, dataset.origin)
+            session = Session.from_graph(simulation(half), in_turn=len(dataset.paths) < AT_ONCE)
+            candidate = as_declared(job, session.run)
+            rows = compare_runners(job, self._reference.one_pass(), candidate, tracked, dataset.origin, at_once=session.at_once)
         except OtherShape as error:
             return Tried(len(kept), share, NOTHING_AGREES, 0.0, False, error.message)
         worst, finite = worst_output(rows)

@@ -16,7 +16,7 @@ from stages.comparing import compare_runners
 from stages.data import batches_to_compare
 from stages.job import Job
 from stages.run import Run
-from validate import Accuracy
+from validate import Accuracy, Runner
 
 REMEMBERED_BYTES = 2**28  # of reference outputs
 
@@ -28,15 +28,15 @@ class Reference:
         self._session = session
         self._remembered: list[dict[str, np.ndarray]] = []
 
-    def one_pass(self) -> Callable[[dict[str, np.ndarray]], dict[str, np.ndarray]]:
+    def one_pass(self) -> Runner:
         """The outputs for each batch in turn, from the first."""
         position = count()
 
-        def run(feed):
+        def run(batch):
             index = next(position)
             if index < len(self._remembered):
                 return self._remembered[index]
-            found = self._session.run(feed)
+            found = self._session.run(batch.arrays)
             if index == len(self._remembered) and (index + 1) * sum(array.nbytes for array in found.values()) <= REMEMBERED_BYTES:
                 self._remembered.append(found)
             return found
@@ -91,7 +91,7 @@ class Trials:
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
         balanced = fitted.graph_for(layers)
         graphs = [fit.apply(balanced, layers, self._half) for fit in fits]
-        rows = self._compare([Session.from_graph(self._finish(graph) if final else graph) for graph in graphs], share)
+        rows = self._compare([Session.from_graph(self._finish(graph) if final else graph, in_turn=False) for graph in graphs], share)
         worst, finite = worst_output(rows)
         return Tried(len(kept), round(share, 6), round(worst.drop_percent, 6), round(worst.standard_error or 0.0, 6), finite=finite)
 
@@ -104,12 +104,14 @@ class Trials:
         return [layer for layer in self._fitted.layers if layer.node not in given_up]
 
     def _compare(self, sessions: list[Session], share: float) -> tuple[Accuracy, ...]:
-        job, dataset = self._job, self._fitted.split.to_measure()
+        """Each sample with the session of the trial that has not seen it."""
+        job, split = self._job, self._fitted.split
+        dataset = split.to_measure()
 
-        def batches():
-            found = batches_to_compare(job.data, self._fitted.split.cuts(dataset))
-            for batch in self._run.console.track(found, len(dataset.paths), f"measuring with {share:.0%} in INT8"):
-                self._trial = max(self._fitted.split.part_of(batch.paths[0]), 0) if len(sessions) > 1 else 0
-                yield batch
+        def candidate(batch):
+            part = max(split.part_of(batch.paths[0]), 0) if len(sessions) > 1 else 0
+            return sessions[part].run(batch.arrays)
 
-        return compare_runners(job, self._reference.one_pass(), lambda feed: sessions[self._trial].run(feed), batches(), dataset.origin)
+        found = batches_to_compare(job.data, split.cuts(dataset))
+        batches = self._run.console.track(found, len(dataset.paths), f"measuring with {share:.0%} in INT8")
+        return compare_runners(job, self._reference.one_pass(), candidate, batches, dataset.origin, at_once=sessions[0].at_once)
