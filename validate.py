@@ -10,7 +10,7 @@ import numpy as np
 from core.errors import AccuracyError, ConversionError, ExitCode
 from core.evidence import Watch
 from core.metrics import OutputComparison, choose_metric, metric_for, misfit
-from core.reading import read_ahead
+from core.reading import map_in_order
 from preprocess import Batch
 
 Runner = Callable[[Batch], dict[str, np.ndarray]]  # a batch of the model's inputs -> its outputs
@@ -72,8 +72,7 @@ def compare(
         ConversionError: VALIDATION, where shapes differ or there is no sample; USAGE, where `metric` fits no output.
     """
     comparisons: dict[str, OutputComparison] = {}
-    results = read_ahead(batches, candidate, at_once) if at_once > 1 else ((batch, candidate(batch)) for batch in batches)
-    for batch, found in results:
+    for batch, found in map_in_order(batches, candidate, at_once):
         expected = reference(batch)
         unfit = misfit(metric, {name: expected[name].shape for name in outputs}, channels_last)
         if unfit:

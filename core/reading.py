@@ -54,6 +54,11 @@ def read_ahead(items: Iterable[T], load: Callable[[T], object], workers: int = 0
         pool.shutdown(wait=False, cancel_futures=True)
 
 
+def map_in_order(items: Iterable[T], work: Callable[[T], object], at_once: int = 1) -> Iterator[tuple[T, object]]:
+    """(item, work(item)) in the order of items; `at_once` threads work at the same time, none but the caller's where that is 1."""
+    return read_ahead(items, work, at_once) if at_once > 1 else ((item, work(item)) for item in items)
+
+
 class ReusedArrays:
     """Arrays of one shape and type whose memory is used again as soon as nobody holds the array, or a view of it.
 

@@ -15,7 +15,7 @@ import onnxruntime as ort
 
 from core.cores import usable_cores
 from core.errors import ConversionError, ExitCode
-from core.reading import read_ahead
+from core.reading import map_in_order
 from graph.graph import Graph, external_tensor
 
 MOST_THREADS = 16  # more do not make single pictures faster
@@ -99,7 +99,7 @@ class Session:
 
         PP-OCRv4 det with Q/DQ at 640x640 on 2 cores: 113 ms for a picture one after the other, 77 ms two at once.
         """
-        return (found for _, found in read_ahead(feeds, self.run, self.at_once)) if self.at_once > 1 else map(self.run, feeds)
+        return (found for _, found in map_in_order(feeds, self.run, self.at_once))
 
 
 def _options(at_once: int = 1) -> ort.SessionOptions:

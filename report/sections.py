@@ -15,7 +15,7 @@ VERDICTS = {  # status -> level (its colour), icon, words, what they mean
         "good",
         "check",
         "Simulated on the CPU",
-        "The engine was not executed here. The model prepared for it, with its FP16 and INT8 rounding, agrees with the ONNX model.",
+        "The engine was not executed here. The model prepared for it, rounded as the engine rounds, agrees with the ONNX model.",
     ),
     "not_validated": ("warn", "bang", "Not validated", "The engine was built, but its outputs were not judged."),
     "planned": ("info", "dots", "Planned", "Nothing was built (--dry-run)."),

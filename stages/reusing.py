@@ -12,7 +12,7 @@ from core.errors import ConversionError, ExitCode
 from core.plan import EFFORTS, Route
 from graph.fit_file import FORMAT, Found, Packed, most_bytes, pack
 from graph.graph import Graph
-from graph.holds import choose_holds
+from graph.segments import unconvertible
 from stages import balancing, calibrating
 from stages.balancing import Balance
 from stages.calibrating import Written
@@ -83,8 +83,8 @@ def write_found(job: Job, graph: Graph, written: Written | None, found: Found, r
     """
     if written is None:
         return
-    unconvertible = _unconvertible(graph)
-    measured = {node: reason for node, reason in found.holds.items() if unconvertible.get(node) != reason}
+    structural = unconvertible(graph)
+    measured = {node: reason for node, reason in found.holds.items() if structural.get(node) != reason}
     data = pack(replace(found, holds=measured), _conditions(job))
     identity = replace(written.identity, fit_sha256=hashlib.sha256(data).hexdigest())
     fit, side = calibration_cache.fit_file(written.path), calibration_cache.side_file(written.path)
@@ -149,8 +149,4 @@ def _changed(packed: Packed, job: Job) -> list[str]:
 
 def _holds_here(holds: dict[str, str], graph: Graph, job: Job) -> dict[str, str]:
     """What was measured, and what this route cannot convert."""
-    return {**(_unconvertible(graph) if job.plan.route is Route.STRONG else {}), **holds}
-
-
-def _unconvertible(graph: Graph) -> dict[str, str]:
-    return choose_holds(graph, {}, (), measured=False, structural=True)
+    return {**(unconvertible(graph) if job.plan.route is Route.STRONG else {}), **holds}
