@@ -16,7 +16,7 @@ from graph.graph import Graph
 from graph.guard import Fit
 from graph.nodes import attribute
 from graph.observe import static_shapes
-from graph.typed import strongly_typed
+from graph.typed import QUANTIZERS, strongly_typed
 
 LEAST_OTHER_WORK = 0.5  # share of the work outside depthwise convolutions from which on these are left out
 SHAPES_OPSET = 17  # the newest that TensorRT 8.6 reads; before 15, onnx does not infer the shapes behind a Softmax that was raised
@@ -31,8 +31,9 @@ class Prepared:
     kept_high: tuple[tuple[str, str, str], ...] = ()  # (node, precision, reason)
     int8_mac_share: float | None = None  # of convolutions and matrix products; None where INT8 was not asked for
     changed: bool = True  # False: the model as it was given
-    constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16, to set on a weakly typed network
+    constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | int8, to set on a weakly typed network
     half_outputs: frozenset[str] = frozenset()  # nodes whose results a weakly typed network shall keep in FP16
+    half_nodes: frozenset[str] = frozenset()  # nodes that it shall compute in FP16 as well, unless a constraint says otherwise
     scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
     equivalent: Graph | None = None  # Q/DQ model of what TensorRT's calibrator makes of `graph`
     without: Callable[[dict[str, str]], Prepared] | None = None  # the same with more layers in FP16: node -> reason
@@ -133,10 +134,32 @@ def prepare_weak_int8(
     fit: Fit,
     layers: tuple[qdq.Layer, ...],
     left: dict[str, str],
+    strict: bool,
 ) -> Prepared:
-    """Q/DQ with FP32 scales in an FP32 graph; TensorRT's INT8 and FP16 flags do the rest."""
-    quantized, _, _, kept = _quantized(graph, holds, fit, layers, left, half=False)
-    return Prepared(quantized, kept, mac_share(quantized, profiles), constraints=dict.fromkeys(holds, "fp32"))
+    """Q/DQ with FP32 scales in an FP32 graph; TensorRT's INT8 and FP16 flags do the rest.
+
+    Args:
+        strict: what lies between INT8 layers is bound to FP16. FP32 scales draw it to FP32 otherwise (PP-OCRv4 det on 10.6: 37 of 125
+            layers).
+    """
+    quantized, usable, _, kept = _quantized(graph, holds, fit, layers, left, half=False)
+    between = _between(quantized, profiles) - placement.fused(graph, usable, fit.placed(graph, usable)[1]) if strict else frozenset()
+    return Prepared(quantized, kept, mac_share(quantized, profiles), constraints=dict.fromkeys(holds, "fp32"), half_nodes=between)
+
+
+def _between(graph: Graph, profiles: tuple[Profile, ...]) -> frozenset[str]:
+    """The nodes that compute activations and read no INT8; vectors are left out, since they may be shapes."""
+    shapes, types = static_shapes(graph, profiles), graph.types()
+    int8 = {name for node in graph.nodes if node.op_type == "DequantizeLinear" for name in node.output}
+
+    def activation(name: str) -> bool:
+        return types.get(name) == onnx.TensorProto.FLOAT and len(shapes.get(name, ())) > 1
+
+    return frozenset(
+        node.name
+        for node in graph.nodes
+        if node.op_type not in QUANTIZERS and int8.isdisjoint(node.input) and node.output and all(map(activation, node.output))
+    )
 
 
 def prepare_calibrated(
@@ -152,23 +175,26 @@ def prepare_calibrated(
     """An FP32 graph for TensorRT's calibrator: its weights are INT8 values already, and layers that stay FP16 are constrained.
 
     Args:
-        others: scales of the tensors that nothing reads as INT8. Where the result of a layer has none, TensorRT does not compute the
-            layer in INT8 (measured on 10.6: a network of convolutions and hard-swish became all FP16). None: TensorRT finds its own.
-        strict: those results are bound to FP16, so that they are not quantised all the same.
+        others: scales of the tensors that nothing reads as INT8. None: TensorRT finds its own.
+        strict: the layers are bound to INT8 (where FP16 layers are among them, TensorRT else takes FP16 for all of them, since
+            converting between the two costs time: no INT8 layer at all in a network of depthwise convolutions on 10.6), and what ends
+            in FP16 to FP16, so that the engine computes what was simulated.
     """
     quantized, usable, kept_fp16, kept = _quantized(graph, holds, fit, layers, left, half=False)
+    int8 = dict.fromkeys((layer.node for layer in usable), "int8") if strict else {}
     prepared = Prepared(
         qdq.bake(graph, usable, fit.rounded),
         kept,
         mac_share(quantized, profiles),
-        constraints={**dict.fromkeys(kept_fp16, "fp16"), **dict.fromkeys(holds, "fp32")},
+        constraints={**int8, **dict.fromkeys(kept_fp16, "fp16"), **dict.fromkeys(holds, "fp32")},
     )
     if others is None:
         return prepared
     _, more = fit.placed(graph, usable)
     made = placement.results(graph, usable, more)
-    scales = {name: others[name] for name in made.tensors if name in others}
-    scales |= {reading.tensor: fit.scales[reading.like] for reading in more} | fit.scales
+    scales = {name: others[name] for name in (made.scaled if strict else made.tensors) if name in others}
+    scales |= {layer.activation: fit.scales[layer.activation] for layer in usable}
+    scales |= {reading.tensor: fit.scales[reading.like] for reading in more}
     return replace(prepared, half_outputs=made.float_nodes if strict else frozenset(), scales=scales, equivalent=quantized)
 
 

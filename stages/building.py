@@ -46,7 +46,8 @@ def build_engine(job: Job, prepared: Prepared, run: Run) -> tuple[BuiltEngine, P
             source = replace(_source(prepared, info, folder), nodes=partial(list_nodes, model))
             builder.parse(source, job.engine_ends)
         nodes = tuple((n.name, tuple(n.output)) for n in prepared.graph.nodes)
-        constraints = Constraints(prepared.constraints, prepared.half_outputs, nodes)
+        precisions = {**dict.fromkeys(prepared.half_nodes, "fp16"), **prepared.constraints}
+        constraints = Constraints(precisions, prepared.half_outputs, nodes)
         options = {
             "dynamic": any(spec.dynamic for spec in info.inputs),
             "constraints": constraints,

@@ -64,7 +64,7 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
             if job.plan.precision == "int8":
                 share = _engine_share(prepared.graph, job, inspector.nodes_in(found, "int8"))
     for node, asked, got in ignored:
-        run.console.warn(f"TensorRT ignored the constraint of node {node!r}: asked for {asked}, its output is {got}")
+        run.console.warn(f"TensorRT ignored the constraint of node {node!r}: asked for {asked}, got {got}")
     layers = layers or dict.fromkeys(("int8", "fp16", "fp32"), 0)
     delivered = _delivered(layers, share, job.plan.min_int8_share)
     run.result["precision"] = {

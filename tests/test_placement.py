@@ -8,7 +8,7 @@ from onnx import helper
 
 from graph.graph import Graph
 from graph.guard import Fit
-from graph.placement import Reading, readings, results, tensors
+from graph.placement import Reading, fused, readings, results, tensors
 from graph.prepare import prepare_calibrated
 from graph.qdq import insert, quantizable_layers
 from graph.reference import Session
@@ -154,7 +154,7 @@ def test_results_of_int8_layers_that_nothing_reads_as_int8():
     layers = chosen(graph)
     made = results(graph, layers, readings(graph, layers))
     assert made.tensors == ("s", "r", "a", "b", "sum", "j", "y")
-    assert made.float_nodes == set(), "s and b are fused with what follows, y is the end"
+    assert made.float_nodes == set() and "y" not in made.scaled, "s and b are fused with what follows, y is the end"
     layers = chosen(graph, "stem", "conv_a", "conv_b")
     made = results(graph, layers, readings(graph, layers))
     assert made.tensors == ("s", "r", "a", "b", "sum", "j") and made.float_nodes == {"conv_b", "add", "add_relu"}
@@ -166,7 +166,10 @@ def test_the_calibrator_gets_the_scale_that_is_handed_on():
     layers = chosen(graph)
     fit = Fit({"x": 0.1, "e0": 0.2, "j": 0.3})
     made = prepare_calibrated(graph, profiles(x=(1, 4, 8, 8)), {}, fit, layers, {}, {"e1": 9.0, "u": 9.0, "y": 0.4}, strict=True)
-    assert made.scales == {"x": 0.1, "e0": 0.2, "j": 0.3, "u": 0.3, "e1": 0.3, "y": 0.4} and not made.half_outputs
+    assert made.scales == {"x": 0.1, "e0": 0.2, "j": 0.3, "u": 0.3, "e1": 0.3} and not made.half_outputs, "an end stays as precise as it is"
+    assert made.constraints == {layer.node: "int8" for layer in layers}
+    free = prepare_calibrated(graph, profiles(x=(1, 4, 8, 8)), {}, fit, layers, {}, {"e1": 9.0, "u": 9.0, "y": 0.4}, strict=False)
+    assert free.scales == {**made.scales, "y": 0.4} and not free.constraints and not free.half_outputs
 
 
 def test_what_a_hard_swish_reads_is_not_int8():
@@ -178,4 +181,13 @@ def test_what_a_hard_swish_reads_is_not_int8():
     ]
     graph = network(nodes, convs("w", "v"))
     made = results(graph, chosen(graph), ())
-    assert made.tensors == ("c", "h", "s", "y") and made.float_nodes == {"stem", "gate"}
+    assert made.tensors == ("c", "h", "s", "y") and made.scaled == ("s",) and not made.float_nodes
+    made = results(graph, chosen(graph, "stem"), ())
+    assert made.scaled == ("c", "h", "s") and made.float_nodes == {"stem", "gate", "swish"}, "a convolution reads it in FP16"
+
+
+def test_what_is_fused_with_int8_layers():
+    graph = residual_block()
+    layers = chosen(graph)
+    assert fused(graph, layers, readings(graph, layers)) == {"stem_relu", "add", "add_relu"}
+    assert "add" not in fused(graph, chosen(graph, "stem", "conv_a", "conv_b"), ())

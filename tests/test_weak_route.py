@@ -48,8 +48,8 @@ def outputs(graph, job):
 
 def test_the_calibrator_gets_our_scales_and_weights_that_are_int8_already(folder):
     prepared, job, _ = prepare()
-    assert prepared.constraints == {"depthwise": "fp16"}
-    assert set(prepared.scales) == {"x", "c1", "r1", "r2", "y"}, "TensorRT uses INT8 only where the results of a layer have a scale, too"
+    assert prepared.constraints == {"stem": "int8", "depthwise": "fp16", "head": "int8"}
+    assert set(prepared.scales) == {"x", "c1", "r1", "r2"}, "what is fused with an INT8 layer and ends in FP16 needs a scale, too"
     assert prepared.half_outputs == {"stem", "stem_relu"}, "what an FP16 layer reads is not quantised on the way"
     layers = {layer.node: layer for layer in quantizable_layers(prepared.graph)}
     assert int8_layers(prepared.equivalent) == {"stem", "head"} and not int8_layers(prepared.graph)
@@ -87,6 +87,14 @@ def test_qdq_keeps_fp32_scales_and_lets_the_flags_do_the_rest(folder):
     prepared, _, _ = prepare("--quantization", "qdq")
     assert prepared.scales is None and int8_layers(prepared.graph) == {"stem", "head"}
     assert all(array.dtype != np.float16 for array in prepared.graph.weights.values())
+    assert prepared.half_nodes == {"stem_relu", "depthwise", "depthwise_relu"} and not prepared.constraints
+    assert not prepare("--quantization", "qdq", "--disable-strict-types")[0].half_nodes
+
+
+def test_nothing_is_bound_where_types_are_not_strict(folder):
+    prepared, _, _ = prepare("--disable-strict-types")
+    assert set(prepared.constraints.values()) <= {"fp16"} and not prepared.half_outputs
+    assert set(prepared.scales) == {"x", "c1", "r1", "r2", "y"}, "TensorRT chooses, so it may take INT8 anywhere behind an INT8 layer"
 
 
 def test_plugins_leave_everything_to_tensorrt(folder):

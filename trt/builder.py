@@ -22,7 +22,7 @@ from trt.network import ParserInput, parse, typed_layers
 class Constraints:
     """Layer precisions for a weakly typed network, by ONNX node."""
 
-    precisions: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16
+    precisions: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | int8
     half_outputs: frozenset[str] = frozenset()  # nodes whose results are FP16, whatever they are computed in
     nodes: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (name, outputs) of every node of the model
 

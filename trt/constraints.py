@@ -11,6 +11,7 @@ from core.errors import ConversionError, ExitCode
 
 FLOATS = ("FLOAT", "HALF")
 # Layers whose type is not theirs to choose
+INT8_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "FULLY_CONNECTED", "MATRIX_MULTIPLY")  # of a node's layers, those that INT8 is meant for
 UNTYPED = ("CONSTANT", "SHAPE", "SHUFFLE", "IDENTITY", "CAST", "QUANTIZE", "DEQUANTIZE", "ASSERTION", "PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
 METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
@@ -45,7 +46,7 @@ def constrain(
     """Set the precision and the output types of the layers that some ONNX nodes became.
 
     Args:
-        precisions: node name -> fp32 | fp16.
+        precisions: node name -> fp32 | fp16 | int8. INT8 says how a layer computes; the types of its results are left to TensorRT.
         half_outputs: nodes of which only the output types are set, to FP16.
         known: label -> node name.
         outputs: output tensor -> node name, for layers that carry no label.
@@ -56,7 +57,7 @@ def constrain(
     Raises:
         ConversionError: BUILD, where TensorRT does not keep a setting.
     """
-    types = {"fp32": trt.float32, "fp16": trt.float16}
+    types = {"fp32": trt.float32, "fp16": trt.float16, "int8": trt.int8}
     constrained = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated since 10.12; as errors they would become SystemError
@@ -64,22 +65,32 @@ def constrain(
             layer = network.get_layer(index)
             node = _node_of(layer, known, outputs)
             asked = precisions.get(node)
-            if asked is None and node not in half_outputs or layer.type.name in UNTYPED or not layer.num_outputs:
+            if asked == "int8" and layer.type.name not in INT8_LAYERS:
+                asked = None
+            if layer.type.name in UNTYPED or not layer.num_outputs or layer.get_output(0).dtype.name not in FLOATS:
                 continue
-            if layer.get_output(0).dtype.name not in FLOATS:
-                continue
-            wanted = types[asked or "fp16"]
-            if asked:
-                layer.precision = wanted
-            for output in range(layer.num_outputs):
-                if layer.get_output(output).dtype.name in FLOATS:
-                    layer.set_output_type(output, wanted)
-            if asked and not (layer.precision_is_set and layer.precision == wanted) or layer.get_output_type(0) != wanted:
-                setting = f"precision {asked}" if asked else "output type fp16"
-                raise ConversionError(f"TensorRT did not take {setting} for layer {layer.name!r} (node {node!r})", code=ExitCode.BUILD)
+            result = asked if asked in ("fp32", "fp16") else "fp16" if node in half_outputs else None
+            _bind(layer, node, asked and types[asked], result and types[result])
             if asked:
                 constrained[layer.name] = node
     return constrained
+
+
+def _bind(layer, node: str | None, precision, result) -> None:
+    """Set what is not None, and read it back."""
+    if precision is not None:
+        layer.precision = precision
+        if not layer.precision_is_set or layer.precision != precision:
+            raise _refused(f"precision {precision.name}", layer, node)
+    for output in range(layer.num_outputs if result is not None else 0):
+        if layer.get_output(output).dtype.name in FLOATS:
+            layer.set_output_type(output, result)
+            if layer.get_output_type(output) != result:
+                raise _refused(f"output type {result.name}", layer, node)
+
+
+def _refused(setting: str, layer, node: str | None) -> ConversionError:
+    return ConversionError(f"TensorRT did not take {setting} for layer {layer.name!r} (node {node!r})", code=ExitCode.BUILD)
 
 
 def _node_of(layer, known: dict[str, str], outputs: dict[str, str]) -> str | None:

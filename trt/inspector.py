@@ -79,6 +79,8 @@ def ignored_constraints(layers: tuple[EngineLayer, ...], asked: dict[str, str]) 
     found = []
     for layer in layers:
         for node in layer.nodes:
-            if node in asked and layer.kind not in NO_WORK and layer.output_precision and layer.output_precision != asked[node]:
-                found.append((node, asked[node], layer.output_precision))
+            wanted = asked.get(node)
+            got = layer.precision if wanted == "int8" else layer.output_precision
+            if wanted and layer.kind not in NO_WORK and got and got != wanted:
+                found.append((node, wanted, got))
     return tuple(dict.fromkeys(found))

@@ -13,7 +13,7 @@ KNOWN = {
     r"detected layernorm nodes in fp16": "a layer normalisation in FP16: where its measured values are too large it is held in FP32",
     r"running layernorm after self-attention": "a layer normalisation in FP16: where its measured values are too large it is held in FP32",
     r"no valid obedient candidate": "a layer has no kernel in the preferred precision, so the fastest of the others is taken",
-    r"missing scale and zero-point": "a tensor has no INT8 scale: the layers at it stay in FP16 or FP32",
+    r"missing scale and zero-point": "a tensor has no INT8 scale, so it stays in FP16 or FP32",
     r"calibrator is not being used": "INT8 takes its scales from the Q/DQ in the model, as planned",
     r"converting conv (weight|activation) scales": "INT8 scales are converted to the type that the kernel takes: harmless",
     r"weights (between types|are affected by this issue)": "weights too small for FP16 lose digits; the comparison shows what that costs",

@@ -86,6 +86,27 @@ def test_a_result_is_kept_in_fp16_whatever_computes_it(tmp_path):
     assert not layers["head"].output_type_is_set(0) and case.builder._builder.is_network_supported(case.network, config)
 
 
+@pytest.mark.parametrize("constraints", ["prefer", "obey"])
+def test_int8_layers_are_bound_among_fp16_layers(tmp_path, constraints):
+    case = Case(tmp_path, conv_net(), "--precision", "int8", "--precision-constraints", constraints)
+    case.parse()
+    bound = replace(constraints_of(case, stem="int8", depthwise="fp16", head="int8"), half_outputs=frozenset(["stem", "stem_relu"]))
+    config = case.config(constraints=bound)
+    layers = {case.network.get_layer(i).name: case.network.get_layer(i) for i in range(case.network.num_layers)}
+    assert layers["stem"].precision == layers["head"].precision == TRT.int8 and not layers["head"].output_type_is_set(0)
+    assert layers["stem"].get_output_type(0) == layers["stem_relu"].get_output_type(0) == TRT.float16
+    assert case.builder._builder.is_network_supported(case.network, config)
+
+
+def test_only_the_product_of_a_gemm_is_bound_to_int8(tmp_path):
+    source = model([node("Gemm", "x w b", "y", "fc")], {"x": [1, 8]}, {"y": [1, 8]}, {"w": random(8, 8), "b": random(8)})
+    case = Case(tmp_path, source, "--precision", "int8")
+    case.parse()
+    case.config(constraints=constraints_of(case, fc="int8"))
+    bound = [case.network.get_layer(i) for i in range(case.network.num_layers)]
+    assert [layer.type.name for layer in bound if layer.precision_is_set] == ["MATRIX_MULTIPLY"]
+
+
 def test_nodes_without_names_are_found(tmp_path):
     source = model(
         [node("Gemm", "x w b", "g"), node("Softmax", "g", "y")], {"x": [1, 8]}, {"y": [1, 8]}, {"w": random(8, 8), "b": random(8)}
