@@ -1,13 +1,15 @@
 """How fast the engines are: ours against what a script over TensorRT's own API builds, on the GPU of this machine (TensorRT 8.6 to 10).
 
-    python benchmarks/engines.py [--networks resnet50 unet ppocr] [--ways ...] [--folder DIR] [--json FILE]
+    python benchmarks/engines.py [--networks resnet50 unet ppocr] [--ways ...] [--folder DIR] [--json FILE] [--layers]
 
 resnet50 (batch 32), unet (batch 16, 256x320), ppocr (PP-OCRv4 detection, 640x640), each as
     raw fp16   the FP16 flag on the FP32 ONNX: what everything is compared with
     raw int8   the INT8 and FP16 flags with TensorRT's entropy calibrator
     fp16, int8, int8 qdq   ours: --precision fp16, --precision int8, and with --quantization qdq
-at one optimization level, without kernel timings of other builds. fp16 is built a second time, with the timings of the first: "again".
-Both int8 ways share one calibration. All engines of a network are then timed in turn: inputs on the device, no CUDA graph, CUDA events.
+at one optimization level. int8 is what the command gives: held against FP16, and built once more without the layers that FP16 computes
+faster. The raw engines are built without kernel timings of other builds, ours share theirs. fp16 is built a second time, with the
+timings of the first: "again". Both int8 ways share one calibration. All engines of a network are then timed in turn: inputs on the
+device, no CUDA graph, CUDA events. --layers says where each of them loses against raw fp16.
 Built engines stay in --folder, and are only timed when it is named again. The made-up networks have nothing to lose, so they get
 --max-accuracy-drop 100 --quantization-effort fast.
 """
@@ -32,10 +34,11 @@ WAYS = {
     "raw fp16": None,
     "raw int8": None,
     "fp16": ("--precision", "fp16"),
-    "int8": ("--precision", "int8", "--no-baseline"),
-    "int8 qdq": ("--precision", "int8", "--no-baseline", "--quantization", "qdq"),
+    "int8": ("--precision", "int8"),
+    "int8 qdq": ("--precision", "int8", "--quantization", "qdq"),
 }
 ROUNDS, RUNS = 5, 100
+WORST_PARTS = 12  # shown by --layers
 SAMPLES = 2  # batches that the made-up networks are calibrated with
 
 
@@ -139,7 +142,7 @@ def build(name: str, way: str, folder: Path, level: int) -> dict:
         command = [Path(__file__).resolve(), "--raw", folder, engine, "int8" if "int8" in way else "fp16", level]
     else:
         command = [ROOT / "onnx2trt.py", "--onnx", "model.onnx", *flags, "-o", engine, "--json", f"{engine}.r.json"]
-        command += ["--timing-cache", "fp16.timings" if way == "fp16" else "none", "--builder-optimization-level", level]
+        command += ["--timing-cache", "ours.timings", "--builder-optimization-level", level]
         command += ["--calibration-dir", "calibration", "--calibration-cache", "scales.cache"] if "int8" in way else []
         command += [] if name == "ppocr" else ["--max-accuracy-drop", "100", "--quantization-effort", "fast"]
     row = {}
@@ -154,11 +157,17 @@ def build(name: str, way: str, folder: Path, level: int) -> dict:
     return row
 
 
-def measure(folder: Path, ways: list[str]) -> dict[str, dict]:
-    """p50 of each engine in ms, alternated, with the counts of its layers."""
+def measure(folder: Path, ways: list[str], layers: bool) -> dict[str, dict]:
+    """p50 of each engine in ms, alternated, with the counts of its layers.
+
+    Args:
+        layers: print where each of them loses time.
+    """
     import numpy as np
+    import onnx
 
     from trt import inspector
+    from trt.constraints import labels
     from trt.engine import Engine
     from trt.library import load_library
     from trt.memory import open_cuda
@@ -178,6 +187,11 @@ def measure(folder: Path, ways: list[str]) -> dict[str, dict]:
             for way, engine in engines.items():
                 engine.time_ms(RUNS // 5)
                 times[way].append(statistics.median(engine.time_ms(RUNS)))
+        if layers:
+            known = labels((node.name, tuple(node.output)) for node in onnx.load(folder / "model.onnx").graph.node)
+            timed = {way: (inspector.parse_layers(engine.inspect(), known), engine.layer_ms(RUNS)) for way, engine in engines.items()}
+            for way in timed.keys() - {"raw fp16"}:
+                print("\n".join(losses(way, timed[way], timed["raw fp16"])))
         return {
             way: {
                 "p50_ms": statistics.median(times[way]),
@@ -192,7 +206,25 @@ def measure(folder: Path, ways: list[str]) -> dict[str, dict]:
         cuda.close()
 
 
-def compare(name: str, ways: list[str], folder: Path, level: int) -> dict[str, dict]:
+def losses(way: str, own, base) -> list[str]:
+    """Lines on the time of conversions between formats, and on the parts that lose most.
+
+    Args:
+        own, base: trt.profile.Timed of the engine and of raw fp16.
+    """
+    from trt.profile import parts_of
+
+    def conversions(timed) -> str:
+        times = [ms for name, ms in timed[1].items() if "Reformat" in name]
+        return f"{len(times)} conversions, {sum(times):.3f} of {sum(timed[1].values()):.3f} ms in {len(timed[1])} layers"
+
+    lines = [f"{way}: {conversions(own)}; raw fp16: {conversions(base)}"]
+    for part in sorted(parts_of(own, base), key=lambda part: part.second_ms - part.first_ms)[:WORST_PARTS]:
+        lines.append(f"  {1000 * part.first_ms:7.1f} us against {1000 * part.second_ms:7.1f}: {', '.join(sorted(part.nodes))[:100]}")
+    return lines
+
+
+def compare(name: str, ways: list[str], folder: Path, level: int, layers: bool) -> dict[str, dict]:
     """Build and time all engines of a network."""
     folder.mkdir(parents=True, exist_ok=True)
     write_network(name, folder)
@@ -200,7 +232,7 @@ def compare(name: str, ways: list[str], folder: Path, level: int) -> dict[str, d
     for way in ways:
         rows[way] = build(name, way, folder, level)
         print(f"{name}, {way}: {rows[way].get('error') or 'built'}", file=sys.stderr, flush=True)
-    for way, found in measure(folder, ways).items():
+    for way, found in measure(folder, ways, layers).items():
         rows[way].update(found)
     base = rows["raw fp16"].get("p50_ms")
     for way, row in rows.items():
@@ -230,6 +262,7 @@ def main() -> int:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="raw fp16 is always among them")
     parser.add_argument("--level", type=int, default=3, help="builder optimization level (default: 3, TensorRT's own)")
+    parser.add_argument("--layers", action="store_true", help="print the parts of each network that lose most against raw fp16")
     parser.add_argument("--folder", type=Path, help="keep models and engines there")
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON")
     parser.add_argument("--raw", nargs=4, metavar=("FOLDER", "ENGINE", "PRECISION", "LEVEL"), help="be the bare script")
@@ -241,7 +274,7 @@ def main() -> int:
     found = {}
     with tempfile.TemporaryDirectory() as temporary:
         for name in args.networks:
-            found[name] = compare(name, ways, (args.folder or Path(temporary)).resolve() / name, args.level)
+            found[name] = compare(name, ways, (args.folder or Path(temporary)).resolve() / name, args.level, args.layers)
             show(name, found[name])
             if args.json:
                 Path(args.json).write_text(json.dumps(found, indent=2) + "\n")

@@ -59,9 +59,10 @@ class Effort:
     balance: bool  # shift and scale channels (graph.equalize)
     fit: bool  # fit weights and biases to data (graph.compensation)
     samples: int  # on which the cost of each layer is measured
+    second_looks: int  # layers that were given up and are tried in INT8 once more
 
 
-EFFORTS = {"fast": Effort(False, False, 4), "default": Effort(True, True, 6), "best": Effort(True, True, 20)}
+EFFORTS = {"fast": Effort(False, False, 4, 0), "default": Effort(True, True, 6, 4), "best": Effort(True, True, 20, 16)}
 
 
 @dataclass(frozen=True)

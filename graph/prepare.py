@@ -16,7 +16,7 @@ from graph.graph import Graph
 from graph.guard import Fit
 from graph.nodes import attribute
 from graph.observe import static_shapes
-from graph.typed import QUANTIZERS, strongly_typed
+from graph.typed import strongly_typed
 
 LEAST_OTHER_WORK = 0.5  # share of the work outside depthwise convolutions from which on these are left out
 SHAPES_OPSET = 17  # the newest that TensorRT 8.6 reads; before 15, onnx does not infer the shapes behind a Softmax that was raised
@@ -139,27 +139,23 @@ def prepare_weak_int8(
     """Q/DQ with FP32 scales in an FP32 graph; TensorRT's INT8 and FP16 flags do the rest.
 
     Args:
-        strict: what lies between INT8 layers is bound to FP16. FP32 scales draw it to FP32 otherwise (PP-OCRv4 det on 10.6: 37 of 125
-            layers).
+        strict: what computes between INT8 layers is bound to FP16. FP32 scales draw it to FP32 otherwise (PP-OCRv4 det on 10.6: 37 of
+            125 layers).
     """
     quantized, usable, _, kept = _quantized(graph, holds, fit, layers, left, half=False)
-    between = _between(quantized, profiles) - placement.fused(graph, usable, fit.placed(graph, usable)[1]) if strict else frozenset()
-    return Prepared(quantized, kept, mac_share(quantized, profiles), constraints=dict.fromkeys(holds, "fp32"), half_nodes=between)
+    among = placement.among(graph, usable, fit.placed(graph, usable)[1]) if strict else frozenset()
+    bound = among & _with_activations(graph, profiles)
+    return Prepared(quantized, kept, mac_share(quantized, profiles), constraints=dict.fromkeys(holds, "fp32"), half_nodes=bound)
 
 
-def _between(graph: Graph, profiles: tuple[Profile, ...]) -> frozenset[str]:
-    """The nodes that compute activations and read no INT8; vectors are left out, since they may be shapes."""
+def _with_activations(graph: Graph, profiles: tuple[Profile, ...]) -> frozenset[str]:
+    """The nodes whose results are FP32 and more than vectors, which may be shapes."""
     shapes, types = static_shapes(graph, profiles), graph.types()
-    int8 = {name for node in graph.nodes if node.op_type == "DequantizeLinear" for name in node.output}
 
     def activation(name: str) -> bool:
         return types.get(name) == onnx.TensorProto.FLOAT and len(shapes.get(name, ())) > 1
 
-    return frozenset(
-        node.name
-        for node in graph.nodes
-        if node.op_type not in QUANTIZERS and int8.isdisjoint(node.input) and node.output and all(map(activation, node.output))
-    )
+    return frozenset(node.name for node in graph.nodes if all(map(activation, node.output)))
 
 
 def prepare_calibrated(

@@ -89,7 +89,8 @@ def _build_calibrated(job: Job, prepared: Prepared, builder: EngineBuilder, opti
         cuda.close()
     run.evidence.scales = scales
     if prepared.equivalent is None:
-        layers = tuple(layer for layer in qdq.quantizable_layers(prepared.graph) if layer.node not in prepared.constraints)
+        bound = prepared.constraints
+        layers = tuple(layer for layer in qdq.quantizable_layers(prepared.graph) if bound.get(layer.node, "int8") == "int8")
         return built, replace(prepared, equivalent=Fit(scales).apply(prepared.graph, layers, half=False))
     return built, prepared
 

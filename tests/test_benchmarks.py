@@ -119,3 +119,16 @@ def test_endurance_benchmark(tmp_path):
     }
     endurance.pictures(tmp_path, 2)
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 2
+
+
+def test_where_an_engine_loses_time_is_said_worst_first():
+    from benchmarks.engines import losses
+    from trt.inspector import EngineLayer
+
+    def timed(**times):
+        nodes = {name: () if "Reformat" in name else (name,) for name in times}
+        return tuple(EngineLayer(name, "kind", "fp16", "fp16", "fp16", made, "") for name, made in nodes.items()), times
+
+    lines = losses("int8", timed(a=0.010, b=0.002, Reformat_b=0.004), timed(a=0.011, b=0.001))
+    assert lines[0] == "int8: 1 conversions, 0.004 of 0.016 ms in 3 layers; raw fp16: 0 conversions, 0.000 of 0.012 ms in 2 layers"
+    assert [line.split(": ")[1] for line in lines[1:]] == ["b", "a"] and "6.0 us against     1.0" in lines[1]

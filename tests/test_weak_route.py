@@ -87,7 +87,7 @@ def test_qdq_keeps_fp32_scales_and_lets_the_flags_do_the_rest(folder):
     prepared, _, _ = prepare("--quantization", "qdq")
     assert prepared.scales is None and int8_layers(prepared.graph) == {"stem", "head"}
     assert all(array.dtype != np.float16 for array in prepared.graph.weights.values())
-    assert prepared.half_nodes == {"stem_relu", "depthwise", "depthwise_relu"} and not prepared.constraints
+    assert prepared.half_nodes == {"stem_relu", "depthwise"} and not prepared.constraints
     assert not prepare("--quantization", "qdq", "--disable-strict-types")[0].half_nodes
 
 
