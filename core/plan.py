@@ -62,7 +62,7 @@ class Effort:
     second_looks: int  # layers that were given up and are tried in INT8 once more
 
 
-EFFORTS = {"fast": Effort(False, False, 4, 0), "default": Effort(True, True, 6, 4), "best": Effort(True, True, 20, 16)}
+EFFORTS = {"fast": Effort(False, False, 4, 0), "default": Effort(True, True, 6, 6), "best": Effort(True, True, 20, 16)}
 
 
 @dataclass(frozen=True)

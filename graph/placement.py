@@ -79,7 +79,7 @@ def results(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> R
     towards = {*int8, *graph.output_names}
     for node in reversed(nodes):
         if node.op_type in POINTWISE and not towards.isdisjoint(node.output):
-            towards.update(node.input)
+            towards.update(filter(None, node.input))
     floats = [node for node in nodes if towards.isdisjoint(node.output)]
     scaled = int8.union(*(node.output for node in floats))
     return Results(tuple(made), tuple(name for name in made if name in scaled), frozenset(node.name for node in floats))
@@ -98,7 +98,7 @@ def among(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> fro
         fused, hands_on = node.op_type in (*FUSED, "Add"), node.op_type in MOVES or node.op_type in (*SAME_SCALE, "MaxPool")
         towards_int8 = (fused or hands_on) and not int8.isdisjoint(node.output)
         if towards_int8:
-            int8.update(node.input)
+            int8.update(filter(None, node.input))
         elif node.name not in chosen and (node.op_type in WEIGHTED or node.op_type in POINTWISE):
             found.append(node.name)
     return frozenset(found)
