@@ -59,10 +59,10 @@ class Effort:
     balance: bool  # shift and scale channels (graph.equalize)
     fit: bool  # fit weights and biases to data (graph.compensation)
     samples: int  # on which the cost of each layer is measured
-    second_looks: int  # layers that were given up and are tried in INT8 once more
+    second_looks: int  # measurements of layers that were given up, in INT8 once more
 
 
-EFFORTS = {"fast": Effort(False, False, 4, 0), "default": Effort(True, True, 6, 6), "best": Effort(True, True, 20, 16)}
+EFFORTS = {"fast": Effort(False, False, 4, 0), "default": Effort(True, True, 6, 8), "best": Effort(True, True, 20, 24)}
 
 
 @dataclass(frozen=True)

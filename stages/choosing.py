@@ -131,8 +131,9 @@ class Choice:
         """
         candidates = sorted(given_up, key=lambda node: (self._macs.get(node, 0), given_up.index(node)), reverse=True)
         least = WORTH_A_LOOK * sum(self._macs.values())
-        for node in candidates[: self._job.plan.calibration.effort.second_looks]:
-            if self._macs.get(node, 0) < least:
+        enough = len(tried) + self._job.plan.calibration.effort.second_looks
+        for node in candidates:
+            if self._macs.get(node, 0) < least or len(tried) >= enough:
                 break
             rest = [other for other in given_up if other != node]
             for final in (True, False):  # what will be built first: it is the stricter one more often
