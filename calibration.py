@@ -85,6 +85,10 @@ class Histogram:
 def _count(flat: np.ndarray, counts: np.ndarray) -> int:
     """Count by the upper 15 bits of |x|. OpenCV's histogram of uint16 is three times faster than numpy's bincount.
 
+    Args:
+        flat: at least one float32 value, at most CHUNK.
+        counts: of each bucket, to be added to.
+
     Returns:
         The last bucket that has got any.
     """

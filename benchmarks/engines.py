@@ -187,11 +187,12 @@ def measure(folder: Path, ways: list[str], layers: bool) -> dict[str, dict]:
             for way, engine in engines.items():
                 engine.time_ms(RUNS // 5)
                 times[way].append(statistics.median(engine.time_ms(RUNS)))
-        if layers:
+        if layers and "raw fp16" in engines:
             known = labels((node.name, tuple(node.output)) for node in onnx.load(folder / "model.onnx").graph.node)
             timed = {way: (inspector.parse_layers(engine.inspect(), known), engine.layer_ms(RUNS)) for way, engine in engines.items()}
-            for way in timed.keys() - {"raw fp16"}:
-                print("\n".join(losses(way, timed[way], timed["raw fp16"])))
+            for way, own in timed.items():
+                if way != "raw fp16":
+                    print("\n".join(losses(way, own, timed["raw fp16"])))
         return {
             way: {
                 "p50_ms": statistics.median(times[way]),

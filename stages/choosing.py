@@ -70,12 +70,12 @@ class Choice:
                 least, total = self._job.plan.min_int8_share, sum(self._macs.values())
                 tried = climb(order, self._macs, total, least, tried[0], lambda kept: self._trials.measure(order[:kept], limit))
             best = self._confirmed(order, tried, limit)
-            given_up = [] if best is None else self._take_back(order[:best], tried, limit)
+            given_up = None if best is None else self._take_back(order[:best], tried, limit)
             self._trials.forget()
         self._describe(tried)
-        if best is None and or_best:
+        if given_up is None and or_best:
             given_up = order[: max(rung.kept for rung in tried)]
-        elif best is None:
+        if given_up is None:
             raise ConversionError(
                 f"INT8 does not reach --max-accuracy-drop {limit:g} %. What was tried:\n{_table(tried)}",
                 hint="Use --precision fp16, more calibration data, --quantization-effort best, or a larger --max-accuracy-drop.",

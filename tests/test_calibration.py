@@ -30,6 +30,26 @@ def test_every_value_is_counted_in_its_bucket():
     assert histogram.largest == np.abs(values).max()
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.0, -0.0],
+        [0.0, 1.5, -1.5],
+        [2.0**-40, -(2.0**40) * 0.999, 0.0],  # the ends of what is counted at once
+        [2.0**40, 1.0],
+        [2.0**-41, 1.0, 0.0],
+        [1e-45, -1e-39, 0.0],  # below the normal range; the smallest of them fall into the bucket of zero
+        [1e30, -3e38, 1e-20],
+    ],
+)
+def test_values_of_any_size_are_counted(values):
+    values = np.array(values, np.float32)
+    histogram = filled(values)
+    bits = np.abs(values).view(np.uint32) >> 16
+    assert np.array_equal(histogram.counts, np.bincount(bits, minlength=calibration.BUCKETS))
+    assert histogram.largest == np.abs(values).max()
+
+
 def test_counts_stay_exact_beyond_one_chunk(monkeypatch):
     monkeypatch.setattr(calibration, "CHUNK", 1000)
     values = normal(10_500)

@@ -10,8 +10,8 @@ from types import ModuleType
 from core.errors import ConversionError, ExitCode
 
 FLOATS = ("FLOAT", "HALF")
-# Layers whose type is not theirs to choose
 INT8_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "FULLY_CONNECTED", "MATRIX_MULTIPLY")  # of a node's layers, those that INT8 is meant for
+# Layers whose type is not theirs to choose
 UNTYPED = ("CONSTANT", "SHAPE", "SHUFFLE", "IDENTITY", "CAST", "QUANTIZE", "DEQUANTIZE", "ASSERTION", "PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
 METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 
