@@ -114,7 +114,7 @@ def _give_slow_layers_back(job: Job, attempts: dict[str, _Attempt], run: Run, re
         return
     with run.stage("profile", "timing the layers"):
         timed = known.timed if known else time_layers(job, fp16.made, run)
-        slow = slower_in_int8(time_layers(job, int8.made, run), timed)
+        slow = slower_in_int8(job, int8.made, time_layers(job, int8.made, run), timed)
     if not known:
         baseline.remember(job, _row(fp16), timed, run)
     if not slow or not int8.made.prepared.without:
@@ -124,7 +124,7 @@ def _give_slow_layers_back(job: Job, attempts: dict[str, _Attempt], run: Run, re
         second = _Attempt("int8", variant)
         try:
             second.made = remake(int8.made.job, int8.made.prepared.without(slow))
-        except ConversionError as error:  # less INT8 than --min-int8-share, say: then the first stays
+        except ConversionError as error:  # TensorRT takes FP16 for more of them, say: then the first stays
             run.console.info(f"no engine: {error.message}")
             return
     both = {"first": int8, "int8": second, **({} if known else {"fp16": fp16})}

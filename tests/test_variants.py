@@ -271,10 +271,17 @@ def test_conversions_of_formats_count_for_the_layer_that_they_serve():
 
 def test_only_what_gains_enough_goes_back():
     parts = [Part(frozenset({"a", "r"}), 3.0, 1.0), Part(frozenset({"b"}), 1.02, 1.0), Part(frozenset({"c"}), 1.0, 4.0)]
-    assert set(choose_slow(parts, {"a", "b", "c"})) == {"a"}, "b is within the noise, c is faster"
-    assert "3.0000 ms against 1.0000 ms in FP16" in choose_slow(parts, {"a"})["a"]
-    assert choose_slow([*parts, Part(frozenset({"z"}), 1000.0, 1001.0)], {"a"}) == {}, "two of a thousand milliseconds"
-    assert choose_slow(parts, {"b", "c"}) == {}, "what is FP16 already cannot go back"
+    assert set(choose_slow(parts, {"a", "b", "c"}, {}, 0)) == {"a"}, "b is within the noise, c is faster"
+    assert "3.0000 ms against 1.0000 ms in FP16" in choose_slow(parts, {"a"}, {}, 0)["a"]
+    assert choose_slow([*parts, Part(frozenset({"z"}), 1000.0, 1001.0)], {"a"}, {}, 0) == {}, "two of a thousand milliseconds"
+    assert choose_slow(parts, {"b", "c"}, {}, 0) == {}, "what is FP16 already cannot go back"
+
+
+@pytest.mark.parametrize("least, back", [(0, "abc"), (1, "ac"), (10, "ab"), (11, "a"), (21, "c"), (30, "b"), (31, "")])
+def test_what_loses_least_stays_where_a_share_was_asked_for(least, back):
+    parts = [Part(frozenset({"a", "r"}), 9.0, 1.0), Part(frozenset({"b"}), 2.0, 1.0), Part(frozenset({"c"}), 2.5, 1.0)]
+    work = {"a": 20, "b": 1, "c": 10, "fp16": 100}  # they lose 8, 1 and 1.5 ms
+    assert "".join(sorted(choose_slow(parts, {"a", "b", "c"}, work, least))) == back
 
 
 def test_engines_are_timed_in_turn():
