@@ -1,10 +1,13 @@
 """What INT8 calibration costs on PP-OCRv4 text detection (1x3x640x640): three targets, each process measured on its own.
 
-    python benchmarks/calibration.py [--threads 2] [--json FILE]
+    python benchmarks/calibration.py [--threads 2] [--json FILE] [--modelopt PYTHON]
 
 1. Ours (entropy) against ONNX Runtime's quantize_static with entropy, the same pictures: at least 5 times faster.
 2. Ours against bare ONNX Runtime inference over the same pictures (median of alternating pairs): at most 1.6 times.
 3. Peak memory (ru_maxrss) of a process that only calibrates: at most 700 MB, the same within 5 % for ten times the pictures.
+
+--modelopt adds NVIDIA ModelOpt with entropy on the CPU, by the Python of an environment of its own (pip install nvidia-modelopt[onnx]
+opencv-python-headless).
 
 The seconds are those of the work alone: imports stand before, loading the model and making the session inside. The inference
 reads and prepares the pictures, too, one after another, as calibration has to.
@@ -15,6 +18,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import statistics
 import sys
 import tempfile
@@ -68,23 +72,16 @@ def quantize_static(folder: str) -> None:
 
     import onnxruntime.quantization as quantization
 
-    from benchmarks import entropy_scales as detector
     from tests.real_models import ppocr
 
     logging.disable(logging.WARNING)
-
-    class Pictures(quantization.CalibrationDataReader):
-        feeds = detector.pictures(folder)
-
-        def get_next(self):
-            return next(self.feeds, None)
-
+    reader = _reader(folder)
     yield
     with tempfile.TemporaryDirectory() as target:
         quantization.quantize_static(
             str(ppocr("det")),
             os.path.join(target, "quantized.onnx"),
-            Pictures(),
+            reader,
             quant_format=quantization.QuantFormat.QDQ,
             per_channel=True,
             op_types_to_quantize=["Conv", "ConvTranspose"],
@@ -92,29 +89,68 @@ def quantize_static(folder: str) -> None:
         )
 
 
-WORKERS = {"ours": calibrate_ours, "inference": infer, "quantize_static": quantize_static}
+def modelopt(folder: str) -> None:
+    """NVIDIA ModelOpt's calibration, the same pictures and operators; it writes a model, too."""
+    from modelopt.onnx.quantization import quantize
+
+    from tests.real_models import ppocr
+
+    reader = _reader(folder)
+    yield
+    with tempfile.TemporaryDirectory() as target:
+        quantize(
+            shutil.copy(ppocr("det"), target),  # ModelOpt 0.47 overwrites it
+            quantize_mode="int8",
+            calibration_method="entropy",
+            calibration_data_reader=reader,
+            calibration_eps=["cpu"],
+            op_types_to_quantize=["Conv", "ConvTranspose"],
+            override_shapes="x:" + "x".join(map(str, SHAPE)),
+            output_path=os.path.join(target, "quantized.onnx"),
+            log_level="ERROR",
+        )
 
 
-def measured(name: str, folder: Path, threads: int) -> dict[str, float]:
-    return workers.measured(__file__, [name, str(folder)], threads)
+def _reader(folder: str):
+    """The pictures as ONNX Runtime's calibration takes them."""
+    from onnxruntime.quantization import CalibrationDataReader
+
+    from benchmarks import entropy_scales as detector
+
+    class Pictures(CalibrationDataReader):
+        feeds = detector.pictures(folder)
+
+        def get_next(self):
+            return next(self.feeds, None)
+
+    return Pictures()
+
+
+WORKERS = {"ours": calibrate_ours, "inference": infer, "quantize_static": quantize_static, "modelopt": modelopt}
+
+
+def measured(name: str, folder: Path, threads: int, python: str = sys.executable) -> dict[str, float]:
+    return workers.measured(__file__, [name, str(folder)], threads, python)
 
 
 # ---- the figures
 
 
-def measure(folder: Path, threads: int, pairs: int, copies: int) -> dict:
+def measure(folder: Path, threads: int, pairs: int, copies: int, modelopt_python: str | None = None) -> dict:
     """All figures.
 
     Args:
         folder: the pictures.
         pairs: alternating measurements of ours and of bare inference.
         copies: how many times the pictures are repeated for the second memory figure.
+        modelopt_python: of an environment with ModelOpt; None: it is left out.
     """
     ours, inference = [], []
     for index in range(pairs):
         for name, into in (("ours", ours), ("inference", inference))[:: 1 if index % 2 else -1]:
             into.append(measured(name, folder, threads))
     static = measured("quantize_static", folder, threads)
+    peer = {"modelopt": measured("modelopt", folder, threads, modelopt_python)} if modelopt_python else {}
     with tempfile.TemporaryDirectory() as many:
         for number in range(copies):
             for path in sorted(folder.iterdir()):
@@ -128,6 +164,7 @@ def measure(folder: Path, threads: int, pairs: int, copies: int) -> dict:
         "ours": ours,
         "inference": inference,
         "quantize_static": static,
+        **peer,
         "repeated": {**repeated, "copies": copies},
         "times_faster_than_quantize_static": static["seconds"] / seconds,
         "times_bare_inference": statistics.median(a["seconds"] / b["seconds"] for a, b in zip(ours, inference)),
@@ -161,7 +198,9 @@ def table(found: dict) -> str:
         runs = found[name]
         seconds = ", ".join(f"{run['seconds']:.2f}" for run in runs)
         lines.append(f"{name:<18}{seconds} s   {max(run['peak_mb'] for run in runs):.0f} MB")
-    for name in ("quantize_static", "repeated"):
+    for name in ("quantize_static", "modelopt", "repeated"):
+        if name not in found:
+            continue
         lines.append(f"{name:<18}{found[name]['seconds']:.2f} s   {found[name]['peak_mb']:.0f} MB")
     lines.append("")
     for what, got, target, reached in targets(found):
@@ -175,6 +214,7 @@ def main() -> int:
     parser.add_argument("--threads", metavar="N", type=int, default=2)
     parser.add_argument("--pairs", metavar="N", type=int, default=5, help="measurements of ours and of bare inference (default: 5)")
     parser.add_argument("--copies", metavar="N", type=int, default=10, help="repetitions of the pictures for memory (default: 10)")
+    parser.add_argument("--modelopt", metavar="PYTHON", help="measure NVIDIA ModelOpt, too, with this interpreter")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures as JSON")
     parser.add_argument("--worker", nargs=2, metavar=("NAME", "DIR"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -182,7 +222,7 @@ def main() -> int:
         name, folder = args.worker
         workers.run(WORKERS[name](folder))
         return 0
-    found = measure(args.pictures, args.threads, args.pairs, args.copies)
+    found = measure(args.pictures, args.threads, args.pairs, args.copies, args.modelopt)
     print(table(found))
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n")

@@ -24,13 +24,17 @@ def run(worker: Generator) -> None:
     print(json.dumps({"seconds": seconds, "cpu_seconds": cpu, "peak_mb": peak}))
 
 
-def measured(file: str, arguments: list[str], threads: int) -> dict[str, float]:
-    """What run() prints in a fresh process of this benchmark, held to `threads` CPUs: all libraries size their pools by them."""
+def measured(file: str, arguments: list[str], threads: int, python: str = sys.executable) -> dict[str, float]:
+    """What run() prints in a fresh process of this benchmark, held to `threads` CPUs: all libraries size their pools by them.
+
+    Args:
+        python: the interpreter, of another environment where a peer needs one.
+    """
 
     def hold() -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:threads])
 
-    command = [sys.executable, str(Path(file).resolve()), "--worker", *arguments]
+    command = [python, str(Path(file).resolve()), "--worker", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, preexec_fn=hold)
     if done.returncode:
         raise RuntimeError(f"worker {' '.join(arguments)} failed:\n{done.stderr[-2000:]}")

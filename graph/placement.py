@@ -14,7 +14,6 @@ import onnx
 
 from graph.graph import Graph
 from graph.nodes import STANDARD_DOMAINS, attribute
-from graph.observe import MOVES
 from graph.qdq import WEIGHTED, Layer
 from graph.typed import POINTWISE
 
@@ -80,28 +79,13 @@ def results(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> R
     for node in reversed(nodes):
         if node.op_type in POINTWISE and not towards.isdisjoint(node.output):
             towards.update(filter(None, node.input))
-    floats = [node for node in nodes if towards.isdisjoint(node.output)]
+    readers = graph.consumers()
+    plain = {  # no operator to fuse with: TensorRT writes them in the type that is read
+        node.name for node in nodes if node.name in chosen and not any(r.op_type in POINTWISE for r in readers.get(node.output[0], []))
+    }
+    floats = [node for node in nodes if towards.isdisjoint(node.output) and node.name not in plain]
     scaled = int8.union(*(node.output for node in floats))
     return Results(tuple(made), tuple(name for name in made if name in scaled), frozenset(node.name for node in floats))
-
-
-def among(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> frozenset[str]:
-    """The convolutions, matrix products and elementwise operators that are not INT8 where these layers are.
-
-    What TensorRT computes in INT8 along with a layer, or hands on to one as it is, is left out: bound to FP16, it would keep values
-    from staying INT8 (ResNet-50 on 10.6, batch 32, with its max pooling and all activations bound: 0.94 of FP16's time instead of 0.73).
-    """
-    int8 = {layer.activation for layer in layers} | {reading.tensor for reading in more}
-    chosen = {layer.node for layer in layers} | {reading.node for reading in more}
-    found = []
-    for node in reversed(graph.nodes):
-        fused, hands_on = node.op_type in (*FUSED, "Add"), node.op_type in MOVES or node.op_type in (*SAME_SCALE, "MaxPool")
-        towards_int8 = (fused or hands_on) and not int8.isdisjoint(node.output)
-        if towards_int8:
-            int8.update(filter(None, node.input))
-        elif node.name not in chosen and (node.op_type in WEIGHTED or node.op_type in POINTWISE):
-            found.append(node.name)
-    return frozenset(found)
 
 
 def _read_as_int8(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> set[str]:

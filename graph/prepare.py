@@ -18,6 +18,7 @@ from graph.nodes import attribute
 from graph.observe import static_shapes
 from graph.typed import strongly_typed
 
+WISH = "--layer-precisions"  # how the reason of what the user has asked for begins
 LEAST_OTHER_WORK = 0.5  # share of the work outside depthwise convolutions from which on these are left out
 SHAPES_OPSET = 17  # the newest that TensorRT 8.6 reads; before 15, onnx does not infer the shapes behind a Softmax that was raised
 SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
@@ -33,7 +34,7 @@ class Prepared:
     changed: bool = True  # False: the model as it was given
     constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | int8, to set on a weakly typed network
     half_outputs: frozenset[str] = frozenset()  # nodes whose results a weakly typed network shall keep in FP16
-    half_nodes: frozenset[str] = frozenset()  # nodes that it shall compute in FP16 as well, unless a constraint says otherwise
+    half_nodes: frozenset[str] = frozenset()  # nodes that it shall not compute in INT8, but in FP16
     scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
     equivalent: Graph | None = None  # Q/DQ model of what TensorRT's calibrator makes of `graph`
     without: Callable[[dict[str, str]], Prepared] | None = None  # the same with more layers in FP16: node -> reason
@@ -90,7 +91,7 @@ def choose_layers(
     depthwise = _depthwise(graph, layers, macs)
     chosen, left = [], {}
     for layer in layers:
-        wish = next((f"--layer-precisions {p}:{to}" for p, to in reversed(wishes) if fnmatchcase(layer.node, p)), "")
+        wish = next((f"{WISH} {p}:{to}" for p, to in reversed(wishes) if fnmatchcase(layer.node, p)), "")
         share = macs.get(layer.node, total) / total if total else 1.0
         if wish or layer.node in held:
             left[layer.node] = wish or held[layer.node]
@@ -134,28 +135,16 @@ def prepare_weak_int8(
     fit: Fit,
     layers: tuple[qdq.Layer, ...],
     left: dict[str, str],
-    strict: bool,
 ) -> Prepared:
-    """Q/DQ with FP32 scales in an FP32 graph; TensorRT's INT8 and FP16 flags do the rest.
-
-    Args:
-        strict: what computes between INT8 layers is bound to FP16. FP32 scales draw it to FP32 otherwise (PP-OCRv4 det on 10.6: 37 of
-            125 layers).
-    """
-    quantized, usable, _, kept = _quantized(graph, holds, fit, layers, left, half=False)
-    among = placement.among(graph, usable, fit.placed(graph, usable)[1]) if strict else frozenset()
-    bound = among & _with_activations(graph, profiles)
-    return Prepared(quantized, kept, mac_share(quantized, profiles), constraints=dict.fromkeys(holds, "fp32"), half_nodes=bound)
+    """Q/DQ with FP32 scales in an FP32 graph; TensorRT's INT8 and FP16 flags do the rest."""
+    quantized, _, kept_fp16, kept = _quantized(graph, holds, fit, layers, left, half=False)
+    constraints = {**dict.fromkeys(_wished(kept_fp16), "fp16"), **dict.fromkeys(holds, "fp32")}
+    return Prepared(quantized, kept, mac_share(quantized, profiles), constraints=constraints)
 
 
-def _with_activations(graph: Graph, profiles: tuple[Profile, ...]) -> frozenset[str]:
-    """The nodes whose results are FP32 and more than vectors, which may be shapes."""
-    shapes, types = static_shapes(graph, profiles), graph.types()
-
-    def activation(name: str) -> bool:
-        return types.get(name) == onnx.TensorProto.FLOAT and len(shapes.get(name, ())) > 1
-
-    return frozenset(node.name for node in graph.nodes if all(map(activation, node.output)))
+def _wished(kept_fp16: dict[str, str]) -> set[str]:
+    """Of the layers in FP16, those that the user has asked for."""
+    return {name for name, reason in kept_fp16.items() if reason.startswith(WISH)}
 
 
 def prepare_calibrated(
@@ -174,15 +163,18 @@ def prepare_calibrated(
         others: scales of the tensors that nothing reads as INT8. None: TensorRT finds its own.
         strict: the layers are bound to INT8 (where FP16 layers are among them, TensorRT else takes FP16 for all of them, since
             converting between the two costs time: no INT8 layer at all in a network of depthwise convolutions on 10.6), and what ends
-            in FP16 to FP16, so that the engine computes what was simulated.
+            in FP16 to FP16, so that the engine computes what was simulated. Of the other layers, those that read what has a scale are
+            bound to FP16; the rest cannot become INT8, and TensorRT may compute it in FP32 where that is faster.
     """
     quantized, usable, kept_fp16, kept = _quantized(graph, holds, fit, layers, left, half=False)
     int8 = dict.fromkeys((layer.node for layer in usable), "int8") if strict else {}
+    wished = _wished(kept_fp16)
     prepared = Prepared(
         qdq.bake(graph, usable, fit.rounded),
         kept,
         mac_share(quantized, profiles),
-        constraints={**int8, **dict.fromkeys(kept_fp16, "fp16"), **dict.fromkeys(holds, "fp32")},
+        constraints={**int8, **dict.fromkeys(wished, "fp16"), **dict.fromkeys(holds, "fp32")},
+        half_nodes=frozenset(kept_fp16).difference(wished),
     )
     if others is None:
         return prepared
@@ -191,7 +183,11 @@ def prepare_calibrated(
     scales = {name: others[name] for name in (made.scaled if strict else made.tensors) if name in others}
     scales |= {layer.activation: fit.scales[layer.activation] for layer in usable}
     scales |= {reading.tensor: fit.scales[reading.like] for reading in more}
-    return replace(prepared, half_outputs=made.float_nodes if strict else frozenset(), scales=scales, equivalent=quantized)
+    if strict:
+        reads = {layer.node: layer.activation for layer in qdq.quantizable_layers(graph)}
+        half_nodes = frozenset(name for name in prepared.half_nodes if reads.get(name) in scales)
+        prepared = replace(prepared, half_nodes=half_nodes, half_outputs=made.float_nodes)
+    return replace(prepared, scales=scales, equivalent=quantized)
 
 
 def _quantized(graph: Graph, holds: dict[str, str], fit: Fit, layers: tuple[qdq.Layer, ...], left: dict[str, str], half: bool):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from graph.channels import Group, scale_groups, shift_groups
 from graph.equalize import equalize, shift
 from graph.graph import Graph
 from graph.observe import observe, static_shapes
+from graph.qdq import Layer
 from stages.job import Job
 from stages.run import Run
 from stages.split import Parts, Split
@@ -28,16 +29,23 @@ class Balance:
     shifts: tuple[tuple[Group, np.ndarray], ...] = ()
     scales: tuple[tuple[Group, np.ndarray], ...] = ()
 
-    def graph(self, tensors: Container[str]) -> Graph:
-        """The same network, balanced.
+    def graph(self, tensors: Container[str], layers: Iterable[Layer]) -> Graph:
+        """The same network, balanced for INT8 layers.
+
+        What is FP16 stays as it is. Shifted, it would lose what INT8 gains, since FP16 is finest around 0. Scaled, a constant that all
+        channels share would become one for each, which TensorRT's INT8 mode does not fuse with the operator before: 24 kernels more in
+        PP-OCRv4 det.
 
         Args:
-            tensors: read by INT8 layers. Others are not shifted: in FP16 that would cost what it gains in INT8, since FP16 is
-                finest around 0. Scaling costs nothing there.
+            tensors: read by the layers.
+            layers: what they write is balanced, too, since their fitted weights fit that.
         """
+        chosen = {layer.node for layer in layers}
+        written = {name for node in self.original.nodes if node.name in chosen for name in node.output}
         shifts = [(group, vector) for group, vector in self.shifts if any(name in tensors for name in group.places)]
+        scales = [(g, vector) for g, vector in self.scales if any(name in tensors or name in written for name in g.places)]
         graph = shift(self.original, [group for group, _ in shifts], [vector for _, vector in shifts]) if shifts else self.original
-        return equalize(graph, [group for group, _ in self.scales], [vector for _, vector in self.scales]) if self.scales else graph
+        return equalize(graph, [group for group, _ in scales], [vector for _, vector in scales]) if scales else graph
 
     def vectors(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """(shifts, scales) by the first tensor of each group; `rebuild` is the inverse."""

@@ -18,7 +18,7 @@ from stages.run import Run
 from trt.inspector import EngineLayer
 from trt.profile import Timed
 
-FORMAT = 1
+FORMAT = 2
 # Options that change nothing in an FP16 engine
 ONLY_INT8 = ("--calibration-samples", "--calibration-method", "--accept-stale-cache", "--quantization-effort", "--quantization")
 
@@ -38,7 +38,7 @@ def recall(job: Job, run: Run) -> Baseline | None:
     try:
         with open(path or "", encoding="utf-8") as stream:
             kept = json.load(stream)
-        layers = tuple(EngineLayer(**{**layer, "nodes": tuple(layer["nodes"])}) for layer in kept["layers"])
+        layers = tuple(EngineLayer(**{key: tuple(v) if isinstance(v, list) else v for key, v in layer.items()}) for layer in kept["layers"])
         found = Baseline(kept["row"], (layers, {str(name): float(ms) for name, ms in kept["layer_ms"].items()}), str(kept["measured"]))
         p50 = float(found.row["p50_ms"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -46,8 +46,7 @@ def build_engine(job: Job, prepared: Prepared, run: Run) -> tuple[BuiltEngine, P
             source = replace(_source(prepared, info, folder), nodes=partial(list_nodes, model))
             builder.parse(source, job.engine_ends)
         nodes = tuple((n.name, tuple(n.output)) for n in prepared.graph.nodes)
-        precisions = {**dict.fromkeys(prepared.half_nodes, "fp16"), **prepared.constraints}
-        constraints = Constraints(precisions, prepared.half_outputs, nodes)
+        constraints = Constraints(prepared.constraints, prepared.half_nodes, prepared.half_outputs, nodes)
         options = {
             "dynamic": any(spec.dynamic for spec in info.inputs),
             "constraints": constraints,
@@ -89,7 +88,7 @@ def _build_calibrated(job: Job, prepared: Prepared, builder: EngineBuilder, opti
         cuda.close()
     run.evidence.scales = scales
     if prepared.equivalent is None:
-        bound = prepared.constraints
+        bound = {**dict.fromkeys(prepared.half_nodes, "fp16"), **prepared.constraints}
         layers = tuple(layer for layer in qdq.quantizable_layers(prepared.graph) if bound.get(layer.node, "int8") == "int8")
         return built, replace(prepared, equivalent=Fit(scales).apply(prepared.graph, layers, half=False))
     return built, prepared

@@ -59,7 +59,7 @@ def _prepare_weak(job: Job, run: Run) -> Prepared:
         if plan.calibrator:
             others = None if fitted.native else fitted.others
             return prepare.prepare_calibrated(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, others, plan.hold_layers)
-        return prepare.prepare_weak_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, plan.hold_layers)
+        return prepare.prepare_weak_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left)
 
     return _quantize(job, graph, run, False, make)
 

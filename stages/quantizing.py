@@ -42,7 +42,8 @@ class Fitted:
 
     def graph_for(self, layers: Iterable[Layer]) -> Graph:
         """The graph, balanced for these INT8 layers; scales and weights that were fitted fit it, too."""
-        return self.balance.graph(tensors(*self.fit.placed(self.graph, layers)))
+        usable, more = self.fit.placed(self.graph, layers)
+        return self.balance.graph(tensors(usable, more), usable)
 
     def found(self, holds: dict[str, str], given_up: dict[str, str]) -> Found:
         """All of it in the form in which it is kept for other runs."""
@@ -73,7 +74,9 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
     others = known.cache.scales if known.cache else ranged
     if known.found is not None:
         given_up, found = known.found.given_up if known.chosen else None, known.found
-        return Fitted(known.balance, known.balance.graph(names), layers, found.fit, (), split, found.method, given_up, others=others)
+        return Fitted(
+            known.balance, known.balance.graph(names, layers), layers, found.fit, (), split, found.method, given_up, others=others
+        )
     native = plan.calibrator and plan.native_method is not None and known.cache is None
     effort = EFFORTS["fast"] if native else plan.calibration.effort
     written = None
@@ -84,7 +87,7 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run, half: bool,
         found = Calibrated(known.cache.algorithm, scales, trials=(scales,) * (split.trials if split else 0))
     else:
         found, balance, written = _calibrate(job, graph, layers, names, split, effort, run, half, native, ranged)
-    graph = balance.graph(names)
+    graph = balance.graph(names, layers)
     weights: list[dict] = [{}] * (len(found.trials) + 1)
     if effort.fit and split is not None and split.may_fit:
         with run.stage("fit", "fitting INT8 weights"):
@@ -112,4 +115,4 @@ def _calibrate(
         return found, Balance(graph), written
     with run.stage("balance", "balancing channels"):
         balance = balancing.balance(job, graph, names, split, run)
-    return calibrating.calibrate(job, balance.graph(names), layers, names, split, run, half, effort.fit), balance, written
+    return calibrating.calibrate(job, balance.graph(names, layers), layers, names, split, run, half, effort.fit), balance, written

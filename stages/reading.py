@@ -60,7 +60,7 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
         found = inspector.parse_layers(engine.inspect(), known)
         if found:
             layers, source = inspector.count_layers(found), "inspector"
-            ignored = inspector.ignored_constraints(found, prepared.constraints)
+            ignored = inspector.ignored_constraints(found, prepared.constraints, prepared.half_nodes)
             if job.plan.precision == "int8":
                 share = _engine_share(prepared.graph, job, inspector.nodes_in(found, "int8"))
     for node, asked, got in ignored:

@@ -34,7 +34,9 @@ def job(tmp_path):
 
 def balanced(job, graph, tensors=("x", "r1", "r2"), int8=None):
     console = SimpleNamespace(track=lambda found, *_: found, warn=lambda _: None)
-    return balance(job, graph, tensors, choose_split(job.data), SimpleNamespace(console=console)).graph(tensors if int8 is None else int8)
+    read = tensors if int8 is None else int8
+    layers = [layer for layer in quantizable_layers(graph) if layer.activation in read]
+    return balance(job, graph, tensors, choose_split(job.data), SimpleNamespace(console=console)).graph(read, layers)
 
 
 def feeds(count=3):
@@ -112,6 +114,30 @@ def test_channels_far_from_zero_are_shifted(job):
     read_in_half = balanced(job, graph, ("x", "a"), int8=("x",))
     first = np.concatenate([found["a"][:, 0] for found in outputs(read_in_half, ("a",))])
     assert abs(first.mean()) > 5 * first.std(), "FP16 is finest around 0: there, it stays where it is"
+
+
+def test_a_constant_that_fp16_reads_stays_one_for_all_channels(job):
+    """One for each channel would be a kernel of its own in TensorRT's INT8 mode; what an INT8 layer writes is balanced as it was fitted."""
+    nodes = [
+        node("Conv", "x w1", "c", "first"),
+        node("Sigmoid", "c", "s"),
+        node("Mul", "s up", "m", "scale"),
+        node("Conv", "m w2", "d", "second"),
+        node("Relu", "d", "r"),
+        node("Conv", "r w3", "y", "third"),
+    ]
+    weights = {"w1": random(16, 3, 1, 1, seed=1), "up": np.array([2.0], np.float32), "w2": random(16, 16, 1, 1, seed=2)}
+    weights |= {"w3": random(4, 16, 1, 1, seed=3)}
+    graph = Graph.from_model(model(nodes, {"x": list(SHAPE)}, {"y": [1, 4, 16, 16]}, weights))
+    everywhere, first, second = (balanced(job, graph, ("x", "m", "r"), int8) for int8 in (None, ("x",), ("m",)))
+    assert everywhere.weights[everywhere.nodes[2].input[1]].size == 16
+    assert [n.input[1] for n in first.nodes if n.op_type == "Mul"] == ["up"] and first.weights["up"].size == 1
+    assert np.array_equal(first.weights["w3"], graph.weights["w3"])
+    written = [of.weights[of.nodes[3].input[1]] for of in (everywhere, second)]
+    assert np.array_equal(*written) and not np.array_equal(written[0], graph.weights["w2"])
+    for result in (everywhere, first, second):
+        for a, b in zip(outputs(graph), outputs(result)):
+            np.testing.assert_allclose(a["y"], b["y"], rtol=1e-3, atol=1e-4)
 
 
 def test_nothing_to_balance_leaves_the_values_as_they_are(job):

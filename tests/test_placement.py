@@ -8,7 +8,7 @@ from onnx import helper
 
 from graph.graph import Graph
 from graph.guard import Fit
-from graph.placement import Reading, among, readings, results, tensors
+from graph.placement import Reading, readings, results, tensors
 from graph.prepare import prepare_calibrated
 from graph.qdq import insert, quantizable_layers
 from graph.reference import Session
@@ -186,22 +186,8 @@ def test_what_a_hard_swish_reads_is_not_int8():
     assert made.scaled == ("c", "h", "s") and made.float_nodes == {"stem", "gate", "swish"}, "a convolution reads it in FP16"
 
 
-def test_what_stays_in_fp16_among_int8_layers():
-    graph = residual_block()
-    layers = chosen(graph)
-    assert among(graph, layers, readings(graph, layers)) == set()
-    assert among(graph, chosen(graph, "stem", "conv_a", "conv_b"), ()) == {"add", "add_relu", "head"}
-
-
-def test_what_is_handed_on_to_an_int8_layer_is_not_bound():
-    nodes = [
-        node("Conv", "x w", "c", "stem"),
-        node("Relu", "c", "r", "stem_relu"),
-        node("MaxPool", "r", "p", "pool", kernel_shape=[2, 2], strides=[2, 2]),
-        node("Conv", "p v", "h", "next"),
-        node("HardSwish", "h", "s", "swish"),
-        node("Conv", "s u", "y", "head"),
-    ]
-    graph = network(nodes, convs("w", "v", "u"), outputs={"y": [1, 4, 4, 4]})
-    assert among(graph, chosen(graph), ()) == {"swish"}, "it is computed in FP16 and quantised behind it"
-    assert among(graph, chosen(graph, "stem", "next"), ()) == {"swish", "head"}
+def test_what_fp16_reads_as_it_was_computed_is_left_to_tensorrt():
+    """Bound to FP16, the last convolution of a UNet needed a conversion to FP32 before the Softmax (43 us of 985 on an H100)."""
+    graph = network([node("Conv", "x w", "c", "stem"), node("Softmax", "c", "y", axis=1)], convs("w"))
+    made = results(graph, chosen(graph), ())
+    assert made.tensors == ("c",) and not made.scaled and not made.float_nodes

@@ -371,7 +371,7 @@ def test_what_a_cpu_found_feeds_the_calibrator_of_tensorrt_10(folder, flags):
     assert {name: found.fit.scales[name] for name in read}.items() <= weak.model.scales.items()
     assert not read & {"x"} and "x" not in weak.model.scales, "what only an FP16 layer reads is not quantised"
     assert {n for n, p in weak.model.constraints.items() if p == "int8"} == {"first", "second", "third"}
-    assert {n for n, p in weak.model.constraints.items() if p == "fp16"} == {"hostile"}
+    assert "fp16" not in weak.model.constraints.values() and not weak.model.half_nodes, "hostile reads nothing that has a scale"
     assert {n for n, p in weak.model.constraints.items() if p == "fp32"} == set(found.holds)
     assert int8_layers(weak.model.equivalent) == {"first", "second", "third"} == int8_layers(first)
     for layer in quantizable_layers(weak.model.graph):
@@ -417,7 +417,7 @@ def test_a_cache_of_tensorrts_own_calibrator_is_not_worked_for_again(folder):
     second = prepared(*entropy, route="weak")
     assert not second.work and not second.run.console.warnings
     assert second.model.constraints == first.model.constraints
-    read = {layer.activation for layer in quantizable_layers(second.model.graph) if second.model.constraints[layer.node] == "int8"}
+    read = {layer.activation for layer in quantizable_layers(second.model.graph) if second.model.constraints.get(layer.node) == "int8"}
     assert read <= set(second.model.scales) and second.model.scales.items() <= scales.items()
     assert second.model.kept_high == first.model.kept_high
     assert all(np.array_equal(second.model.graph.weights[name], array) for name, array in first.model.graph.weights.items())

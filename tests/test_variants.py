@@ -16,10 +16,11 @@ from models import conv_net, model, node, random
 from core.errors import ExitCode
 from core.plan import make_plan
 from core.rules import flag_problem
+from graph.graph import Graph
 from stages import baseline, variants
 from stages.baseline import Baseline
 from stages.run import Variant
-from stages.slow_layers import choose_slow
+from stages.slow_layers import at_one_pace, choose_slow, served_by
 from trt.inspector import EngineLayer
 from trt.profile import Part, parts_of
 from validate import measure_in_turn
@@ -247,8 +248,8 @@ def test_a_folder_that_cannot_be_written_is_no_fault(tmp_path, monkeypatch):
 # ---- times of layers
 
 
-def layer(name, *nodes, precision="int8"):
-    return EngineLayer(name, "CaskConvolution", precision, precision, precision, nodes, "")
+def layer(name, *nodes, precision="int8", reads=(), writes=()):
+    return EngineLayer(name, "CaskConvolution", precision, precision, precision, nodes, "", reads, writes)
 
 
 def test_layers_of_two_engines_meet_where_both_fuse():
@@ -269,6 +270,47 @@ def test_conversions_of_formats_count_for_the_layer_that_they_serve():
     assert part == Part(frozenset({"conv1", "relu1"}), 1.5, pytest.approx(0.9))
 
 
+def test_a_conversion_counts_for_the_int8_layer_that_makes_it_necessary():
+    """Of what it reads; a conversion before an INT8 layer counts for that one."""
+    after = layer("Reformatting CopyNode for Input Tensor 0 to b", reads=("t",), writes=("t2",))
+    before = layer("Reformatting CopyNode for Input Tensor 0 to c", reads=("u",), writes=("u2",))
+    layers = {
+        "a": layer("a", "a", writes=("t",)),
+        "b": layer("b", "b", precision="fp16", reads=("t2",), writes=("u",)),
+        "c": layer("c", "c", reads=("u2",)),
+    }
+    times = {"a": 1.0, "b": 2.0, "c": 4.0, after.name: 0.5, before.name: 0.25}
+    plain = tuple(layer(name, name, precision="fp16") for name in "abc")
+    parts = parts_of(((*layers.values(), after, before), times), (plain, dict.fromkeys("abc", 1.0)))
+    assert {"".join(part.nodes): part.first_ms for part in parts} == {"a": 1.5, "b": 2.0, "c": 4.25}
+    half = (replace(layers["a"], precision="fp16"), layers["b"], layers["c"], after, before)
+    parts = parts_of((half, times), (plain, dict.fromkeys("abc", 1.0)))
+    assert {"".join(part.nodes): part.first_ms for part in parts} == {"a": 1.0, "b": 2.5, "c": 4.25}
+
+
+def test_quantising_counts_for_those_that_read_it():
+    nodes = [
+        node("QuantizeLinear", "x s z", "q", "x__quantized"),
+        node("DequantizeLinear", "q s z", "d", "x__dequantized"),
+        node("Conv", "d w", "a", "first"),
+        node("Conv", "d v", "b", "second"),
+        node("Add", "a b", "y", "sum"),
+    ]
+    weights = {"w": random(4, 3, 1, 1), "v": random(4, 3, 1, 1), "s": np.float32(0.1), "z": np.int8(0)}
+    graph = Graph.from_model(model(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 4, 8, 8]}, weights))
+    quantise, fused = layer("x__quantized", "x__quantized", precision="fp32"), layer("second + sum", "x__dequantized", "second", "sum")
+    assert [found.nodes for found in served_by(graph, (quantise, fused))] == [("first", "second"), ("first", "second", "sum")]
+
+
+def test_engines_that_were_timed_at_another_pace_are_compared_at_one():
+    others = [Part(frozenset({f"n{index}"}), 1.0, 2.0) for index in range(5)]
+    slow = Part(frozenset({"a"}), 3.0, 4.0)
+    paced = at_one_pace([slow, *others], {"a"})
+    assert paced[0] == Part(frozenset({"a"}), 3.0, 2.0) and all(part.second_ms == 1.0 for part in paced[1:])
+    assert at_one_pace([slow, *others[:4]], {"a"}) == [slow, *others[:4]], "too few to tell"
+    assert set(choose_slow(paced, {"a"}, {}, 0)) == {"a"} and choose_slow([slow, *others], {"a"}, {}, 0) == {}
+
+
 def test_only_what_gains_enough_goes_back():
     parts = [Part(frozenset({"a", "r"}), 3.0, 1.0), Part(frozenset({"b"}), 1.02, 1.0), Part(frozenset({"c"}), 1.0, 4.0)]
     assert set(choose_slow(parts, {"a", "b", "c"}, {}, 0)) == {"a"}, "b is within the noise, c is faster"
@@ -282,6 +324,13 @@ def test_what_loses_least_stays_where_a_share_was_asked_for(least, back):
     parts = [Part(frozenset({"a", "r"}), 9.0, 1.0), Part(frozenset({"b"}), 2.0, 1.0), Part(frozenset({"c"}), 2.5, 1.0)]
     work = {"a": 20, "b": 1, "c": 10, "fp16": 100}  # they lose 8, 1 and 1.5 ms
     assert "".join(sorted(choose_slow(parts, {"a", "b", "c"}, work, least))) == back
+
+
+@pytest.mark.parametrize("lost, back", [(3.05, "small"), (3.8, "large")])
+def test_one_large_layer_stays_rather_than_many_small_ones_that_lose_about_as_much(lost, back):
+    parts = [Part(frozenset({"large"}), 10.0 + lost, 10.0), *(Part(frozenset({f"small{index}"}), 2.0, 1.0) for index in range(3))]
+    work = {"large": 39, **{f"small{index}": 10 for index in range(3)}}
+    assert {name.rstrip("012") for name in choose_slow(parts, set(work), work, 30)} == {back}
 
 
 def test_engines_are_timed_in_turn():

@@ -48,7 +48,7 @@ def outputs(graph, job):
 
 def test_the_calibrator_gets_our_scales_and_weights_that_are_int8_already(folder):
     prepared, job, _ = prepare()
-    assert prepared.constraints == {"stem": "int8", "depthwise": "fp16", "head": "int8"}
+    assert prepared.constraints == {"stem": "int8", "head": "int8"} and prepared.half_nodes == {"depthwise"}, "what it reads has a scale"
     assert set(prepared.scales) == {"x", "c1", "r1", "r2"}, "what is fused with an INT8 layer and ends in FP16 needs a scale, too"
     assert prepared.half_outputs == {"stem", "stem_relu"}, "what an FP16 layer reads is not quantised on the way"
     layers = {layer.node: layer for layer in quantizable_layers(prepared.graph)}
@@ -87,8 +87,9 @@ def test_qdq_keeps_fp32_scales_and_lets_the_flags_do_the_rest(folder):
     prepared, _, _ = prepare("--quantization", "qdq")
     assert prepared.scales is None and int8_layers(prepared.graph) == {"stem", "head"}
     assert all(array.dtype != np.float16 for array in prepared.graph.weights.values())
-    assert prepared.half_nodes == {"stem_relu", "depthwise"} and not prepared.constraints
-    assert not prepare("--quantization", "qdq", "--disable-strict-types")[0].half_nodes
+    assert not prepared.constraints and not prepared.half_nodes and not prepared.half_outputs
+    wished, _, _ = prepare("--quantization", "qdq", "--layer-precisions", "head:fp16")
+    assert wished.constraints == {"head": "fp16"}
 
 
 def test_nothing_is_bound_where_types_are_not_strict(folder):

@@ -23,6 +23,7 @@ class Constraints:
     """Layer precisions for a weakly typed network, by ONNX node."""
 
     precisions: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | int8
+    half_nodes: frozenset[str] = frozenset()  # nodes that compute in FP16, unless `precisions` says otherwise
     half_outputs: frozenset[str] = frozenset()  # nodes whose results are FP16, whatever they are computed in
     nodes: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (name, outputs) of every node of the model
 
@@ -142,7 +143,7 @@ class EngineBuilder:
     def _constrain(self, constraints: Constraints) -> dict[str, str]:
         outputs = {tensor: name for name, tensors in constraints.nodes for tensor in tensors}
         known = labels(constraints.nodes)
-        return constrain(self._trt, self._network, constraints.precisions, constraints.half_outputs, known, outputs)
+        return constrain(self._trt, self._network, constraints.precisions, constraints.half_nodes, constraints.half_outputs, known, outputs)
 
     def _set_timing_cache(self, config, contents: bytes) -> bool:
         """Put a timing cache into the config; False where an empty one had to take its place."""

@@ -39,6 +39,7 @@ def constrain(
     trt: ModuleType,
     network,
     precisions: dict[str, str],
+    half_nodes: Container[str],
     half_outputs: Container[str],
     known: dict[str, str],
     outputs: dict[str, str],
@@ -47,6 +48,8 @@ def constrain(
 
     Args:
         precisions: node name -> fp32 | fp16 | int8. INT8 says how a layer computes; the types of its results are left to TensorRT.
+        half_nodes: nodes of which only the precision is set, to FP16, unless they stand among `precisions`. Bound results would have to
+            be converted where a kernel can write what is read next (FP32 at the end of a network).
         half_outputs: nodes of which only the output types are set, to FP16.
         known: label -> node name.
         outputs: output tensor -> node name, for layers that carry no label.
@@ -64,12 +67,13 @@ def constrain(
         for index in range(network.num_layers):
             layer = network.get_layer(index)
             node = _node_of(layer, known, outputs)
-            asked = precisions.get(node)
+            asked = precisions.get(node, "fp16" if node in half_nodes else None)
             if asked == "int8" and layer.type.name not in INT8_LAYERS:
                 asked = None
             if layer.type.name in UNTYPED or not layer.num_outputs or layer.get_output(0).dtype.name not in FLOATS:
                 continue
-            result = asked if asked in ("fp32", "fp16") else "fp16" if node in half_outputs else None
+            bound = precisions.get(node)
+            result = bound if bound in ("fp32", "fp16") else "fp16" if node in half_outputs else None
             _bind(layer, node, asked and types[asked], result and types[result])
             if asked:
                 constrained[layer.name] = node

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Container
 from dataclasses import dataclass
 
 from trt.constraints import nodes_of
@@ -21,6 +22,8 @@ class EngineLayer:
     output_precision: str | None
     nodes: tuple[str, ...]  # ONNX nodes that it computes
     tactic: str
+    reads: tuple[str, ...] = ()  # tensors
+    writes: tuple[str, ...] = ()
 
 
 def parse_layers(text: str, known: dict[str, str]) -> tuple[EngineLayer, ...]:
@@ -52,6 +55,8 @@ def _layer(entry: dict, known: dict[str, str]) -> EngineLayer:
         output_precision=first_out,
         nodes=tuple(nodes_of(entry.get("Metadata") or "", known)),
         tactic=str(entry.get("TacticName", entry.get("TacticValue", ""))),
+        reads=tuple(tensor.get("Name", "") for tensor in entry.get("Inputs", [])),
+        writes=tuple(tensor.get("Name", "") for tensor in entry.get("Outputs", [])),
     )
 
 
@@ -74,13 +79,21 @@ def nodes_in(layers: tuple[EngineLayer, ...], precision: str) -> set[str]:
     return {node for layer in layers if layer.precision == precision and layer.kind not in NO_WORK for node in layer.nodes}
 
 
-def ignored_constraints(layers: tuple[EngineLayer, ...], asked: dict[str, str]) -> tuple[tuple[str, str, str], ...]:
-    """(node, asked precision, precision in the engine) of constraints that the engine does not show."""
+def ignored_constraints(
+    layers: tuple[EngineLayer, ...], asked: dict[str, str], half_nodes: Container[str] = frozenset()
+) -> tuple[tuple[str, str, str], ...]:
+    """(node, asked precision, precision in the engine) of constraints that the engine does not show.
+
+    Args:
+        asked, half_nodes: as trt.constraints.constrain was given them.
+    """
     found = []
     for layer in layers:
         for node in layer.nodes:
-            wanted = asked.get(node)
+            wanted = asked.get(node, "fp16" if node in half_nodes else None)
             got = layer.precision if wanted == "int8" else layer.output_precision
+            if node not in asked and "fp16" in (layer.input_precision, layer.output_precision):
+                continue
             if wanted and layer.kind not in NO_WORK and got and got != wanted:
                 found.append((node, wanted, got))
     return tuple(dict.fromkeys(found))

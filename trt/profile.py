@@ -23,7 +23,8 @@ def parts_of(first: Timed, second: Timed) -> list[Part]:
     """The smallest groups of nodes that no layer of either engine reaches out of.
 
     TensorRT fuses other layers in INT8 than in FP16, so single layers cannot be compared. Layers that name no node (conversions
-    of formats, "Reformatting CopyNode for Input Tensor 0 to conv1 + relu1") count for the layer that their own name ends with.
+    of formats, "Reformatting CopyNode for Input Tensor 0 to conv1 + relu1") count for the INT8 layer that writes what they read, if
+    what they serve is none: without it they would not be there. Else for the layer that their own name ends with.
     """
     groups = _Groups()
     owners = [_owners(layers) for layers, _ in (first, second)]
@@ -42,13 +43,18 @@ def parts_of(first: Timed, second: Timed) -> list[Part]:
 
 def _owners(layers: tuple[EngineLayer, ...]) -> dict[str, tuple[str, ...]]:
     """Layer name -> the nodes that its time is counted for; layers of nobody are left out."""
-    own = {layer.name: layer.nodes for layer in layers if layer.nodes}
-    found = dict(own)
+    own = {layer.name: layer for layer in layers if layer.nodes}
+    writers = {name: layer for layer in own.values() for name in layer.writes}
+    found = {name: layer.nodes for name, layer in own.items()}
     for layer in layers:
         if not layer.nodes:
-            served = max((name for name in own if layer.name.endswith(name)), key=len, default=None)
+            name = max((name for name in own if layer.name.endswith(name)), key=len, default=None)
+            served = own.get(name)
+            source = next((writers[read] for read in layer.reads if read in writers), None)
+            if source and source.precision == "int8" and not (served and served.precision == "int8"):
+                served = source
             if served:
-                found[layer.name] = own[served]
+                found[layer.name] = served.nodes
     return found
 
 

@@ -86,6 +86,16 @@ def test_a_result_is_kept_in_fp16_whatever_computes_it(tmp_path):
     assert not layers["head"].output_type_is_set(0) and case.builder._builder.is_network_supported(case.network, config)
 
 
+def test_what_shall_not_be_int8_computes_in_fp16_and_writes_what_is_read(tmp_path):
+    case = Case(tmp_path, conv_net(), "--precision", "int8")
+    case.parse()
+    constraints = replace(constraints_of(case, stem="int8", head="fp32"), half_nodes=frozenset(["stem", "depthwise", "head"]))
+    case.config(constraints=constraints)
+    layers = {case.network.get_layer(i).name: case.network.get_layer(i) for i in range(case.network.num_layers)}
+    assert layers["depthwise"].precision == TRT.float16 and not layers["depthwise"].output_type_is_set(0)
+    assert layers["stem"].precision == TRT.int8 and layers["head"].precision == layers["head"].get_output_type(0) == TRT.float32
+
+
 @pytest.mark.parametrize("constraints", ["prefer", "obey"])
 def test_int8_layers_are_bound_among_fp16_layers(tmp_path, constraints):
     case = Case(tmp_path, conv_net(), "--precision", "int8", "--precision-constraints", constraints)
