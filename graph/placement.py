@@ -65,7 +65,8 @@ def results(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> R
 
     What an operator like hard-swish reads on its way to an INT8 tensor gets no scale: TensorRT would quantise it, too (PP-OCRv4 det on
     10.6: 23.4 instead of 27.6 dB). What ends in FP16 gets one and is bound to FP16: without a scale TensorRT has no INT8 kernel for a
-    convolution that is fused with such an operator.
+    convolution that is fused with such an operator. What no such operator reads gets none and is not bound: TensorRT writes it in FP16
+    or FP32.
     """
     chosen = {layer.node for layer in layers}
     made: dict[str, None] = {}  # a set in execution order

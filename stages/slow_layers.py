@@ -65,8 +65,8 @@ def slower_in_int8(job: Job, made, int8: Timed, fp16: Timed) -> dict[str, str]:
     graph = made.prepared.graph
     macs = qdq.count_macs(graph, static_shapes(graph, job.profiles))
     least = job.plan.min_int8_share * sum(macs.values())
-    int8_nodes = inspector.nodes_in(int8[0], "int8") & macs.keys()
-    return choose_slow(at_one_pace(parts_of(int8, fp16), int8_nodes), int8_nodes, macs, least)
+    int8_nodes = inspector.nodes_in(int8[0], "int8")
+    return choose_slow(at_one_pace(parts_of(int8, fp16), int8_nodes), int8_nodes & macs.keys(), macs, least)
 
 
 def at_one_pace(parts: list[Part], int8_nodes: set[str]) -> list[Part]:

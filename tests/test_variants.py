@@ -11,7 +11,7 @@ import onnx
 import pytest
 from command import onnx2trt
 from helpers import LIBRARIES, parse, refused
-from models import conv_net, model, node, random
+from models import conv_net, model, node, profiles, random
 
 from core.errors import ExitCode
 from core.plan import make_plan
@@ -20,7 +20,7 @@ from graph.graph import Graph
 from stages import baseline, variants
 from stages.baseline import Baseline
 from stages.run import Variant
-from stages.slow_layers import at_one_pace, choose_slow, served_by
+from stages.slow_layers import at_one_pace, choose_slow, served_by, slower_in_int8
 from trt.inspector import EngineLayer
 from trt.profile import Part, parts_of
 from validate import measure_in_turn
@@ -309,6 +309,22 @@ def test_engines_that_were_timed_at_another_pace_are_compared_at_one():
     assert paced[0] == Part(frozenset({"a"}), 3.0, 2.0) and all(part.second_ms == 1.0 for part in paced[1:])
     assert at_one_pace([slow, *others[:4]], {"a"}) == [slow, *others[:4]], "too few to tell"
     assert set(choose_slow(paced, {"a"}, {}, 0)) == {"a"} and choose_slow([slow, *others], {"a"}, {}, 0) == {}
+
+
+@pytest.mark.parametrize("conv_ms, share, slow", [(0.7, 0.0, False), (1.5, 0.0, True), (1.5, 1.0, False)])
+def test_the_pace_is_that_of_what_no_engine_computes_in_int8(conv_ms, share, slow):
+    """Here, INT8 pooling is twice as fast."""
+    pools = [f"p{index}" for index in range(6)]
+    nodes = [node("Conv", "x w", "c", "conv")]
+    nodes += [node("MaxPool", before, after, name, kernel_shape=[1, 1]) for before, after, name in zip(["c", *pools], [*pools, "y"], pools)]
+    nodes[-1].output[0] = "y"
+    graph = Graph.from_model(model(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 4, 8, 8]}, {"w": random(4, 3, 1, 1)}))
+    job = SimpleNamespace(plan=SimpleNamespace(min_int8_share=share), profiles=profiles(x=(1, 3, 8, 8)))
+    made = SimpleNamespace(prepared=SimpleNamespace(graph=graph))
+    names = ["conv", *pools]
+    int8 = (tuple(layer(name, name) for name in names), {"conv": conv_ms, **dict.fromkeys(pools, 0.5)})
+    fp16 = (tuple(layer(name, name, precision="fp16") for name in names), dict.fromkeys(names, 1.0))
+    assert set(slower_in_int8(job, made, int8, fp16)) == ({"conv"} if slow else set())
 
 
 def test_only_what_gains_enough_goes_back():
