@@ -198,10 +198,11 @@ def table(found: dict) -> str:
         runs = found[name]
         seconds = ", ".join(f"{run['seconds']:.2f}" for run in runs)
         lines.append(f"{name:<18}{seconds} s   {max(run['peak_mb'] for run in runs):.0f} MB")
+    seconds = statistics.median(run["seconds"] for run in found["ours"])
     for name in ("quantize_static", "modelopt", "repeated"):
-        if name not in found:
-            continue
-        lines.append(f"{name:<18}{found[name]['seconds']:.2f} s   {found[name]['peak_mb']:.0f} MB")
+        if name in found:
+            times = "" if name == "repeated" else f"   {found[name]['seconds'] / seconds:.1f} times ours"
+            lines.append(f"{name:<18}{found[name]['seconds']:.2f} s   {found[name]['peak_mb']:.0f} MB{times}")
     lines.append("")
     for what, got, target, reached in targets(found):
         lines.append(f"{what:<42}{got:>10}   {target:<12}{'reached' if reached else 'MISSED'}")

@@ -11,6 +11,7 @@ import pytest
 from real_models import ppocr
 
 from benchmarks import endurance
+from benchmarks.calibration import table as calibration_table
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "tests" / "data" / "ppocr_det" / "calibration"
@@ -54,6 +55,9 @@ def test_calibration_benchmark(tmp_path):
     assert found["times_faster_than_quantize_static"] == pytest.approx(ratio)
     lines = done.stdout.splitlines()
     assert sum(line.endswith(("reached", "MISSED")) for line in lines) == 4 and "2 pictures, 2 threads" in lines[0]
+    assert "modelopt" not in done.stdout, "it needs an environment of its own"
+    slowest = {"seconds": 10 * found["ours"][0]["seconds"], "cpu_seconds": 1.0, "peak_mb": 100.0}
+    assert "100 MB   10.0 times ours" in calibration_table({**found, "modelopt": slowest})
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="holds its processes to two CPUs")
