@@ -1,11 +1,12 @@
 """How fast the engines are: ours against what a script over TensorRT's own API builds, on the GPU of this machine (TensorRT 8.6 to 10).
 
-    python benchmarks/engines.py [--networks resnet50 unet ppocr] [--ways ...] [--folder DIR] [--json FILE] [--layers]
+    python benchmarks/engines.py [--networks resnet50 unet ppocr example1 example16] [--ways ...] [--folder DIR] [--json FILE] [--layers]
 
-resnet50 (batch 32), unet (batch 16, 256x320), ppocr (PP-OCRv4 detection, 640x640), each as
+resnet50 (batch 32), unet (batch 16, 256x320), ppocr (PP-OCRv4 detection, 640x640), example1 and example16 (the example network at batch
+1 and 16, with its mean IoU on the 40 test pictures), each as
     raw fp16   the FP16 flag on the FP32 ONNX: what everything is compared with
-    raw int8   the INT8 and FP16 flags with TensorRT's entropy calibrator
-    fp16, int8, int8 qdq   ours: --precision fp16, --precision int8, and with --quantization qdq
+    raw int8   the INT8 and FP16 flags with TensorRT's entropy calibrator (not of the example)
+    fp32, fp16, int8, int8 qdq   ours: --precision fp32, fp16, int8, and int8 with --quantization qdq
 at one optimization level. int8 is what the command gives: held against FP16, and built once more without the layers that FP16 computes
 faster. The raw engines are built without kernel timings of other builds, ours share theirs. fp16 is built a second time, with the
 timings of the first: "again". Both int8 ways share one calibration. All engines of a network are then timed in turn: inputs on the
@@ -29,10 +30,13 @@ ROOT = Path(__file__).resolve().parent.parent
 if not __package__:
     sys.path[0] = str(ROOT)
 
-NETWORKS = {"resnet50": 0.75, "unet": 0.75, "ppocr": 1.02}  # and the ratio to raw fp16 that int8 has to reach
+NETWORKS = {"resnet50": 0.75, "unet": 0.75, "ppocr": 1.02, "example1": None, "example16": None}  # the ratio to raw fp16 for int8 to reach
+EXAMPLE, BATCH = ROOT / "examples" / "ultralight_segmentation", {"example1": 1, "example16": 16}
+MADE_UP = ("resnet50", "unet")
 WAYS = {
     "raw fp16": None,
     "raw int8": None,
+    "fp32": ("--precision", "fp32"),
     "fp16": ("--precision", "fp16"),
     "int8": ("--precision", "int8"),
     "int8 qdq": ("--precision", "int8", "--quantization", "qdq"),
@@ -48,6 +52,10 @@ def write_network(name: str, folder: Path) -> None:
     import onnx
 
     if (folder / "calibration").exists():
+        return
+    if name in BATCH:
+        for part in ("model.onnx", "calibration"):
+            (folder / part).symlink_to(EXAMPLE / part)
         return
     if name == "ppocr":
         from benchmarks.entropy_scales import DATA, SHAPE
@@ -90,6 +98,11 @@ def build_raw(folder: Path, engine: str, int8: bool, level: int) -> None:
     config.builder_optimization_level = level
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     config.set_flag(trt.BuilderFlag.FP16)
+    data = network.get_input(0)
+    if data.shape[0] == -1:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(data.name, *[(BATCH[folder.name], *tuple(data.shape)[1:])] * 3)
+        config.add_optimization_profile(profile)
     cuda = open_cuda()
     if int8:
         config.set_flag(trt.BuilderFlag.INT8)
@@ -137,14 +150,7 @@ def build(name: str, way: str, folder: Path, level: int) -> dict:
     engine = way.replace(" ", "_") + ".engine"
     if (folder / engine).exists():
         return {}
-    flags = WAYS[way]
-    if flags is None:
-        command = [Path(__file__).resolve(), "--raw", folder, engine, "int8" if "int8" in way else "fp16", level]
-    else:
-        command = [ROOT / "onnx2trt.py", "--onnx", "model.onnx", *flags, "-o", engine, "--json", f"{engine}.r.json"]
-        command += ["--timing-cache", "ours.timings", "--builder-optimization-level", level]
-        command += ["--calibration-dir", "calibration", "--calibration-cache", "scales.cache"] if "int8" in way else []
-        command += [] if name == "ppocr" else ["--max-accuracy-drop", "100", "--quantization-effort", "fast"]
+    command = command_of(name, way, folder, engine, level)
     row = {}
     for key in ("build_s", "again_s") if way == "fp16" else ("build_s",):
         started = time.monotonic()
@@ -152,9 +158,27 @@ def build(name: str, way: str, folder: Path, level: int) -> dict:
         if done.returncode:
             return {"error": done.stderr[-600:]}
         row[key] = time.monotonic() - started
-        if flags:  # TensorRT's own part of it
+        if WAYS[way]:  # TensorRT's own part of it
             row[f"tensorrt_{key}"] = json.loads((folder / f"{engine}.r.json").read_text())["timings_s"]["build"]
     return row
+
+
+def command_of(name: str, way: str, folder: Path, engine: str, level: int) -> list:
+    """Of one engine, run in `folder`."""
+    flags = WAYS[way]
+    if flags is None:
+        return [Path(__file__).resolve(), "--raw", folder, engine, "int8" if "int8" in way else "fp16", level]
+    command = [ROOT / "onnx2trt.py", "--onnx", "model.onnx", *flags, "-o", engine, "--json", f"{engine}.r.json"]
+    command += ["--timing-cache", "ours.timings", "--builder-optimization-level", level]
+    command += ["--calibration-dir", "calibration", "--calibration-cache", "scales.cache"] if "int8" in way else []
+    command += ["--max-accuracy-drop", "100", "--quantization-effort", "fast"] if name in MADE_UP else []
+    return [*command, "--max-batch-size", BATCH[name]] if name in BATCH else command
+
+
+def mean_iou(path: Path) -> float:
+    """Of an engine of the example, by its own script."""
+    done = subprocess.run([sys.executable, str(EXAMPLE / "evaluate.py"), str(path), "--json"], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)["miou"]
 
 
 def measure(folder: Path, ways: list[str], layers: bool) -> dict[str, dict]:
@@ -180,7 +204,7 @@ def measure(folder: Path, ways: list[str], layers: bool) -> dict[str, dict]:
                 engines[way] = Engine(library, path.read_bytes(), cuda, lambda text: None)
         random = np.random.default_rng(2)
         for engine in engines.values():
-            engine.load({t.name: random.random(t.shape, np.float32) for t in engine.tensors if t.is_input})
+            engine.load({t.name: random.random(t.profile.opt, np.float32) for t in engine.tensors if t.is_input})
             engine.time_ms(RUNS)  # to warm up
         times: dict[str, list[float]] = {way: [] for way in engines}
         for _ in range(ROUNDS):
@@ -230,6 +254,7 @@ def compare(name: str, ways: list[str], folder: Path, level: int, layers: bool) 
     folder.mkdir(parents=True, exist_ok=True)
     write_network(name, folder)
     rows: dict[str, dict] = {}
+    ways = [way for way in ways if way != "raw int8" or name not in BATCH]
     for way in ways:
         rows[way] = build(name, way, folder, level)
         print(f"{name}, {way}: {rows[way].get('error') or 'built'}", file=sys.stderr, flush=True)
@@ -239,8 +264,10 @@ def compare(name: str, ways: list[str], folder: Path, level: int, layers: bool) 
     for way, row in rows.items():
         if base and "p50_ms" in row:
             row["ratio"] = row["p50_ms"] / base
-            if way == "int8":
+            if way == "int8" and NETWORKS[name]:
                 row["reached"] = row["ratio"] <= NETWORKS[name]
+        if name in BATCH and "p50_ms" in row:
+            row["miou"] = mean_iou(folder / (way.replace(" ", "_") + ".engine"))
     return rows
 
 
@@ -250,6 +277,7 @@ def show(name: str, rows: dict[str, dict]) -> None:
             print(f"{name:9} {way:9} failed: {row.get('error', 'no engine')}")
             continue
         verdict = "" if "reached" not in row else "  reached" if row["reached"] else f"  MISSED {NETWORKS[name]}"
+        verdict += f"  mIoU {row['miou']:.4f}" if "miou" in row else ""
         counts = ", ".join(f"{count} {kind}" for kind, count in row["layers"].items() if count)
         seconds = f"{row['build_s']:7.1f}" if "build_s" in row else "       "
         print(f"{name:9} {way:9} {row['p50_ms']:8.4f} ms {row.get('ratio', 0):6.3f} {row['mb']:6.1f} MB {seconds} s  {counts}{verdict}")

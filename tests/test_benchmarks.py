@@ -125,6 +125,21 @@ def test_endurance_benchmark(tmp_path):
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 2
 
 
+def test_commands_of_the_engines_are_accepted():
+    from benchmarks import engines
+    from core.arguments import build_parser
+
+    for name in engines.NETWORKS:
+        for way, flags in engines.WAYS.items():
+            command = engines.command_of(name, way, ROOT, "e.engine", 3)
+            if flags is None:
+                assert command[1:] == ["--raw", ROOT, "e.engine", "int8" if way == "raw int8" else "fp16", 3]
+                continue
+            args = build_parser().parse_args([str(part) for part in command[1:]])
+            assert args.precision == flags[1] and args.max_batch_size == engines.BATCH.get(name, 1)
+            assert (args.max_accuracy_drop == 100) == (name in engines.MADE_UP) and (args.calibration_dir is not None) == ("int8" in way)
+
+
 def test_where_an_engine_loses_time_is_said_worst_first():
     from benchmarks.engines import losses
     from trt.inspector import EngineLayer
