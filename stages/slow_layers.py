@@ -41,17 +41,24 @@ def time_layers(job: Job, made, run: Run) -> Timed:
 
 def served_by(graph: Graph, layers: tuple[EngineLayer, ...]) -> tuple[EngineLayer, ...]:
     """The layers, with the nodes that read what a Q or DQ node makes in its place: it is there for them, and no FP16 engine has it."""
-    readers = graph.consumers()
-    for_whom: dict[str, tuple[str, ...]] = {}
-    for node in reversed(graph.nodes):  # a Q is read by a DQ
-        if node.op_type in QUANTIZERS:
-            names = [for_whom.get(reader.name, (reader.name,)) for reader in readers.get(node.output[0], [])]
-            for_whom[node.name] = tuple(dict.fromkeys(name for group in names for name in group))
+    read_by = _read_by(graph)
+    instead = {node.name: read_by[node.name] for node in graph.nodes if node.op_type in QUANTIZERS}
 
     def served(nodes: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for node in nodes for name in for_whom.get(node, (node,))))
+        return tuple(dict.fromkeys(name for node in nodes for name in instead.get(node, (node,))))
 
     return tuple(replace(layer, nodes=served(layer.nodes)) for layer in layers)
+
+
+def _read_by(graph: Graph) -> dict[str, tuple[str, ...]]:
+    """Node -> the nodes that read its results, through Q and DQ."""
+    readers = graph.consumers()
+    found: dict[str, tuple[str, ...]] = {}
+    for node in reversed(graph.nodes):
+        direct = [reader for tensor in node.output for reader in readers.get(tensor, [])]
+        names = [found[reader.name] if reader.op_type in QUANTIZERS else (reader.name,) for reader in direct]
+        found[node.name] = tuple(dict.fromkeys(name for group in names for name in group))
+    return found
 
 
 def slower_in_int8(job: Job, made, int8: Timed, fp16: Timed) -> dict[str, str]:
@@ -66,7 +73,22 @@ def slower_in_int8(job: Job, made, int8: Timed, fp16: Timed) -> dict[str, str]:
     macs = qdq.count_macs(graph, static_shapes(graph, job.profiles))
     least = job.plan.min_int8_share * sum(macs.values())
     int8_nodes = inspector.nodes_in(int8[0], "int8")
-    return choose_slow(at_one_pace(parts_of(int8, fp16), int8_nodes), int8_nodes & macs.keys(), macs, least)
+    layers = int8_nodes & macs.keys()
+    joined = slowed_down(graph, at_one_pace(parts_of(int8, fp16), int8_nodes), layers)
+    return choose_slow(at_one_pace(parts_of(int8, fp16, joined), int8_nodes), layers, macs, least)
+
+
+def slowed_down(graph: Graph, parts: list[Part], layers: set[str]) -> list[tuple[str, ...]]:
+    """Parts that are slower although nothing in them is INT8, each with the one INT8 layer that reads what they make.
+
+    Balanced for that layer, their constants are one for each channel, which TensorRT's INT8 mode does not fuse.
+    """
+    read_by, found = _read_by(graph), []
+    for part in parts:
+        reading = layers.intersection(name for node in part.nodes for name in read_by.get(node, ()))
+        if part.nodes.isdisjoint(layers) and part.first_ms > CLEARLY * part.second_ms and len(reading) == 1:
+            found.append((*sorted(part.nodes), *reading))
+    return found
 
 
 def at_one_pace(parts: list[Part], int8_nodes: set[str]) -> list[Part]:

@@ -20,7 +20,7 @@ from graph.graph import Graph
 from stages import baseline, variants
 from stages.baseline import Baseline
 from stages.run import Variant
-from stages.slow_layers import at_one_pace, choose_slow, served_by, slower_in_int8
+from stages.slow_layers import at_one_pace, choose_slow, served_by, slowed_down, slower_in_int8
 from trt.inspector import EngineLayer
 from trt.profile import Part, parts_of
 from validate import measure_in_turn
@@ -325,6 +325,29 @@ def test_the_pace_is_that_of_what_no_engine_computes_in_int8(conv_ms, share, slo
     int8 = (tuple(layer(name, name) for name in names), {"conv": conv_ms, **dict.fromkeys(pools, 0.5)})
     fp16 = (tuple(layer(name, name, precision="fp16") for name in names), dict.fromkeys(names, 1.0))
     assert set(slower_in_int8(job, made, int8, fp16)) == ({"conv"} if slow else set())
+
+
+def test_a_layer_answers_for_what_its_balanced_channels_slow_down():
+    """A multiplication with one factor for each channel, not fused any more, is read by an INT8 layer through Q and DQ."""
+    nodes = [
+        node("Sigmoid", "x", "g", "gate"),
+        node("Mul", "g f", "m", "affine"),
+        node("QuantizeLinear", "m s z", "q", "m__quantized"),
+        node("DequantizeLinear", "q s z", "d", "m__dequantized"),
+        node("Conv", "d w", "y", "conv"),
+    ]
+    weights = {"w": random(4, 3, 1, 1), "f": random(3, 1, 1), "s": np.float32(0.1), "z": np.int8(0)}
+    graph = Graph.from_model(model(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 4, 8, 8]}, weights))
+    before = Part(frozenset({"gate", "affine"}), 3.0, 1.0)
+    assert slowed_down(graph, [before], {"conv"}) == [("affine", "gate", "conv")]
+    assert slowed_down(graph, [replace(before, first_ms=1.0)], {"conv"}) == [], "it is no slower"
+    assert slowed_down(graph, [before], {"conv", "gate"}) == [], "it is INT8 itself"
+    assert slowed_down(graph, [before], set()) == []
+    timed = [(layer("gate", "gate", precision="fp16"), layer("affine", "affine", precision="fp16"), layer("conv", "conv"))]
+    timed.append((layer("gate + affine", "gate", "affine", precision="fp16"), layer("conv", "conv", precision="fp16")))
+    times = {"gate": 2.0, "affine": 1.0, "conv": 2.0}, {"gate + affine": 1.0, "conv": 3.0}
+    (part,) = parts_of(*zip(timed, times), [("affine", "gate", "conv")])
+    assert part == Part(frozenset({"gate", "affine", "conv"}), 5.0, 4.0)
 
 
 def test_only_what_gains_enough_goes_back():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from trt.inspector import EngineLayer
@@ -19,14 +20,19 @@ class Part:
 Timed = tuple[tuple[EngineLayer, ...], dict[str, float]]  # layers, and layer name -> milliseconds
 
 
-def parts_of(first: Timed, second: Timed) -> list[Part]:
+def parts_of(first: Timed, second: Timed, joined: Iterable[tuple[str, ...]] = ()) -> list[Part]:
     """The smallest groups of nodes that no layer of either engine reaches out of.
 
     TensorRT fuses other layers in INT8 than in FP16, so single layers cannot be compared. Layers that name no node (conversions
     of formats, "Reformatting CopyNode for Input Tensor 0 to conv1 + relu1") count for the INT8 layer that writes what they read, if
     what they serve is none: without it they would not be there. Else for the layer that their own name ends with.
+
+    Args:
+        joined: nodes that shall be in one part besides.
     """
     groups = _Groups()
+    for nodes in joined:
+        groups.join(nodes)
     owners = [_owners(layers) for layers, _ in (first, second)]
     for owner in owners:
         for nodes in owner.values():
