@@ -145,9 +145,13 @@ def _batches(folder: Path, shape: tuple[int, ...]):
     yield from (next(iter(feed.values())) for feed in pictures(folder / "calibration"))
 
 
+def file_of(way: str) -> str:
+    return way.replace(" ", "_") + ".engine"
+
+
 def build(name: str, way: str, folder: Path, level: int) -> dict:
     """One engine; {} where it is there already."""
-    engine = way.replace(" ", "_") + ".engine"
+    engine = file_of(way)
     if (folder / engine).exists():
         return {}
     command = command_of(name, way, folder, engine, level)
@@ -199,7 +203,7 @@ def measure(folder: Path, ways: list[str], layers: bool) -> dict[str, dict]:
     library, cuda, engines = load_library("tensorrt"), open_cuda(), {}
     try:
         for way in ways:
-            path = folder / (way.replace(" ", "_") + ".engine")
+            path = folder / file_of(way)
             if path.exists():
                 engines[way] = Engine(library, path.read_bytes(), cuda, lambda text: None)
         random = np.random.default_rng(2)
@@ -220,7 +224,7 @@ def measure(folder: Path, ways: list[str], layers: bool) -> dict[str, dict]:
         return {
             way: {
                 "p50_ms": statistics.median(times[way]),
-                "mb": (folder / (way.replace(" ", "_") + ".engine")).stat().st_size / 1e6,
+                "mb": (folder / file_of(way)).stat().st_size / 1e6,
                 "layers": inspector.count_layers(inspector.parse_layers(engine.inspect(), {})),
             }
             for way, engine in engines.items()
@@ -267,7 +271,7 @@ def compare(name: str, ways: list[str], folder: Path, level: int, layers: bool) 
             if way == "int8" and NETWORKS[name]:
                 row["reached"] = row["ratio"] <= NETWORKS[name]
         if name in BATCH and "p50_ms" in row:
-            row["miou"] = mean_iou(folder / (way.replace(" ", "_") + ".engine"))
+            row["miou"] = mean_iou(folder / file_of(way))
     return rows
 
 

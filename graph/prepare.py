@@ -86,7 +86,7 @@ def choose_layers(
             hint="Use --precision fp16.",
             code=ExitCode.MODEL,
         )
-    macs = qdq.count_macs(graph, static_shapes(graph, profiles))
+    macs = macs_of(graph, profiles)
     total = sum(macs.values())
     depthwise = _depthwise(graph, layers, macs)
     chosen, left = [], {}
@@ -214,10 +214,15 @@ def prepare_int8(
     return Prepared(strongly_typed(quantized, holds, half, half_ends), kept, mac_share(quantized, profiles))
 
 
-def mac_share(graph: Graph, profiles: tuple[Profile, ...]) -> float:
-    """Share of the multiply-accumulates of convolutions and matrix products whose operands are INT8."""
-    macs = qdq.count_macs(graph, static_shapes(graph, profiles))
-    int8 = qdq.int8_layers(graph)
+def macs_of(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, int]:
+    """Multiply-accumulates of each convolution and matrix product; see qdq.count_macs."""
+    return qdq.count_macs(graph, static_shapes(graph, profiles))
+
+
+def mac_share(graph: Graph, profiles: tuple[Profile, ...], int8: set[str] | None = None) -> float:
+    """Share of the multiply-accumulates of convolutions and matrix products that these nodes do; None: those whose operands are INT8."""
+    macs = macs_of(graph, profiles)
+    int8 = qdq.int8_layers(graph) if int8 is None else int8
     total = sum(macs.values())
     return sum(count for name, count in macs.items() if name in int8) / total if total else 0.0
 

@@ -8,8 +8,7 @@ from functools import cached_property
 from core.errors import ConversionError, ExitCode
 from graph.graph import Graph
 from graph.guard import Tried, by_error_per_mac, climb, layer_errors
-from graph.observe import static_shapes
-from graph.qdq import count_macs
+from graph.prepare import macs_of
 from stages.job import Job
 from stages.quantizing import Fitted
 from stages.run import Run
@@ -85,7 +84,7 @@ class Choice:
 
     @cached_property
     def _macs(self) -> dict[str, int]:
-        return count_macs(self._fitted.graph, static_shapes(self._fitted.graph, self._job.profiles))
+        return macs_of(self._fitted.graph, self._job.profiles)
 
     @cached_property
     def _trials(self) -> Trials:

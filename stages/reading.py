@@ -7,10 +7,8 @@ from contextlib import contextmanager
 
 from core.errors import ConversionError, ExitCode
 from core.plan import Plan, Route
-from graph import qdq
 from graph.graph import Graph
-from graph.observe import static_shapes
-from graph.prepare import Prepared
+from graph.prepare import Prepared, mac_share
 from stages.job import Job
 from stages.run import Run
 from trt import inspector
@@ -62,7 +60,7 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
             layers, source = inspector.count_layers(found), "inspector"
             ignored = inspector.ignored_constraints(found, prepared.constraints, prepared.half_nodes)
             if job.plan.precision == "int8":
-                share = _engine_share(prepared.graph, job, inspector.nodes_in(found, "int8"))
+                share = mac_share(prepared.graph, job.profiles, inspector.nodes_in(found, "int8"))
     for node, asked, got in ignored:
         run.console.warn(f"TensorRT ignored the constraint of node {node!r}: asked for {asked}, got {got}")
     layers = layers or dict.fromkeys(("int8", "fp16", "fp32"), 0)
@@ -85,7 +83,7 @@ def describe_engine(job: Job, engine: Engine, run: Run) -> None:
     """Put the precision of an engine that was built elsewhere into the result; nothing was asked for, so nothing can be missing."""
     graph = Graph.from_model(job.model, job.profiles)
     found = inspector.parse_layers(engine.inspect(), labels((node.name, tuple(node.output)) for node in graph.nodes))
-    share = _engine_share(graph, job, inspector.nodes_in(found, "int8")) if found else None
+    share = mac_share(graph, job.profiles, inspector.nodes_in(found, "int8")) if found else None
     layers = inspector.count_layers(found) if found else None
     if layers is None:
         run.console.warn("the engine was built without detailed verbosity: its layers cannot be read")
@@ -98,13 +96,6 @@ def describe_engine(job: Job, engine: Engine, run: Run) -> None:
         "kept_high": [],
         "ignored_constraints": [],
     }
-
-
-def _engine_share(graph: Graph, job: Job, nodes: set[str]) -> float:
-    """Share of the multiply-accumulates that the engine's INT8 layers do."""
-    macs = qdq.count_macs(graph, static_shapes(graph, job.profiles))
-    total = sum(macs.values())
-    return sum(count for name, count in macs.items() if name in nodes) / total if total else 0.0
 
 
 def _delivered(layers: dict[str, int], share: float | None, least_share: float) -> str:

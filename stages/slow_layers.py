@@ -7,9 +7,8 @@ from dataclasses import replace
 from statistics import median
 
 from core.arrays import synthetic_arrays
-from graph import qdq
 from graph.graph import Graph
-from graph.observe import static_shapes
+from graph.prepare import macs_of
 from graph.typed import QUANTIZERS
 from stages.job import Job
 from stages.reading import loaded_engine
@@ -70,7 +69,7 @@ def slower_in_int8(job: Job, made, int8: Timed, fp16: Timed) -> dict[str, str]:
         made: variants.Made of the INT8 engine.
     """
     graph = made.prepared.graph
-    macs = qdq.count_macs(graph, static_shapes(graph, job.profiles))
+    macs = macs_of(graph, job.profiles)
     least = job.plan.min_int8_share * sum(macs.values())
     int8_nodes = inspector.nodes_in(int8[0], "int8")
     layers = int8_nodes & macs.keys()

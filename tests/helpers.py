@@ -15,11 +15,13 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import onnx
 import pytest
+from models import model
 from onnx import TensorProto, helper, numpy_helper
 
 from core.arguments import build_parser
 from core.errors import ConversionError, ExitCode
 from core.plan import Capabilities
+from graph.graph import Graph
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -156,6 +158,11 @@ def external(name: str, array: np.ndarray, location: str, **entries) -> TensorPr
     for key, text in {"location": location, **entries}.items():
         tensor.external_data.add(key=key, value=str(text))
     return tensor
+
+
+def network(nodes, weights, inputs=None, outputs=None) -> Graph:
+    """A graph; by default of one input x and one output y, [1, 4, 8, 8] both."""
+    return Graph.from_model(model(nodes, inputs or {"x": [1, 4, 8, 8]}, outputs or {"y": [1, 4, 8, 8]}, weights))
 
 
 # ---- pictures

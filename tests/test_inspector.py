@@ -20,12 +20,13 @@ LAYERS = [
     entry("conv + relu", ["conv", "relu"], {"x": INT8}, {"r": HALF}),
     entry("Reformatting CopyNode for Input Tensor 0 to head", [], {"r": HALF}, {"r2": FLOAT}, "Reformat"),
     entry("head", ["head"], {"r2": FLOAT}, {"y": FLOAT}),
+    entry("tail", ["tail"], {"r": HALF}, {"z": FLOAT}),
 ]
 
 
 @pytest.fixture
 def layers():
-    known = labels([("conv", ("c",)), ("relu", ("r",)), ("head", ("y",))])
+    known = labels([("conv", ("c",)), ("relu", ("r",)), ("head", ("y",)), ("tail", ("z",))])
     return inspector.parse_layers(json.dumps({"Layers": LAYERS}), known)
 
 
@@ -33,7 +34,7 @@ def test_layers_are_read_with_their_nodes_and_tensors(layers):
     first = layers[0]
     assert (first.nodes, first.precision, first.output_precision) == (("conv", "relu"), "int8", "fp16")
     assert (first.reads, first.writes) == (("x",), ("r",)) and layers[1].nodes == ()
-    assert inspector.count_layers(layers) == {"int8": 1, "fp16": 0, "fp32": 1}, "a conversion computes nothing"
+    assert inspector.count_layers(layers) == {"int8": 1, "fp16": 1, "fp32": 1}, "a conversion computes nothing"
     assert inspector.nodes_in(layers, "int8") == {"conv", "relu"}
 
 
@@ -45,6 +46,8 @@ def test_layers_are_read_with_their_nodes_and_tensors(layers):
         ({"head": "fp16"}, (), (("head", "fp16", "fp32"),)),
         ({"head": "int8"}, (), (("head", "int8", "fp32"),)),
         ({}, ("conv",), ()),  # one end is FP16
+        ({}, ("tail",), ()),  # it computes in FP16; what it writes was not asked for
+        ({"tail": "fp16"}, (), (("tail", "fp16", "fp32"),)),
         ({}, ("head",), (("head", "fp16", "fp32"),)),
         ({"head": "fp32"}, ("head",), ()),  # a constraint goes first
     ],

@@ -3,10 +3,10 @@
 import numpy as np
 import onnx
 import pytest
-from models import model, node, profiles, random
+from helpers import network
+from models import node, profiles, random
 from onnx import helper
 
-from graph.graph import Graph
 from graph.guard import Fit
 from graph.placement import Reading, readings, results, tensors
 from graph.prepare import prepare_calibrated
@@ -16,10 +16,6 @@ from graph.reference import Session
 
 def run(graph, inner=(), **feed):
     return Session.from_graph(graph, tuple(inner)).run(feed, tuple(inner) or None)
-
-
-def network(nodes, weights, inputs=None, outputs=None):
-    return Graph.from_model(model(nodes, inputs or {"x": [1, 4, 8, 8]}, outputs or {"y": [1, 4, 8, 8]}, weights))
 
 
 def convs(*names, channels=4):

@@ -10,13 +10,12 @@ import numpy as np
 import onnx
 import pytest
 from command import onnx2trt
-from helpers import LIBRARIES, parse, refused
+from helpers import LIBRARIES, network, parse, refused
 from models import conv_net, model, node, profiles, random
 
 from core.errors import ExitCode
 from core.plan import make_plan
 from core.rules import flag_problem
-from graph.graph import Graph
 from stages import baseline, variants
 from stages.baseline import Baseline
 from stages.run import Variant
@@ -288,16 +287,18 @@ def test_a_conversion_counts_for_the_int8_layer_that_makes_it_necessary():
     assert {"".join(part.nodes): part.first_ms for part in parts} == {"a": 1.0, "b": 2.5, "c": 4.25}
 
 
+WEIGHTS = {"w": random(4, 4, 1, 1), "s": np.float32(0.1), "z": np.int8(0)}
+
+
+def pair(tensor):
+    """Q and DQ; the result is d."""
+    quantized, dequantized = f"{tensor}__quantized", f"{tensor}__dequantized"
+    return [node("QuantizeLinear", f"{tensor} s z", "q", quantized), node("DequantizeLinear", "q s z", "d", dequantized)]
+
+
 def test_quantising_counts_for_those_that_read_it():
-    nodes = [
-        node("QuantizeLinear", "x s z", "q", "x__quantized"),
-        node("DequantizeLinear", "q s z", "d", "x__dequantized"),
-        node("Conv", "d w", "a", "first"),
-        node("Conv", "d v", "b", "second"),
-        node("Add", "a b", "y", "sum"),
-    ]
-    weights = {"w": random(4, 3, 1, 1), "v": random(4, 3, 1, 1), "s": np.float32(0.1), "z": np.int8(0)}
-    graph = Graph.from_model(model(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 4, 8, 8]}, weights))
+    readers = [node("Conv", "d w", "a", "first"), node("Conv", "d w", "b", "second"), node("Add", "a b", "y", "sum")]
+    graph = network([*pair("x"), *readers], WEIGHTS)
     quantise, fused = layer("x__quantized", "x__quantized", precision="fp32"), layer("second + sum", "x__dequantized", "second", "sum")
     assert [found.nodes for found in served_by(graph, (quantise, fused))] == [("first", "second"), ("first", "second", "sum")]
 
@@ -318,8 +319,8 @@ def test_the_pace_is_that_of_what_no_engine_computes_in_int8(conv_ms, share, slo
     nodes = [node("Conv", "x w", "c", "conv")]
     nodes += [node("MaxPool", before, after, name, kernel_shape=[1, 1]) for before, after, name in zip(["c", *pools], [*pools, "y"], pools)]
     nodes[-1].output[0] = "y"
-    graph = Graph.from_model(model(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 4, 8, 8]}, {"w": random(4, 3, 1, 1)}))
-    job = SimpleNamespace(plan=SimpleNamespace(min_int8_share=share), profiles=profiles(x=(1, 3, 8, 8)))
+    graph = network(nodes, WEIGHTS)
+    job = SimpleNamespace(plan=SimpleNamespace(min_int8_share=share), profiles=profiles(x=(1, 4, 8, 8)))
     made = SimpleNamespace(prepared=SimpleNamespace(graph=graph))
     names = ["conv", *pools]
     int8 = (tuple(layer(name, name) for name in names), {"conv": conv_ms, **dict.fromkeys(pools, 0.5)})
@@ -329,15 +330,8 @@ def test_the_pace_is_that_of_what_no_engine_computes_in_int8(conv_ms, share, slo
 
 def test_a_layer_answers_for_what_its_balanced_channels_slow_down():
     """A multiplication with one factor for each channel, not fused any more, is read by an INT8 layer through Q and DQ."""
-    nodes = [
-        node("Sigmoid", "x", "g", "gate"),
-        node("Mul", "g f", "m", "affine"),
-        node("QuantizeLinear", "m s z", "q", "m__quantized"),
-        node("DequantizeLinear", "q s z", "d", "m__dequantized"),
-        node("Conv", "d w", "y", "conv"),
-    ]
-    weights = {"w": random(4, 3, 1, 1), "f": random(3, 1, 1), "s": np.float32(0.1), "z": np.int8(0)}
-    graph = Graph.from_model(model(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 4, 8, 8]}, weights))
+    before = [node("Sigmoid", "x", "g", "gate"), node("Mul", "g f", "m", "affine")]
+    graph = network([*before, *pair("m"), node("Conv", "d w", "y", "conv")], {**WEIGHTS, "f": random(4, 1, 1)})
     before = Part(frozenset({"gate", "affine"}), 3.0, 1.0)
     assert slowed_down(graph, [before], {"conv"}) == [("affine", "gate", "conv")]
     assert slowed_down(graph, [replace(before, first_ms=1.0)], {"conv"}) == [], "it is no slower"

@@ -67,12 +67,12 @@ def constrain(
         for index in range(network.num_layers):
             layer = network.get_layer(index)
             node = _node_of(layer, known, outputs)
-            asked = precisions.get(node, "fp16" if node in half_nodes else None)
+            bound = precisions.get(node)
+            asked = bound or ("fp16" if node in half_nodes else None)
             if asked == "int8" and layer.type.name not in INT8_LAYERS:
                 asked = None
             if layer.type.name in UNTYPED or not layer.num_outputs or layer.get_output(0).dtype.name not in FLOATS:
                 continue
-            bound = precisions.get(node)
             result = bound if bound in ("fp32", "fp16") else "fp16" if node in half_outputs else None
             _bind(layer, node, asked and types[asked], result and types[result])
             if asked:

@@ -92,8 +92,8 @@ def ignored_constraints(
         for node in layer.nodes:
             wanted = asked.get(node, "fp16" if node in half_nodes else None)
             got = layer.precision if wanted == "int8" else layer.output_precision
-            if node not in asked and "fp16" in (layer.input_precision, layer.output_precision):
-                continue
+            if node not in asked and layer.input_precision == "fp16":  # computes in FP16, whatever it writes
+                got = "fp16"
             if wanted and layer.kind not in NO_WORK and got and got != wanted:
                 found.append((node, wanted, got))
     return tuple(dict.fromkeys(found))
