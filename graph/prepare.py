@@ -41,17 +41,20 @@ class Prepared:
     again: Callable[[float], Prepared] | None = None  # with INT8 layers chosen anew, for an accuracy drop smaller by this factor
 
 
-def working_graph(model: onnx.ModelProto, profiles: tuple[Profile, ...], quantize: bool, half: bool) -> tuple[Graph, bool]:
+def working_graph(
+    model: onnx.ModelProto, profiles: tuple[Profile, ...], quantize: bool, half: bool, wishes: tuple[tuple[str, str], ...] = ()
+) -> tuple[Graph, bool]:
     """The folded FP32 graph that precision is written into.
 
     Args:
         quantize: Q/DQ will be put in, or are there.
         half: their scales shall be FP16, which takes opset 19.
+        wishes: (pattern, precision) of --layer-precisions; nodes that they name stay.
 
     Returns:
         (graph, whether Q/DQ scales may be FP16)
     """
-    graph = fold(Graph.from_model(model, profiles))
+    graph = fold(Graph.from_model(model, profiles), wishes)
     if not quantize:
         return graph, False
     raised = raise_opset(graph, qdq.QUANTIZE_OPSET) if half else None

@@ -53,7 +53,7 @@ def _prepare_weak(job: Job, run: Run) -> Prepared:
         cache = calibrating.read_cache(job, run)
         weak = prepare.prepare_weak(graph, _find_holds(job, graph, run, structural=False), plan.layer_precisions)
         return replace(weak, scales=cache.scales if cache else None)
-    graph, _ = prepare.working_graph(model, profiles, quantize=True, half=False)
+    graph, _ = prepare.working_graph(model, profiles, quantize=True, half=False, wishes=plan.layer_precisions)
 
     def make(fitted: Fitted, holds: dict[str, str], left: dict[str, str]) -> Prepared:
         if plan.calibrator:
@@ -75,7 +75,7 @@ def _prepare_strong(job: Job, run: Run) -> Prepared:
         everything = {node.name: "--precision fp32" for node in graph.nodes}
         return Prepared(convert(graph, everything, half_ends))
     quantize = plan.precision == "int8"
-    graph, half = prepare.working_graph(model, profiles, quantize or info.quantized, plan.half_scales)
+    graph, half = prepare.working_graph(model, profiles, quantize or info.quantized, plan.half_scales, plan.layer_precisions)
     if plan.half_scales and not half and (quantize or info.quantized):
         run.console.warn("opset could not be raised to 19: Q/DQ scales stay FP32, and so do the layers between them")
 

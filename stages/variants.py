@@ -115,10 +115,18 @@ def _give_slow_layers_back(job: Job, attempts: dict[str, _Attempt], run: Run, re
     with run.stage("profile", "timing the layers"):
         timed = known.timed if known else time_layers(job, fp16.made, run)
         slow = slower_in_int8(job, int8.made, time_layers(job, int8.made, run), timed)
-    if not known:
+    if slow and int8.made.prepared.without:
+        _build_without(slow, job, attempts, run, remake, known)
+    if not known:  # after the last time that it was timed
         baseline.remember(job, _row(fp16), timed, run)
-    if not slow or not int8.made.prepared.without:
-        return
+
+
+def _build_without(slow: dict[str, str], job: Job, attempts: dict[str, _Attempt], run: Run, remake: Remake, known: Baseline | None) -> None:
+    """
+    Args:
+        slow: INT8 node -> why it should rather be FP16.
+    """
+    int8 = attempts["int8"]
     run.console.info(f"{len(slow)} INT8 layers are slower than in FP16: built once more without them")
     for node, reason in slow.items():
         run.console.debug(f"{node}: {reason}")
@@ -129,7 +137,7 @@ def _give_slow_layers_back(job: Job, attempts: dict[str, _Attempt], run: Run, re
         except ConversionError as error:  # TensorRT takes FP16 for more of them, say: then the first stays
             run.console.info(f"no engine: {error.message}")
             return
-    both = {"first": int8, "int8": second, **({} if known else {"fp16": fp16})}
+    both = {"first": int8, "int8": second, **({} if known else {"fp16": attempts["fp16"]})}
     _time(job, both, run, known)
     before, after = (attempt.variant.result["latency"]["p50_ms"] for attempt in (int8, second))
     run.console.info(f"p50 {before:.3f} ms with them, {after:.3f} ms without: the {'second' if after < before else 'first'} engine is kept")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from models import conv_net, layer_norm, model, node, random
 
-from graph.fold import fold, fold_batchnorm, fold_constants, raise_opset
+from graph.fold import fold, fold_affine, fold_constants, raise_opset
 from graph.graph import Graph
 from graph.reference import Session
 
@@ -35,15 +35,79 @@ def batchnorm_net(op="Conv", bias=True, extra_reader=False):
 @pytest.mark.parametrize("bias", [True, False])
 def test_batchnorm_goes_into_the_convolution(op, bias):
     graph, x = batchnorm_net(op, bias), random(2, 3, 8, 8)
-    folded = fold_batchnorm(graph)
+    folded = fold_affine(graph)
     assert [n.op_type for n in folded.nodes] == [op, "Relu"]
     assert folded.nodes[0].output[0] == "n", "the tensor keeps the name that calibration caches know"
     np.testing.assert_allclose(run(folded, x=x)[0], run(graph, x=x)[0], rtol=1e-4, atol=1e-5)
 
 
 def test_batchnorm_stays_where_the_convolution_has_another_reader():
-    folded = fold_batchnorm(batchnorm_net(extra_reader=True))
+    folded = fold_affine(batchnorm_net(extra_reader=True))
     assert "BatchNormalization" in [n.op_type for n in folded.nodes]
+
+
+CHANNELS = [8, 1, 1]  # of a constant; the convolution makes [N, 8, 8, 8]
+
+
+def affine_net(op, shape, order="c k", conv="Conv", value=None, **attributes):
+    """A convolution c, and an operator that has it and a constant k for operands."""
+    constant = random(*shape, seed=7) + 3 if value is None else np.full(shape, value, np.float32)
+    weight = random(8, 3, 3, 3) if conv == "Conv" else random(3, 8 // attributes.get("group", 1), 3, 3)
+    nodes = [node(conv, "x w b", "c", "conv", pads=[1, 1, 1, 1], **attributes), node(op, order, "y", "affine")]
+    weights = {"w": weight, "b": random(8, seed=5), "k": constant}
+    return Graph.from_model(model(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 8, 8, 8]}, weights))
+
+
+@pytest.mark.parametrize("conv", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("shape", [[], [1], CHANNELS, [1, *CHANNELS], [1, 1, 1, 1]])
+@pytest.mark.parametrize("op, order", [(op, "c k") for op in ("Mul", "Add", "Sub", "Div")] + [(op, "k c") for op in ("Mul", "Add", "Sub")])
+def test_a_constant_operand_goes_into_the_convolution(op, order, shape, conv):
+    graph, x = affine_net(op, shape, order, conv), random(2, 3, 8, 8)
+    folded = fold(graph)
+    assert [n.op_type for n in folded.nodes] == [conv] and folded.nodes[0].output[0] == "y"
+    np.testing.assert_allclose(run(folded, x=x)[0], run(graph, x=x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_chain_goes_into_the_convolution():
+    nodes = [
+        node("Conv", "x w", "c", "conv", pads=[1, 1, 1, 1]),
+        node("Mul", "c k", "m", "mul"),
+        node("BatchNormalization", "m s o e v", "n", "norm"),
+        node("Add", "n a", "y", "add"),
+    ]
+    weights = {"w": random(8, 3, 3, 3), "k": np.float32([2]), "a": random(1, 8, 1, 1, seed=6)}
+    weights |= {"s": random(8, seed=1), "o": random(8, seed=2), "e": random(8, seed=3), "v": np.abs(random(8, seed=4))}
+    graph, x = Graph.from_model(model(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 8, 8, 8]}, weights)), random(2, 3, 8, 8)
+    folded = fold(graph)
+    assert [(n.op_type, list(n.output)) for n in folded.nodes] == [("Conv", ["y"])]
+    np.testing.assert_allclose(run(folded, x=x)[0], run(graph, x=x)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        affine_net("Div", [1], "k c"),
+        affine_net("Mul", [8]),  # along the last axis
+        affine_net("Add", [8, 8]),
+        affine_net("Mul", [1, 1, *CHANNELS]),  # the result has a dimension more
+        affine_net("Mul", [1], value=2000.0),
+        affine_net("Mul", CHANNELS, value=1e-4),
+        affine_net("Div", [1], value=0.0),
+        affine_net("Add", [1], value=np.inf),
+        affine_net("Pow", [1]),
+        affine_net("Mul", [1], "c c"),
+        affine_net("Mul", [1], conv="ConvTranspose", group=2, value=2.0),
+    ],
+    ids=lambda graph: None,
+)
+def test_other_operands_stay(graph):
+    assert len(fold(graph).nodes) == 2
+
+
+def test_a_node_that_a_wish_names_without_its_convolution_stays():
+    graph = affine_net("Mul", [1])
+    assert len(fold(graph, (("affine", "fp32"),)).nodes) == 2
+    assert len(fold(graph, (("*", "fp32"), ("conv", "fp16"))).nodes) == 1
 
 
 def test_constants_are_computed_once():

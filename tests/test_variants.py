@@ -134,14 +134,20 @@ def test_a_model_that_carries_fp16_has_no_fp32_engine(folder):
 
 
 class OneGpu:
-    """What variants._time needs of a job and a run."""
+    """What variants needs of a job and a run to time engines."""
 
     plan = type("Plan", (), {"executes_here": True, "build": type("Build", (), {"version_compatible": False})})
     library = None
 
+    console = type("Console", (), {"info": staticmethod(lambda text: None), "debug": staticmethod(lambda text: None)})
+
     @contextmanager
     def stage(self, name, label):
         yield
+
+    @contextmanager
+    def variant(self, precision):
+        yield Variant(precision)
 
 
 def test_an_int8_engine_is_held_against_fp16_whichever_attempt_it_came_from(monkeypatch):
@@ -162,6 +168,29 @@ def test_an_int8_engine_is_held_against_fp16_whichever_attempt_it_came_from(monk
     variants._time(OneGpu(), attempts, OneGpu(), None)
     slower = {"int8": attempts["first"], "fp16": attempts["fp16"]}  # the second attempt was no better
     assert "p50 2.000 ms against 1.000 ms" in variants._not_faster(slower)
+
+
+def test_the_fp16_engine_is_remembered_as_it_was_timed_last(monkeypatch):
+    built = type("Built", (), {"data": b"", "nbytes": 1})
+    prepared = type("Prepared", (), {"without": staticmethod(lambda slow: None)})
+    made = type("Made", (), {"built": built, "prepared": prepared, "job": None, "status": "validated"})
+    nothing = {"precision": None, "latency": None, "accuracy": []}
+    attempts = {name: variants._Attempt(name, Variant(name, dict(nothing)), made) for name in ("int8", "fp16")}
+    times, kept = iter((1.0, 0.9)), []
+
+    def timed_in_turn(job, engines, run, known):
+        p50 = next(times)
+        for attempt in engines.values():
+            attempt.variant.result["latency"] = {"p50_ms": p50 if attempt.precision == "fp16" else 2 * p50, "fp16_p50_ms": p50}
+
+    monkeypatch.setattr(variants, "_time", timed_in_turn)
+    monkeypatch.setattr(variants, "time_layers", lambda job, made, run: ((), {}))
+    monkeypatch.setattr(variants, "slower_in_int8", lambda *args: {"conv": "slower"})
+    monkeypatch.setattr(variants.baseline, "remember", lambda job, row, timed, run: kept.append(row["p50_ms"]))
+    variants._time(OneGpu(), attempts, OneGpu(), None)
+    variants._give_slow_layers_back(OneGpu(), attempts, OneGpu(), lambda job, prepared: made, None)
+    assert kept == [0.9] == [attempts["fp16"].variant.result["latency"]["p50_ms"]], "what the result says, too"
+    assert attempts["int8"].variant.result["latency"]["p50_ms"] == 1.8, "the second engine is faster, and is taken"
 
 
 # ---- the FP16 engine, remembered
