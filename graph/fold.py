@@ -110,9 +110,11 @@ def fold_affine(graph: Graph, wishes: tuple[tuple[str, str], ...] = ()) -> Graph
 
 
 def _put_into(conv: onnx.NodeProto, axis: int, factor: np.ndarray, shift: np.ndarray, graph: Graph) -> bool:
-    """Give a convolution of `graph` other weights and another bias; False where those would not be finite."""
+    """Give a convolution of `graph` other weights and another bias; False where those would not be finite, or the bias is malformed."""
     weight = graph.weights[conv.input[1]]
-    bias = graph.weights[conv.input[2]].astype(np.float64) if len(conv.input) > 2 and conv.input[2] else 0.0
+    bias = graph.weights[conv.input[2]].astype(np.float64) if len(conv.input) > 2 and conv.input[2] else np.zeros_like(factor)
+    if bias.shape != factor.shape:
+        return False
     with np.errstate(over="ignore", invalid="ignore"):
         changed = (weight * factor.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])).astype(np.float32)
         shifted = (bias * factor + shift).astype(np.float32)
@@ -133,7 +135,8 @@ def _takes_affine(conv: onnx.NodeProto, node: onnx.NodeProto, graph: Graph, cons
     if conv.output[0] in graph.output_names or len(consumers[conv.output[0]]) != 1:
         return False
     constants = [*(name for name in conv.input[1:] if name), *(name for name in node.input if name in graph.weights)]
-    return len(conv.input) > 1 and all(name in graph.weights and graph.weights[name].dtype == np.float32 for name in constants)
+    constant = all(name in graph.weights and graph.weights[name].dtype == np.float32 for name in constants)
+    return constant and len(conv.input) > 1 and graph.weights[conv.input[1]].ndim > 2
 
 
 def _named_alike(node: onnx.NodeProto, conv: onnx.NodeProto, wishes: tuple[tuple[str, str], ...]) -> bool:

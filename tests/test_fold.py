@@ -104,6 +104,13 @@ def test_other_operands_stay(graph):
     assert len(fold(graph).nodes) == 2
 
 
+@pytest.mark.parametrize("name, shape", [("w", []), ("w", [8]), ("b", [5]), ("b", [])])
+def test_a_malformed_convolution_is_left_to_who_says_so(name, shape):
+    graph = affine_net("Mul", [1])
+    graph.weights[name] = np.ones(shape, np.float32)
+    assert len(fold(graph).nodes) == 2
+
+
 def test_a_node_that_a_wish_names_without_its_convolution_stays():
     graph = affine_net("Mul", [1])
     assert len(fold(graph, (("affine", "fp32"),)).nodes) == 2
