@@ -10,6 +10,7 @@ import onnx
 from core.errors import ConversionError
 from graph.graph import Graph
 from graph.nodes import STANDARD_DOMAINS, attribute, reads, subgraphs
+from graph.qdq import along
 from graph.reference import Session
 
 NOT_CONSTANT = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
@@ -116,7 +117,7 @@ def _put_into(conv: onnx.NodeProto, axis: int, factor: np.ndarray, shift: np.nda
     if bias.shape != factor.shape:
         return False
     with np.errstate(over="ignore", invalid="ignore"):
-        changed = (weight * factor.reshape([-1 if i == axis else 1 for i in range(weight.ndim)])).astype(np.float32)
+        changed = (weight * along(factor, axis, weight.ndim)).astype(np.float32)
         shifted = (bias * factor + shift).astype(np.float32)
     if not (np.isfinite(changed).all() and np.isfinite(shifted).all()):
         return False

@@ -138,7 +138,6 @@ class OneGpu:
 
     plan = type("Plan", (), {"executes_here": True, "build": type("Build", (), {"version_compatible": False})})
     library = None
-
     console = type("Console", (), {"info": staticmethod(lambda text: None), "debug": staticmethod(lambda text: None)})
 
     @contextmanager
