@@ -21,7 +21,7 @@ from graph.graph import Graph
 from graph.guard import Fit
 from graph.qdq import Layer, Rounded, quantizable_layers
 
-FORMAT = 3  # raise it when balancing, fitting or the choice of layers changes: then what older files hold is found again
+FORMAT = 4  # raise it when balancing, fitting or the choice of layers changes: then what older files hold is found again
 TYPES = ("uint8", "int8", "float32", "float64")
 # what zipfile, numpy.lib.format and values of unexpected types raise; a deeply nested JSON raises RecursionError, a RuntimeError
 WRONG_TYPE = (KeyError, TypeError, AttributeError)

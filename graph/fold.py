@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from core.errors import ConversionError
+from graph.activations import name_activations
 from graph.graph import Graph
 from graph.nodes import STANDARD_DOMAINS, attribute, reads, subgraphs
 from graph.qdq import along
@@ -19,12 +20,13 @@ LARGEST_FACTOR = 2**10  # that a convolution takes, and its inverse the smallest
 
 
 def fold(graph: Graph, wishes: tuple[tuple[str, str], ...] = ()) -> Graph:
-    """Constants computed; batch normalisations, constant factors and summands gone where a convolution can take them.
+    """Constants computed, activations named, and batch normalisations, constant factors and summands gone where a convolution takes them.
 
     Args:
         wishes: (pattern, precision) of --layer-precisions.
     """
-    return fold_affine(fold_constants(graph), wishes)
+    # a summand that a hard sigmoid begins with must not go into a convolution before
+    return fold_affine(name_activations(fold_constants(graph), wishes), wishes)
 
 
 def fold_constants(graph: Graph) -> Graph:

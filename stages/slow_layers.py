@@ -16,7 +16,7 @@ from stages.run import Run
 from trt import inspector
 from trt.constraints import labels
 from trt.inspector import EngineLayer
-from trt.profile import Part, Timed, parts_of
+from trt.profile import Groups, Part, Timed, parts_of
 
 WORTH_IT = 0.01  # of the whole engine's time: less is not worth another build
 CLEARLY = 1.05  # times slower; single layers are timed less exactly than engines
@@ -74,7 +74,10 @@ def slower_in_int8(job: Job, made, int8: Timed, fp16: Timed) -> dict[str, str]:
     int8_nodes = inspector.nodes_in(int8[0], "int8")
     layers = int8_nodes & macs.keys()
     joined = slowed_down(graph, at_one_pace(parts_of(int8, fp16), int8_nodes), layers)
-    return choose_slow(at_one_pace(parts_of(int8, fp16, joined), int8_nodes), layers, macs, least)
+    parts = at_one_pace(parts_of(int8, fp16, joined), int8_nodes)
+    slow = choose_slow(parts, layers, macs, least)
+    room = sum(macs[node] for node in layers - slow.keys()) - least
+    return slow | left_alone(graph, parts, int8_nodes, set(slow), macs, room)
 
 
 def slowed_down(graph: Graph, parts: list[Part], layers: set[str]) -> list[tuple[str, ...]]:
@@ -132,6 +135,43 @@ def choose_slow(parts: list[Part], int8_nodes: set[str], work: dict[str, int], l
         for part in back
         for node in sorted(part.nodes & int8_nodes)
     }
+
+
+def left_alone(graph: Graph, parts: list[Part], int8_nodes: set[str], slow: set[str], work: dict[str, int], room: float) -> dict[str, str]:
+    """INT8 layers that gain nothing themselves, and whose INT8 neighbours go back to FP16; with the reason.
+
+    They were no slower because their neighbours wrote and read INT8. Alone, they pay for conversions that were not there to be timed
+    (PP-OCRv4 det on 10.6, Conv.34: it had seemed no slower, and then took 25 us against 7).
+
+    Args:
+        slow: the INT8 layers that go back.
+        work: node -> multiply-accumulates; others have none, and follow those that have.
+        room: of them that may go back besides.
+    """
+    read_by, in_int8 = _read_by(graph), [part for part in parts if part.nodes & int8_nodes]
+    found: dict[str, str] = {}
+    for group in _touching(read_by, in_int8):
+        staying = [part for part in group if not part.nodes & slow]
+        for together in _touching(read_by, staying) if len(staying) < len(group) else ():
+            layers = sorted(node for part in together for node in part.nodes & int8_nodes & work.keys())
+            needed = sum(work[node] for node in layers)
+            if needed <= room and not any(part.second_ms > CLEARLY * part.first_ms for part in together):
+                room -= needed
+                found |= dict.fromkeys(layers, "no faster in INT8 here, and no INT8 layer is left beside it")
+    return found
+
+
+def _touching(read_by: dict[str, tuple[str, ...]], parts: list[Part]) -> list[list[Part]]:
+    """The parts in groups: those that read what another of the group makes, or the same as another."""
+    groups, known = Groups(), {node for part in parts for node in part.nodes}
+    for part in parts:
+        groups.join(tuple(part.nodes))
+    for node, readers in read_by.items():
+        groups.join(tuple(name for name in (node, *readers) if name in known))
+    found: dict[str, list[Part]] = {}
+    for part in parts:
+        found.setdefault(groups.root(next(iter(part.nodes))), []).append(part)
+    return list(found.values())
 
 
 def _fill(parts: list[Part], work_of: Callable[[frozenset[str]], int], room: float) -> list[Part]:

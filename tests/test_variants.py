@@ -19,7 +19,7 @@ from core.rules import flag_problem
 from stages import baseline, variants
 from stages.baseline import Baseline
 from stages.run import Variant
-from stages.slow_layers import at_one_pace, choose_slow, served_by, slowed_down, slower_in_int8
+from stages.slow_layers import at_one_pace, choose_slow, left_alone, served_by, slowed_down, slower_in_int8
 from trt.inspector import EngineLayer
 from trt.profile import Part, parts_of
 from validate import measure_in_turn
@@ -392,6 +392,27 @@ def test_one_large_layer_stays_rather_than_many_small_ones_that_lose_about_as_mu
     parts = [Part(frozenset({"large"}), 10.0 + lost, 10.0), *(Part(frozenset({f"small{index}"}), 2.0, 1.0) for index in range(3))]
     work = {"large": 39, **{f"small{index}": 10 for index in range(3)}}
     assert {name.rstrip("012") for name in choose_slow(parts, set(work), work, 30)} == {back}
+
+
+@pytest.mark.parametrize(
+    "slow, beside_ms, room, back",
+    [
+        ("first", 1.0, 10, ["after", "beside"]),
+        ("first", 0.5, 10, []),  # one of the two is worth the conversion that they share
+        ("first", 1.0, 1, []),
+        ("", 1.0, 10, []),
+        ("other", 1.0, 10, []),  # their neighbour stays
+        ("first other", 1.0, 10, ["after", "beside"]),
+    ],
+)
+def test_what_gains_nothing_goes_back_with_its_neighbours(slow, beside_ms, room, back):
+    """`after` and `beside` read, through Q and DQ, what `first` makes; `other` has nothing to do with them."""
+    nodes = [node("Conv", "x w", "t", "first"), *pair("t"), node("Conv", "d w", "u", "after"), node("Conv", "d w", "v", "beside")]
+    nodes += [node("Add", "u v", "y", "sum"), node("Conv", "x w", "o", "other")]
+    times = {"first": (3.0, 1.0), "after": (1.0, 1.0), "beside": (beside_ms, 1.0), "other": (1.0, 1.0), "sum": (0.5, 1.0)}
+    parts = [Part(frozenset({name}), *both) for name, both in times.items()]
+    layers = {name: 1 for name in times if name != "sum"}
+    assert sorted(left_alone(network(nodes, WEIGHTS), parts, {*layers}, set(slow.split()), layers, room)) == back
 
 
 def test_engines_are_timed_in_turn():

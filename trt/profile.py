@@ -30,7 +30,7 @@ def parts_of(first: Timed, second: Timed, joined: Iterable[tuple[str, ...]] = ()
     Args:
         joined: nodes that shall be in one part besides.
     """
-    groups = _Groups()
+    groups = Groups()
     for nodes in joined:
         groups.join(nodes)
     owners = [_owners(layers) for layers, _ in (first, second)]
@@ -64,7 +64,7 @@ def _owners(layers: tuple[EngineLayer, ...]) -> dict[str, tuple[str, ...]]:
     return found
 
 
-class _Groups:
+class Groups:
     """Union-find over node names."""
 
     def __init__(self) -> None:
