@@ -1,13 +1,25 @@
 """Hard sigmoids and hard swishes that a model spells out."""
 
+import os
+
 import numpy as np
+import onnx
 import pytest
+from helpers import LIBRARIES, parse
 from models import model, node, random
 
+from core.channel import Channel
+from core.plan import make_plan
+from core.shapes import make_profiles
 from graph.activations import name_activations
 from graph.fold import fold
 from graph.graph import Graph
+from graph.preflight import preflight
 from graph.reference import Session
+from stages.data import choose_data
+from stages.job import Job
+from stages.precision import prepare_model
+from stages.run import Run
 
 VALUES = np.float32([[-1e6, -7, -3, -2.5, -1, 0, 1, 2.5, 3, 7, 1e6]])  # both bounds, and far beyond
 
@@ -105,6 +117,14 @@ def test_other_types_stay():
     assert name_activations(graph) is graph
 
 
+@pytest.mark.parametrize("index", range(4))
+@pytest.mark.parametrize("field", ["input", "output"])
+def test_malformed_nodes_are_left_to_who_says_so(index, field):
+    graph = hard_swish()
+    del getattr(graph.nodes[index], field)[:]
+    assert name_activations(graph) is graph
+
+
 @pytest.mark.parametrize("pattern, stays", [("clip", True), ("mul", True), ("c*", True), ("*", False), ("other*", False)])
 def test_nodes_that_a_wish_names_in_part_stay(pattern, stays):
     graph = hard_swish()
@@ -123,3 +143,20 @@ def test_a_summand_of_a_hard_sigmoid_does_not_go_into_the_convolution_before():
     folded, x = fold(graph), random(1, 3, 8, 8, scale=4)
     assert kinds(folded) == ["Conv", "HardSigmoid"]
     np.testing.assert_allclose(run(folded, x), run(graph, x), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("library", ["weak", "rtx"])
+@pytest.mark.parametrize("flags, named", [(("fp16",), True), (("fp16", "--layer-precisions", "clip:fp32"), False), (("fp32",), False)])
+def test_fp16_engines_are_built_with_it_and_fp32_engines_of_the_model_as_it_is(library, flags, named, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = hard_swish().to_model()
+    for value in (*source.graph.input, *source.graph.output):
+        value.type.tensor_type.shape.dim[1].dim_value = 11
+    onnx.save(source, "model.onnx")
+    plan = make_plan(parse("--onnx", "model.onnx", "--precision", *flags), LIBRARIES[library])
+    found, info = preflight("model.onnx")
+    profiles = make_profiles(info.inputs, plan.shapes)
+    run = Run(Channel(os.open(os.devnull, os.O_WRONLY)), verbose=False, quiet=True)
+    prepared = prepare_model(Job(None, plan, found, info, profiles, choose_data(plan, info, profiles)), run)
+    assert ("HardSigmoid" in kinds(prepared.graph)) == named
+    assert prepared.changed or not named, "else the parser would read the model's own file"
