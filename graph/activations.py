@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 
 from graph.graph import Graph
-from graph.nodes import STANDARD_DOMAINS, attribute
+from graph.nodes import STANDARD_DOMAINS, clip_bounds
 
 EXACTLY = 1e-6  # relative; 1/6 is written down as FP32 or by its decimals
 
@@ -54,7 +54,7 @@ def name_activations(graph: Graph, wishes: tuple[tuple[str, str], ...] = ()) -> 
     for clip in named.nodes:
         gate = _gate(clip, named, producers, only_reader)
         written = gate and _written(gate, named, only_reader)
-        if not written or not _named_alike((*gate.nodes, *written[1]), wishes):
+        if not written or not _all_or_none((*gate.nodes, *written[1]), wishes):
             continue
         last, rest = written
         gone.update(node.name for node in (*gate.nodes, *rest))
@@ -67,15 +67,17 @@ def name_activations(graph: Graph, wishes: tuple[tuple[str, str], ...] = ()) -> 
 
 
 def _gate(clip: onnx.NodeProto, graph: Graph, producers, only_reader) -> _Gate | None:
-    bounds = _bounds(clip, graph)
-    summand = producers.get(clip.input[0]) if bounds and clip.input else None
+    if clip.op_type != "Clip" or clip.domain not in STANDARD_DOMAINS or not clip.input or not clip.output:
+        return None
+    summand = producers.get(clip.input[0])
     if summand is None or summand.op_type != "Add" or summand.domain not in STANDARD_DOMAINS or only_reader(summand.output[0]) is None:
         return None
     x, offset = _operand(summand, graph)
     reader = only_reader(clip.output[0])
-    if x is None or reader is None or bounds[0] != 0 or not 0 < bounds[1] < np.inf or not np.isfinite(offset):
+    low, top = clip_bounds(clip, graph.weights)
+    if x is None or reader is None or low != 0 or top is None or not top > 0 or not np.isfinite(offset):
         return None
-    return _Gate((summand, clip), x, offset, bounds[1], reader)
+    return _Gate((summand, clip), x, offset, top, reader)
 
 
 def _written(gate: _Gate, graph: Graph, only_reader) -> tuple[tuple[onnx.NodeProto, ...], tuple[onnx.NodeProto, ...]] | None:
@@ -96,16 +98,6 @@ def _written(gate: _Gate, graph: Graph, only_reader) -> tuple[tuple[onnx.NodePro
 def _hard_sigmoid(gate: _Gate, output: str) -> onnx.NodeProto:
     alpha, beta = 1 / gate.top, gate.offset / gate.top
     return onnx.helper.make_node("HardSigmoid", [gate.x], [output], name=gate.nodes[-1].name, alpha=alpha, beta=beta)
-
-
-def _bounds(clip: onnx.NodeProto, graph: Graph) -> tuple[float, float] | None:
-    """Of a Clip: its operands, and before opset 11 its attributes."""
-    if clip.op_type != "Clip" or clip.domain not in STANDARD_DOMAINS or not clip.output:
-        return None
-    if graph.opset < 11:
-        return attribute(clip, "min", -np.inf), attribute(clip, "max", np.inf)
-    found = [_scalar(graph, name) for name in clip.input[1:3]]
-    return (found[0], found[1]) if len(found) == 2 and None not in found else None
 
 
 def _operand(node: onnx.NodeProto, graph: Graph) -> tuple[str | None, float]:
@@ -133,5 +125,5 @@ def _scalar(graph: Graph, name: str) -> float | None:
     return float(constant.reshape(()))
 
 
-def _named_alike(nodes: tuple[onnx.NodeProto, ...], wishes: tuple[tuple[str, str], ...]) -> bool:
+def _all_or_none(nodes: tuple[onnx.NodeProto, ...], wishes: tuple[tuple[str, str], ...]) -> bool:
     return all(len({fnmatchcase(node.name, pattern) for node in nodes}) == 1 for pattern, _ in wishes)

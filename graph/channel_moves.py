@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx
 
-from graph.nodes import attribute
+from graph.nodes import attribute, clip_bounds
 
 if TYPE_CHECKING:
     from graph.channels import Relations
@@ -41,11 +41,7 @@ def prelu(relations: Relations, node: onnx.NodeProto) -> tuple[str, ...]:
 
 def clip(relations: Relations, node: onnx.NodeProto) -> tuple[str, ...]:
     """A bound of 0 scales with everything else; any other does not."""
-    bounds = [attribute(node, "min"), attribute(node, "max")]
-    for index, name in enumerate(node.input[1:3]):
-        if name:
-            value = relations.graph.weights.get(name)
-            bounds[index] = math.nan if value is None else value.item()
+    bounds = clip_bounds(node, relations.graph.weights)
     return same(relations, node) if all(bound is None or bound == 0 or abs(bound) >= UNBOUNDED for bound in bounds) else ()
 
 

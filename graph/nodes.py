@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
 
 from core.model_info import NodeInfo
@@ -83,3 +85,13 @@ def attribute(node: onnx.NodeProto, name: str, default=None):
         if entry.name == name:
             return onnx.helper.get_attribute_value(entry)
     return default
+
+
+def clip_bounds(clip: onnx.NodeProto, weights: dict[str, np.ndarray]) -> list[float | None]:
+    """Lower and upper bound of a Clip, by its operands or (before opset 11) its attributes; None: there is none, NaN: it is no constant."""
+    bounds = [attribute(clip, "min"), attribute(clip, "max")]
+    for index, name in enumerate(clip.input[1:3]):
+        if name:
+            value = weights.get(name)
+            bounds[index] = value.item() if value is not None and value.size == 1 else math.nan
+    return bounds

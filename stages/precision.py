@@ -44,17 +44,17 @@ def prepare_model(job: Job, run: Run) -> Prepared:
 def _prepare_weak(job: Job, run: Run) -> Prepared:
     """The model stays FP32 (but for activations, which get their names); TensorRT's flags lower it, and our holds bind single layers."""
     plan, model, info, profiles = job.plan, job.model, job.info, job.profiles
-    given = Graph.from_model(model, profiles)
+    graph = Graph.from_model(model, profiles)
     if plan.precision == "fp32":
-        return Prepared(given, changed=bool(given.repairs))
-    graph = name_activations(given, plan.layer_precisions)
+        return Prepared(graph, changed=bool(graph.repairs))
     if plan.precision != "int8" or info.quantized:
-        holds = halving.choose_fp16(job, graph, _find_holds(job, graph, run, structural=False), run)
-        weak = prepare.prepare_weak(graph, holds, plan.layer_precisions)
-        return replace(weak, changed=weak.changed or graph is not given)
+        named = name_activations(graph, plan.layer_precisions)
+        holds = halving.choose_fp16(job, named, _find_holds(job, named, run, structural=False), run)
+        weak = prepare.prepare_weak(named, holds, plan.layer_precisions)
+        return replace(weak, changed=weak.changed or named is not graph)
     if plan.build.plugins and plan.calibrator:  # nothing can be measured without TensorRT
         cache = calibrating.read_cache(job, run)
-        weak = prepare.prepare_weak(given, _find_holds(job, given, run, structural=False), plan.layer_precisions)
+        weak = prepare.prepare_weak(graph, _find_holds(job, graph, run, structural=False), plan.layer_precisions)
         return replace(weak, scales=cache.scales if cache else None)
     graph, _ = prepare.working_graph(model, profiles, quantize=True, half=False, wishes=plan.layer_precisions)
 

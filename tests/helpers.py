@@ -19,9 +19,15 @@ from models import model
 from onnx import TensorProto, helper, numpy_helper
 
 from core.arguments import build_parser
+from core.channel import Channel
 from core.errors import ConversionError, ExitCode
-from core.plan import Capabilities
+from core.plan import Capabilities, make_plan
+from core.shapes import make_profiles
 from graph.graph import Graph
+from graph.preflight import preflight
+from stages.data import choose_data
+from stages.job import Job
+from stages.run import Run
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -109,6 +115,15 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         driver="13.0",
     ),
 }
+
+
+def planned(*flags: str, library: str = "weak") -> tuple[Job, Run]:
+    """What `onnx2trt.py --onnx model.onnx FLAGS` is going to do in the current folder, for one of LIBRARIES; nothing is done yet."""
+    plan = make_plan(parse(*flags), LIBRARIES[library])
+    found, info = preflight("model.onnx")
+    profiles = make_profiles(info.inputs, plan.shapes)
+    job = Job(None, plan, found, info, profiles, choose_data(plan, info, profiles))
+    return job, Run(Channel(os.open(os.devnull, os.O_WRONLY)), verbose=False, quiet=True)
 
 
 # ---- models

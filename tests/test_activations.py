@@ -1,25 +1,16 @@
 """Hard sigmoids and hard swishes that a model spells out."""
 
-import os
-
 import numpy as np
 import onnx
 import pytest
-from helpers import LIBRARIES, parse
+from helpers import planned
 from models import model, node, random
 
-from core.channel import Channel
-from core.plan import make_plan
-from core.shapes import make_profiles
 from graph.activations import name_activations
 from graph.fold import fold
 from graph.graph import Graph
-from graph.preflight import preflight
 from graph.reference import Session
-from stages.data import choose_data
-from stages.job import Job
 from stages.precision import prepare_model
-from stages.run import Run
 
 VALUES = np.float32([[-1e6, -7, -3, -2.5, -1, 0, 1, 2.5, 3, 7, 1e6]])  # both bounds, and far beyond
 
@@ -102,11 +93,23 @@ OTHERS = {
     "no division": spelled_out(node("Mul", "x c", "y", "mul")),
     "no scalar": hard_swish(shape=(11,)),
     "an endless upper bound": hard_swish(top=np.inf),
+    "an upper bound of zero": hard_swish(top=0.0),
+    "an endless summand": hard_swish(offset=np.inf),
 }
 
 
 @pytest.mark.parametrize("graph", OTHERS.values(), ids=OTHERS)
 def test_what_is_something_else_stays(graph):
+    assert name_activations(graph) is graph
+
+
+@pytest.mark.parametrize("bound", ["low", "top"])
+@pytest.mark.parametrize("value", [None, np.float32([0, 6])], ids=["computed", "two values"])
+def test_bounds_that_are_no_scalar_constants_stay(bound, value):
+    graph = hard_swish()
+    del graph.weights[bound]
+    if value is not None:
+        graph.weights[bound] = value
     assert name_activations(graph) is graph
 
 
@@ -153,10 +156,6 @@ def test_fp16_engines_are_built_with_it_and_fp32_engines_of_the_model_as_it_is(l
     for value in (*source.graph.input, *source.graph.output):
         value.type.tensor_type.shape.dim[1].dim_value = 11
     onnx.save(source, "model.onnx")
-    plan = make_plan(parse("--onnx", "model.onnx", "--precision", *flags), LIBRARIES[library])
-    found, info = preflight("model.onnx")
-    profiles = make_profiles(info.inputs, plan.shapes)
-    run = Run(Channel(os.open(os.devnull, os.O_WRONLY)), verbose=False, quiet=True)
-    prepared = prepare_model(Job(None, plan, found, info, profiles, choose_data(plan, info, profiles)), run)
+    prepared = prepare_model(*planned("--precision", *flags, library=library))
     assert ("HardSigmoid" in kinds(prepared.graph)) == named
     assert prepared.changed or not named, "else the parser would read the model's own file"

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,23 +11,18 @@ import numpy as np
 import onnx
 import pytest
 from command import onnx2trt
-from helpers import LIBRARIES, parse, refused
+from helpers import planned, refused
 from models import model, node, profiles, random
 
 from core import calibration_cache
-from core.channel import Channel
 from core.errors import ExitCode
-from core.plan import make_plan
-from core.shapes import make_profiles
 from graph import prepare
 from graph.channels import scale_groups
 from graph.fit_file import Packed
 from graph.graph import Graph
 from graph.observe import static_shapes
-from graph.preflight import preflight
 from graph.qdq import int8_layers, quantizable_layers, quantize_weights
 from graph.reference import Session
-from stages.data import choose_data
 from stages.job import Job
 from stages.native import NativeCalibration
 from stages.precision import prepare_model
@@ -129,11 +123,7 @@ class Prepared:
 
 def prepared(*flags, route="rtx", limit=LIMIT):
     """Convert in the current folder, for one of helpers.LIBRARIES, up to the build."""
-    plan = make_plan(parse(*COMMON[2:8], "--max-accuracy-drop", limit, *flags), LIBRARIES[route])
-    found, info = preflight("model.onnx")
-    profiles = make_profiles(info.inputs, plan.shapes)
-    job = Job(None, plan, found, info, profiles, choose_data(plan, info, profiles))
-    run, said = Run(Channel(os.open(os.devnull, os.O_WRONLY)), verbose=False, quiet=True), []
+    (job, run), said = planned(*COMMON[2:8], "--max-accuracy-drop", limit, *flags, library=route), []
     run.write_now = lambda contents: [Path(path).write_bytes(data) for path, data in contents.items()]
     run.console.info = said.append
     return Prepared(prepare_model(job, run), job, run, said)

@@ -5,21 +5,14 @@ import os
 import numpy as np
 import onnx
 import pytest
-from helpers import LIBRARIES, parse, picture
+from helpers import picture, planned
 from models import conv_net, model, node, offset_net, random
 
-from core.channel import Channel
 from core.errors import ConversionError, ExitCode
 from core.opencv import opencv
-from core.plan import make_plan
-from core.shapes import make_profiles
-from graph.preflight import preflight
 from graph.qdq import int8_layers, quantizable_layers, quantize_weights
 from graph.reference import Session
-from stages.data import choose_data
-from stages.job import Job
 from stages.precision import prepare_model
-from stages.run import Run
 
 
 @pytest.fixture
@@ -34,11 +27,7 @@ def folder(tmp_path, monkeypatch):
 
 def prepare(*flags):
     """(prepared model, job, run) of TensorRT 10 on a GPU."""
-    plan = make_plan(parse("--precision", "int8", "--calibration-dir", "pictures", "--max-accuracy-drop", "50", *flags), LIBRARIES["weak"])
-    model, info = preflight("model.onnx")
-    profiles = make_profiles(info.inputs, plan.shapes)
-    job = Job(None, plan, model, info, profiles, choose_data(plan, info, profiles))
-    run = Run(Channel(os.open(os.devnull, os.O_WRONLY)), verbose=False, quiet=True)
+    job, run = planned("--precision", "int8", "--calibration-dir", "pictures", "--max-accuracy-drop", "50", *flags)
     return prepare_model(job, run), job, run
 
 
