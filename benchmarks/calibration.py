@@ -40,10 +40,10 @@ TIMES_FASTER, TIMES_INFERENCE, MEMORY_MB, MEMORY_GROWTH = 5.0, 1.6, 700.0, 0.05 
 
 def calibrate_ours(folder: str) -> None:
     """As `--calibration-method entropy` does it, without what comes after."""
-    import calibration
     from benchmarks import entropy_scales as detector
-    from graph import qdq
-    from graph.observe import observe_parallel
+    from onnx2trt.model.observe import observe_parallel
+    from onnx2trt.quant import histograms as calibration
+    from onnx2trt.rewrite import qdq
 
     yield
     graph = detector.detector()

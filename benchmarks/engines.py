@@ -84,7 +84,7 @@ def build_raw(folder: Path, engine: str, int8: bool, level: int) -> None:
     import numpy as np
     import tensorrt as trt
 
-    from trt.memory import open_cuda
+    from onnx2trt.trt.memory import open_cuda
 
     logger = trt.Logger(trt.Logger.ERROR)
     builder = trt.Builder(logger)
@@ -194,11 +194,11 @@ def measure(folder: Path, ways: list[str], layers: bool) -> dict[str, dict]:
     import numpy as np
     import onnx
 
-    from trt import inspector
-    from trt.constraints import labels
-    from trt.engine import Engine
-    from trt.library import load_library
-    from trt.memory import open_cuda
+    from onnx2trt.trt import inspector
+    from onnx2trt.trt.constraints import labels
+    from onnx2trt.trt.engine import Engine
+    from onnx2trt.trt.library import load_library
+    from onnx2trt.trt.memory import open_cuda
 
     library, cuda, engines = load_library("tensorrt"), open_cuda(), {}
     try:
@@ -241,7 +241,7 @@ def losses(way: str, own, base) -> list[str]:
     Args:
         own, base: trt.profile.Timed of the engine and of raw fp16.
     """
-    from trt.profile import parts_of
+    from onnx2trt.trt.profile import parts_of
 
     def conversions(timed) -> str:
         times = [ms for name, ms in timed[1].items() if "Reformat" in name]

@@ -19,21 +19,21 @@ ROOT = Path(__file__).resolve().parent.parent
 if not __package__:  # run as a file: calibration.py beside this one must not hide the root's
     sys.path[0] = str(ROOT)
 
+import calibration  # noqa: E402
 import numpy as np  # noqa: E402
 
-import calibration  # noqa: E402
-from core import calibration_cache  # noqa: E402
-from core.errors import ExitCode  # noqa: E402
-from core.model_info import PictureInput, Profile, TensorSpec  # noqa: E402
-from core.plan import Preprocess  # noqa: E402
-from core.samples import find  # noqa: E402
-from graph import qdq  # noqa: E402
-from graph.graph import Graph  # noqa: E402
-from graph.observe import observe_parallel  # noqa: E402
-from graph.preflight import preflight  # noqa: E402
-from graph.prepare import working_graph  # noqa: E402
-from graph.reference import Session  # noqa: E402
-from preprocess import Reader, make_preprocessing  # noqa: E402
+from onnx2trt.base.errors import ExitCode  # noqa: E402
+from onnx2trt.base.model_info import PictureInput, Profile, TensorSpec  # noqa: E402
+from onnx2trt.data.reader import Reader, make_preprocessing  # noqa: E402
+from onnx2trt.data.samples import find  # noqa: E402
+from onnx2trt.model.graph import Graph  # noqa: E402
+from onnx2trt.model.observe import observe_parallel  # noqa: E402
+from onnx2trt.model.preflight import preflight  # noqa: E402
+from onnx2trt.model.session import Session  # noqa: E402
+from onnx2trt.plan.plan import Preprocess  # noqa: E402
+from onnx2trt.quant import calibration_cache  # noqa: E402
+from onnx2trt.rewrite import qdq  # noqa: E402
+from onnx2trt.rewrite.prepare import working_graph  # noqa: E402
 from tests.real_models import ppocr  # noqa: E402
 
 DATA = ROOT / "tests" / "data" / "ppocr_det"

@@ -24,7 +24,7 @@ if not __package__:
 import numpy as np  # noqa: E402
 
 from benchmarks.entropy_scales import DATA, MASK, SHAPE, pictures  # noqa: E402
-from graph.reference import Session  # noqa: E402
+from onnx2trt.model.session import Session  # noqa: E402
 from tests.macs import int8_share  # noqa: E402
 from tests.real_models import ppocr  # noqa: E402
 

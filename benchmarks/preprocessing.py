@@ -47,7 +47,7 @@ def make_pictures(folder: Path, size: str, count: int) -> int:
     """
     import numpy as np
 
-    from core.opencv import opencv
+    from onnx2trt.base.opencv import opencv
 
     cv2 = opencv()
     width, height = map(int, size.split("x"))
@@ -71,12 +71,12 @@ def make_pictures(folder: Path, size: str, count: int) -> int:
 
 
 def ours(folder: Path, threads: int, batch: int):
-    from core.errors import ExitCode
-    from core.model_info import PictureInput, Profile, TensorSpec
-    from core.opencv import opencv
-    from core.plan import Preprocess
-    from core.samples import find
-    from preprocess import Reader, make_preprocessing
+    from onnx2trt.base.errors import ExitCode
+    from onnx2trt.base.model_info import PictureInput, Profile, TensorSpec
+    from onnx2trt.base.opencv import opencv
+    from onnx2trt.data.reader import Reader, make_preprocessing
+    from onnx2trt.data.samples import find
+    from onnx2trt.plan.plan import Preprocess
 
     opencv()
     shape = (batch, 3, SIDE, SIDE)
@@ -91,7 +91,7 @@ def imdecode(folder: Path, threads: int, batch: int, kept: bool = False):
     import cv2
     import numpy as np
 
-    from core.opencv import LARGEST_KEPT
+    from onnx2trt.base.opencv import LARGEST_KEPT
 
     cv2.setNumThreads(1)
     if kept:

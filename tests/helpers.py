@@ -18,16 +18,16 @@ import pytest
 from models import model
 from onnx import TensorProto, helper, numpy_helper
 
-from core.arguments import build_parser
-from core.channel import Channel
-from core.errors import ConversionError, ExitCode
-from core.plan import Capabilities, make_plan
-from core.shapes import make_profiles
-from graph.graph import Graph
-from graph.preflight import preflight
-from stages.data import choose_data
-from stages.job import Job
-from stages.run import Run
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.data.datasets import choose_data
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.preflight import preflight
+from onnx2trt.plan.arguments import build_parser
+from onnx2trt.plan.plan import Capabilities, make_plan
+from onnx2trt.plan.shapes import make_profiles
+from onnx2trt.process.channel import Channel
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -185,7 +185,7 @@ def network(nodes, weights, inputs=None, outputs=None) -> Graph:
 
 def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
     """A smooth coloured picture, uint8 [H, W, C] ([H, W] for one channel)."""
-    from core.opencv import opencv
+    from onnx2trt.base.opencv import opencv
 
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, channels), np.uint8)
     return opencv().resize(coarse, (width, height))
@@ -193,7 +193,7 @@ def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.nda
 
 def prepared(channels: int = 3, **changes):
     """A Preprocessing to 24 x 32, RGB, NCHW, [0, 1], but for the changes."""
-    from preprocess import Preprocessing
+    from onnx2trt.data.reader import Preprocessing
 
     values = {"height": 24, "width": 32, "channels": channels, "layout": "NCHW", "dtype": "float32", "resize": "stretch", "input_range": 1}
     values |= {"color": "gray" if channels == 1 else "rgb", "mean": (0.0,) * channels, "std": (1.0,) * channels}
@@ -201,7 +201,7 @@ def prepared(channels: int = 3, **changes):
 
 
 def encode(suffix: str, pixels: np.ndarray, *options: int) -> bytes:
-    from core.opencv import opencv
+    from onnx2trt.base.opencv import opencv
 
     done, data = opencv().imencode(suffix, pixels, options)
     assert done

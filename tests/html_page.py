@@ -61,7 +61,7 @@ class Page(HTMLParser):
     @property
     def pictures(self) -> list[np.ndarray]:
         """The decoded pictures, in order."""
-        from core.opencv import opencv
+        from onnx2trt.base.opencv import opencv
 
         found = re.findall(r'<img src="data:image/\w+;base64,([^"]+)"', self.source)
         return [opencv().imdecode(np.frombuffer(base64.b64decode(data), np.uint8), 1) for data in found]

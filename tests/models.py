@@ -83,7 +83,7 @@ def layer_norm(opset=13) -> onnx.ModelProto:
 
 def profiles(**shapes):
     """Fixed profiles: profiles(x=(1, 3, 8, 8))."""
-    from core.model_info import Profile
+    from onnx2trt.base.model_info import Profile
 
     return tuple(Profile(name, shape, shape, shape) for name, shape in shapes.items())
 

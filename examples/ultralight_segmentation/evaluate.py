@@ -73,9 +73,9 @@ def predict_onnx(path: Path) -> Predictor:
     import onnx
 
     sys.path.insert(0, str(ROOT))
-    from graph.graph import Graph
-    from graph.reference import Session
-    from graph.simulate import simulation
+    from onnx2trt.model.graph import Graph
+    from onnx2trt.model.session import Session
+    from onnx2trt.rewrite.simulate import simulation
 
     session = Session.from_graph(simulation(Graph.from_model(onnx.load(path))))
     return lambda batch: session.run({INPUT: batch})[OUTPUT]
@@ -85,9 +85,9 @@ def predict_onnx(path: Path) -> Predictor:
 def predict_engine(path: Path) -> Iterator[Predictor]:
     """Load a TensorRT engine on the GPU of this machine for the length of a block; as `predict_onnx`."""
     sys.path.insert(0, str(ROOT))
-    from trt.engine import Engine
-    from trt.library import load_library
-    from trt.memory import open_cuda
+    from onnx2trt.trt.engine import Engine
+    from onnx2trt.trt.library import load_library
+    from onnx2trt.trt.memory import open_cuda
 
     cuda = open_cuda()
     try:

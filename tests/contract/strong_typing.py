@@ -4,15 +4,15 @@ import pytest
 from contract.common import CAPS, TRT, Case, plan_for, plugin_library
 from models import conv_net, layer_norm, plugin_net, random
 
-from core.errors import ConversionError, ExitCode
-from core.plan import Route
-from graph import qdq
-from graph.fold import raise_opset
-from graph.fp16 import convert
-from graph.graph import Graph
-from graph.holds import choose_holds
-from graph.observe import absolute_maxima
-from trt.network import typed_layers
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.observe import absolute_maxima
+from onnx2trt.plan.plan import Route
+from onnx2trt.rewrite import qdq
+from onnx2trt.rewrite.fold import raise_opset
+from onnx2trt.rewrite.fp16 import convert
+from onnx2trt.rewrite.keep_fp32 import choose_holds
+from onnx2trt.trt.network import typed_layers
 
 
 def test_this_is_the_release_that_was_asked_for():

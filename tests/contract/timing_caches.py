@@ -7,7 +7,7 @@ timings is for `pytest -m gpu`; here is what they say, and that it is heard.
 from contract.common import CAPS, Case, plan_for
 from models import conv_net
 
-from graph.fp16 import convert
+from onnx2trt.rewrite.fp16 import convert
 
 
 def parsed(tmp_path, *flags: str):

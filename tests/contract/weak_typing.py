@@ -10,16 +10,16 @@ import pytest
 from contract.common import CAPS, LIBRARY, TRT, Case, plan_for, plugin_library
 from models import conv_net, layer_norm, model, node, plugin_net, random
 
-import calibration
-from core.calibration_cache import to_text
-from core.errors import ConversionError, ExitCode
-from core.plan import Route
-from graph import qdq
-from graph.fold import raise_opset
-from graph.fp16 import convert
-from graph.typed import strongly_typed
-from trt.builder import Constraints
-from trt.network import typed_layers
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.plan.plan import Route
+from onnx2trt.quant import histograms as calibration
+from onnx2trt.quant.calibration_cache import to_text
+from onnx2trt.rewrite import qdq
+from onnx2trt.rewrite.fold import raise_opset
+from onnx2trt.rewrite.fp16 import convert
+from onnx2trt.rewrite.strong_typing import strongly_typed
+from onnx2trt.trt.builder import Constraints
+from onnx2trt.trt.network import typed_layers
 
 
 def constraints_of(case, **precisions):
@@ -186,7 +186,7 @@ READS_CACHE = """
     warnings.simplefilter("ignore")
     from contract.common import Case, LIBRARY
     from models import conv_net
-    import calibration
+    from onnx2trt.quant import histograms as calibration
     folder = pathlib.Path({folder!r})
     case = Case(folder, conv_net(), "--precision", "int8", show=lambda text: print(text, flush=True))
     case.parse()

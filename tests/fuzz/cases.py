@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from models import conv_net, layer_norm, model, multiplication_chain, node, random
 
-from core.calibration_cache import to_text
-from core.opencv import opencv
+from onnx2trt.base.opencv import opencv
+from onnx2trt.quant.calibration_cache import to_text
 from tests.fuzz.mutate import mutate_bytes, mutate_cache, mutate_onnx
 
 KINDS = ("onnx", "cache", "pictures", "flags")
@@ -104,7 +104,7 @@ VALUES += ("none", "a,b", "\udcff", "..", "/", "x" * 300, "89", "sm_999", "top1"
 
 def _flags(rng: np.random.Generator, folder: Path) -> list[str]:
     """A handful of flags with values that may or may not fit them."""
-    from core.arguments import build_parser
+    from onnx2trt.plan.arguments import build_parser
 
     onnx.save(conv_net(), folder / "net.onnx")
     (folder / "pictures").mkdir()
@@ -142,9 +142,9 @@ def check_success(kind: str, folder: Path) -> list[str]:
 
 def _compare(folder: Path) -> list[str]:
     """The prepared model against the damaged one, both by ONNX Runtime."""
-    from graph.graph import Graph
-    from graph.reference import Session
-    from graph.simulate import simulation
+    from onnx2trt.model.graph import Graph
+    from onnx2trt.model.session import Session
+    from onnx2trt.rewrite.simulate import simulation
 
     original = onnx.load(folder / "net.onnx")
     feed = {}

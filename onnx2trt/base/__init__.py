@@ -1,0 +1,1 @@
+"""Errors, files, locks, cores: what every room may use. No imports of other rooms."""

@@ -1,0 +1,185 @@
+"""What a run keeps for the report beside the result: one sample to look at, the drop of each, times, scales. Values, bounded in size."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnx2trt.compare.metrics import MASK_THRESHOLD, OutputComparison, choose_metric, drop_percent
+
+LONGEST_SIDE = 800  # pixels of a map as it is kept
+MOST_VALUES = 50_000  # of an output that is no map
+SMALLEST_MAP = 8  # pixels; smaller ones are rather numbers
+MOST_CLASSES = 256  # of an output that holds class numbers itself
+
+
+@dataclass(frozen=True)
+class Output:
+    """One output of one sample, of the model and of what was built from it, reduced to what is shown."""
+
+    name: str
+    kind: str  # classes: class numbers [H, W] | mask: bool [H, W] | map: float [H, W] | scores: float [C] | values: float [n]
+    shape: tuple[int, ...]  # of the whole sample, without its batch axis
+    reference: np.ndarray
+    candidate: np.ndarray
+    differing: np.ndarray | None = None  # bool [H, W] of classes and masks: whether any pixel under a kept one differs
+    differing_share: float = 0.0  # of all pixels
+    threshold: float | None = None  # of a mask
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What is looked at."""
+
+    origin: str  # the folder or file, or "synthetic"
+    path: str
+    picture: np.ndarray | None  # what the model was given, uint8 BGR [H, W, 3]
+    outputs: tuple[Output, ...]
+
+
+@dataclass(frozen=True)
+class Drops:
+    """The drop of each sample, in percent, of one output over one data set."""
+
+    origin: str
+    output: str
+    metric: str
+    paths: tuple[str, ...]
+    percent: tuple[float, ...]
+
+
+@dataclass
+class Evidence:
+    """Collected while a run goes on, for the last engine that it has built. Nothing is kept where no report is wanted."""
+
+    wanted: bool = False
+    sample: Sample | None = None
+    worst: list[Sample] = field(default_factory=list)  # of each output that can be looked at, the sample that agrees least
+    drops: list[Drops] = field(default_factory=list)
+    latency_ms: list[float] = field(default_factory=list)
+    scales: dict[str, float] = field(default_factory=dict)  # activation tensor -> INT8 scale, in the network's order
+    quantized: frozenset[str] = frozenset()  # those of them that INT8 layers read
+    balanced: bool = False  # the scales are those of the network with balanced channels
+
+    def start(self) -> None:
+        """An engine is looked at; what was kept of an earlier one does not count."""
+        self.sample = None
+        self.worst.clear()
+        self.drops.clear()
+        self.latency_ms.clear()
+
+    def keep_scales(self, scales: dict[str, float], balanced: bool, quantized: Iterable[str] = ()) -> None:
+        """What INT8 layers are made with."""
+        self.scales, self.balanced, self.quantized = scales, balanced, frozenset(quantized)
+
+
+class Watch:
+    """Looks on while outputs are compared over one data set."""
+
+    def __init__(self, evidence: Evidence, origin: str, picture: tuple[int, int] | None, channels_last: bool):
+        """
+        Args:
+            picture: (height, width) of the model's picture input.
+            channels_last: the model is NHWC.
+        """
+        self.outputs: dict[str, Output] = {}  # of the first sample
+        self.worst: dict[str, tuple[float, str, Output]] = {}  # of several: drop in percent, file, what it looks like
+        self.path = origin
+        self._evidence, self._origin = evidence, origin
+        self._picture, self._channels_last = picture, channels_last
+
+    def see(self, comparison: OutputComparison, reference: np.ndarray, output: np.ndarray, path: str) -> None:
+        """One output of one sample, without its batch axis; the first sample is kept, and the worst."""
+        name = comparison.name
+        drop = drop_percent(comparison.metric, np.array(comparison.parts[-1:]), np.array(comparison.wholes[-1:]))
+        first = self.outputs.get(name)
+        if first is None:
+            kind = choose_kind(reference, self._picture, self._channels_last, comparison.metric, self._origin == "synthetic")
+        elif first.kind == "values" or drop <= self.worst[name][0]:
+            return
+        else:
+            kind = first.kind, first.threshold
+        found = look(name, *kind, reference, output, self._channels_last)
+        self.worst[name] = drop, path, found
+        if first is None:
+            self.path, self.outputs[name] = path, found
+
+    def end(self, comparisons: dict[str, OutputComparison]) -> None:
+        """The data set is through."""
+        for one in comparisons.values():
+            metric = one.metric.replace("_last", "")
+            self._evidence.drops.append(Drops(self._origin, one.name, metric, tuple(one.paths), tuple(one.drops())))
+
+
+def choose_kind(
+    reference: np.ndarray, picture: tuple[int, int] | None, channels_last: bool, metric: str, made_up: bool
+) -> tuple[str, float | None]:
+    """(kind of the output, threshold of a mask).
+
+    Args:
+        reference: one sample, without its batch axis.
+        metric: what it is compared by.
+        made_up: synthetic inputs, on which neither classes nor pictures mean anything.
+    """
+    if made_up or not reference.size:
+        return "values", None
+    finite = reference[np.isfinite(reference)] if reference.dtype.kind == "f" else reference
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    automatic = choose_metric((1, *reference.shape), low, high, picture, channels_last).replace("_last", "")
+    flat = np.squeeze(reference)
+    if automatic in ("top1", "argmax") and flat.ndim == 1:
+        return "scores", None
+    if automatic == "argmax":
+        return "classes", None
+    if flat.ndim != 2 or min(flat.shape) < SMALLEST_MAP or reference.ndim > 3:
+        return "values", None
+    if flat.shape == picture and reference.dtype.kind in "iu" and low >= 0 and high < MOST_CLASSES:
+        return "classes", None  # the model itself has taken the best class
+    for known in (metric, automatic):
+        if known.startswith("mask:"):
+            return "mask", float(known[5:])
+    if reference.dtype.kind == "b":
+        return "mask", MASK_THRESHOLD
+    return ("map" if flat.shape == picture or reference.ndim == 3 else "values"), None  # [T, C] is a sequence, no picture
+
+
+def look(name: str, kind: str, threshold: float | None, reference: np.ndarray, candidate: np.ndarray, channels_last: bool) -> Output:
+    """An output reduced to what is shown of it."""
+    shape = tuple(reference.shape)
+    if kind == "scores":
+        return Output(name, kind, shape, *(np.ravel(values).astype(np.float64) for values in (reference, candidate)))
+    if kind == "values":
+        chosen = slice(None)
+        if reference.size > MOST_VALUES:
+            chosen = np.random.default_rng(0).integers(0, reference.size, MOST_VALUES)
+        return Output(name, kind, shape, *(np.ravel(values)[chosen].astype(np.float64) for values in (reference, candidate)))
+    if kind == "classes":
+        a, b = (_classes(values, channels_last) for values in (reference, candidate))
+    else:
+        a, b = np.squeeze(reference), np.squeeze(candidate)
+        if kind == "mask":
+            a, b = a.astype(np.float32) > threshold, b.astype(np.float32) > threshold
+    step = -(-max(a.shape) // LONGEST_SIDE)
+    if kind == "map":
+        return Output(name, kind, shape, *(values[::step, ::step].astype(np.float64) for values in (a, b)))
+    differing = a != b
+    kept = (np.ascontiguousarray(values[::step, ::step]) for values in (a, b))
+    return Output(name, kind, shape, *kept, _any_of(differing, step), float(differing.mean()), threshold)
+
+
+def _classes(values: np.ndarray, channels_last: bool) -> np.ndarray:
+    """The class of each pixel, [H, W]."""
+    flat = np.squeeze(values)
+    if flat.ndim == 2:
+        return flat.astype(np.int32)
+    return np.nan_to_num(values, nan=-np.inf).argmax(-1 if channels_last else 0).astype(np.int32)
+
+
+def _any_of(flags: np.ndarray, step: int) -> np.ndarray:
+    """Whether any flag of each block of step x step is set."""
+    height, width = (-(-size // step) for size in flags.shape)
+    filled = np.zeros((height * step, width * step), bool)
+    filled[: flags.shape[0], : flags.shape[1]] = flags
+    return filled.reshape(height, step, width, step).any((1, 3))

@@ -1,0 +1,202 @@
+"""Compare what was built with what was asked for: outputs of the engine (or of the prepared model) against the ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode
+from onnx2trt.base.read_ahead import map_in_order
+from onnx2trt.compare.evidence import Watch
+from onnx2trt.compare.metrics import OutputComparison, choose_metric, metric_for, misfit
+from onnx2trt.data.reader import Batch
+
+Runner = Callable[[Batch], dict[str, np.ndarray]]  # a batch of the model's inputs -> its outputs
+
+
+class OtherShape(ConversionError):
+    """An output has another shape than the ONNX model's, as lists of what was found can have."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """One row of the result: one output compared over one data set."""
+
+    executed_on: str  # gpu | simulated
+    inputs: str  # the folder or file, or "synthetic"
+    output: str
+    metric: str
+    drop_percent: float
+    standard_error: float | None
+    sqnr_db: float
+    max_abs_error: float
+    nonfinite: int
+    samples: int
+    worst: str | None
+    worst_drop_percent: float | None
+    constant: bool  # the reference output never changes: no evidence of accuracy
+
+
+def compare(
+    reference: Runner,
+    candidate: Runner,
+    batches: Iterable[Batch],
+    outputs: tuple[str, ...],
+    *,
+    origin: str,
+    executed_on: str,
+    picture: tuple[int, int] | None = None,
+    channels_last: bool = False,
+    metric: str = "auto",
+    watch: Watch | None = None,
+    at_once: int = 1,
+) -> tuple[Accuracy, ...]:
+    """Run both on every batch and compare each output.
+
+    Args:
+        reference: the ONNX model as the user gave it.
+        candidate: the engine, or the simulation of the prepared model.
+        batches: the data.
+        outputs: names of the outputs to compare.
+        origin: where the data comes from; on synthetic data `auto` is noise, since classes mean nothing there.
+        executed_on: gpu or simulated.
+        picture: (height, width) of the picture input, for the choice of metric.
+        channels_last: the model is NHWC.
+        metric: the user's choice (--metric), for the outputs that it fits.
+        watch: looks on, for the report.
+        at_once: batches that several threads may give to `candidate` at the same time; `reference` gets them one by one, in order.
+
+    Raises:
+        ConversionError: VALIDATION, where shapes differ or there is no sample; USAGE, where `metric` fits no output.
+    """
+    comparisons: dict[str, OutputComparison] = {}
+    for batch, found in map_in_order(batches, candidate, at_once):
+        expected = reference(batch)
+        unfit = misfit(metric, {name: expected[name].shape for name in outputs}, channels_last)
+        if unfit:
+            raise unfit
+        for name in outputs:
+            a, b = expected[name], found[name]
+            if a.shape != b.shape:
+                raise OtherShape(
+                    f"output {name!r} has shape {list(b.shape)}, the ONNX model gives {list(a.shape)}", code=ExitCode.VALIDATION
+                )
+            if name not in comparisons:
+                automatic = "noise" if origin == "synthetic" else choose_metric(a.shape, *_range(a), picture, channels_last)
+                comparisons[name] = OutputComparison(name, metric_for(metric, automatic, a.shape, channels_last))
+            by_row = comparisons[name].metric in ("top1", "argmax", "argmax_last")
+            for reference_sample, sample, path in _samples(a, b, batch, by_row):
+                comparisons[name].add(reference_sample, sample, path)
+                if watch is not None:
+                    watch.see(comparisons[name], reference_sample, sample, path)
+    if not comparisons:
+        raise ConversionError(f"no sample of {origin} could be read", code=ExitCode.VALIDATION)
+    if watch is not None:
+        watch.end(comparisons)
+    return tuple(_accuracy(comparison, origin, executed_on) for comparison in comparisons.values())
+
+
+def _range(values: np.ndarray) -> tuple[float, float]:
+    finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+
+
+def _samples(a: np.ndarray, b: np.ndarray, batch: Batch, by_row: bool):
+    """(reference, output, file) of each real row; an output without the batch axis is one sample.
+
+    Args:
+        by_row: the metric's own definition says that the first axis counts samples, even where the inputs have no common one.
+    """
+    if a.ndim and (a.shape[0] == batch.rows or by_row):
+        for row in range(batch.real_rows if a.shape[0] == batch.rows else a.shape[0]):
+            yield a[row], b[row], batch.paths[min(row, len(batch.paths) - 1)]
+    else:
+        yield a, b, batch.paths[0]
+
+
+def _accuracy(comparison: OutputComparison, origin: str, executed_on: str) -> Accuracy:
+    worst, worst_drop = comparison.worst()
+    several = len(comparison.parts) > 1
+    return Accuracy(
+        executed_on=executed_on,
+        inputs=origin,
+        output=comparison.name,
+        metric=comparison.metric.replace("_last", ""),
+        drop_percent=comparison.drop,
+        standard_error=comparison.drop_error,
+        sqnr_db=comparison.sqnr_db,
+        max_abs_error=comparison.max_abs_error,
+        nonfinite=comparison.nonfinite,
+        samples=len(comparison.parts),
+        worst=worst if several else None,
+        worst_drop_percent=worst_drop if several else None,
+        constant=comparison.constant,
+    )
+
+
+def failure(accuracies: tuple[Accuracy, ...], limit_percent: float) -> AccuracyError | None:
+    """Why this accuracy does not pass; None where it does."""
+    for row in accuracies:
+        where = f"output {row.output!r} on {row.inputs} ({row.samples} sample{'s' * (row.samples > 1)})"
+        if row.nonfinite:
+            return AccuracyError(
+                f"{where}: {row.nonfinite} values are NaN or infinite where the ONNX model's are finite",
+                hint="Hold the layers that overflow in FP32 with --layer-precisions PATTERN:fp32, or use --precision fp32.",
+                drop_percent=None,
+            )
+        if row.drop_percent > limit_percent:
+            return AccuracyError(
+                f"{where}: differs from the ONNX model by {row.drop_percent:.2f} % ({row.metric}), "
+                f"more than --max-accuracy-drop {limit_percent:g}; SQNR {row.sqnr_db:.1f} dB",
+                hint="Use a higher --precision, other calibration data or --calibration-method, hold layers with --layer-precisions, "
+                "or accept the difference with a larger --max-accuracy-drop.",
+                drop_percent=row.drop_percent,
+            )
+    return None
+
+
+WARM_UP_MS = 200.0  # clocks and caches settle
+MEASURED_MS = 1000.0
+FEWEST_RUNS, MOST_RUNS = 20, 2000
+
+
+ROUNDS = 5  # in which several engines take turns
+
+
+def measure_in_turn(
+    timers: dict[str, Callable[[int], list[float]]], keep: dict[str, list[float]] | None = None
+) -> dict[str, dict[str, float]]:
+    """Percentiles of single inferences, after a warm-up. Several engines take turns: what slows the GPU down slows all of them down.
+
+    Args:
+        timers: engine -> what runs n inferences one after another and gives the milliseconds of each.
+        keep: takes the milliseconds of each inference that counts.
+
+    Returns:
+        Engine -> mean_ms, p50_ms, p90_ms, p99_ms and runs.
+    """
+    runs, times = {}, {name: [] for name in timers}
+    for name, time_ms in timers.items():
+        first = max(float(np.median(time_ms(5))), 1e-3)
+        time_ms(int(min(max(WARM_UP_MS / first, 5), MOST_RUNS)))
+        runs[name] = int(min(max(MEASURED_MS / first, FEWEST_RUNS), MOST_RUNS))
+    rounds = ROUNDS if len(timers) > 1 else 1
+    for _ in range(rounds):
+        for name, time_ms in timers.items():
+            times[name] += time_ms(-(-runs[name] // rounds))
+    if keep is not None:
+        keep.update(times)
+    return {name: _percentiles(np.array(found)) for name, found in times.items()}
+
+
+def _percentiles(times: np.ndarray) -> dict[str, float]:
+    p50, p90, p99 = (float(value) for value in np.percentile(times, (50, 90, 99)))
+    return {
+        "mean_ms": round(float(times.mean()), 6),
+        "p50_ms": round(p50, 6),
+        "p90_ms": round(p90, 6),
+        "p99_ms": round(p99, 6),
+        "runs": len(times),
+    }

@@ -1,0 +1,1 @@
+"""What every stage is given: the job, and the run that it speaks through."""

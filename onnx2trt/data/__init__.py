@@ -1,0 +1,1 @@
+"""Pictures and arrays as the model takes them."""

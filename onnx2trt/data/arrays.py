@@ -1,0 +1,102 @@
+"""Data that is no picture: .npz and .npy files, and made-up arrays."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+
+import numpy as np
+
+from onnx2trt.base.errors import DataError
+from onnx2trt.base.model_info import Profile, TensorSpec
+from onnx2trt.plan.rules import dims
+
+MAX_ARRAY_BYTES = 2**31  # of one .npz or .npy file, unpacked
+
+
+def load_arrays(path: str, inputs: tuple[TensorSpec, ...]) -> list[dict[str, np.ndarray]]:
+    """.npz (keys are input names) or .npy (models of one input) -> samples, never unpickled.
+
+    A file with n > 1 entries along free batch dimensions holds n samples; a missing batch dimension is added.
+
+    Raises:
+        DataError: names, types or shapes do not fit the model.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError("is not a regular file")
+    arrays = _read_arrays(path, inputs)
+    missing = [spec.name for spec in inputs if spec.name not in arrays]
+    if missing:
+        raise DataError(f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(map(repr, arrays)) or 'nothing'}")
+    fitted = {spec.name: _fit(arrays[spec.name], spec) for spec in inputs}
+    counts = {array.shape[0] for array in fitted.values() if array.ndim}
+    if not stackable(inputs) or len(counts) != 1 or counts == {1}:
+        return [fitted]
+    return [{name: array[index : index + 1] for name, array in fitted.items()} for index in range(counts.pop())]
+
+
+def stackable(inputs: tuple[TensorSpec, ...]) -> bool:
+    """Whether samples can be joined along the first axis: it is free in every input."""
+    return all(spec.shape and not isinstance(spec.shape[0], int) for spec in inputs)
+
+
+def _read_arrays(path: str, inputs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
+    try:
+        if not path.lower().endswith(".npz"):
+            if os.path.getsize(path) > MAX_ARRAY_BYTES:
+                raise DataError(f"is larger than {MAX_ARRAY_BYTES} bytes")
+            array = np.load(path, allow_pickle=False)
+            if not isinstance(array, np.ndarray):
+                raise DataError("is no .npy file: is it an .npz?")
+            if len(inputs) != 1:
+                raise DataError(f"holds one array, but the model has {len(inputs)} inputs: use .npz")
+            return {inputs[0].name: array}
+        with zipfile.ZipFile(path) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > MAX_ARRAY_BYTES:
+            raise DataError(f"unpacks to {size} bytes, more than {MAX_ARRAY_BYTES}")
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        odd = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
+        if odd:
+            raise DataError(f"holds {odd[0]!r}, which is no array")
+        return arrays
+    except DataError:
+        raise
+    except Exception as error:  # numpy, zipfile, zlib and tokenize raise eight classes of their own for damaged files
+        reason = "holds Python objects, which are not unpickled" if "allow_pickle" in str(error) else f"is no readable array file: {error}"
+        raise DataError(reason) from None
+
+
+def _fit(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """The array in the input's type and rank."""
+    if array.dtype != spec.dtype and not np.can_cast(array.dtype, spec.dtype, "same_kind"):
+        raise DataError(f"has {array.dtype} in {spec.name!r}; the model takes {spec.dtype}")
+    if spec.shape is not None:
+        if array.ndim == len(spec.shape) - 1:
+            array = array[None]
+        fits = array.ndim == len(spec.shape) and all(not isinstance(dim, int) or dim == size for dim, size in zip(spec.shape, array.shape))
+        if not fits or not array.size:
+            raise DataError(f"has shape {dims(array.shape)} in {spec.name!r}; the model takes {dims(spec.shape)}")
+    with np.errstate(over="ignore"):
+        typed = np.asarray(array, dtype=spec.dtype, order="C")
+    if typed.dtype.kind == "f" and not np.isfinite(typed).all():
+        raise DataError(f"has NaN or infinite values in {spec.name!r} (as {spec.dtype})")
+    if typed.dtype.kind in "iu" and not np.array_equal(typed, array):
+        raise DataError(f"has values in {spec.name!r} that {spec.dtype} cannot hold")
+    return typed
+
+
+def synthetic_arrays(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...]) -> dict[str, np.ndarray]:
+    """Fixed-seed inputs at the opt shapes: floats in [0, 1), bytes over their range, other integers 0 or 1 (valid as indices)."""
+    random = np.random.default_rng(0)
+    arrays = {}
+    for spec, profile in zip(inputs, profiles):
+        if spec.dtype.startswith("float"):
+            values = random.random(profile.opt, np.float32)
+        elif spec.dtype in ("uint8", "int8"):
+            values = random.integers(0, 128 if spec.dtype == "int8" else 256, profile.opt)
+        else:
+            values = random.integers(0, 2, profile.opt)
+        arrays[spec.name] = np.asarray(values, dtype=spec.dtype)
+    return arrays

@@ -1,0 +1,246 @@
+"""Data files -> the arrays that a model takes. Calibration, validation and the test picture all pass through here.
+
+The only place that decodes pictures (OpenCV).
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from onnx2trt.base.errors import ConversionError, DataError, ExitCode
+from onnx2trt.base.model_info import PictureInput, Profile, TensorSpec
+from onnx2trt.base.opencv import MAX_PIXELS, opencv
+from onnx2trt.base.read_ahead import ReusedArrays, read_ahead
+from onnx2trt.data.arrays import load_arrays, stackable, synthetic_arrays
+from onnx2trt.data.picture_files import check_complete
+from onnx2trt.data.pixels import Preprocessing, picture_tensor
+from onnx2trt.data.samples import Dataset
+from onnx2trt.plan.plan import Preprocess
+
+COLORS = {1: ("gray",), 3: ("rgb", "bgr"), 4: ("rgb", "bgr")}  # channels -> orders, the default first
+
+
+Arrays = dict[str, np.ndarray]  # input name -> array of one inference
+
+
+def make_preprocessing(wish: Preprocess, picture: PictureInput) -> Preprocessing:
+    """Flags + the model's picture input -> a complete preprocessing.
+
+    Raises:
+        ConversionError: USAGE, where a flag does not fit the input.
+    """
+    color = wish.color or COLORS[picture.channels][0]
+    if color not in COLORS[picture.channels]:
+        raise ConversionError(
+            f"--color {color}, but input {picture.name!r} has {picture.channels} channel{'s' * (picture.channels > 1)}",
+            hint=f"It takes --color {' or '.join(COLORS[picture.channels])}.",
+            code=ExitCode.USAGE,
+        )
+    if picture.dtype == "uint8" and (wish.mean or wish.std):
+        raise ConversionError(
+            f"--mean and --std do not go with input {picture.name!r}: it is uint8 and takes pixels as they are", code=ExitCode.USAGE
+        )
+    values = {}
+    for flag, given, default in (("mean", wish.mean, 0.0), ("std", wish.std, 1.0)):
+        values[flag] = given * picture.channels if len(given) == 1 else given or (default,) * picture.channels
+        if len(values[flag]) != picture.channels:
+            raise ConversionError(
+                f"--{flag} has {len(given)} numbers, but input {picture.name!r} has {picture.channels} channels", code=ExitCode.USAGE
+            )
+    return Preprocessing(
+        height=picture.height,
+        width=picture.width,
+        channels=picture.channels,
+        layout=picture.layout,
+        dtype=picture.dtype,
+        color=color,
+        resize=wish.resize,
+        input_range=255 if picture.dtype == "uint8" else wish.input_range,
+        **values,
+    )
+
+
+def load_picture(path: str, pre: Preprocessing, out: np.ndarray | None = None) -> np.ndarray:
+    """Picture file -> tensor.
+
+    Args:
+        out: C-contiguous, of pre.shape and pre.dtype, to write into.
+
+    Returns:
+        `out`, or a fresh array: C-contiguous [C, H, W] (NCHW) or [H, W, C] (NHWC) of pre.dtype.
+
+    Raises:
+        DataError: the file is no complete picture.
+    """
+    return picture_tensor(decode(read_picture(path), pre.channels), pre, out)
+
+
+def read_picture(path: str) -> bytes:
+    """The file's bytes; read by Python, because cv2.imread fails on non-ASCII names on Windows and blocks on a pipe."""
+    try:
+        if not os.path.isfile(path):
+            raise DataError("is not a regular file")
+        with open(path, "rb") as stream:
+            data = stream.read()
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}") from None
+    if not data:
+        raise DataError("is empty")
+    check_complete(data)
+    return data
+
+
+def decode(data: bytes, channels: int) -> np.ndarray:
+    """Encoded picture -> [H, W] (1 channel), BGR [H, W, 3] or BGRA [H, W, 4], uint8, turned as its EXIF data says (not BGRA).
+
+    Raises:
+        DataError: OpenCV cannot decode it, or it has more than MAX_PIXELS.
+    """
+    cv2 = opencv()
+    flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels]
+    try:
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    except cv2.error as error:
+        if "CV_IO_MAX_IMAGE" in str(error) or "pixels" in str(error).lower():
+            raise DataError(f"has more than {MAX_PIXELS} pixels") from None
+        raise DataError(f"cannot be decoded: {error.err or error}") from None
+    if picture is None or not picture.size:
+        raise DataError("is damaged, or no picture of a known format")
+    return _with_alpha(picture) if channels == 4 else picture
+
+
+def _with_alpha(picture: np.ndarray) -> np.ndarray:
+    cv2 = opencv()
+    if picture.dtype == np.uint16:
+        picture = (picture // 257).astype(np.uint8)
+    if picture.dtype != np.uint8:
+        raise DataError(f"has {picture.dtype} pixels; 8 or 16 bits are known")
+    if picture.ndim == 2:
+        return cv2.cvtColor(picture, cv2.COLOR_GRAY2BGRA)
+    return picture if picture.shape[2] == 4 else cv2.cvtColor(picture, cv2.COLOR_BGR2BGRA)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The arrays of one inference.
+
+    `real_rows` of its `rows` along the first axis are data, the rest repeats the last of them. Where the inputs have no
+    common first axis, both are 0.
+    """
+
+    arrays: dict[str, np.ndarray]
+    rows: int
+    real_rows: int
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Turns a Dataset into batches for one model."""
+
+    inputs: tuple[TensorSpec, ...]
+    profiles: tuple[Profile, ...]
+    preprocessing: Preprocessing | None  # None: the model takes no pictures
+    batch: int = 1  # samples in one inference; a fixed batch of the model overrides it
+
+    def batches(self, data: Dataset, skipped: list[tuple[str, str]] | None = None) -> Iterator[Batch]:
+        """Read all of `data` in order, files decoded ahead of the consumer.
+
+        Args:
+            skipped: takes (path, reason) of each file that cannot be used; None raises at the first.
+
+        Raises:
+            ConversionError: data.code, for an unusable file where `skipped` is None.
+        """
+        size = self._batch_size(data)
+        if data.kind == "pictures":
+            yield from self._picture_batches(data, size, skipped)
+            return
+        samples = self._samples(data, skipped)
+        while group := list(itertools.islice(samples, size)):
+            yield _stack(group, size, data)
+
+    def _batch_size(self, data: Dataset) -> int:
+        shape = self.inputs[0].shape
+        if data.kind == "pictures":
+            return shape[0] if shape and isinstance(shape[0], int) else self.batch
+        return self.batch if data.kind == "arrays" and stackable(self.inputs) else 1
+
+    def _picture_batches(self, data: Dataset, size: int, skipped: list | None) -> Iterator[Batch]:
+        """Each picture is decoded straight into the row that it has where no file before it is damaged; else it is moved up."""
+        pre, name = self.preprocessing, self.inputs[0].name
+        memory = ReusedArrays((size, *pre.shape), pre.dtype)
+        batch, paths = None, []
+        places = _places(data.paths, size, memory)
+        for place, result in read_ahead(places, lambda place: load_picture(place.path, pre, place.batch[place.row]), ahead=size):
+            if isinstance(result, DataError):
+                _skip(place.path, result, data, skipped)
+                continue
+            row = len(paths)
+            batch = batch if row else place.batch
+            if place.batch is not batch or place.row != row:
+                batch[row] = place.batch[place.row]  # the row was that of a damaged file, or of one that was moved up itself
+            paths.append(place.path)
+            if len(paths) == size:
+                yield Batch({name: batch}, size, size, tuple(paths))
+                batch, paths = None, []
+        if paths:
+            batch[len(paths) :] = batch[len(paths) - 1]
+            yield Batch({name: batch}, size, len(paths), tuple(paths))
+
+    def _samples(self, data: Dataset, skipped: list | None) -> Iterator[tuple[str, Arrays]]:
+        """(file, arrays of one sample); a file of arrays may hold several samples."""
+        if data.kind == "synthetic":
+            yield "synthetic", synthetic_arrays(self.inputs, self.profiles)
+            return
+        for path, result in read_ahead(data.paths, lambda path: load_arrays(path, self.inputs)):
+            if isinstance(result, DataError):
+                _skip(path, result, data, skipped)
+            else:
+                yield from ((path, arrays) for arrays in result)
+
+
+class Place(NamedTuple):
+    """Where a picture is to be written."""
+
+    path: str
+    batch: np.ndarray
+    row: int
+
+
+def _places(paths: Iterable[str], size: int, memory: ReusedArrays) -> Iterator[Place]:
+    """Row after row of one batch after the other, each begun when its first picture is about to be read."""
+    for index, path in enumerate(paths):
+        if index % size == 0:
+            batch = memory.array()
+        yield Place(path, batch, index % size)
+
+
+def _skip(path: str, error: DataError, data: Dataset, skipped: list | None) -> None:
+    if skipped is None:
+        raise ConversionError(f"{path} {error}", hint="Give another file.", code=data.code)
+    skipped.append((path, str(error)))
+
+
+def _stack(samples: list[tuple[str, Arrays]], size: int, data: Dataset) -> Batch:
+    """Samples joined along the first axis, the last one repeated up to `size`."""
+    paths = tuple(path for path, _ in samples)
+    if size == 1:
+        arrays = samples[0][1]
+        sizes = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+        rows = sizes.pop() if len(sizes) == 1 else 0
+        return Batch(arrays, rows, rows, paths)
+    filled = samples + [samples[-1]] * (size - len(samples))
+    try:
+        arrays = {name: np.concatenate([arrays[name] for _, arrays in filled]) for name in filled[0][1]}
+    except ValueError as error:
+        raise ConversionError(
+            f"{data.origin}: samples of different shapes cannot share a batch of {size}: {error}", code=data.code
+        ) from None
+    return Batch(arrays, size, len(samples), paths)

@@ -1,0 +1,324 @@
+"""The working form of a model: its nodes as protobuf, its weights as arrays beside them.
+
+Weights outside the protobuf keep every step clear of the 2 GB limit of one message, and let many variants share them.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+import onnx.inliner
+from onnx import numpy_helper
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.model_info import Profile
+from onnx2trt.model.nodes import STANDARD_DOMAINS, all_nodes, reads
+
+INLINE_LIMIT = 2**31 - 2**26  # bytes; a margin under protobuf's limit for the nodes
+MIN_IR_VERSION = 8  # initializers need not be inputs (4), and what opset 17 was released with
+
+
+def infer_shapes(model: onnx.ModelProto, values: bool = False) -> onnx.ModelProto:
+    """The model with the types and shapes that onnx can infer.
+
+    Args:
+        values: shapes that are computed in the graph are followed, too.
+
+    Raises:
+        ConversionError: MODEL, where a node cannot be what it says; onnx gives up, though it was not asked to be strict.
+    """
+    try:
+        return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=values)
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
+        raise ConversionError(
+            f"types and shapes of the model cannot be inferred: {error}",
+            hint="A node has the wrong number or kind of inputs: check the file with onnx.checker, and export it again.",
+            code=ExitCode.MODEL,
+        ) from error
+
+
+class Graph:
+    """Nodes, inputs and outputs (`proto`, without initializers) and `weights` (name -> array)."""
+
+    def __init__(self, proto: onnx.ModelProto, weights: dict[str, np.ndarray]):
+        self.proto = proto
+        self.weights = weights
+        self.repairs: tuple[str, ...] = ()  # what had to be changed about the inputs' declarations
+        self._taken: set[str] | None = None
+
+    @classmethod
+    def from_model(cls, model: onnx.ModelProto, profiles: tuple[Profile, ...] = ()) -> Graph:
+        """Normalised: local functions inlined, constants as weights, every node named, in execution order.
+
+        Args:
+            model: with all its data in memory; left as it is.
+            profiles: the shapes that will be used, to which the inputs' declarations are fitted (see `repairs`).
+        """
+        if model.functions:
+            model = onnx.inliner.inline_local_functions(model)
+        proto = onnx.ModelProto()
+        proto.ir_version = max(model.ir_version, MIN_IR_VERSION)
+        proto.opset_import.extend(model.opset_import)
+        proto.producer_name = "onnx2trt"
+        proto.graph.name = model.graph.name or "graph"
+        weights = {tensor.name: array_of(tensor) for tensor in model.graph.initializer}
+        for sparse in model.graph.sparse_initializer:
+            weights[sparse.values.name] = _dense(sparse)
+        proto.graph.input.extend(value for value in model.graph.input if value.name not in weights)
+        proto.graph.output.extend(model.graph.output)
+        repairs = (*_declare_ranks(proto.graph.input, profiles), *_separate_symbols(proto.graph, profiles))
+        for node in model.graph.node:
+            value = _constant(node)
+            if value is None:
+                proto.graph.node.append(node)
+            else:
+                weights[node.output[0]] = value
+        graph = cls(proto, weights)
+        graph.repairs = repairs
+        graph.sort()
+        graph.name_nodes()
+        graph.prune()
+        return graph
+
+    @property
+    def nodes(self):
+        return self.proto.graph.node
+
+    @property
+    def input_names(self) -> list[str]:
+        return [value.name for value in self.proto.graph.input]
+
+    @property
+    def output_names(self) -> list[str]:
+        return [value.name for value in self.proto.graph.output]
+
+    @property
+    def opset(self) -> int:
+        return max((entry.version for entry in self.proto.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
+
+    def copy(self) -> Graph:
+        """A copy that can be rewired; the arrays themselves are shared and never written to."""
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        copied = Graph(proto, dict(self.weights))
+        copied.repairs = self.repairs
+        return copied
+
+    def producers(self) -> dict[str, onnx.NodeProto]:
+        """Tensor -> the node that makes it."""
+        return {name: node for node in self.nodes for name in node.output if name}
+
+    def consumers(self) -> dict[str, list[onnx.NodeProto]]:
+        """Tensor -> the nodes that read it, in order, those included whose subgraphs do; a node once for each reading."""
+        readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            for name in reads(node):
+                readers.setdefault(name, []).append(node)
+        return readers
+
+    def unique(self, name: str) -> str:
+        """A tensor or node name that is not taken yet, `name` itself where possible."""
+        if self._taken is None:
+            self._taken = {*self.weights, *self.input_names, *self.output_names}
+            for node in all_nodes(self.proto.graph):
+                self._taken.update((node.name, *node.input, *node.output))
+        candidate, number = name, 1
+        while candidate in self._taken:
+            candidate, number = f"{name}_{number}", number + 1
+        self._taken.add(candidate)
+        return candidate
+
+    def sort(self) -> None:
+        """Bring the nodes into execution order (the parser tolerates disorder, ONNX Runtime does not)."""
+        ready = {*self.weights, *self.input_names, ""}
+        waiting, ordered = list(self.nodes), []
+        made = {name for node in waiting for name in node.output}
+        while waiting:
+            later = []
+            for node in waiting:
+                if all(name in ready or name not in made for name in reads(node)):
+                    ordered.append(node)
+                    ready.update(node.output)
+                else:
+                    later.append(node)
+            if len(later) == len(waiting):
+                raise ConversionError(f"the graph has a cycle through node {later[0].name or later[0].op_type!r}", code=ExitCode.MODEL)
+            waiting = later
+        self.replace_nodes(ordered)
+
+    def name_nodes(self) -> None:
+        """Give every node a name of its own, OpType_index where it has none, so that it can be spoken of."""
+        counts = Counter(node.name for node in self.nodes)
+        for index, node in enumerate(self.nodes):
+            if not node.name or counts[node.name] > 1:
+                node.name = self.unique(f"{node.name or node.op_type}_{index}")
+
+    def prune(self) -> None:
+        """Drop nodes and weights that no output depends on."""
+        needed = set(self.output_names)
+        kept = []
+        for node in reversed(self.nodes):
+            if needed.intersection(node.output):
+                kept.append(node)
+                needed.update(reads(node))
+        self.replace_nodes(reversed(kept))
+        self.weights = {name: array for name, array in self.weights.items() if name in needed}
+
+    def replace_nodes(self, nodes) -> None:
+        """Put `nodes` in the place of all nodes."""
+        kept = list(nodes)
+        copies = []
+        for node in kept:
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            copies.append(copy)
+        del self.nodes[:]
+        self.nodes.extend(copies)
+
+    def skeleton(self) -> onnx.ModelProto:
+        """The model with large weights as typed inputs, for tools that only look at structure and types."""
+        proto = onnx.ModelProto()
+        proto.CopyFrom(self.proto)
+        for name, array in self.weights.items():
+            if array.nbytes <= 1024:  # shapes, axes, scales: inference needs their values
+                proto.graph.initializer.append(numpy_helper.from_array(array, name))
+            else:
+                elem_type = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+                proto.graph.input.append(onnx.helper.make_tensor_value_info(name, elem_type, array.shape))
+        return proto
+
+    def types(self) -> dict[str, int]:
+        """Tensor -> TensorProto.DataType, of the main graph, as far as onnx can infer it."""
+        inferred = infer_shapes(self.skeleton())
+        values = (*inferred.graph.input, *inferred.graph.output, *inferred.graph.value_info)
+        types = {value.name: value.type.tensor_type.elem_type for value in values if value.type.HasField("tensor_type")}
+        for name, array in self.weights.items():
+            types[name] = onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        return {name: elem_type for name, elem_type in types.items() if elem_type}
+
+    def float_tensors(self) -> list[str]:
+        """Inputs and activations that are float32, in execution order."""
+        types = self.types()
+        made = [name for node in self.nodes for name in node.output]
+        return [name for name in (*self.input_names, *made) if types.get(name) == onnx.TensorProto.FLOAT]
+
+    @property
+    def bytes(self) -> int:
+        """Size when serialized, nearly."""
+        return self.proto.ByteSize() + sum(array.nbytes + 64 for array in self.weights.values())
+
+    def to_model(self) -> onnx.ModelProto:
+        """An ordinary model with its weights inside; may be too large to serialize as one message."""
+        model = onnx.ModelProto()
+        model.CopyFrom(self.proto)
+        model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in self.weights.items())
+        return model
+
+    def with_external_data(self, data_name: str) -> tuple[bytes, list[np.ndarray]]:
+        """For graphs beyond one message: the model's bytes, and the arrays whose data follow each other in file `data_name`."""
+        model, arrays, offset = onnx.ModelProto(), [], 0
+        model.CopyFrom(self.proto)
+        for name, array in self.weights.items():
+            if array.nbytes <= 1024:
+                model.graph.initializer.append(numpy_helper.from_array(array, name))
+                continue
+            model.graph.initializer.append(external_tensor(name, array, data_name, offset))
+            arrays.append(np.ascontiguousarray(array))
+            offset += array.nbytes
+        return model.SerializeToString(), arrays
+
+    def save(self, path: str, data_name: str) -> None:
+        """Write the model, with its weights in a file `data_name` beside it where one message cannot hold them."""
+        data, arrays = (self.to_model().SerializeToString(), []) if self.bytes <= INLINE_LIMIT else self.with_external_data(data_name)
+        with open(path, "wb") as stream:
+            stream.write(data)
+        if arrays:
+            with open(os.path.join(os.path.dirname(path), data_name), "wb") as stream:
+                for array in arrays:
+                    stream.write(array)
+
+
+def external_tensor(name: str, array: np.ndarray, location: str, offset: int) -> onnx.TensorProto:
+    """An initializer whose data stands elsewhere."""
+    tensor = onnx.TensorProto(
+        name=name,
+        dims=array.shape,
+        data_type=onnx.helper.np_dtype_to_tensor_dtype(array.dtype),
+        data_location=onnx.TensorProto.EXTERNAL,
+    )
+    for key, value in (("location", location), ("offset", str(offset)), ("length", str(array.nbytes))):
+        tensor.external_data.add(key=key, value=value)
+    return tensor
+
+
+def array_of(tensor: onnx.TensorProto) -> np.ndarray:
+    """The values of a tensor.
+
+    Raises:
+        ConversionError: MODEL.
+    """
+    try:
+        return numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError) as error:  # of a type so new that nobody has compared its bytes with its shape
+        kind = onnx.TensorProto.DataType.Name(tensor.data_type)
+        raise ConversionError(
+            f"tensor {tensor.name!r} of type {kind} and shape {list(tensor.dims)} cannot be read: {error}",
+            hint="TensorRT takes weights in FP32, FP16 and integers: export the model in FP32.",
+            code=ExitCode.MODEL,
+        ) from error
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
+    """COO to dense (onnx.proto: indices are linear, or [count, rank])."""
+    values, indices = array_of(sparse.values), array_of(sparse.indices)
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    if indices.ndim == 1:
+        dense.reshape(-1)[indices] = values
+    else:
+        dense[tuple(indices.T)] = values
+    return dense
+
+
+def _constant(node: onnx.NodeProto) -> np.ndarray | None:
+    """Value of a Constant node; None for any other node, and for constants that are no plain tensor."""
+    if node.op_type != "Constant" or node.domain not in STANDARD_DOMAINS or not node.attribute:
+        return None
+    entry = node.attribute[0]
+    if entry.name == "value":
+        return array_of(entry.t)
+    if entry.name == "sparse_value":
+        return _dense(entry.sparse_tensor)
+    dtype = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}.get(entry.name)
+    return None if dtype is None else np.array(onnx.helper.get_attribute_value(entry), dtype)
+
+
+def _declare_ranks(inputs, profiles: tuple[Profile, ...]) -> Iterator[str]:
+    """TensorRT takes an input of unknown rank for a scalar, so its rank is written down."""
+    ranks = {profile.name: len(profile.opt) for profile in profiles}
+    for value in inputs:
+        tensor = value.type.tensor_type
+        if not tensor.HasField("shape") and value.name in ranks:
+            tensor.shape.SetInParent()
+            for index in range(ranks[value.name]):
+                tensor.shape.dim.add().dim_param = f"{value.name}_{index}"
+            yield f"input {value.name!r} has no declared rank: {ranks[value.name]} is taken from its shape flags"
+
+
+def _separate_symbols(graph: onnx.GraphProto, profiles: tuple[Profile, ...]) -> Iterator[str]:
+    """Dimensions of one name are equal to TensorRT; where they get different sizes ("?" is a common name), the name goes."""
+    sizes: dict[str, set[tuple[int, int, int]]] = {}
+    triples = {profile.name: list(zip(profile.min, profile.opt, profile.max)) for profile in profiles}
+    for value in graph.input:
+        for dim, triple in zip(value.type.tensor_type.shape.dim, triples.get(value.name, ())):
+            if dim.dim_param:
+                sizes.setdefault(dim.dim_param, set()).add(triple)
+    for symbol in (symbol for symbol, found in sizes.items() if len(found) > 1):
+        for value in (*graph.input, *graph.output):
+            for index, dim in enumerate(value.type.tensor_type.shape.dim):
+                if dim.dim_param == symbol:
+                    dim.dim_param = f"{value.name}_{index}"
+        yield f"input dimensions named {symbol!r} get different sizes: they are taken as independent"

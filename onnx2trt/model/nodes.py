@@ -1,0 +1,97 @@
+"""Single nodes: what they read, what they hold, in the main graph and in graphs inside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import onnx
+
+from onnx2trt.base.model_info import NodeInfo
+
+STANDARD_DOMAINS = ("", "ai.onnx")
+
+
+def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node of a graph and of the graphs inside its nodes."""
+    for node in graph.node:
+        yield node
+        for subgraph in subgraphs(node):
+            yield from all_nodes(subgraph)
+
+
+def list_nodes(model: onnx.ModelProto) -> Iterator[NodeInfo]:
+    """Every node of a model, functions included; those of the graph itself first and in its order."""
+    functions = [node for function in model.functions for node in function.node]
+    inner = [inside for node in (*model.graph.node, *functions) for graph in subgraphs(node) for inside in all_nodes(graph)]
+    for nodes, outermost in ((model.graph.node, True), (functions, False), (inner, False)):
+        yield from (NodeInfo(n.name, n.op_type, n.domain, tuple(filter(None, n.input)), outermost) for n in nodes)
+
+
+def standard_schema(node: onnx.NodeProto, opset: int):
+    """What ONNX says of an operator; None for those that it does not know at this opset."""
+    if node.domain not in STANDARD_DOMAINS or not onnx.defs.has(node.op_type, ""):
+        return None
+    try:
+        return onnx.defs.get_schema(node.op_type, opset, "")
+    except onnx.defs.SchemaError:
+        return None
+
+
+def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """Bodies of If, Loop and Scan."""
+    found = []
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            found.append(attribute.g)
+        found.extend(attribute.graphs)
+    return found
+
+
+def reads(node: onnx.NodeProto) -> list[str]:
+    """Tensors that a node reads: its inputs, and what its subgraphs take from outside."""
+    names = [name for name in node.input if name]
+    for subgraph in subgraphs(node):
+        names.extend(_captured(subgraph))
+    return names
+
+
+def _captured(graph: onnx.GraphProto) -> list[str]:
+    own = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
+    own.update(name for node in graph.node for name in node.output)
+    outside = [name for node in graph.node for name in reads(node) if name not in own]
+    outside.extend(value.name for value in graph.output if value.name not in own)
+    return list(dict.fromkeys(outside))
+
+
+def rename_reads(node: onnx.NodeProto, old: str, new: str) -> None:
+    """Make a node, its subgraphs included, read `new` instead of `old`."""
+    for index, name in enumerate(node.input):
+        if name == old:
+            node.input[index] = new
+    for subgraph in subgraphs(node):
+        if old in _captured(subgraph):
+            for inner in subgraph.node:
+                rename_reads(inner, old, new)
+            for value in subgraph.output:
+                if value.name == old:
+                    value.name = new
+
+
+def attribute(node: onnx.NodeProto, name: str, default=None):
+    """Value of an attribute, or `default` where the node has none."""
+    for entry in node.attribute:
+        if entry.name == name:
+            return onnx.helper.get_attribute_value(entry)
+    return default
+
+
+def clip_bounds(clip: onnx.NodeProto, weights: dict[str, np.ndarray]) -> list[float | None]:
+    """Lower and upper bound of a Clip, by its operands or (before opset 11) its attributes; None: there is none, NaN: it is no constant."""
+    bounds = [attribute(clip, "min"), attribute(clip, "max")]
+    for index, name in enumerate(clip.input[1:3]):
+        if name:
+            value = weights.get(name)
+            bounds[index] = value.item() if value is not None and value.size == 1 else math.nan
+    return bounds

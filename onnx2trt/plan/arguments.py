@@ -1,0 +1,331 @@
+"""The command line: every flag, its type and its help. Standard library only, so that --help answers at once."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+
+from onnx2trt.base.errors import ExitCode
+from onnx2trt.plan import argument_types as types
+
+EPILOG = f"""\
+exit codes (the code names the thing at fault):
+  {ExitCode.OK:>3}  done               {ExitCode.UNFORESEEN:>3}  unforeseen
+  {ExitCode.USAGE:>3}  flags              {ExitCode.MODEL:>3}  the ONNX file
+  {ExitCode.MACHINE:>3}  machine, library   {ExitCode.CALIBRATION:>3}  calibration data or cache
+  {ExitCode.BUILD:>3}  build              {ExitCode.VALIDATION:>3}  validation, accuracy, test data
+  {ExitCode.OUTPUT:>3}  output files       {ExitCode.SIGINT}, {ExitCode.SIGTERM}  interrupted
+
+example:
+  python onnx2trt.py --onnx model.onnx --precision int8 --calibration-dir images/ --test-image test.jpg
+"""
+
+PRECISIONS = ("fp32", "fp16", "int8", "best")
+CONSTRAINTS = ("prefer", "obey", "none")
+HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
+QUANTIZATIONS = ("auto", "calibrator", "qdq")
+QUANTIZATION_EFFORTS = ("fast", "default", "best")
+NO_TIMING_CACHE = "none"
+CALIBRATION_METHODS = ("auto", "entropy", "minmax", "percentile", "mse")
+# argparse would print all flags, 40 lines, before the one that says which of them is wrong
+USAGE = f"onnx2trt.py --onnx FILE [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """argparse makes one for every flag, and each would ask the terminal again (and load shutil for it)."""
+
+    columns = 0
+
+    def __init__(self, prog: str):
+        if not _Formatter.columns:
+            _Formatter.columns = _terminal_columns()
+        super().__init__(prog, width=_Formatter.columns - 2)
+
+
+def _terminal_columns() -> int:
+    """As shutil.get_terminal_size has it: COLUMNS, else the terminal, else 80."""
+    try:
+        columns = int(os.environ["COLUMNS"])
+    except (KeyError, ValueError):
+        columns = 0
+    if columns <= 0:
+        try:
+            columns = os.get_terminal_size(sys.__stdout__.fileno()).columns
+        except (AttributeError, ValueError, OSError):
+            columns = 0
+    return columns if columns > 0 else 80
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all flags, in groups; defaults stand in the help text."""
+    parser = argparse.ArgumentParser(
+        prog="onnx2trt.py",
+        usage=USAGE,
+        description="Turn an ONNX model into a TensorRT engine that is proven to be what was asked for.",
+        epilog=EPILOG,
+        formatter_class=_Formatter,
+        allow_abbrev=False,  # an abbreviation in a script would change its meaning when a flag is added
+    )
+    parser._negative_number_matcher = re.compile(r"-\.?\d")  # argparse takes -0.5,-0.5 and -1e-3 for flags
+    _add_model_flags(parser.add_argument_group("model and engine"))
+    _add_shape_flags(parser.add_argument_group("shapes"))
+    _add_precision_flags(parser.add_argument_group("precision"))
+    _add_build_flags(parser.add_argument_group("build"))
+    _add_calibration_flags(parser.add_argument_group("INT8 calibration"))
+    _add_preprocessing_flags(parser.add_argument_group("picture preprocessing (calibration and validation alike)"))
+    _add_validation_flags(parser.add_argument_group("validation"))
+    _add_result_flags(parser.add_argument_group("result and messages"))
+    return parser
+
+
+def _add_model_flags(group) -> None:
+    source = group.add_mutually_exclusive_group(required=True)
+    source.add_argument("--onnx", metavar="FILE", help="the ONNX model")
+    source.add_argument(
+        "--inspect",
+        metavar="ENGINE",
+        help="build nothing: say what is in this engine file, and whether it loads here; goes with --json and --plugins only",
+    )
+    group.add_argument("-o", "--output", metavar="FILE", help="the engine to write (default: the model's name + .engine, in this folder)")
+    group.add_argument(
+        "--backend",
+        choices=("auto", "tensorrt", "tensorrt-rtx"),
+        default="auto",
+        help="library to build with (default: auto: tensorrt where it is installed, else tensorrt-rtx)",
+    )
+    group.add_argument(
+        "--gpu-arch",
+        metavar="ARCH",
+        type=types.gpu_archs,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="TensorRT-RTX: compute capabilities to build for, as sm_89, 89 or 8.9 (default: portable, 8.0 and newer)",
+    )
+    group.add_argument(
+        "--workspace-size",
+        metavar="GB",
+        type=types.gigabytes,
+        default=4.0,
+        help="upper bound of scratch memory in GB, 2**30 bytes each (default: 4)",
+    )
+
+
+def _add_build_flags(group) -> None:
+    group.add_argument(
+        "--builder-optimization-level",
+        type=int,
+        choices=range(6),
+        help="time spent on finding fast kernels (default: the library's, 3)",
+    )
+    group.add_argument(
+        "--timing-cache",
+        metavar="FILE",
+        help="kernel timings: read where it exists, written after the build; none keeps no timings "
+        "(default: a file for this library and GPU in the user's cache folder)",
+    )
+    group.add_argument(
+        "--tactic-sources",
+        metavar="NAMES",
+        type=types.names,
+        help="the optional tactic sources to use, as CUBLAS,CUDNN (default: the library's)",
+    )
+    group.add_argument("--disable-tactic-sources", action="store_true", help="build without any of TensorRT's optional tactic sources")
+    group.add_argument(
+        "--dla-core", metavar="N", type=types.count, help="run on this DLA where possible, on the GPU elsewhere (Jetson, DRIVE)"
+    )
+    group.add_argument("--plugins", metavar="LIB", nargs="+", action="extend", default=[], help="shared libraries with TensorRT plugins")
+    group.add_argument(
+        "--version-compatible", action="store_true", help="an engine that later TensorRT versions of the same major load, too"
+    )
+    group.add_argument(
+        "--hardware-compatibility-level",
+        choices=HARDWARE_LEVELS,
+        default="none",
+        help="an engine for other GPUs than this one, at some cost in speed (default: none)",
+    )
+
+
+def _add_shape_flags(group) -> None:
+    group.add_argument(
+        "--max-batch-size", metavar="N", type=types.positive_int, default=1, help="largest batch of a free batch dimension (default: 1)"
+    )
+    for bound, meaning in (("min", "smallest"), ("opt", "usual (tuned for, calibrated and timed at)"), ("max", "largest")):
+        group.add_argument(
+            f"--{bound}-shapes",
+            metavar="NAME:DIMS",
+            type=types.shapes,
+            nargs="+",
+            action="extend",
+            default=[],
+            help=f"{meaning} shape of dynamic inputs, as input:1x3x224x224[,other:1x10]; NAME may be left out for a single input",
+        )
+
+
+def _add_precision_flags(group) -> None:
+    group.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="fp16",
+        help="precision of the engine; best: whatever is fastest on this GPU within --max-accuracy-drop (default: fp16)",
+    )
+    group.add_argument("--compare", action="store_true", help="build FP32, FP16 and INT8, and show them side by side")
+    group.add_argument(
+        "--no-baseline", action="store_true", help="do not build an FP16 engine beside an INT8 one to say which of them is faster"
+    )
+    group.add_argument(
+        "--layer-precisions",
+        metavar="PATTERN:PRECISION",
+        type=types.layer_precisions,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="precision of the ONNX nodes whose names match, as '*/attn/*:fp32' (fp32 or fp16); the last match counts",
+    )
+    group.add_argument(
+        "--precision-constraints",
+        choices=CONSTRAINTS,
+        default="prefer",
+        help="how far layer precisions bind TensorRT: prefer, obey (or fail), none (default: prefer)",
+    )
+    group.add_argument(
+        "--disable-strict-types",
+        action="store_true",
+        help="no layer is held at higher precision: neither by --layer-precisions nor for its measured range or accuracy",
+    )
+    group.add_argument(
+        "--strongly-typed",
+        action="store_true",
+        help="TensorRT 10: write the precision into the ONNX instead of setting builder flags, as TensorRT 11 does",
+    )
+    group.add_argument(
+        "--io-types",
+        metavar="NAME:TYPE",
+        type=types.io_types,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="types of floating-point inputs and outputs, as input:fp16 (default: as in the ONNX)",
+    )
+    group.add_argument("--tf32", action="store_true", help="allow TF32 for FP32 layers (default: real FP32)")
+
+
+def _add_calibration_flags(group) -> None:
+    group.add_argument("--calibration-dir", metavar="DIR", help="folder of pictures, or of .npz / .npy files, to calibrate INT8 with")
+    group.add_argument(
+        "--calibration-samples",
+        metavar="N",
+        type=types.positive_int,
+        default=500,
+        help="samples to use, evenly spaced over the sorted names (default: 500)",
+    )
+    group.add_argument(
+        "--calibration-cache",
+        metavar="FILE",
+        help="TensorRT calibration cache: read where it exists, written where not, with two files beside it (.json, .fit.npz); "
+        "works without --calibration-dir",
+    )
+    group.add_argument(
+        "--accept-stale-cache",
+        action="store_true",
+        help="use a calibration cache although model, data, preprocessing or method have changed since",
+    )
+    group.add_argument(
+        "--quantization",
+        choices=QUANTIZATIONS,
+        default="auto",
+        help="TensorRT's own calibrator, or Q/DQ in the ONNX (default: auto: the calibrator where the library has one)",
+    )
+    group.add_argument(
+        "--calibration-method",
+        choices=CALIBRATION_METHODS,
+        default="auto",
+        help="how a scale is chosen from a tensor's values (default: auto: the one with the smallest measured error)",
+    )
+    group.add_argument(
+        "--quantization-effort",
+        choices=QUANTIZATION_EFFORTS,
+        default="default",
+        help="time for accuracy: fast only chooses scales and layers, default also balances channels and fits weights, "
+        "best measures the layers on more samples (default: default)",
+    )
+
+
+def _add_preprocessing_flags(group) -> None:
+    group.add_argument(
+        "--input-range", choices=(1, 255), type=int, default=1, help="pixels are scaled to 0..1 or kept at 0..255 (default: 1)"
+    )
+    for name in ("mean", "std"):
+        group.add_argument(
+            f"--{name}",
+            metavar="X",
+            type=types.numbers,
+            nargs="+",
+            action="extend",
+            default=[],
+            help=f"{name} of each channel (one number for all), in the units of --input-range and the model's channel order",
+        )
+    group.add_argument("--color", choices=("rgb", "bgr", "gray"), help="channel order of the model (default: rgb; gray for one channel)")
+    group.add_argument(
+        "--resize",
+        choices=("stretch", "letterbox", "crop"),
+        default="stretch",
+        help="how a picture becomes the input's size (default: stretch; letterbox pads with 114, crop cuts the centre)",
+    )
+
+
+def _add_validation_flags(group) -> None:
+    group.add_argument("--test-image", metavar="FILE", help="picture (or .npz / .npy) to validate the engine on")
+    group.add_argument("--validation-dir", metavar="DIR", help="folder of pictures (or .npz / .npy) to measure accuracy on")
+    group.add_argument(
+        "--max-accuracy-drop",
+        metavar="PERCENT",
+        type=types.percent,
+        default=1.0,
+        help="largest accepted difference from the ONNX model, in percent (default: 1)",
+    )
+    group.add_argument(
+        "--metric",
+        metavar="METRIC",
+        type=types.metric,
+        default="auto",
+        help="how outputs are compared: top1, argmax, mask:T (overlap of what is above T, as mask:0.5), cosine, noise "
+        "(default: auto: by shape and values of each output); outputs that it does not fit keep the automatic choice",
+    )
+    group.add_argument(
+        "--min-int8-share",
+        metavar="PERCENT",
+        type=types.share_percent,
+        default=10.0,
+        help="least share of the multiply-accumulates that INT8 layers must do for --precision int8 to count as delivered (default: 10)",
+    )
+    group.add_argument("--validate-only", metavar="ENGINE", help="build nothing: load this engine, compare it with --onnx, and time it")
+    group.add_argument("--no-validate", action="store_true", help="build only; the result says not_validated")
+    group.add_argument("--require-execution", action="store_true", help="fail where the engine cannot be executed here (no fitting GPU)")
+    group.add_argument("--keep-failed", action="store_true", help="keep an engine that failed validation as OUTPUT.rejected")
+
+
+def _add_result_flags(group) -> None:
+    group.add_argument("--save-onnx", metavar="FILE", help="write the prepared ONNX model (FP16 or Q/DQ) that the engine is built from")
+    group.add_argument("--json", metavar="FILE", help="write the result as JSON; - for stdout, which then carries nothing else")
+    group.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write the result as one HTML page with pictures and plots; also where the conversion fails",
+    )
+    group.add_argument(
+        "--skip-unchanged",
+        action="store_true",
+        help="build nothing where the engine is there, made from the same model, options, data and versions; the result is the former one",
+    )
+    group.add_argument("--dry-run", action="store_true", help="check everything and print the plan; build nothing")
+    volume = group.add_mutually_exclusive_group()
+    volume.add_argument("-v", "--verbose", action="store_true", help="all messages of TensorRT, and tracebacks")
+    volume.add_argument("-q", "--quiet", action="store_true", help="only errors, and the table at the end")
+
+
+def flatten(groups) -> tuple:
+    """Values of an 'extend' flag whose type makes tuples: [(1, 2), (3,)] -> (1, 2, 3)."""
+    return tuple(value for group in groups for value in group)

@@ -1,0 +1,333 @@
+"""Every decision of a conversion, taken once: flags + capabilities of the library -> Plan. Pure."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from enum import Enum
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.timing_cache import default_path
+from onnx2trt.plan.arguments import NO_TIMING_CACHE, flatten
+from onnx2trt.plan.rules import Cell, effects_of
+
+PORTABLE_FROM = 8.0  # compute capability: what TensorRT-RTX builds for when no architecture is named
+NATIVE_METHODS = ("entropy", "minmax")
+BEST = "best"  # --precision best
+FP16_MAX = 65504.0  # largest finite IEEE 754 half
+
+
+class Route(Enum):
+    """How the asked precision reaches TensorRT; nothing after make_plan looks at a version again."""
+
+    WEAK = "weak typing"  # TensorRT 8.6 to 10: builder flags and layer precisions
+    STRONG = "strong typing"  # TensorRT 11, TensorRT-RTX: the ONNX itself carries the precision
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the installed library and this machine can do; made by trt.capabilities.probe."""
+
+    backend: str  # tensorrt | tensorrt-rtx
+    version: str
+    weak_typing: bool
+    calibrators: bool
+    compute_capabilities: frozenset[str]  # names such as SM89 that the library can build for by name
+    tactic_sources: frozenset[str]
+    hardware_levels: frozenset[str] = frozenset()  # NONE, AMPERE_PLUS, ...
+    gpu: str = ""  # name of the first GPU; empty where none answers
+    gpu_arch: str = ""  # its compute capability, as 9.0
+    driver: str = ""  # highest CUDA version of the driver, as 13.0
+    driver_problem: str = ""  # why no GPU answers, in words
+    cache_folder: str = ""  # where files may be kept between runs; empty where there is no place for them
+
+    def executes(self, archs: tuple[str, ...]) -> bool:
+        """Whether an engine for these architectures (none: the library's default) runs on the GPU of this machine."""
+        if not self.gpu:
+            return False
+        if self.backend == "tensorrt":
+            return True
+        if archs:
+            return self.gpu_arch in archs
+        return f"SM{self.gpu_arch.replace('.', '')}" in self.compute_capabilities and float(self.gpu_arch) >= PORTABLE_FROM
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What is done for the accuracy of INT8, and at what cost in time (--quantization-effort)."""
+
+    balance: bool  # shift and scale channels (quant.equalize.apply)
+    fit: bool  # fit weights and biases to data (quant.weight_solver)
+    samples: int  # on which the cost of each layer is measured
+    second_looks: int  # measurements of layers that were given up, in INT8 once more
+
+
+EFFORTS = {"fast": Effort(False, False, 4, 0), "default": Effort(True, True, 6, 8), "best": Effort(True, True, 20, 24)}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """What the user said about pictures; the size and the layout come from the model."""
+
+    color: str | None
+    resize: str
+    input_range: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """Shape flags as typed: (input name or "", dims) pairs."""
+
+    min: tuple
+    opt: tuple
+    max: tuple
+    max_batch: int
+
+
+@dataclass(frozen=True)
+class Calibration:
+    directory: str | None
+    samples: int
+    cache: str | None
+    method: str
+    accept_stale: bool
+    effort: Effort
+
+
+@dataclass(frozen=True)
+class Validation:
+    enabled: bool
+    test_image: str | None
+    directory: str | None
+    max_drop_percent: float
+    metric: str  # auto | top1 | argmax | mask:T | cosine | noise
+    require_execution: bool
+    engine: str | None  # of --validate-only
+
+
+@dataclass(frozen=True)
+class Outputs:
+    engine: str
+    keep_failed: bool
+    save_onnx: str | None
+    json: str | None
+    report: str | None
+
+    @property
+    def side_file(self) -> str:
+        return self.engine + ".json"
+
+
+@dataclass(frozen=True)
+class Build:
+    """Builder options that need no other decision."""
+
+    precision_constraints: str  # prefer | obey | none
+    optimization_level: int | None
+    timing_cache: str | None  # None: kernel timings are not kept
+    timing_cache_named: bool  # by the user, so it must be possible to write it
+    dla_core: int | None
+    plugins: tuple[str, ...]
+    version_compatible: bool
+    hardware_compatibility: str  # none | ampere_plus | same_compute_capability
+
+
+@dataclass(frozen=True)
+class Plan:
+    onnx: str
+    precision: str
+    variants: tuple[str, ...]  # precisions to build, what was asked for first; more than one are compared
+    compare: bool  # the user wants to see all of them
+    backend: str
+    route: Route
+    executes_here: bool  # the engine can be run on the GPU of this machine
+    gpu_archs: tuple[str, ...]  # as 8.9
+    workspace_bytes: int
+    tactic_sources: tuple[str, ...] | None  # None: the library's default
+    tf32: bool
+    hold_layers: bool  # False: nothing is held at higher precision
+    layer_precisions: tuple[tuple[str, str], ...]
+    io_types: tuple[tuple[str, str], ...]  # (input or output, fp32 | fp16)
+    min_int8_share: float  # of the multiply-accumulates, 0..1, for INT8 to count as delivered
+    calibrator: bool  # INT8 by TensorRT's calibrator, not by Q/DQ
+    half_scales: bool  # Q/DQ with FP16 scales; rewrite.strong_typing says why TensorRT 10 gets FP32 ones
+    native_method: str | None  # what TensorRT's calibrator shall compute itself; None: it gets our scales
+    build: Build
+    shapes: Shapes
+    preprocess: Preprocess
+    calibration: Calibration
+    validation: Validation
+    outputs: Outputs
+    dry_run: bool
+    skip_unchanged: bool
+    effects: tuple[tuple[str, Cell], ...]  # typed flags that are translated or ignored here
+
+
+def make_plan(args, caps: Capabilities) -> Plan:
+    """All rules between flags and capabilities.
+
+    Args:
+        args: the parsed command line (plan.arguments), already through check_arguments.
+        caps: the probed library and machine.
+
+    Raises:
+        ConversionError: MACHINE for what this library or machine cannot do.
+    """
+    route = Route.WEAK if caps.weak_typing and not args.strongly_typed else Route.STRONG
+    effects = effects_of(args, caps.backend, caps.weak_typing)  # first: it refuses flags that the rest takes for given
+    archs = _gpu_archs(flatten(args.gpu_arch), caps)
+    _refuse_impossible(args, caps, route, archs)
+    return Plan(
+        onnx=args.onnx,
+        precision=args.precision,
+        variants=_variants(args, caps.executes(archs)),
+        compare=args.compare,
+        backend=caps.backend,
+        route=route,
+        executes_here=caps.executes(archs),
+        gpu_archs=archs,
+        workspace_bytes=int(args.workspace_size * 2**30),
+        tactic_sources=_tactic_sources(args, caps),
+        tf32=args.tf32,
+        hold_layers=not args.disable_strict_types and args.precision_constraints != "none",
+        layer_precisions=flatten(args.layer_precisions),
+        io_types=flatten(args.io_types),
+        min_int8_share=args.min_int8_share / 100,
+        calibrator=route is Route.WEAK and args.quantization != "qdq",
+        half_scales=not caps.weak_typing,
+        native_method=_native_method(args),
+        build=_build_options(args, caps),
+        shapes=Shapes(flatten(args.min_shapes), flatten(args.opt_shapes), flatten(args.max_shapes), args.max_batch_size),
+        preprocess=Preprocess(args.color, args.resize, args.input_range, flatten(args.mean), flatten(args.std)),
+        calibration=Calibration(
+            args.calibration_dir,
+            args.calibration_samples,
+            args.calibration_cache,
+            args.calibration_method,
+            args.accept_stale_cache,
+            EFFORTS[args.quantization_effort],
+        ),
+        validation=Validation(
+            enabled=not args.no_validate,
+            test_image=args.test_image,
+            directory=args.validation_dir,
+            max_drop_percent=args.max_accuracy_drop,
+            metric=args.metric,
+            require_execution=args.require_execution,
+            engine=args.validate_only,
+        ),
+        outputs=Outputs(engine_path(args), args.keep_failed, args.save_onnx, args.json, args.report),
+        dry_run=args.dry_run,
+        skip_unchanged=args.skip_unchanged,
+        effects=effects,
+    )
+
+
+def _variants(args, executes: bool) -> tuple[str, ...]:
+    """--compare: all. best: what can win; FP32 only where nothing else passes. INT8 on a GPU: FP16, too, to say what INT8 is good for."""
+    calibrated = args.calibration_dir or args.calibration_cache
+    asked = (("fp16", "int8") if calibrated else ("fp16",)) if args.precision == BEST else (args.precision,)
+    if args.compare:
+        return tuple(dict.fromkeys((*asked, "fp32", "fp16", "int8")))
+    baseline = not (args.no_baseline or args.no_validate or args.validate_only) and args.precision == "int8" and executes
+    return (*asked, "fp16") if baseline else asked
+
+
+def _native_method(args) -> str | None:
+    """auto is measured on the CPU, and so are the methods that TensorRT's calibrators do not have."""
+    if args.calibration_method in NATIVE_METHODS:
+        return args.calibration_method
+    return NATIVE_METHODS[0] if args.plugins and args.calibration_method == "auto" else None  # ONNX Runtime does not have the plugins
+
+
+def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str, ...]) -> None:
+    if caps.backend == "tensorrt" and caps.driver_problem:
+        raise ConversionError(
+            f"TensorRT {caps.version} needs a GPU to build, but {caps.driver_problem}",
+            hint="With --backend tensorrt-rtx an engine for TensorRT-RTX (GeForce and RTX GPUs) can be built without one.",
+            code=ExitCode.MACHINE,
+        )
+    if args.quantization == "calibrator" and not (route is Route.WEAK and caps.calibrators):
+        raise ConversionError(
+            f"--quantization calibrator: {caps.backend} {caps.version} has no calibrator",
+            hint="Leave the flag out: INT8 is then reached by Q/DQ. Calibrators are in TensorRT 8.6 to 10.",
+            code=ExitCode.MACHINE,
+        )
+    if args.precision == BEST and not caps.executes(archs):
+        raise ConversionError(
+            f"--precision best takes what is fastest, but no engine can be timed here: {caps.driver_problem or _foreign_gpu(caps, archs)}",
+            hint="Name a precision (--compare shows sizes and accuracy), or convert on a machine with the target GPU.",
+            code=ExitCode.MACHINE,
+        )
+    if args.require_execution and not caps.executes(archs):
+        raise ConversionError(
+            f"--require-execution: the engine could not be executed on this machine: {caps.driver_problem or _foreign_gpu(caps, archs)}",
+            hint="Convert on a machine with the target GPU, or leave the flag out.",
+            code=ExitCode.VALIDATION,
+        )
+
+
+def _build_options(args, caps: Capabilities) -> Build:
+    level = args.hardware_compatibility_level
+    if level != "none" and level.upper() not in caps.hardware_levels:
+        raise ConversionError(
+            f"{caps.backend} {caps.version} has no hardware compatibility level {level}",
+            hint=f"It knows {', '.join(sorted(caps.hardware_levels)).lower()}.",
+            code=ExitCode.MACHINE,
+        )
+    return Build(
+        precision_constraints="none" if args.disable_strict_types else args.precision_constraints,
+        optimization_level=args.builder_optimization_level,
+        timing_cache=_timing_cache(args, caps),
+        timing_cache_named=args.timing_cache not in (None, NO_TIMING_CACHE),
+        dla_core=args.dla_core,
+        plugins=tuple(args.plugins),
+        version_compatible=args.version_compatible,
+        hardware_compatibility=level,
+    )
+
+
+def _timing_cache(args, caps: Capabilities) -> str | None:
+    """TensorRT-RTX times nothing at build time, so it has no use for one."""
+    if caps.backend != "tensorrt" or args.timing_cache == NO_TIMING_CACHE:
+        return None
+    return args.timing_cache or default_path(caps.cache_folder, caps.backend, caps.version, caps.gpu, caps.gpu_arch)
+
+
+def _tactic_sources(args, caps: Capabilities) -> tuple[str, ...] | None:
+    """None: as the library has them."""
+    if caps.backend != "tensorrt" or not (args.disable_tactic_sources or args.tactic_sources):
+        return None
+    names = () if args.disable_tactic_sources else args.tactic_sources
+    unknown = [name for name in names if name not in caps.tactic_sources]
+    if unknown:
+        raise ConversionError(
+            f"--tactic-sources {', '.join(unknown)}: {caps.backend} {caps.version} knows {', '.join(sorted(caps.tactic_sources))}",
+            hint="cuBLAS and cuDNN left TensorRT with version 11.",
+            code=ExitCode.MACHINE,
+        )
+    return names
+
+
+def _foreign_gpu(caps: Capabilities, archs: tuple[str, ...]) -> str:
+    return f"its GPU is a {caps.gpu} ({caps.gpu_arch}), the engine is for {', '.join(archs) or 'TensorRT-RTX GPUs'}"
+
+
+def engine_path(args) -> str:
+    """The engine's file name: --output, else the model's stem + .engine in the current folder."""
+    return args.output or os.path.splitext(os.path.basename(args.onnx))[0] + ".engine"
+
+
+def _gpu_archs(archs: tuple[str, ...], caps: Capabilities) -> tuple[str, ...]:
+    """('89',) -> ('8.9',), each known to the library, in the order typed and without repeats."""
+    unknown = [arch for arch in archs if f"SM{arch}" not in caps.compute_capabilities]
+    if unknown:
+        known = sorted(int(name[2:]) for name in caps.compute_capabilities if name[2:].isdigit())
+        raise ConversionError(
+            f"{caps.backend} {caps.version} cannot build for {', '.join('sm_' + arch for arch in unknown)}",
+            hint="It knows " + ", ".join(f"sm_{arch}" for arch in known) + "; without --gpu-arch the engine is portable (8.0 and newer).",
+            code=ExitCode.MACHINE,
+        )
+    return tuple(dict.fromkeys(f"{arch[:-1]}.{arch[-1]}" for arch in archs))

@@ -1,0 +1,148 @@
+"""Optimization profiles from shape flags, and which input takes a picture. Pure."""
+
+from __future__ import annotations
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.model_info import PictureInput, Profile, TensorSpec
+from onnx2trt.plan.plan import Shapes
+from onnx2trt.plan.rules import dims
+
+PICTURE_CHANNELS = (1, 3, 4)
+PICTURE_DTYPES = ("float32", "float16", "uint8")
+
+
+def make_profiles(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> tuple[Profile, ...]:
+    """A complete profile for every input.
+
+    A free first dimension is the batch: min 1, opt = max = --max-batch-size. Other free dimensions need --opt-shapes;
+    what --min-shapes and --max-shapes do not say is taken from opt, but for the batch.
+
+    Raises:
+        ConversionError: USAGE, with the flag to add or the shape that does not fit the model.
+    """
+    typed = {bound: _by_name(getattr(shapes, bound), inputs, f"--{bound}-shapes") for bound in ("min", "opt", "max")}
+    profiles = tuple(_profile(spec, {bound: typed[bound].get(spec.name) for bound in typed}, shapes.max_batch) for spec in inputs)
+    batches = [spec.shape[0] if spec.shape else None for spec in inputs if spec.shape != ()]
+    if shapes.max_batch > 1 and not any(batch == shapes.max_batch or not isinstance(batch, int) for batch in batches):
+        fixed = ", ".join(f"{spec.name} {dims(spec.shape or ())}" for spec in inputs)
+        raise ConversionError(
+            f"--max-batch-size {shapes.max_batch}, but every input of the model has another fixed batch: {fixed}",
+            hint="Export the model with a free batch dimension, or leave the flag out.",
+            code=ExitCode.USAGE,
+        )
+    return profiles
+
+
+def _by_name(pairs, inputs: tuple[TensorSpec, ...], flag: str) -> dict[str, tuple[int, ...]]:
+    names = [spec.name for spec in inputs]
+    found = {}
+    for name, shape in pairs:
+        if not name and len(names) == 1:
+            name = names[0]
+        if name not in names:
+            asked = f"names input {name!r}" if name else "names no input"
+            raise ConversionError(
+                f"{flag} {asked}; the model's inputs are {', '.join(repr(n) for n in names)}",
+                hint=f"Write for example {flag} {names[0]}:{dims(shape)}",
+                code=ExitCode.USAGE,
+            )
+        if name in found:
+            raise ConversionError(f"{flag} names input {name!r} twice, once without its name", code=ExitCode.USAGE)
+        found[name] = shape
+    return found
+
+
+def _profile(spec: TensorSpec, typed: dict[str, tuple[int, ...] | None], max_batch: int) -> Profile:
+    shape = spec.shape
+    if shape is None:
+        if not typed["opt"]:
+            raise _missing(spec)
+        shape = (None,) * len(typed["opt"])
+    for bound, value in typed.items():
+        _check_fits(spec, shape, bound, value)
+    given = typed["opt"] or typed["max"] or typed["min"]
+    if given is None and any(not isinstance(dim, int) for dim in shape[1:]):
+        raise _missing(spec)
+
+    def fill(batch: int, others) -> tuple[int, ...]:
+        return tuple(dim if isinstance(dim, int) else (others[i] if i else batch) for i, dim in enumerate(shape))
+
+    opt = typed["opt"] or fill(typed["max"][0] if typed["max"] else max_batch, given)
+    low = typed["min"] or fill(1, opt)
+    high = typed["max"] or fill(max(max_batch, *opt[:1]) if opt else 1, opt)
+    if typed["max"] and max_batch > high[0] and not isinstance(shape[0], int):
+        raise ConversionError(f"--max-batch-size {max_batch}, but --max-shapes {spec.name}:{dims(high)}", code=ExitCode.USAGE)
+    if not all(a <= b <= c for a, b, c in zip(low, opt, high)):
+        raise ConversionError(
+            f"input {spec.name!r}: min {dims(low)}, opt {dims(opt)}, max {dims(high)} are not in ascending order",
+            hint="Check --min-shapes, --opt-shapes, --max-shapes and --max-batch-size.",
+            code=ExitCode.USAGE,
+        )
+    return Profile(spec.name, low, opt, high)
+
+
+def _check_fits(spec: TensorSpec, shape, bound: str, value) -> None:
+    if value is None:
+        return
+    fits = len(value) == len(shape) and all(not isinstance(dim, int) or dim == v for dim, v in zip(shape, value))
+    if not fits:
+        raise ConversionError(
+            f"--{bound}-shapes {spec.name}:{dims(value)} does not fit the model's {spec.name} {dims(shape)}",
+            hint="Free dimensions are shown by name or ?; the fixed ones must be repeated as they are.",
+            code=ExitCode.USAGE,
+        )
+
+
+def _missing(spec: TensorSpec) -> ConversionError:
+    if spec.shape is None:
+        return ConversionError(
+            f"input {spec.name!r} has no declared rank",
+            hint=f"Add --opt-shapes {spec.name}:DIMS with all its dimensions.",
+            code=ExitCode.USAGE,
+        )
+    free = ", ".join(f"dimension {i} ({dim or '?'})" for i, dim in enumerate(spec.shape) if not isinstance(dim, int) and i)
+    return ConversionError(
+        f"input {spec.name!r} has free dimensions besides the batch: {free} of {dims(spec.shape)}",
+        hint=f"Add --opt-shapes {spec.name}:{dims(example_shape(spec))} with the sizes you will use"
+        " (and --min-shapes / --max-shapes for a range).",
+        code=ExitCode.USAGE,
+    )
+
+
+def example_shape(spec: TensorSpec) -> tuple[int, ...]:
+    """A shape to print in a hint: fixed dimensions as they are, batch 1, picture sizes 224, others 16."""
+    picture = spec.shape is not None and len(spec.shape) == 4
+    return tuple(dim if isinstance(dim, int) else (1 if i == 0 else 224 if picture else 16) for i, dim in enumerate(spec.shape or ()))
+
+
+def picture_input(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...]) -> PictureInput:
+    """The input that a picture can be fed to.
+
+    Raises:
+        ConversionError: USAGE, saying why pictures cannot be fed and what to give instead.
+    """
+    why = picture_refusal(inputs, profiles)
+    if why:
+        names = ", ".join(spec.name for spec in inputs)
+        raise ConversionError(
+            f"pictures cannot be fed to this model: {why}",
+            hint=f"Give .npz files with one array for each input ({names}) instead of pictures.",
+            code=ExitCode.USAGE,
+        )
+    spec, opt = inputs[0], profiles[0].opt
+    batch = spec.shape[0] if spec.shape and isinstance(spec.shape[0], int) else 1
+    if opt[1] in PICTURE_CHANNELS:
+        return PictureInput(spec.name, "NCHW", batch, opt[1], opt[2], opt[3], spec.dtype)
+    return PictureInput(spec.name, "NHWC", batch, opt[3], opt[1], opt[2], spec.dtype)
+
+
+def picture_refusal(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...]) -> str:
+    """Why no picture can be fed; empty where one can."""
+    if len(inputs) != 1:
+        return f"it has {len(inputs)} inputs"
+    spec, opt = inputs[0], profiles[0].opt
+    if len(opt) != 4 or (opt[1] not in PICTURE_CHANNELS and opt[3] not in PICTURE_CHANNELS):
+        return f"input {spec.name!r} is {dims(opt)}, neither NCHW nor NHWC with 1, 3 or 4 channels"
+    if spec.dtype not in PICTURE_DTYPES:
+        return f"input {spec.name!r} is {spec.dtype}, neither float nor uint8"
+    return ""

@@ -1,0 +1,1 @@
+"""One process supervises another: the parent outlives crashes, obeys signals, and renames finished files."""

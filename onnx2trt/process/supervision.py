@@ -1,0 +1,225 @@
+"""The parent: runs one child that does everything heavy, outlives its crashes, obeys signals at once, renames finished files.
+
+TensorRT can abort or segfault, and swallows Ctrl-C for minutes; nothing of that may reach the user or leave half a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+
+from onnx2trt.base import files
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.process.channel import ENVIRONMENT_KEY
+from onnx2trt.process.scratch import Scratch
+
+PARSING_STAGES = ("preflight", "parse")  # a crash there is the model's doing
+INSPECTING_STAGE = "inspect"  # there the engine's: it is damaged, or not for this library
+STARTING_STAGE = "start of TensorRT"  # there the machine's: some releases abort or crash where the driver is too old for them
+TEARDOWN_SECONDS = 5.0  # a child that has delivered its result may take this long to go
+
+
+class Interrupted(Exception):
+    """A signal asked us to stop."""
+
+    def __init__(self, signum: int):
+        super().__init__(signum)
+        self.signum = signum
+
+
+class Supervisor:
+    """Runs one child to its end. Use once."""
+
+    def __init__(self) -> None:
+        self.stage = "start"
+        self.outcome: dict | None = None  # the child's "done" message
+        self._temporaries: set[str] = set()
+        self._child: subprocess.Popen | None = None
+        self._messages: int | None = None  # read end of the pipe
+        self._unread = b""
+        self._scratch: Scratch | None = None
+
+    def run(self, command: list[str], add=lambda outcome: []) -> dict:
+        """Start `command`, follow its messages, rename what it finished.
+
+        Args:
+            add: makes more files of the "done" message, before any file has its name; returns (temporary, final) of each.
+
+        Returns:
+            The child's "done" message: result, files, table.
+
+        Raises:
+            ConversionError: the child died, or a finished file could not be renamed.
+            Interrupted: SIGINT, SIGTERM or SIGHUP; the child is dead and no file of it is left.
+        """
+        try:
+            return self._run(command, add)
+        finally:
+            if self._scratch:
+                self._scratch.remove()
+
+    def _run(self, command: list[str], add) -> dict:
+        code = 0
+        try:
+            with _signals_raise():
+                self._follow(self._start(command))
+                if self.outcome is None:
+                    code = self._child.wait()
+        except BaseException:
+            self._kill()
+            self._drain()
+            self._remove_temporaries()
+            raise
+        try:
+            if self.outcome is None:
+                raise self._death(code)
+            finished = [*self.outcome["files"], *add(self.outcome)]
+            files.rename_together(finished)  # the child lives, and with it the locks by which others know that its files are no leftovers
+            self._temporaries -= {temporary for temporary, _ in finished}
+        finally:
+            self._let_go()
+            self._remove_temporaries()
+        return self.outcome
+
+    def _start(self, command: list[str]):
+        """Start the child in a session of its own (Ctrl-C at the terminal reaches only us) and return the message stream."""
+        messages_read, messages_write = os.pipe()
+        lifeline_read, self._lifeline = os.pipe()
+        self._scratch = Scratch()
+        own = {"TMPDIR": self._scratch.path} if self._scratch.path else {}
+        environment = {**os.environ, **own, ENVIRONMENT_KEY: f"{messages_write}:{lifeline_read}:{os.getpid()}"}
+        try:
+            self._child = subprocess.Popen(
+                command,
+                env=environment,
+                pass_fds=(messages_write, lifeline_read),
+                stdin=subprocess.DEVNULL,
+                stdout=2,  # libraries print to stdout at will; ours carries only results
+                start_new_session=True,
+            )
+        finally:
+            os.close(messages_write)
+            os.close(lifeline_read)
+        return messages_read
+
+    def _follow(self, messages: int) -> None:
+        """Obey messages until the child is done or gone."""
+        self._messages = messages
+        while self.outcome is None and (block := os.read(messages, 2**16)):
+            self._unread += block
+            while self.outcome is None and b"\n" in self._unread:
+                line, _, rest = self._unread.partition(b"\n")
+                self._obey(json.loads(line))
+                self._unread = rest  # only now: what an interruption leaves here is looked at again by _drain
+
+    def _obey(self, message: dict) -> None:
+        if message["kind"] == "stage":
+            self.stage = message["name"]
+        elif message["kind"] == "temporary":
+            self._temporaries.add(message["path"])
+        elif message["kind"] == "publish":
+            self._publish(message["files"], message["required"])
+        elif message["kind"] == "done":
+            self.outcome = message
+
+    def _publish(self, finished: list, required: bool) -> None:
+        try:
+            files.rename_together(finished)
+        except ConversionError:
+            if required:
+                raise
+            for temporary, _ in finished:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
+        self._temporaries -= {temporary for temporary, _ in finished}
+
+    def _drain(self) -> None:
+        """Learn of the files that the child, dead by now, had spoken of in messages that nobody has read."""
+        with contextlib.suppress(OSError, TypeError):
+            os.set_blocking(self._messages, False)
+            while block := os.read(self._messages, 2**16):
+                self._unread += block
+        for line in self._unread.split(b"\n")[:-1]:
+            message = json.loads(line)
+            if message["kind"] == "temporary":
+                self._temporaries.add(message["path"])
+
+    def _let_go(self) -> None:
+        """End a child that waits for us to be done with its files; it may need a while to give the GPU back."""
+        os.close(self._lifeline)
+        with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in a library's teardown; its result is complete
+            self._child.wait(timeout=TEARDOWN_SECONDS if self.outcome else 0)
+        self._kill()
+
+    def _kill(self) -> None:
+        """End the child with everything it started."""
+        if self._child is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._child.wait(timeout=0.3)  # in an uninterruptible driver call: the kernel buries it later
+
+    def _remove_temporaries(self) -> None:
+        for path in self._temporaries:
+            with contextlib.suppress(OSError):
+                os.unlink(path)
+        self._temporaries.clear()
+
+    def _death(self, code: int) -> ConversionError:
+        """What to say of a child that ended without a result."""
+        at_fault = ExitCode.MODEL if self.stage in PARSING_STAGES else ExitCode.BUILD
+        if self.stage in (INSPECTING_STAGE, STARTING_STAGE):
+            at_fault = ExitCode.MACHINE
+        if code >= 0:
+            return ConversionError(
+                f"the conversion process ended with code {code} during stage '{self.stage}' and left no result",
+                hint="Run again with --verbose and read the messages above.",
+                code=at_fault,
+            )
+        try:
+            name = signal.Signals(-code).name
+        except ValueError:
+            name = f"signal {-code}"
+        hint = "Run again with --verbose to see the library's last messages."
+        if -code == signal.SIGKILL:
+            hint = "Nobody asked us to stop, so this is most likely the system's out-of-memory killer: free memory or use a smaller batch."
+        elif self.stage == STARTING_STAGE:
+            hint = "Most likely the driver is too old for this TensorRT: update it, or install a TensorRT for its CUDA version."
+        elif at_fault is ExitCode.MACHINE:
+            hint = "The engine file is damaged, or was made by another version: compare its sha256, or build it again here."
+        elif at_fault is ExitCode.MODEL:
+            hint = "The file may be damaged in a way that crashes the parser: check it with onnx.checker, or export it again."
+        return ConversionError(f"the library crashed with {name} during stage '{self.stage}'", hint=hint, code=at_fault)
+
+
+@contextlib.contextmanager
+def _signals_raise():
+    """Turn SIGINT, SIGTERM and SIGHUP into Interrupted inside the block; afterwards they wait until we have ended."""
+    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    caught = [getattr(signal, name) for name in names if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
+
+    def interrupt(signum, _frame):
+        for number in caught:  # one is enough: a second Ctrl-C must not break the cleaning up
+            signal.signal(number, signal.SIG_IGN)
+        raise Interrupted(signum)
+
+    for number in caught:
+        signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number in caught:  # renaming takes milliseconds and must not be torn apart
+            signal.signal(number, signal.SIG_IGN)
+
+
+def restore_terminal() -> None:
+    """Show the cursor again and clear the line: a killed child leaves its progress display behind."""
+    with contextlib.suppress(OSError, ValueError):
+        if sys.stderr.isatty():
+            sys.stderr.write("\r\x1b[2K\x1b[?25h")
+            sys.stderr.flush()

@@ -1,0 +1,1 @@
+"""Quantisation as NumPy: histograms and scales, sensitivity of layers, weight fitting, rounding."""

@@ -1,0 +1,41 @@
+"""Which scales and shifts to give to channels, so that each fills the range of INT8 by itself (pure)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+LIMIT = 64.0  # scales stay within this factor of their mean: beyond it, weights would leave what FP16 resolves
+
+
+def choose_scales(largest: np.ndarray, anchor: float = 0.0, limit: float = LIMIT) -> np.ndarray:
+    """Scales after which every channel reaches equally far.
+
+    SmoothQuant's compromise with what scaling does to the weights (its alpha below 1) brought nothing: with a scale for each output
+    channel, and weights fitted afterwards (quant.weight_solver), they have bits to spare.
+
+    Args:
+        largest: [size], how far each channel reaches from 0; 0 or not finite for channels without values.
+        anchor: how far those channels of the same tensors reach that cannot be scaled (Group.anchor); 0 if there are none. The scaled
+            channels get that reach, as far as a common factor within the limit goes; without an anchor their scales have mean 1.
+        limit: scales stay between mean / limit and mean * limit (geometric mean).
+
+    Returns:
+        [size], float64, above 0; those of channels without values are the mean.
+    """
+    largest = np.asarray(largest, np.float64)
+    live = np.isfinite(largest) & (largest > 0)
+    logs = np.zeros_like(largest)
+    if not live.any():
+        return np.exp(logs)
+    logs[live] = np.log(largest[live])
+    logs[live] -= logs[live].mean()
+    scales = np.exp(np.clip(logs, -np.log(limit), np.log(limit)))
+    common = (largest[live] / scales[live]).max() / anchor if anchor > 0 else 1.0
+    return scales * np.clip(common, 1 / limit, limit)
+
+
+def choose_shifts(minima: np.ndarray, maxima: np.ndarray) -> np.ndarray:
+    """The middle of each channel's range, [size]; 0 for channels without values (not finite)."""
+    with np.errstate(invalid="ignore"):  # no values: minimum inf, maximum -inf
+        middle = (np.asarray(minima, np.float64) + np.asarray(maxima, np.float64)) / 2
+    return np.where(np.isfinite(middle), middle, 0.0)

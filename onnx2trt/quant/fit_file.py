@@ -1,0 +1,180 @@
+"""The file beside a calibration cache that holds what a run found beyond plain scales, and under what conditions.
+
+An uncompressed .npz of one JSON text and plain arrays, nothing pickled. Whoever can write the cache can write this file, too, so it
+is read like any foreign file: no size is believed before it has been compared with what is there and with what the graph expects.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import struct
+import zipfile
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from onnx2trt.model.graph import Graph
+from onnx2trt.quant.sensitivity import Fit
+from onnx2trt.quant.weight_solver import Columns, supports
+from onnx2trt.rewrite.qdq import Layer, Rounded, quantizable_layers
+
+FORMAT = 4  # raise it when balancing, fitting or the choice of layers changes: then what older files hold is found again
+TYPES = ("uint8", "int8", "float32", "float64")
+# what zipfile, numpy.lib.format and values of unexpected types raise; a deeply nested JSON raises RecursionError, a RuntimeError
+WRONG_TYPE = (KeyError, TypeError, AttributeError)
+UNREADABLE = (*WRONG_TYPE, ValueError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, struct.error)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a run found. Of tensors that are balanced together, the first one stands for all."""
+
+    method: str  # of calibration
+    fit: Fit  # without scales: those of the cache go with it
+    shifts: dict[str, np.ndarray] = field(default_factory=dict)  # tensor -> float64 [channels]
+    factors: dict[str, np.ndarray] = field(default_factory=dict)  # tensor -> float64 [channels], above 0
+    holds: dict[str, str] = field(default_factory=dict)  # nodes in FP32 -> reason
+    given_up: dict[str, str] = field(default_factory=dict)  # nodes that INT8 does not suit -> reason
+
+
+def pack(found: Found, conditions: dict) -> memoryview:
+    """Content of the file.
+
+    Args:
+        conditions: what `found` depends on, as JSON can hold it.
+    """
+    fit = found.fit
+    about = {
+        "format": FORMAT,
+        "conditions": conditions,
+        "method": found.method,
+        "scales": list(fit.scales),
+        "shifts": list(found.shifts),
+        "factors": list(found.factors),
+        "fitted": {node: own.bias is not None for node, own in fit.rounded.items()},
+        "holds": found.holds,
+        "given_up": found.given_up,
+    }
+    arrays = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8), "scales": np.array(list(fit.scales.values()), np.float64)}
+    for kind, vectors in (("shift", found.shifts), ("factor", found.factors)):
+        arrays |= {f"{kind}_{number}": np.asarray(vector, np.float64) for number, vector in enumerate(vectors.values())}
+    for number, own in enumerate(fit.rounded.values()):
+        arrays[f"weights_{number}"] = np.array(own.weights, np.int8, order="C")
+        arrays[f"weight_scales_{number}"] = np.array(own.scales, np.float32)
+        if own.bias is not None:
+            arrays[f"bias_{number}"] = np.array(own.bias, np.float32)
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getbuffer()
+
+
+def most_bytes(graph: Graph) -> int:
+    """More than a file for this graph can have: an integer and two vectors at most for each of its weights, and some text for each node."""
+    return 2 * graph.bytes + 2**12 * len(graph.nodes) + 2**20
+
+
+class Packed:
+    """A file's content, so far only known to be an .npz of ours."""
+
+    def __init__(self, data: bytes):
+        """
+        Raises:
+            ValueError: it is not.
+        """
+        try:
+            self._arrays = _arrays(data)
+            self._about = json.loads(self._arrays.pop("about").tobytes())
+            self.format, self.conditions = self._about["format"], dict(self._about["conditions"])
+        except UNREADABLE as error:
+            raise ValueError(f"it is damaged ({error})") from None
+
+    def unpack(self, graph: Graph) -> Found:
+        """
+        Args:
+            graph: folded, FP32.
+
+        Raises:
+            ValueError: the content does not fit the graph.
+        """
+        about, layers = self._about, {layer.node: layer for layer in quantizable_layers(graph)}
+        nodes = {node.name: node for node in graph.nodes}
+        try:
+            scales = self._take("scales", "float64", (len(about["scales"]),))
+            _require(set(about["scales"]) <= set(graph.float_tensors()), "it has scales of unknown tensors")
+            _require(_positive(scales), "a scale is not above 0 and finite")
+            rounded = {}
+            for number, (node, biased) in enumerate(about["fitted"].items()):
+                _require(node in layers, f"{node!r} is no layer that INT8 can compute")
+                rounded[node] = self._rounded(number, layers[node], nodes[node], graph.weights[layers[node].weight], biased)
+            found = Found(
+                str(about["method"]),
+                Fit(dict(zip(about["scales"], scales.tolist())), rounded),
+                self._vectors("shift", about["shifts"]),
+                self._vectors("factor", about["factors"]),
+                _reasons(about["holds"]),
+                _reasons(about["given_up"]),
+            )
+        except (*WRONG_TYPE, ValueError) as error:
+            raise ValueError(f"it does not fit the model ({error})") from None
+        if self._arrays or not found.given_up.keys() <= nodes.keys():
+            raise ValueError(f"it does not fit the model (unknown: {[*self._arrays, *sorted(found.given_up.keys() - nodes.keys())][:3]})")
+        return found
+
+    def _take(self, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+        array = self._arrays.pop(name)
+        _require(array.dtype == dtype and (shape is None or array.shape == shape), f"{name} is {array.dtype} {list(array.shape)}")
+        return array
+
+    def _vectors(self, kind: str, tensors: list[str]) -> dict[str, np.ndarray]:
+        return {str(tensor): self._take(f"{kind}_{number}", "float64") for number, tensor in enumerate(tensors)}
+
+    def _rounded(self, number: int, layer: Layer, node: onnx.NodeProto, weight: np.ndarray, biased: bool) -> Rounded:
+        _require(supports(node, weight), f"weights of {layer.node!r} are not fitted")
+        weights = self._take(f"weights_{number}", "int8", weight.shape)
+        scales = self._take(f"weight_scales_{number}", "float32", () if layer.axis is None else (weight.shape[layer.axis],))
+        _require(_positive(scales), f"a weight scale of {layer.node!r} is not above 0 and finite")
+        columns = Columns(node, weight)
+        outputs = columns.channels(np.zeros(columns.rows(weight).shape[:2])).shape
+        bias = self._take(f"bias_{number}", "float32", outputs) if biased else None
+        _require(bias is None or bool(np.isfinite(bias).all()), f"the bias of {layer.node!r} is not finite")
+        return Rounded(weights, scales, bias)
+
+
+def _require(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
+def _positive(scales: np.ndarray) -> bool:
+    """Above 0 and finite, as the float32 that they will be."""
+    with np.errstate(over="ignore"):
+        stored = scales.astype(np.float32)
+    return bool((np.isfinite(stored) & (stored > 0)).all())
+
+
+def _reasons(texts: dict) -> dict[str, str]:
+    return {str(node): str(reason) for node, reason in texts.items()}
+
+
+def _arrays(data: bytes) -> dict[str, np.ndarray]:
+    """Name -> array of every member; none can be larger than the file."""
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        entries = archive.infolist()
+        _require(all(entry.compress_type == zipfile.ZIP_STORED for entry in entries), "compressed")
+        _require(sum(entry.file_size for entry in entries) <= len(data), "members overlap")
+        found = {entry.filename.removesuffix(".npy"): _array(archive.read(entry)) for entry in entries}
+    _require(len(found) == len(entries), "two members of one name")
+    return found
+
+
+def _array(data: bytes) -> np.ndarray:
+    """The array in a .npy; numpy.load would take the memory for the declared shape before it looks at the data."""
+    stream = io.BytesIO(data)
+    _require(np.lib.format.read_magic(stream) == (1, 0), "another version of .npy")
+    shape, fortran, dtype = np.lib.format.read_array_header_1_0(stream)
+    _require(dtype.name in TYPES and dtype.isnative and not fortran, f"an array of {dtype}")
+    _require(min(shape, default=1) >= 0 and math.prod(shape) * dtype.itemsize == len(data) - stream.tell(), f"an array of shape {shape}")
+    return np.ndarray(shape, dtype, data, stream.tell())

@@ -1,0 +1,85 @@
+"""Parts of a graph that FP16 can be given up in, and what FP16 costs in each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+
+import onnx
+
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.nodes import reads
+from onnx2trt.model.session import Session
+from onnx2trt.quant.sensitivity import Feed, change
+from onnx2trt.rewrite.fp16 import convert
+from onnx2trt.rewrite.keep_fp32 import choose_holds
+from onnx2trt.rewrite.simulate import simulation
+
+Segment = tuple[str, ...]  # nodes, in the graph's order
+
+# A measurement takes a session of its own and some inferences: node by node, a network of thousands of nodes would take hours.
+# What FP16 loses, it loses in few places, so the worst of the segments are cut up and measured again (stages/fp16_guard.py).
+MOST_SEGMENTS = 64
+FLOAT = onnx.TensorProto.FLOAT
+# What a GPU has no arithmetic for; TensorRT's layers of these do not count as FP16 layers either (trt/network.py)
+NO_WORK = frozenset(["Cast", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Transpose", "Unsqueeze"])
+
+
+@dataclass(frozen=True)
+class Tried:
+    """One choice of layers held in FP32, and what was measured."""
+
+    kept: int  # segments held
+    fp16_share: float  # of the layers
+    drop_percent: float
+    standard_error: float
+    passed: bool
+    decided_by: str  # the worst output, in words
+
+
+def unconvertible(graph: Graph) -> dict[str, str]:
+    """The nodes that have no FP16 form, with the reason, whatever was measured."""
+    return choose_holds(graph, {}, (), measured=False)
+
+
+def lowered(graph: Graph, holds: Iterable[str]) -> Segment:
+    """The nodes that FP16 changes: not held, and reading or making a float32 tensor."""
+    types, held = graph.types(), set(holds)
+    floats = {name for name, elem_type in types.items() if elem_type == FLOAT}
+    return tuple(node.name for node in graph.nodes if node.name not in held and floats.intersection((*reads(node), *node.output)))
+
+
+def bound_to_half(graph: Graph, wishes: tuple[tuple[str, str], ...]) -> frozenset[str]:
+    """The nodes that the user wants in FP16 whatever it costs (--layer-precisions; the last match counts)."""
+    last = {node.name: next((to for pattern, to in reversed(wishes) if fnmatchcase(node.name, pattern)), None) for node in graph.nodes}
+    return frozenset(name for name, precision in last.items() if precision == "fp16")
+
+
+def working(graph: Graph) -> frozenset[str]:
+    """The nodes that compute float32 values: those that count as layers of a precision."""
+    types = graph.types()
+    return frozenset(
+        node.name for node in graph.nodes if node.op_type not in NO_WORK and any(types.get(name) == FLOAT for name in node.output)
+    )
+
+
+def segments(nodes: Sequence[str], most: int = MOST_SEGMENTS) -> list[Segment]:
+    """The nodes in their order, in at most `most` groups whose lengths differ by at most one."""
+    count = min(most, len(nodes))
+    bounds = [index * len(nodes) // count for index in range(count + 1)] if count else []
+    return [tuple(nodes[start:end]) for start, end in zip(bounds, bounds[1:])]
+
+
+def segment_errors(graph: Graph, parts: Iterable[Segment], feeds: list[Feed]) -> Iterator[tuple[Segment, float]]:
+    """(segment, change of the outputs (see guard.change)) with that one in FP16 and everything else in FP32.
+
+    Args:
+        graph: FP32.
+        feeds: a few samples.
+    """
+    expected = list(Session.from_graph(graph, in_turn=False).run_each(feeds))
+    for part in parts:
+        others = {node.name: "" for node in graph.nodes if node.name not in part}
+        session = Session.from_graph(simulation(convert(graph, others)), in_turn=False)
+        yield part, change(expected, list(session.run_each(feeds)))

@@ -1,0 +1,1 @@
+"""One result: as JSON, as a table, as a page."""

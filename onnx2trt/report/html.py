@@ -1,0 +1,78 @@
+"""The result as one HTML page that needs nothing but itself: no network, no script, no font. The only jinja2."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shlex
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.compare.evidence import Evidence
+from onnx2trt.report import figures, sections
+from onnx2trt.report.result import mega
+
+LIBRARIES = ("jinja2", "matplotlib")
+
+
+def check_libraries() -> None:
+    """
+    Raises:
+        ConversionError: MACHINE, where a library that the page is made with is not installed.
+    """
+    missing = [name for name in LIBRARIES if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConversionError(
+            f"--report needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not installed",
+            hint=f"pip install {' '.join(missing)}, or leave --report out.",
+            code=ExitCode.MACHINE,
+        )
+
+
+def render(result: dict, evidence: Evidence, arguments: list[str], written: Sequence[str] = ()) -> bytes:
+    """The page.
+
+    Args:
+        arguments: of the command line, as typed.
+        written: the files that this run writes.
+
+    Raises:
+        ConversionError: MACHINE, where a library is missing.
+    """
+    check_libraries()
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,  # names of files, layers and tensors come from strangers
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    for write in (sections.percent, sections.decibels, mega, sections.number, sections.seconds):
+        environment.filters[write.__name__] = write
+    page = environment.get_template("page.html.j2").render(
+        result=result,
+        title=sections.title(result),
+        verdict=sections.verdict(result),
+        cards=sections.cards(result),
+        word=figures.engine_word(result),
+        looks=figures.looks(result, evidence),
+        drops=figures.drops(result, evidence),
+        latency=figures.latency(result, evidence),
+        layers=sections.layers(result),
+        ranges=figures.ranges(result, evidence),
+        tried=sections.tried(result),
+        variants=sections.variants(result),
+        timings=sections.timings(result),
+        facts=sections.facts(result),
+        metrics=sections.metrics(result),
+        readable=sections.readable(result),
+        written=written,
+        command=shlex.join(["python", "onnx2trt.py", *arguments]),
+        folder=os.getcwd(),
+        made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+    )
+    return page.encode("utf-8", "backslashreplace")  # file names may hold bytes that are no text

@@ -1,0 +1,182 @@
+"""The table at the end of a run."""
+
+from __future__ import annotations
+
+import io
+import os
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from onnx2trt.report import inspection
+from onnx2trt.report.result import mega
+
+REASONS_SHOWN, NAMES_SHOWN = 8, 3  # of the layers kept in higher precision; all stand in the JSON
+STATUS_WORDS = {
+    "validated": "validated on the GPU",
+    "simulated": "simulated: the engine was not executed here, its prepared model was compared on the CPU",
+    "not_validated": "not validated",
+    "planned": "planned: nothing was built (--dry-run)",
+    "failed": "failed",
+}
+
+
+def render(result: dict, width: int, color: bool) -> str:
+    """The result as text.
+
+    Args:
+        width: columns of the terminal.
+        color: with ANSI colours.
+    """
+    table = Table(box=box.SIMPLE_HEAD if color else box.ASCII2, show_header=False, pad_edge=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value, style in _rows(result):
+        table.add_row(name, Text(value.encode("utf-8", "backslashreplace").decode(), style=style))
+    stream = io.StringIO()
+    plain = not color or bool(os.environ.get("NO_COLOR"))
+    console = Console(file=stream, width=max(width, 60), force_terminal=color, no_color=plain, highlight=False)
+    console.print(table)
+    if len(result["variants"]) > 1:
+        console.print(_comparison(result["variants"], color))
+        for remark in _remarks(result["variants"]):
+            console.print(Text(remark))
+    return stream.getvalue()
+
+
+ORDER = ("fp32", "fp16", "int8")
+COLUMNS = ("precision", "engine MB", "p50 ms", "p99 ms", "per s", "drop %", "SQNR dB", "build s")
+
+
+def _comparison(variants: list[dict], color: bool) -> Table:
+    """The engines side by side."""
+    table = Table(box=box.SIMPLE_HEAD if color else box.ASCII2, pad_edge=False)
+    for name in COLUMNS:
+        table.add_column(name, justify="left" if name == "precision" else "right")
+    for row in sorted(variants, key=lambda row: ORDER.index(row["precision"])):
+        megabytes = None if row["engine_bytes"] is None else row["engine_bytes"] / 1e6
+        numbers = (megabytes, row["p50_ms"], row["p99_ms"], row["throughput_per_s"], row["drop_percent"], row["sqnr_db"], row["build_s"])
+        shown = ["-" if number is None else f"{number:.{digits}f}" for number, digits in zip(numbers, (1, 3, 3, 0, 2, 1, 1))]
+        table.add_row(row["precision"], *shown)
+    return table
+
+
+def _remarks(variants: list[dict]):
+    """What the comparison has no column for."""
+    for row in variants:
+        if row["error"]:
+            yield f"no {row['precision']} engine: {row['error']}"
+    if not any(row["p50_ms"] for row in variants):
+        yield "no latencies: the engines were not executed here"
+
+
+def _rows(result: dict):
+    if result["status"] == "inspected":
+        yield from inspection.rows(result)
+        return
+    good = result["status"] in ("validated", "simulated")
+    skipped = "; unchanged, so it was not built again" if result["skipped"] else ""
+    yield "status", STATUS_WORDS[result["status"]] + skipped, "green" if good else "yellow"
+    model, environment, plan, engine = (result[key] for key in ("model", "environment", "plan", "engine"))
+    yield "model", f"{model['path']}  {mega(model['bytes'])}, opset {model['opset']}, {model['nodes']} nodes", ""
+    if engine:
+        yield "engine", f"{engine['path']}  {mega(engine['bytes'])}{_weights(result)}", ""
+    yield "built with", _built_with(environment, plan, result), ""
+    for profile in plan["profiles"]:
+        shapes = ["x".join(map(str, profile[bound])) or "scalar" for bound in ("min", "opt", "max")]
+        yield "input", f"{profile['name']}  " + (shapes[0] if len(set(shapes)) == 1 else "min {} opt {} max {}".format(*shapes)), ""
+    yield from _precision_rows(result)
+    yield from _calibration_rows(result)
+    for row in result["accuracy"]:
+        yield "accuracy", _accuracy(row), "yellow" if row["constant"] or row["nonfinite"] else ""
+    if result["status"] in ("validated", "simulated", "not_validated"):
+        yield "latency", _latency(result), ""
+    seconds = ", ".join(f"{name} {value:.1f}" for name, value in result["timings_s"].items())
+    yield "seconds", seconds, ""
+
+
+def _weights(result: dict) -> str:
+    """What an engine consists of: people expect INT8 to make every engine smaller."""
+    weights, total = result["engine"].get("weights_bytes"), result["engine"]["bytes"]
+    if weights is None or result["precision"] is None:
+        return ""
+    kernels = weights < total / 2 and result["precision"]["delivered"] == "int8"
+    return f", {mega(weights)} of it weights" + ("; the code of the kernels gets no smaller by INT8" if kernels else "")
+
+
+def _built_with(environment: dict, plan: dict, result: dict) -> str:
+    name = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}[environment["backend"]]
+    target = ", ".join(plan["gpu_archs"])
+    if environment["backend"] == "tensorrt-rtx":
+        target = f"for compute capability {target}" if target else "portable (compute capability 8.0 and newer)"
+    else:
+        target = f"for {environment['gpu']}"
+    return f"{name} {environment['tensorrt']}, {plan['route']}, {target}"
+
+
+def _precision_rows(result: dict):
+    precision = result["precision"]
+    if not precision:
+        yield "precision", f"{result['plan']['precision']} asked for", ""
+        return
+    text = precision["delivered"] or "unknown"
+    if precision["requested"]:
+        text += f" ({precision['requested']} asked for)"
+    if precision["int8_mac_share"] is not None:
+        text += f", INT8 share of the multiply-accumulates {precision['int8_mac_share']:.1%}"
+    yield "precision", text, ""
+    if precision["layers"]:
+        counts = ", ".join(f"{count} {name.upper()}" for name, count in precision["layers"].items() if count)
+        yield "layers", f"{counts} (counted in the {precision['layers_source']})", ""
+    kept = precision["kept_high"]
+    if kept:
+        yield f"kept ({len(kept)})", "\n".join(_kept_lines(kept)), ""
+
+
+def _kept_lines(kept: list[dict]):
+    """One line for each reason, with the first few layers that it holds for."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for entry in kept:
+        by_reason.setdefault((entry["precision"].upper(), entry["reason"]), []).append(entry["name"])
+    for (precision, reason), names in list(by_reason.items())[:REASONS_SHOWN]:
+        shown = ", ".join(names[:NAMES_SHOWN]) + (f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else "")
+        yield f"{precision}: {shown}: {reason}"
+    hidden = sum(len(names) for names in list(by_reason.values())[REASONS_SHOWN:])
+    if hidden:
+        yield f"... and {hidden} more (--json names all)"
+
+
+def _calibration_rows(result: dict):
+    calibration = result["calibration"]
+    if calibration:
+        text = f"{calibration['method']}, "
+        if calibration["samples_used"] is None:
+            text += f"scales from {calibration['cache']}"
+        else:
+            text += f"{calibration['samples_used']} samples"
+            if calibration["samples_skipped"]:
+                text += f", {calibration['samples_skipped']} skipped"
+            text += f" in {calibration['seconds']:.1f} s"
+        yield "calibration", text, ""
+
+
+def _accuracy(row: dict) -> str:
+    error = "" if row["standard_error"] is None else f" +- {row['standard_error']:.2f}"
+    text = f"{row['output']} on {row['inputs']} ({row['samples']}): drop {row['drop_percent']:.2f}{error} % ({row['metric']}), "
+    text += f"SQNR {row['sqnr_db']:.1f} dB, largest error {row['max_abs_error']:.3g}"
+    if row["nonfinite"]:
+        text += f", {row['nonfinite']} NaN or infinite"
+    if row["worst"] is not None:
+        text += f"; worst {row['worst']} {row['worst_drop_percent']:.2f} %"
+    if row["constant"]:
+        text += "; the model's output is constant, which is no evidence"
+    return text
+
+
+def _latency(result: dict) -> str:
+    latency = result["latency"]
+    if latency is None:
+        return "not measured: the engine was not executed here"
+    return f"p50 {latency['p50_ms']:.3f} ms, p90 {latency['p90_ms']:.3f}, p99 {latency['p99_ms']:.3f} ({latency['covers']})"

@@ -1,0 +1,165 @@
+"""FP32 graph -> FP16 graph for strongly typed networks; inputs and outputs keep their types."""
+
+from __future__ import annotations
+
+import weakref
+
+import numpy as np
+import onnx
+
+from onnx2trt.model.graph import Graph, array_of
+from onnx2trt.model.nodes import attribute, reads, rename_reads, standard_schema
+
+FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+# Slots that the ONNX schema would allow in FP16 but that are parameters, not data.
+PARAMETER_SLOTS = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
+
+
+def convert(graph: Graph, holds: dict[str, str], half_ends: frozenset[str] = frozenset()) -> Graph:
+    """Make every node FP16 that is not held, with Casts where the two meet.
+
+    Args:
+        graph: FP32, not changed; may carry Q/DQ pairs (FP16 scales need opset 19).
+        holds: node name -> reason.
+        half_ends: inputs and outputs that become FP16 themselves (--io-types).
+
+    Returns:
+        A new graph. Inputs and outputs keep names, types and order; inner tensors keep their names where they have one
+        precision only.
+    """
+    return _Converter(graph, holds, half_ends).run()
+
+
+def _takes_half(schema, parameters, index: int) -> bool:
+    """Whether slot `index` may be FP16; the last parameter of a variadic operator stands for all that follow."""
+    parameter = parameters[min(index, len(parameters) - 1)]
+    for constraint in schema.type_constraints:
+        if constraint.type_param_str == parameter.type_str:
+            return "tensor(float16)" in constraint.allowed_type_strs
+    return parameter.type_str == "tensor(float16)"
+
+
+class _Converter:
+    def __init__(self, graph: Graph, holds: dict[str, str], half_ends: frozenset[str]):
+        self._source = graph
+        self._result = graph.copy()
+        self._types = graph.types()
+        self._holds = holds
+        self._half_ends = half_ends
+        self._made_half: dict[str, str] = {}  # float32 tensor -> its name, where a node now makes it in FP16
+        self._cast_half: dict[str, str] = {}  # float32 tensor or weight -> name of its FP16 copy
+        self._cast_float: dict[str, str] = {}  # tensor made in FP16 -> name of its FP32 copy
+        self._nodes: list[onnx.NodeProto] = []
+
+    def run(self) -> Graph:
+        for value in self._result.proto.graph.input:
+            if value.name in self._half_ends and self._types.get(value.name) == FLOAT:
+                value.type.tensor_type.elem_type = HALF
+                self._made_half[value.name] = value.name
+        outputs = {value.name for value in self._result.proto.graph.output}
+        for node in list(self._result.nodes):
+            self._convert_node(node, outputs)
+        for value in self._result.proto.graph.output:
+            if value.name in self._half_ends and self._types.get(value.name) == FLOAT:
+                self._half_output(value)
+            else:
+                self._as_float(value.name)
+        self._result.replace_nodes(self._nodes)
+        self._result.prune()
+        return self._result
+
+    def _convert_node(self, node: onnx.NodeProto, outputs: set[str]) -> None:
+        schema = None if node.name in self._holds else standard_schema(node, self._source.opset)
+        if schema is None:
+            for name in dict.fromkeys(reads(node)):
+                if self._types.get(name) == FLOAT:
+                    rename_reads(node, name, self._as_float(name))
+            self._nodes.append(node)
+            return
+        keeps_type = node.op_type == "Cast"  # reads either precision as it comes
+        for index, name in enumerate(node.input):
+            if self._types.get(name) != FLOAT:
+                continue
+            half = _takes_half(schema, schema.inputs, index) and (node.op_type, index) not in PARAMETER_SLOTS
+            if keeps_type:
+                node.input[index] = self._made_half.get(name, name)
+            else:
+                node.input[index] = self._as_half(name) if half else self._as_float(name)
+        self._nodes.append(node)
+        if not _write_half(node):
+            return
+        for index, name in enumerate(node.output):
+            if self._types.get(name) == FLOAT and _takes_half(schema, schema.outputs, index):
+                half_name = self._result.unique(f"{name}__fp16") if name in outputs else name
+                node.output[index] = half_name
+                self._made_half[name] = half_name
+
+    def _half_output(self, value: onnx.ValueInfoProto) -> None:
+        """The output's FP32 form, if a held node makes it, moves to another name."""
+        name = value.name
+        value.type.tensor_type.elem_type = HALF
+        if name not in self._made_half:
+            moved = self._result.unique(f"{name}__fp32")
+            for node in self._nodes:
+                for index, output in enumerate(node.output):
+                    node.output[index] = moved if output == name else output
+                rename_reads(node, name, moved)
+            self._cast(moved, name, HALF)
+        else:
+            self._cast(self._made_half[name], name, HALF)
+
+    def _as_half(self, name: str) -> str:
+        if name in self._made_half:
+            return self._made_half[name]
+        if name not in self._cast_half:
+            target = self._result.unique(f"{name}__fp16")
+            if name in self._source.weights:
+                self._result.weights[target] = _half_of(self._source.weights[name])
+            else:
+                self._cast(name, target, HALF)
+            self._cast_half[name] = target
+        return self._cast_half[name]
+
+    def _as_float(self, name: str) -> str:
+        if name not in self._made_half:
+            return name
+        if name not in self._cast_float:
+            target = name if name in self._source.output_names else self._result.unique(f"{name}__fp32")
+            self._cast(self._made_half[name], target, FLOAT)
+            self._cast_float[name] = target
+        return self._cast_float[name]
+
+    def _cast(self, source: str, target: str, elem_type: int) -> None:
+        name = self._result.unique(f"{target}__cast")
+        self._nodes.append(onnx.helper.make_node("Cast", [source], [target], name=name, to=elem_type))
+
+
+_halves: dict[int, tuple[weakref.ref, np.ndarray]] = {}
+
+
+def _half_of(array: np.ndarray) -> np.ndarray:
+    """Weights in FP16, rounded once for all graphs that share them: every choice of layers that is tried converts the whole model."""
+    key = id(array)
+    source, half = _halves.get(key, (None, None))
+    if source is None or source() is not array:
+        with np.errstate(over="ignore"):  # infinities in attention masks stay infinities
+            half = array.astype(np.float16)
+        _halves[key] = (weakref.ref(array, lambda _: _halves.pop(key, None)), half)
+    return half
+
+
+def _write_half(node: onnx.NodeProto) -> bool:
+    """Adjust an attribute that names the output's type; False where the output stays FP32."""
+    if node.op_type == "Cast":
+        for entry in node.attribute:
+            if entry.name == "to" and entry.i == FLOAT:
+                entry.i = HALF
+        return True
+    if node.op_type == "ConstantOfShape":
+        value = attribute(node, "value")
+        array = np.zeros(1, np.float32) if value is None else array_of(value)
+        if array.dtype == np.float32:
+            del node.attribute[:]
+            node.attribute.append(onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(array.astype(np.float16))))
+        return True
+    return attribute(node, "dtype") is None

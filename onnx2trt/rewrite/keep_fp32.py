@@ -1,0 +1,187 @@
+"""Which nodes stay in FP32: by the ranges of the data, by their weights, by the user's wishes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+import numpy as np
+import onnx
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.nodes import reads, standard_schema, subgraphs
+from onnx2trt.plan.plan import FP16_MAX
+
+FLOAT = onnx.TensorProto.FLOAT
+HELD_ABOVE = FP16_MAX / 2  # a factor of two for data that was not measured
+FP16_SMALLEST_NORMAL = 2.0**-14  # below it, FP16 loses precision bit by bit
+HALF_ROUNDING = 2.0**-11  # largest relative error of rounding to FP16
+WEIGHT_ERROR = 0.01  # largest accepted ||w16 - w|| / ||w||
+PART = 2**18  # weights looked at together
+BOUNDED = {"Softmax", "Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Erf", "Sign", "Sin", "Cos", "Clip"}  # small results whatever they read
+
+
+def choose_holds(
+    graph: Graph,
+    maxima: dict[str, float],
+    wishes: tuple[tuple[str, str], ...],
+    measured: bool,
+    structural: bool = True,
+    made_up: bool = False,
+) -> dict[str, str]:
+    """The nodes that stay in FP32.
+
+    Args:
+        graph: FP32.
+        maxima: tensor -> max |x| over the data.
+        wishes: (pattern, "fp32" | "fp16") of the user; the last that matches a node decides about it.
+        measured: False leaves out what is held for its range (--disable-strict-types).
+        structural: hold what `convert` cannot convert; False where TensorRT chooses the types itself (weak typing).
+        made_up: the maxima are those of synthetic data.
+
+    Returns:
+        Node name -> reason, in words.
+
+    Raises:
+        ConversionError: USAGE, for a pattern that matches no node.
+    """
+    unconvertible = _structural_holds(graph) if structural else {}
+    holds = dict(unconvertible)
+    if measured:
+        types = graph.types()
+        sizes = {name: _largest(array) for name, array in graph.weights.items() if types.get(name) == FLOAT}
+        for name in _normalisation_nodes(graph):
+            holds.setdefault(name, "part of a normalisation written out in single operators")
+        for node in graph.nodes:
+            reason = _range_reason(node, graph, maxima, types, sizes)
+            if reason:
+                holds.setdefault(node.name, reason)
+        if made_up:
+            holds = {**_behind_huge_factors(graph, {name for name, size in sizes.items() if size > FP16_MAX}, types), **holds}
+    for pattern, precision in wishes:
+        matched = [node.name for node in graph.nodes if fnmatchcase(node.name, pattern)]
+        if not matched:
+            some = ", ".join(repr(node.name) for node in graph.nodes[:5])
+            raise ConversionError(
+                f"--layer-precisions {pattern}:{precision} matches no node of the model",
+                hint=f"Patterns are matched with the ONNX node names (* ? []), for example {some}.",
+                code=ExitCode.USAGE,
+            )
+        for name in matched:
+            if precision == "fp32":
+                holds[name] = f"--layer-precisions {pattern}:fp32"
+            elif name not in unconvertible:
+                holds.pop(name, None)
+    return holds
+
+
+def _structural_holds(graph: Graph) -> dict[str, str]:
+    """Nodes that cannot be converted: control flow, operators without a schema."""
+    holds = {}
+    for node in graph.nodes:
+        if subgraphs(node):
+            holds[node.name] = "control flow"
+        elif standard_schema(node, graph.opset) is None:
+            holds[node.name] = f"operator {node.domain + '.' if node.domain else ''}{node.op_type} is not known to ONNX"
+    return holds
+
+
+def _range_reason(node: onnx.NodeProto, graph: Graph, maxima: dict[str, float], types: dict[str, int], sizes: dict[str, float]) -> str:
+    for name in dict.fromkeys((*reads(node), *node.output)):
+        if types.get(name) != FLOAT:
+            continue
+        if name in graph.weights:
+            largest_result = maxima.get(node.output[0], 0.0) if _is_summand(node, name) else 0.0
+            reason = _weight_reason(name, graph.weights[name], sizes[name], largest_result * HALF_ROUNDING)
+            if reason:
+                return reason
+            continue
+        largest = maxima.get(name, 0.0)
+        if math.isnan(largest) or largest > HELD_ABOVE:
+            return f"{name} reaches {largest:.3g}, above {HELD_ABOVE:.0f} (half of FP16's largest)"
+        if 0 < largest < FP16_SMALLEST_NORMAL:
+            return f"{name} stays within {largest:.1e}, below FP16's normal range (6.1e-05)"
+    return ""
+
+
+def _behind_huge_factors(graph: Graph, huge: set[str], types: dict[str, int]) -> dict[str, str]:
+    """What computes with results of factors above FP16's largest: synthetic data may be zero just there."""
+    source: dict[str, str] = {}  # tensor -> the weights that let it have any size
+    found = {}
+    for node in graph.nodes if huge else ():
+        behind = next((source[name] for name in reads(node) if name in source), "")
+        if behind:
+            found[node.name] = f"behind weights {behind}, above FP16's largest (65504), and synthetic data does not tell its range"
+        factor = next((name for name in reads(node) if name in huge and not _is_summand(node, name)), "")
+        if (behind or factor) and node.op_type not in BOUNDED:
+            source.update((name, behind or factor) for name in node.output if types.get(name) == FLOAT)
+    return found
+
+
+def _is_summand(node: onnx.NodeProto, name: str) -> bool:
+    """The weight is only added, so what it loses is lost once, not multiplied."""
+    if node.op_type in ("Add", "Sub"):
+        return True
+    return node.op_type in ("Conv", "ConvTranspose", "Gemm") and list(node.input).index(name) == 2
+
+
+def _weight_reason(name: str, values: np.ndarray, largest: float, negligible: float) -> str:
+    """Why FP16 cannot hold these weights; an absolute error up to `negligible` does not count."""
+    if largest > FP16_MAX:
+        return f"weights {name} reach {largest:.3g}, above FP16's largest (65504)"
+    energy = lost_energy = largest_loss = 0.0
+    for part in _finite_parts(values):
+        lost = np.abs(part.astype(np.float16).astype(np.float32) - part)
+        energy += float(np.dot(part, part))
+        lost_energy += float(np.dot(lost, lost))
+        largest_loss = max(largest_loss, float(lost.max()))
+    norm, error = math.sqrt(energy), math.sqrt(lost_energy)
+    if error > WEIGHT_ERROR * norm and largest_loss > negligible:
+        return f"weights {name} (up to {largest:.1e}) lose {error / norm:.0%} in FP16"
+    return ""
+
+
+def _largest(values: np.ndarray) -> float:
+    return max((float(np.abs(part).max()) for part in _finite_parts(values)), default=0.0)
+
+
+def _finite_parts(values: np.ndarray) -> Iterator[np.ndarray]:
+    """The finite values in parts that stay in the cache; whole copies of large weights would take many times as long."""
+    flat = values.reshape(-1)
+    for start in range(0, flat.size, PART):
+        part = flat[start : start + PART]
+        finite = part[np.isfinite(part)]
+        if finite.size:
+            yield finite
+
+
+def _normalisation_nodes(graph: Graph) -> set[str]:
+    """Nodes of normalisations that were exported operator by operator: square, mean, + epsilon, root, division.
+
+    Squares and their sums need more range than FP16 has for inputs that look harmless.
+    """
+    producers, consumers = graph.producers(), graph.consumers()
+    found = set()
+    for root in graph.nodes:
+        if root.op_type != "Sqrt":
+            continue
+        add = producers.get(root.input[0])
+        mean_input = root.input[0]
+        chain = [root]
+        if add is not None and add.op_type == "Add":
+            chain.append(add)
+            mean_input = next((name for name in add.input if name not in graph.weights), "")
+        mean = producers.get(mean_input)
+        if mean is None or mean.op_type not in ("ReduceMean", "ReduceSum", "GlobalAveragePool", "ReduceSumSquare"):
+            continue
+        chain.append(mean)
+        square = producers.get(mean.input[0])
+        if square is not None and (square.op_type == "Pow" or square.op_type == "Mul" and square.input[0] == square.input[1]):
+            chain.append(square)
+        elif mean.op_type != "ReduceSumSquare":
+            continue
+        chain.extend(node for node in consumers.get(root.output[0], []) if node.op_type in ("Div", "Reciprocal", "Mul"))
+        found.update(node.name for node in chain)
+    return found

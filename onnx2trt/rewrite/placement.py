@@ -1,0 +1,180 @@
+"""What else reads INT8 besides the INT8 layers, so that values stay INT8 from one layer to the next.
+
+Without these, a residual addition, a Concat or a Resize between two INT8 layers is computed in FP16 or FP32 from dequantised
+values, and TensorRT converts back and forth. Measured on an H200 with TensorRT 10.6 against FP16: a UNet (batch 16) 0.65 with them,
+0.87 without; ResNet-50 (batch 32) 0.72 with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+
+import onnx
+
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.nodes import STANDARD_DOMAINS, attribute
+from onnx2trt.rewrite.qdq import WEIGHTED, Layer
+from onnx2trt.rewrite.strong_typing import POINTWISE
+
+SAME_SCALE = ("Concat", "Resize")  # what they give lies in the range of what they read, so one scale serves both
+OWN_SCALE = ("AveragePool", "GlobalAveragePool")
+FUSED = ("Relu", "LeakyRelu", "Clip")  # computed by the kernel that also adds
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An input of an operator without weights that gets a Q/DQ pair."""
+
+    node: str
+    index: int
+    tensor: str
+    like: str  # tensor whose scale it is quantised with
+
+
+def readings(graph: Graph, layers: Iterable[Layer], known: Container[str] | None = None) -> tuple[Reading, ...]:
+    """The inputs that should be INT8 where these layers are.
+
+    Concat, Resize and average pooling whose result is read as INT8 only; of an addition whose result is, the operand that is not
+    computed by the layer that TensorRT fuses with it.
+
+    Args:
+        graph: FP32, not changed.
+        layers: that are INT8.
+        known: tensors that have a scale; None: all.
+    """
+    return _Search(graph, layers, known).found()
+
+
+def tensors(layers: Iterable[Layer], more: Iterable[Reading]) -> tuple[str, ...]:
+    """The tensors that need a scale of their own, in execution order of their readers."""
+    return tuple(dict.fromkeys([*(layer.activation for layer in layers), *(reading.like for reading in more)]))
+
+
+@dataclass(frozen=True)
+class Results:
+    """What INT8 layers make, and the elementwise operators behind them, which TensorRT may fuse with them."""
+
+    tensors: tuple[str, ...]  # in execution order
+    scaled: tuple[str, ...]  # those of them that need a scale, in execution order
+    float_nodes: frozenset[str]  # nodes whose results end in FP16: nothing computed from them is INT8, or an end of the network
+
+
+def results(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> Results:
+    """The results of the layers, and of the elementwise operators behind them.
+
+    What an operator like hard-swish reads on its way to an INT8 tensor gets no scale: TensorRT would quantise it, too (PP-OCRv4 det on
+    10.6: 23.4 instead of 27.6 dB). What ends in FP16 gets one and is bound to FP16: without a scale TensorRT has no INT8 kernel for a
+    convolution that is fused with such an operator. What no such operator reads gets none and is not bound: TensorRT writes it in FP16
+    or FP32.
+    """
+    chosen = {layer.node for layer in layers}
+    made: dict[str, None] = {}  # a set in execution order
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.nodes:
+        if node.name in chosen or node.op_type in POINTWISE and not made.keys().isdisjoint(node.input):
+            made.update(dict.fromkeys(node.output))
+            nodes.append(node)
+    int8 = _read_as_int8(graph, layers, more)
+    towards = {*int8, *graph.output_names}
+    for node in reversed(nodes):
+        if node.op_type in POINTWISE and not towards.isdisjoint(node.output):
+            towards.update(filter(None, node.input))
+    readers = graph.consumers()
+    plain = {  # no operator to fuse with: TensorRT writes them in the type that is read
+        node.name for node in nodes if node.name in chosen and not any(r.op_type in POINTWISE for r in readers.get(node.output[0], []))
+    }
+    floats = [node for node in nodes if towards.isdisjoint(node.output) and node.name not in plain]
+    scaled = int8.union(*(node.output for node in floats))
+    return Results(tuple(made), tuple(name for name in made if name in scaled), frozenset(node.name for node in floats))
+
+
+def _read_as_int8(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> set[str]:
+    """Tensors that are read as INT8, and those that are fused on the way to one."""
+    readers = graph.consumers()
+    int8 = {layer.activation for layer in layers} | {reading.tensor for reading in more}
+    for node in reversed(graph.nodes):
+        if node.op_type in (*FUSED, "Add") and not int8.isdisjoint(node.output):
+            int8.update(name for name in node.input if name and len(readers[name]) == 1)
+    return int8
+
+
+class _Search:
+    """From the last node to the first, so that all readers of a tensor are known before what makes it is looked at."""
+
+    def __init__(self, graph: Graph, layers: Iterable[Layer], known: Container[str] | None):
+        self._graph, self._known = graph, known
+        self._consumers, self._producers = graph.consumers(), graph.producers()
+        self._layers = {layer.node for layer in layers}
+        self._like = {layer.activation: layer.activation for layer in layers}  # tensor -> the one whose scale it has
+        self._int8 = {(layer.node, 0) for layer in layers}  # readings, as (node, index of the input)
+        self._found: list[Reading] = []
+        self._depths: dict[str, int] | None = None
+
+    def found(self) -> tuple[Reading, ...]:
+        for node in reversed(self._graph.nodes):
+            if node.domain not in STANDARD_DOMAINS:
+                continue
+            if node.op_type in (*SAME_SCALE, *OWN_SCALE):
+                self._pass_on(node)
+            elif node.op_type == "Add":
+                self._add(node)
+        return tuple(reversed(self._found))
+
+    def _pass_on(self, node: onnx.NodeProto) -> None:
+        output = node.output[0]
+        data = list(enumerate(node.input if node.op_type == "Concat" else node.input[:1]))
+        interpolates = node.op_type == "Resize" and attribute(node, "mode", b"nearest") not in (b"nearest", b"linear")
+        if interpolates or not self._only_int8(output) or any(name in self._graph.weights for _, name in data):
+            return
+        like = [self._like.get(name, self._like[output] if node.op_type in SAME_SCALE else name) for _, name in data]
+        if self._known is None or all(name in self._known for name in like):
+            for (index, name), scale in zip(data, like):
+                self._read(node, index, name, scale)
+
+    def _add(self, node: onnx.NodeProto) -> None:
+        if any(name in self._graph.weights for name in node.input) or not self._only_int8(self._behind(node)):
+            return
+        fusing = [index for index, name in enumerate(node.input) if self._fuses(name)]
+        if fusing:
+            depths = self._depth()
+            index = 1 - max(fusing, key=lambda index: depths.get(node.input[index], 0))
+            name = node.input[index]
+            like = self._like.get(name, name)
+            if self._known is None or like in self._known:
+                self._read(node, index, name, like)
+
+    def _read(self, node: onnx.NodeProto, index: int, name: str, like: str) -> None:
+        self._like.setdefault(name, like)
+        self._int8.add((node.name, index))
+        self._found.append(Reading(node.name, index, name, like))
+
+    def _only_int8(self, tensor: str) -> bool:
+        """Whether everything that reads a tensor reads it as INT8."""
+        readers = self._consumers.get(tensor, [])
+        inputs = {(reader.name, index) for reader in readers for index, name in enumerate(reader.input) if name == tensor}
+        inside = any(tensor not in reader.input for reader in readers)  # by a subgraph
+        return bool(inputs) and not inside and inputs <= self._int8 and tensor not in self._graph.output_names
+
+    def _behind(self, node: onnx.NodeProto) -> str:
+        """The result of an addition, behind the activation that is fused with it."""
+        output = node.output[0]
+        readers = self._consumers.get(output, [])
+        if len(readers) == 1 and readers[0].op_type in FUSED and output not in self._graph.output_names:
+            return readers[0].output[0]
+        return output
+
+    def _fuses(self, tensor: str) -> bool:
+        """Whether an INT8 layer makes it for this one reader."""
+        producer = self._producers.get(tensor)
+        alone = len(self._consumers.get(tensor, [])) == 1 and tensor not in self._graph.output_names
+        return alone and producer is not None and producer.name in self._layers
+
+    def _depth(self) -> dict[str, int]:
+        """Tensor -> convolutions and matrix products on the longest way to it: TensorRT fuses an addition with what comes last."""
+        if self._depths is None:
+            self._depths = {}
+            for node in self._graph.nodes:
+                depth = max((self._depths.get(name, 0) for name in node.input), default=0) + (node.op_type in WEIGHTED)
+                self._depths.update(dict.fromkeys(node.output, depth))
+        return self._depths

@@ -1,0 +1,242 @@
+"""The graph that a strongly typed network is built from: precision decided layer by layer, with the reason for each exception."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+import onnx
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.model_info import Profile
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.nodes import attribute
+from onnx2trt.model.observe import static_shapes
+from onnx2trt.quant.sensitivity import Fit
+from onnx2trt.rewrite import placement, qdq
+from onnx2trt.rewrite.fold import fold, raise_opset
+from onnx2trt.rewrite.strong_typing import strongly_typed
+
+WISH = "--layer-precisions"  # how the reason of what the user has asked for begins
+LEAST_OTHER_WORK = 0.5  # share of the work outside depthwise convolutions from which on these are left out
+SHAPES_OPSET = 17  # the newest that TensorRT 8.6 reads; before 15, onnx does not infer the shapes behind a Softmax that was raised
+SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A graph ready for the parser, and what was decided about its layers."""
+
+    graph: Graph
+    kept_high: tuple[tuple[str, str, str], ...] = ()  # (node, precision, reason)
+    int8_mac_share: float | None = None  # of convolutions and matrix products; None where INT8 was not asked for
+    changed: bool = True  # False: the model as it was given
+    constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | int8, to set on a weakly typed network
+    half_outputs: frozenset[str] = frozenset()  # nodes whose results a weakly typed network shall keep in FP16
+    half_nodes: frozenset[str] = frozenset()  # nodes that it shall not compute in INT8, but in FP16
+    scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
+    equivalent: Graph | None = None  # Q/DQ model of what TensorRT's calibrator makes of `graph`
+    without: Callable[[dict[str, str]], Prepared] | None = None  # the same with more layers in FP16: node -> reason
+    again: Callable[[float], Prepared] | None = None  # with INT8 layers chosen anew, for an accuracy drop smaller by this factor
+
+
+def working_graph(
+    model: onnx.ModelProto, profiles: tuple[Profile, ...], quantize: bool, half: bool, wishes: tuple[tuple[str, str], ...] = ()
+) -> tuple[Graph, bool]:
+    """The folded FP32 graph that precision is written into.
+
+    Args:
+        quantize: Q/DQ will be put in, or are there.
+        half: their scales shall be FP16, which takes opset 19.
+        wishes: (pattern, precision) of --layer-precisions; nodes that they name stay.
+
+    Returns:
+        (graph, whether Q/DQ scales may be FP16)
+    """
+    graph = fold(Graph.from_model(model, profiles), wishes)
+    if not quantize:
+        return graph, False
+    raised = raise_opset(graph, qdq.QUANTIZE_OPSET) if half else None
+    if raised is not None:
+        return raised, True
+    raised = raise_opset(graph, SHAPES_OPSET) or raise_opset(graph, 13)  # per-channel scales take 13
+    if raised is None:
+        raise ConversionError(
+            f"opset {graph.opset} of the model cannot be raised to 13, which per-channel INT8 needs",
+            hint="Export the model with opset 17 or newer.",
+            code=ExitCode.MODEL,
+        )
+    return raised, False
+
+
+def choose_layers(
+    graph: Graph, profiles: tuple[Profile, ...], held: dict[str, str], wishes: tuple[tuple[str, str], ...]
+) -> tuple[tuple[qdq.Layer, ...], dict[str, str]]:
+    """The layers to quantise, and the reason for each that could be, but is not.
+
+    Args:
+        held: nodes that stay in FP32 -> reason.
+        wishes: (pattern, precision) of --layer-precisions; what it names is not INT8.
+
+    Raises:
+        ConversionError: MODEL, where the model has no convolution or matrix product with constant weights.
+    """
+    layers = qdq.quantizable_layers(graph)
+    if not layers:
+        raise ConversionError(
+            "--precision int8, but the model has no convolution or matrix product with constant FP32 weights",
+            hint="Use --precision fp16.",
+            code=ExitCode.MODEL,
+        )
+    macs = macs_of(graph, profiles)
+    total = sum(macs.values())
+    depthwise = _depthwise(graph, layers, macs)
+    chosen, left = [], {}
+    for layer in layers:
+        wish = next((f"{WISH} {p}:{to}" for p, to in reversed(wishes) if fnmatchcase(layer.node, p)), "")
+        share = macs.get(layer.node, total) / total if total else 1.0
+        if wish or layer.node in held:
+            left[layer.node] = wish or held[layer.node]
+        elif share < SMALLEST_INT8_SHARE:
+            left[layer.node] = f"below {SMALLEST_INT8_SHARE:.2%} of the work: INT8 would cost more than it saves"
+        elif layer.node in depthwise:
+            left[layer.node] = "depthwise: waits for memory, not for arithmetic, so INT8 has nothing to speed up"
+        else:
+            chosen.append(layer)
+    return tuple(chosen), left
+
+
+def _depthwise(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]) -> set[str]:
+    """The convolutions with one input channel for each output value; none where they are most of the work."""
+    nodes = {node.name: node for node in graph.nodes}
+    groups = {layer.node: attribute(nodes[layer.node], "group", 1) for layer in layers if nodes[layer.node].op_type == "Conv"}
+    found = {layer.node for layer in layers if groups.get(layer.node, 1) > 1 and graph.weights[layer.weight].shape[1] == 1}
+    others = sum(macs.get(layer.node, 0) for layer in layers if layer.node not in found)
+    return found if others >= LEAST_OTHER_WORK * sum(macs.values()) else set()
+
+
+def prepare_half(graph: Graph, holds: dict[str, str], half_ends: frozenset[str]) -> Prepared:
+    """FP16, but for the held nodes."""
+    return Prepared(strongly_typed(graph, holds, True, half_ends), _kept(graph, holds, "fp32"))
+
+
+def prepare_weak(graph: Graph, holds: dict[str, str], wishes: tuple[tuple[str, str], ...]) -> Prepared:
+    """The FP32 graph as it is; precisions become constraints on TensorRT's layers."""
+    constraints = {}
+    for node in graph.nodes:
+        wish = next((precision for pattern, precision in reversed(wishes) if fnmatchcase(node.name, pattern)), None)
+        if wish or node.name in holds:
+            constraints[node.name] = wish or "fp32"
+    return Prepared(graph, _kept(graph, holds, "fp32"), changed=bool(graph.repairs), constraints=constraints)
+
+
+def prepare_weak_int8(
+    graph: Graph,
+    profiles: tuple[Profile, ...],
+    holds: dict[str, str],
+    fit: Fit,
+    layers: tuple[qdq.Layer, ...],
+    left: dict[str, str],
+) -> Prepared:
+    """Q/DQ with FP32 scales in an FP32 graph; TensorRT's INT8 and FP16 flags do the rest."""
+    quantized, _, kept_fp16, kept = _quantized(graph, holds, fit, layers, left, half=False)
+    constraints = {**dict.fromkeys(_wished(kept_fp16), "fp16"), **dict.fromkeys(holds, "fp32")}
+    return Prepared(quantized, kept, mac_share(quantized, profiles), constraints=constraints)
+
+
+def _wished(kept_fp16: dict[str, str]) -> set[str]:
+    """Of the layers in FP16, those that the user has asked for."""
+    return {name for name, reason in kept_fp16.items() if reason.startswith(WISH)}
+
+
+def prepare_calibrated(
+    graph: Graph,
+    profiles: tuple[Profile, ...],
+    holds: dict[str, str],
+    fit: Fit,
+    layers: tuple[qdq.Layer, ...],
+    left: dict[str, str],
+    others: dict[str, float] | None,
+    strict: bool,
+) -> Prepared:
+    """An FP32 graph for TensorRT's calibrator: its weights are INT8 values already, and layers that stay FP16 are constrained.
+
+    Args:
+        others: scales of the tensors that nothing reads as INT8. None: TensorRT finds its own.
+        strict: the layers are bound to INT8 (where FP16 layers are among them, TensorRT else takes FP16 for all of them, since
+            converting between the two costs time: no INT8 layer at all in a network of depthwise convolutions on 10.6), and what ends
+            in FP16 to FP16, so that the engine computes what was simulated. Of the other layers, those that read what has a scale are
+            bound to FP16; the rest cannot become INT8, and TensorRT may compute it in FP32 where that is faster.
+    """
+    quantized, usable, kept_fp16, kept = _quantized(graph, holds, fit, layers, left, half=False)
+    int8 = dict.fromkeys((layer.node for layer in usable), "int8") if strict else {}
+    wished = _wished(kept_fp16)
+    prepared = Prepared(
+        qdq.bake(graph, usable, fit.rounded),
+        kept,
+        mac_share(quantized, profiles),
+        constraints={**int8, **dict.fromkeys(wished, "fp16"), **dict.fromkeys(holds, "fp32")},
+        half_nodes=frozenset(kept_fp16).difference(wished),
+    )
+    if others is None:
+        return prepared
+    _, more = fit.placed(graph, usable)
+    made = placement.results(graph, usable, more)
+    scales = {name: others[name] for name in (made.scaled if strict else made.tensors) if name in others}
+    scales |= {layer.activation: fit.scales[layer.activation] for layer in usable}
+    scales |= {reading.tensor: fit.scales[reading.like] for reading in more}
+    if strict:
+        reads = {layer.node: layer.activation for layer in qdq.quantizable_layers(graph)}
+        half_nodes = frozenset(name for name in prepared.half_nodes if reads.get(name) in scales)
+        prepared = replace(prepared, half_nodes=half_nodes, half_outputs=made.float_nodes)
+    return replace(prepared, scales=scales, equivalent=quantized)
+
+
+def _quantized(graph: Graph, holds: dict[str, str], fit: Fit, layers: tuple[qdq.Layer, ...], left: dict[str, str], half: bool):
+    """(Q/DQ graph, its INT8 layers, node -> reason of those in FP16, all that is kept high as in Prepared)"""
+    silent = {layer.node: "always zero in calibration" for layer in layers if layer.activation not in fit.scales}
+    usable = tuple(layer for layer in layers if layer.node not in silent)
+    kept_fp16 = {name: reason for name, reason in {**left, **silent}.items() if name not in holds}
+    kept = _kept(graph, kept_fp16, "fp16") + _kept(graph, holds, "fp32")
+    return fit.apply(graph, usable, half), usable, kept_fp16, kept
+
+
+def prepare_int8(
+    graph: Graph,
+    profiles: tuple[Profile, ...],
+    holds: dict[str, str],
+    fit: Fit,
+    layers: tuple[qdq.Layer, ...],
+    left: dict[str, str],
+    half: bool,
+    half_ends: frozenset[str],
+) -> Prepared:
+    """INT8 by Q/DQ for `layers`, FP16 for the rest, FP32 for the held nodes."""
+    quantized, _, _, kept = _quantized(graph, holds, fit, layers, left, half)
+    return Prepared(strongly_typed(quantized, holds, half, half_ends), kept, mac_share(quantized, profiles))
+
+
+def macs_of(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, int]:
+    """Multiply-accumulates of each convolution and matrix product; see qdq.count_macs."""
+    return qdq.count_macs(graph, static_shapes(graph, profiles))
+
+
+def mac_share(graph: Graph, profiles: tuple[Profile, ...], int8: set[str] | None = None) -> float:
+    """Share of the multiply-accumulates of convolutions and matrix products that these nodes do; None: those whose operands are INT8."""
+    macs = macs_of(graph, profiles)
+    int8 = qdq.int8_layers(graph) if int8 is None else int8
+    total = sum(macs.values())
+    return sum(count for name, count in macs.items() if name in int8) / total if total else 0.0
+
+
+def _kept(graph: Graph, reasons: dict[str, str], precision: str) -> tuple[tuple[str, str, str], ...]:
+    """In the graph's order."""
+    return tuple((node.name, precision, reasons[node.name]) for node in graph.nodes if node.name in reasons)
+
+
+def prepare_quantized(
+    graph: Graph, profiles: tuple[Profile, ...], holds: dict[str, str], half: bool, half_ends: frozenset[str]
+) -> Prepared:
+    """A model that carries Q/DQ itself: FP16 around them."""
+    return Prepared(strongly_typed(graph, holds, half, half_ends), _kept(graph, holds, "fp32"), mac_share(graph, profiles))

@@ -1,0 +1,264 @@
+"""FP32 graph + scales -> graph with QuantizeLinear / DequantizeLinear where TensorRT turns them into INT8 layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.nodes import attribute
+
+if TYPE_CHECKING:
+    from onnx2trt.rewrite.placement import Reading
+
+INT8_MAX = 127
+QUANTIZE_OPSET = 19  # QuantizeLinear and DequantizeLinear with FP16 scales
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A node that INT8 can compute: activation times constant weights."""
+
+    node: str
+    activation: str  # tensor of the activation input
+    weight: str
+    axis: int | None  # output channels of the weights; None: one scale for all
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """INT8 weights of one layer that were fitted to data, in place of the nearest integers."""
+
+    weights: np.ndarray  # int8, of the weight's shape; the largest of each channel is 127, as quantize_weights makes it
+    scales: np.ndarray  # float32 [channels], or scalar: as of quantize_weights; of values that FP16 holds
+    bias: np.ndarray | None  # float32 [output channels], to add to the layer's bias; None: nothing
+
+
+def quantizable_layers(graph: Graph) -> tuple[Layer, ...]:
+    """The convolutions and matrix products with constant FP32 weights, in execution order."""
+    layers = []
+    for node in graph.nodes:
+        if node.op_type not in WEIGHTED or len(node.input) < 2:
+            continue
+        weight = graph.weights.get(node.input[1])
+        if weight is None or weight.dtype != np.float32 or weight.ndim < 2 or node.input[0] in graph.weights:
+            continue
+        layers.append(Layer(node.name, node.input[0], node.input[1], _channel_axis(node, weight)))
+    return tuple(layers)
+
+
+def _channel_axis(node: onnx.NodeProto, weight: np.ndarray) -> int | None:
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "ConvTranspose":  # [C, M / group, ...]: with groups, axis 1 alone does not name an output channel
+        return 1 if attribute(node, "group", 1) == 1 else None
+    if node.op_type == "Gemm":
+        return 0 if attribute(node, "transB", 0) else 1
+    return 1 if weight.ndim == 2 else None
+
+
+def quantize_weights(weight: np.ndarray, axis: int | None, half: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric INT8: q = round(w / scale) in -127..127, scale = max |w| / 127 for each channel of `axis`.
+
+    Args:
+        weight: float32, any shape.
+        half: round scales up to FP16, the form in which they will be stored; up, so that no weight is clipped.
+
+    Returns:
+        (q int8 of weight's shape, scales float32 [channels], or scalar where axis is None)
+    """
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    largest = np.abs(weight).max(axis=None if axis is None else others)
+    scales = np.where(largest > 0, largest / INT8_MAX, 1.0).astype(np.float32)
+    if half:
+        scales = half_scales(scales)
+    quantized = np.clip(np.rint(weight / along(scales, axis, weight.ndim)), -INT8_MAX, INT8_MAX).astype(np.int8)
+    return quantized, scales
+
+
+def scales_by_range(maxima: dict[str, float]) -> dict[str, float]:
+    """Scale = max |x| / 127 of each tensor; those that are always zero, or not finite, have none."""
+    smallest, largest = np.finfo(np.float32).tiny, np.finfo(np.float32).max
+    return {name: value / INT8_MAX for name, value in maxima.items() if smallest * INT8_MAX <= value <= largest}
+
+
+def half_scales(scales: np.ndarray) -> np.ndarray:
+    """The smallest FP16 values not below `scales`, as float32; beyond the largest they stay what they are."""
+    with np.errstate(over="ignore"):
+        rounded = scales.astype(np.float16)
+    rounded = np.where(rounded.astype(np.float32) < scales, np.nextafter(rounded, np.float16(np.inf)), rounded).astype(np.float32)
+    return np.where(np.isinf(rounded), scales, rounded)
+
+
+def insert(
+    graph: Graph,
+    scales: dict[str, float],
+    layers: tuple[Layer, ...],
+    half: bool,
+    rounded: dict[str, Rounded] | None = None,
+    more: Iterable[Reading] = (),
+) -> Graph:
+    """Put Q/DQ before the activation input of each layer and DQ behind its weights, now stored as INT8.
+
+    Args:
+        graph: FP32, not changed. With `half` its opset must be at least QUANTIZE_OPSET.
+        scales: activation tensor -> scale above 0.
+        layers: the layers to quantise; each activation must have a scale.
+        half: the scales will be stored in FP16, so weights are quantised with what FP16 can hold.
+        rounded: node -> fitted weights; layers that are not in it get the nearest integers.
+        more: inputs of other nodes that get Q/DQ, too (placement.readings).
+
+    Returns:
+        A new graph, still FP32 outside the INT8 layers. Tensors keep their names; new ones are `<tensor>__quantized`,
+        `<tensor>__dequantized`.
+    """
+    result, fitted = graph.copy(), rounded or {}
+    chosen = {layer.node: layer for layer in layers}
+    others: dict[str, list[Reading]] = {}
+    for reading in more:
+        others.setdefault(reading.node, []).append(reading)
+    activations: dict[str, str] = {}
+    weights: dict[tuple, str] = {}
+    nodes: list[onnx.NodeProto] = []
+
+    def as_int8(tensor: str, like: str) -> str:
+        if tensor not in activations:
+            activations[tensor] = _activation_pair(result, nodes, tensor, scales[like], half)
+        return activations[tensor]
+
+    for node in result.nodes:
+        for reading in others.get(node.name, ()):
+            node.input[reading.index] = as_int8(reading.tensor, reading.like)
+        layer = chosen.get(node.name)
+        if layer is not None:
+            activation = as_int8(layer.activation, layer.activation)
+            own = fitted.get(layer.node)
+            key = (layer.weight, layer.axis, layer.node if own else None)  # fitted weights are the node's own
+            if key not in weights:
+                weights[key] = _weight_dequantize(result, nodes, layer, half, own)
+            node.input[0], node.input[1] = activation, weights[key]
+            if own is not None and own.bias is not None:
+                add_bias(result, node, own.bias)
+        nodes.append(node)
+    result.replace_nodes(nodes)
+    result.prune()
+    return result
+
+
+def _activation_pair(result: Graph, nodes: list, tensor: str, scale: float, half: bool) -> str:
+    value = np.float32(scale)
+    if half:
+        value = np.float32(np.float16(scale)) or np.float32(np.nextafter(np.float16(0), np.float16(1)))
+    scale_name, zero_name = result.unique(f"{tensor}__scale"), result.unique(f"{tensor}__zero_point")
+    result.weights[scale_name], result.weights[zero_name] = np.array(value, np.float32), np.array(0, np.int8)
+    quantized, dequantized = result.unique(f"{tensor}__quantized"), result.unique(f"{tensor}__dequantized")
+    nodes.append(onnx.helper.make_node("QuantizeLinear", [tensor, scale_name, zero_name], [quantized], name=quantized))
+    nodes.append(onnx.helper.make_node("DequantizeLinear", [quantized, scale_name, zero_name], [dequantized], name=dequantized))
+    return dequantized
+
+
+def bake(graph: Graph, layers: tuple[Layer, ...], rounded: dict[str, Rounded]) -> Graph:
+    """The FP32 graph with fitted weights as they will be after TensorRT has quantised them, which it does like quantize_weights."""
+    result = graph.copy()
+    chosen = {layer.node: layer for layer in layers if layer.node in rounded}
+    for node in result.nodes:
+        if node.name not in chosen:
+            continue
+        layer, own = chosen[node.name], rounded[node.name]
+        node.input[1] = result.unique(f"{layer.weight}__fitted")
+        result.weights[node.input[1]] = own.weights * along(own.scales, layer.axis, own.weights.ndim)
+        if own.bias is not None:
+            add_bias(result, node, own.bias)
+    result.prune()
+    return result
+
+
+def along(scales: np.ndarray, axis: int | None, dims: int) -> np.ndarray:
+    """Scales [channels] (or one) shaped to broadcast along `axis` of weights with `dims` dimensions."""
+    return scales.reshape([-1 if i == axis else 1 for i in range(dims)])
+
+
+def takes_bias(graph: Graph, node: onnx.NodeProto) -> bool:
+    """Whether add_bias can add to the outputs of this node of `graph`."""
+    plain = node.op_type in ("Conv", "ConvTranspose") or (
+        node.op_type == "Gemm" and attribute(node, "alpha", 1.0) == 1.0 and attribute(node, "beta", 1.0) == 1.0
+    )
+    name = node.input[2] if len(node.input) > 2 else ""
+    return plain and (not name or name in graph.weights)
+
+
+def add_bias(graph: Graph, node: onnx.NodeProto, bias: np.ndarray) -> None:
+    """Add to the constant bias of a node of `graph`, or give it one; left out where the operator has no place for it."""
+    if not takes_bias(graph, node):
+        return
+    name = node.input[2] if len(node.input) > 2 else ""
+    own = graph.unique(f"{node.name}__bias")
+    graph.weights[own] = (graph.weights[name] + bias if name else bias).astype(np.float32)
+    del node.input[2:]
+    node.input.append(own)
+
+
+def _weight_dequantize(result: Graph, nodes: list, layer: Layer, half: bool, rounded: Rounded | None) -> str:
+    if rounded is None:
+        quantized, scales = quantize_weights(result.weights[layer.weight], layer.axis, half)
+    else:
+        quantized, scales = rounded.weights, rounded.scales
+    names = [result.unique(f"{layer.weight}__{part}") for part in ("quantized", "scale", "zero_point", "dequantized")]
+    result.weights[names[0]], result.weights[names[1]] = quantized, scales
+    result.weights[names[2]] = np.zeros(scales.shape, np.int8)
+    axis = {} if layer.axis is None else {"axis": layer.axis}
+    nodes.append(onnx.helper.make_node("DequantizeLinear", names[:3], [names[3]], name=names[3], **axis))
+    return names[3]
+
+
+def count_macs(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
+    """Multiply-accumulates of each convolution and matrix product.
+
+    Conv: output elements x input channels per group x kernel; ConvTranspose: input elements x output channels per group x
+    kernel; matrix products: output elements x inner dimension.
+
+    Args:
+        shapes: tensor -> shape, for the activations; nodes without one are left out.
+
+    Returns:
+        Node name -> count, for nodes of the main graph.
+    """
+    known = {**shapes, **{name: array.shape for name, array in graph.weights.items()}}
+    dequantized = {node.output[0]: node.input[0] for node in graph.nodes if node.op_type == "DequantizeLinear"}
+
+    def shape_of(name: str) -> tuple[int, ...] | None:
+        return known.get(name) or known.get(dequantized.get(name, ""))
+
+    counts = {}
+    for node in graph.nodes:
+        if node.op_type not in WEIGHTED:
+            continue
+        first, second, output = shape_of(node.input[0]), shape_of(node.input[1]), shape_of(node.output[0])
+        if first is None or second is None or output is None:
+            continue
+        if node.op_type == "Conv":
+            counts[node.name] = math.prod(output) * math.prod(second[1:])
+        elif node.op_type == "ConvTranspose":
+            counts[node.name] = math.prod(first) * math.prod(second[1:])
+        elif node.op_type == "Gemm":
+            counts[node.name] = math.prod(output) * first[0 if attribute(node, "transA", 0) else 1]
+        else:
+            counts[node.name] = math.prod(output) * first[-1]
+    return counts
+
+
+def int8_layers(graph: Graph) -> set[str]:
+    """Names of the convolutions and matrix products all of whose operands come out of INT8 (DequantizeLinear)."""
+    producers = graph.producers()
+
+    def from_int8(name: str) -> bool:
+        node = producers.get(name)
+        return node is not None and node.op_type == "DequantizeLinear"
+
+    return {node.name for node in graph.nodes if node.op_type in WEIGHTED and all(from_int8(name) for name in node.input[:2])}

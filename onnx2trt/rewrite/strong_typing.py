@@ -1,0 +1,78 @@
+"""The strongly typed form of a graph: FP16 where nothing holds it, and around Q/DQ what TensorRT needs to fuse them."""
+
+from __future__ import annotations
+
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.nodes import reads
+from onnx2trt.model.observe import MOVES
+from onnx2trt.rewrite import fp16
+from onnx2trt.rewrite.qdq import int8_layers
+
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
+# Computed value by value, so that TensorRT can fuse them into the layer before
+POINTWISE = frozenset(
+    [
+        "Abs",
+        "Add",
+        "Celu",
+        "Clip",
+        "Div",
+        "Elu",
+        "Erf",
+        "Exp",
+        "Gelu",
+        "HardSigmoid",
+        "HardSwish",
+        "LeakyRelu",
+        "Log",
+        "Max",
+        "Min",
+        "Mish",
+        "Mul",
+        "Neg",
+        "PRelu",
+        "Pow",
+        "Relu",
+        "Selu",
+        "Sigmoid",
+        "Softplus",
+        "Softsign",
+        "Sqrt",
+        "Sub",
+        "Swish",
+        "Tanh",
+        "ThresholdedRelu",
+    ]
+)
+
+
+def strongly_typed(graph: Graph, holds: dict[str, str], half_scales: bool, half_ends: frozenset[str] = frozenset()) -> Graph:
+    """FP16 for every node that is not held.
+
+    Args:
+        graph: FP32, with or without Q/DQ.
+        holds: node -> reason.
+        half_scales: Q/DQ get FP16 scales (opset 19), so that layers between them are FP16. False: FP32 scales, and FP32 is the
+            type of what lies between them; the layers themselves are INT8 all the same. TensorRT 10 needs that: it does not build
+            every network with FP16 scales ("No supported formats"), and computes some of those that it builds wrongly.
+        half_ends: inputs and outputs that become FP16 (--io-types).
+    """
+    between = {} if half_scales else dict.fromkeys(between_scales(graph), "between FP32 scales")
+    return fp16.convert(graph, {**between, **holds}, half_ends)
+
+
+def between_scales(graph: Graph) -> set[str]:
+    """Q/DQ nodes, the INT8 layers, and what TensorRT fuses into them or moves a Q across; a Cast there would break that."""
+    int8, producers, consumers = int8_layers(graph), graph.producers(), graph.consumers()
+    found = {node.name for node in graph.nodes if node.op_type in QUANTIZERS} | int8
+    if not int8:
+        return found
+    for node in graph.nodes:
+        sources = [producers[name].name in found for name in reads(node) if name in producers]
+        if node.op_type in POINTWISE and any(sources) or node.op_type in MOVES and sources and all(sources):
+            found.add(node.name)
+    for node in reversed(graph.nodes):  # moving data in FP32 pays only on the way to the next Q
+        readers = [reader.name for name in node.output for reader in consumers.get(name, [])]
+        if node.op_type in MOVES - POINTWISE and not (readers and found.issuperset(readers)):
+            found.discard(node.name)
+    return found

@@ -1,0 +1,77 @@
+"""What was measured of the FP16 engine that INT8 is held against, remembered so that it need not be built for every INT8 engine.
+
+Only figures are kept: an engine file that lies around is never loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, replace
+
+from onnx2trt.base.errors import ConversionError
+from onnx2trt.base.timing_cache import user_cache_folder
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.plan import key as identity
+from onnx2trt.trt.inspector import EngineLayer
+from onnx2trt.trt.profile import Timed
+
+FORMAT = 2
+# Options that change nothing in an FP16 engine
+ONLY_INT8 = ("--calibration-samples", "--calibration-method", "--accept-stale-cache", "--quantization-effort", "--quantization")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """An FP16 engine as it was measured."""
+
+    row: dict  # of result["variants"]
+    timed: Timed  # its layers
+    measured: str  # date
+
+
+def recall(job: Job, run: Run) -> Baseline | None:
+    """What is known of the FP16 engine of this model, built with these options, on this GPU; None where that is nothing."""
+    path = _path(job)
+    try:
+        with open(path or "", encoding="utf-8") as stream:
+            kept = json.load(stream)
+        layers = tuple(EngineLayer(**{key: tuple(v) if isinstance(v, list) else v for key, v in layer.items()}) for layer in kept["layers"])
+        found = Baseline(kept["row"], (layers, {str(name): float(ms) for name, ms in kept["layer_ms"].items()}), str(kept["measured"]))
+        p50 = float(found.row["p50_ms"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    run.console.info(f"the FP16 engine to compare with is not built again: p50 {p50:.3f} ms, measured on {found.measured} ({path})")
+    return found
+
+
+def remember(job: Job, row: dict, timed: Timed, run: Run) -> None:
+    """Keep what was measured; a folder that cannot be written is no fault."""
+    path = _path(job)
+    if path is None:
+        return
+    layers, times = timed
+    kept = {
+        "measured": time.strftime("%Y-%m-%d", time.gmtime()),
+        "row": row,
+        "layers": [asdict(layer) for layer in layers],
+        "layer_ms": times,
+    }
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        run.write_now({path: json.dumps(kept).encode()})
+    except (OSError, ConversionError) as error:
+        run.console.debug(f"{path} is not written: {error}")
+
+
+def _path(job: Job) -> str | None:
+    """The file of this FP16 engine; None where nothing is to be kept (--timing-cache none)."""
+    folder = user_cache_folder()
+    if not folder or job.plan.build.timing_cache is None:
+        return None
+    plan = replace(job.plan, precision="fp16", variants=("fp16",), min_int8_share=0.0, calibrator=False, native_method=None)
+    options = {flag: value for flag, value in identity.options(plan).items() if flag not in ONLY_INT8}
+    key = {"format": FORMAT, "model": job.inputs["model"], "options": options, "versions": job.inputs["versions"]}
+    return os.path.join(folder, "baseline", f"{identity.sealed(key)['sha256'][:32]}.json")

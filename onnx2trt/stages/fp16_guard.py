@@ -1,0 +1,208 @@
+"""Stage 'choose' of FP16: the layers that keep FP32 because the outputs would differ by more than was allowed."""
+
+from __future__ import annotations
+
+import math
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.compare.outputs import OtherShape
+from onnx2trt.conversion.comparing import compare_runners
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.data.datasets import batches_to_compare
+from onnx2trt.data.samples import Dataset
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.session import AT_ONCE, Session
+from onnx2trt.quant.fp16_segments import Segment, Tried, bound_to_half, lowered, segment_errors, segments, unconvertible, working
+from onnx2trt.quant.sensitivity import climb
+from onnx2trt.rewrite.fp16 import convert
+from onnx2trt.rewrite.simulate import simulation
+from onnx2trt.stages.int8.trials import Reference, worst_output
+from onnx2trt.stages.read_back import LEAST_FP16_LAYERS
+from onnx2trt.stages.validate import as_declared
+
+FIRST_LOOK = 20  # samples; nearly all models pass, and shall not wait for it
+MOST_MEASURED = 100  # samples for each of several choices
+RANKED_BY = 4  # samples that single segments are measured on
+ROUNDS = 2  # all segments; then those that had to be held, cut up once more
+NOTHING_AGREES = 100.0  # percent
+
+
+def choose_fp16(job: Job, graph: Graph, holds: dict[str, str], run: Run) -> dict[str, str]:
+    """The nodes that stay in FP32: those held already, and more while FP16 costs more than --max-accuracy-drop.
+
+    Args:
+        graph: FP32.
+        holds: node -> reason, by range and by the user's wishes.
+
+    Returns:
+        Node -> reason.
+
+    Raises:
+        ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
+    """
+    plan = job.plan
+    guarded = plan.precision == "fp16" and plan.hold_layers and plan.validation.enabled and not plan.build.plugins
+    if not guarded or job.info.quantized:  # a model's own Q/DQ are kept as they are
+        return holds
+    held = {**unconvertible(graph), **holds}  # weak typing: TensorRT does not lower control flow either
+    bound = bound_to_half(graph, plan.layer_precisions)
+    free = tuple(node for node in lowered(graph, held) if node not in bound)
+    if not free:
+        return holds
+    with run.stage("choose", "choosing the FP16 layers"):
+        try:
+            trials = _Trials(job, graph, held, run)
+            if trials.share(set()) < LEAST_FP16_LAYERS:  # stages/read_back.py will say so
+                return holds
+            first = _first_look(trials, job.data.to_compare()[0])
+            run.console.debug(_line(first))
+            return holds if first.passed else {**holds, **_search(trials, free, first)}
+        except ConversionError as error:
+            if error.code is not ExitCode.MODEL:
+                raise
+            run.console.warn(f"FP16 cannot be simulated here, so no layer is held for its accuracy: {error.message}")
+            return holds
+
+
+class _Trials:
+    """Measures choices of FP32 layers one after the other."""
+
+    def __init__(self, job: Job, graph: Graph, held: dict[str, str], run: Run):
+        self.job, self.graph, self.held, self.run = job, graph, held, run
+        self.working = working(graph)
+        self._session = Session.from_graph(graph)
+        self._half_ends = frozenset(name for name, precision in job.plan.io_types if precision == "fp16")
+
+    def use(self, dataset: Dataset) -> None:
+        """Measure on this from now on."""
+        self.dataset, self._reference = dataset, Reference(self._session)
+
+    def share(self, nodes: set[str]) -> float:
+        """Of the layers in FP16, with these held as well."""
+        return len(self.working - nodes - set(self.held)) / max(len(self.working), 1)
+
+    def measure(self, kept: list[Segment]) -> Tried:
+        """The drop of the outputs with these segments held as well; it passes with one standard error to spare."""
+        job, dataset = self.job, self.dataset
+        nodes = {node for segment in kept for node in segment}
+        share = round(self.share(nodes), 6)
+        half = convert(self.graph, {**self.held, **dict.fromkeys(nodes, "")}, self._half_ends)
+        batches = batches_to_compare(job.data, [dataset])
+        try:
+            tracked = self.run.console.track(batches, max(len(dataset.paths), 1), f"measuring with {share:.0%} in FP16")
+            session = Session.from_graph(simulation(half), in_turn=len(dataset.paths) < AT_ONCE)
+            candidate = as_declared(job, session.run)
+            rows = compare_runners(job, self._reference.one_pass(), candidate, tracked, dataset.origin, at_once=session.at_once)
+        except OtherShape as error:
+            return Tried(len(kept), share, NOTHING_AGREES, 0.0, False, error.message)
+        worst, finite = worst_output(rows)
+        drop, margin = round(worst.drop_percent, 6), round(worst.standard_error or 0.0, 6)
+        passed = finite and drop + margin <= job.plan.validation.max_drop_percent
+        invalid = "" if finite else ", with values that are NaN or infinite"
+        return Tried(len(kept), share, drop, margin, passed, f"output {worst.output!r} on {worst.inputs} ({worst.metric}{invalid})")
+
+
+def _first_look(trials: _Trials, dataset: Dataset) -> Tried:
+    """FP16 as it is, on a few samples; where that does not pass, on all that the final check will use.
+
+    Of a few samples one may tip over by chance, which is much where classes are counted. No layer is held for that.
+    """
+    trials.use(dataset.at_most(FIRST_LOOK))
+    first = trials.measure([])
+    if not first.passed and len(dataset.paths) > FIRST_LOOK:
+        trials.use(dataset)
+        first = trials.measure([])
+        if len(dataset.paths) > MOST_MEASURED:
+            trials.use(dataset.at_most(MOST_MEASURED))
+    return first
+
+
+def _search(trials: _Trials, free: Segment, first: Tried) -> dict[str, str]:
+    """The segments to hold, most harmful first, as few as the limit allows. Node -> reason.
+
+    Args:
+        free: nodes that may be held.
+        first: what was measured with none of them held.
+    """
+    tried, best, errors = [first], None, {}
+    parts = segments(free)
+    for _ in range(ROUNDS):
+        errors |= _errors(trials, parts)
+        order = sorted(parts, key=errors.get, reverse=True)
+        work = {part: len(trials.working.intersection(part)) for part in parts}
+        total = max(sum(work.values()), 1)
+        # what is left in FP16 must still count as an FP16 engine; in the second round that is sure
+        least = 0.0 if best else (LEAST_FP16_LAYERS - trials.share(set(free))) * len(trials.working) / total
+        found = climb(order, work, total, least, first, lambda kept, order=order: trials.measure(order[:kept]))
+        tried += found[1:]
+        kept = min((rung.kept for rung in found if rung.passed), default=None)
+        if kept is None:
+            break
+        best = order[:kept]
+        if all(len(part) == 1 for part in best):
+            break
+        chosen = {node for part in best for node in part}
+        parts = segments([node for node in free if node in chosen])
+    _record(trials.run, tried)
+    limit = trials.job.plan.validation.max_drop_percent
+    if best is None and first.drop_percent <= limit < first.drop_percent + first.standard_error:
+        # The final check asks for no spare standard error, and nothing may fail here that passes there.
+        reached = f"FP16 is within --max-accuracy-drop {limit:g} % by less than one standard error"
+        trials.run.console.warn(f"{reached}, and no layers in FP32 better that: {_line(first)}")
+        return {}
+    if best is None:
+        raise _out_of_reach(trials, tried)
+    return {node: _reason(part, errors[part]) for part in best for node in part}
+
+
+def _errors(trials: _Trials, parts: list[Segment]) -> dict[Segment, float]:
+    """Segment -> change of the outputs with it alone in FP16."""
+    console = trials.run.console
+    few = [batch.arrays for batch in batches_to_compare(trials.job.data, [trials.dataset.at_most(RANKED_BY)])]
+    found = console.track(segment_errors(trials.graph, parts, few), len(parts), "measuring what FP16 costs in each part")
+    errors = {}
+    for part, error in found:
+        console.debug(f"{part[0]}{f' to {part[-1]}' if len(part) > 1 else ''}: {error:.3%}")
+        errors[part] = error
+    return errors
+
+
+def _record(run: Run, tried: list[Tried]) -> None:
+    """In the result, also of a run that ends here; stages/read_back.py fills in the rest."""
+    keys = ("fp16_share", "drop_percent", "standard_error", "passed")
+    run.result["precision"] = {
+        "requested": "fp16",
+        "delivered": None,
+        "int8_mac_share": None,
+        "layers": None,
+        "layers_source": "network",
+        "kept_high": [],
+        "ignored_constraints": [],
+        "tried": [{key: getattr(rung, key) for key in keys} for rung in tried],
+    }
+    for rung in tried:
+        run.console.debug(_line(rung))
+
+
+def _reason(part: Segment, error: float) -> str:
+    where = "here" if len(part) == 1 else f"in this part of {len(part)} nodes"
+    if math.isinf(error):
+        return f"FP16 {where} alone makes the outputs NaN, infinite or of another shape"
+    return f"FP16 {where} alone changes the outputs by {100 * error:.3g} %"
+
+
+def _out_of_reach(trials: _Trials, tried: list[Tried]) -> ConversionError:
+    limit = trials.job.plan.validation.max_drop_percent
+    bound = " or fewer --layer-precisions in fp16," if trials.job.plan.layer_precisions else ""
+    lines = "\n".join(f"  {_line(rung)}" for rung in tried)
+    return ConversionError(
+        f"{tried[0].decided_by}: FP16 does not reach --max-accuracy-drop {limit:g} % "
+        f"with at least {LEAST_FP16_LAYERS:.0%} of the layers in FP16. What was tried:\n{lines}",
+        hint=f"Use --precision fp32,{bound} or a larger --max-accuracy-drop.",
+        code=ExitCode.VALIDATION,
+    )
+
+
+def _line(rung: Tried) -> str:
+    return f"{rung.fp16_share:4.0%} FP16: drop {rung.drop_percent:7.3g} +- {rung.standard_error:.2g} %"

@@ -1,0 +1,1 @@
+"""What INT8 needs between calibration and build."""

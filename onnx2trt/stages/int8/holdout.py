@@ -1,0 +1,119 @@
+"""Which samples INT8 is fitted to, and on which of them its accuracy is measured: never the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby
+
+import numpy as np
+
+from onnx2trt.conversion.run import Run
+from onnx2trt.data.datasets import Data, Feeds
+from onnx2trt.data.samples import Dataset
+
+FOLDS = 5
+ENOUGH_TO_HOLD_OUT = 64  # samples from which on a part is held out once, instead of every part in turn
+HELD_OUT_PARTS = 4
+MOST_MEASURED = 100
+
+
+@dataclass(frozen=True)
+class Split:
+    """The calibration samples in `parts`, of which the first `trials` are left out in turn and measured on.
+
+    `measured` is other data to measure on; then nothing is left out. Where the scales come from a cache without their samples, that
+    other data stands in for `fitted`, too: layers may be judged by it, but nothing is fitted to it.
+    """
+
+    fitted: Dataset
+    parts: int
+    trials: int
+    measured: Dataset | None
+    may_fit: bool = True
+
+    @cached_property
+    def _position(self) -> dict[str, int]:
+        return {path: index for index, path in enumerate(self.fitted.paths)}
+
+    @property
+    def blind(self) -> bool:
+        """Whether it has to be measured on the very samples that were fitted to."""
+        return self.trials == 0 and self.measured is None
+
+    def part_of(self, path: str) -> int:
+        """The trial that leaves this sample out; -1 for samples that are always fitted to."""
+        if self.trials == 0:
+            return -1
+        part = self._position[path] % self.parts
+        return part if part < self.trials else -1
+
+    def to_fit(self, most: int | None = None) -> Dataset:
+        """The samples to fit to, or `most` of them with the same share of each part; part by part."""
+        return self._some(self.fitted.paths, most)
+
+    def to_measure(self) -> Dataset:
+        """The samples to measure on; `part_of` tells the trial of each where `measured` is None."""
+        if self.measured is not None:
+            return self.measured.at_most(MOST_MEASURED)
+        return self._some([path for path in self.fitted.paths if self.trials == 0 or self.part_of(path) >= 0], MOST_MEASURED)
+
+    def _some(self, paths: Iterable[str], most: int | None) -> Dataset:
+        chosen = replace(self.fitted, paths=tuple(sorted(paths, key=self.part_of)))
+        return chosen if most is None else chosen.at_most(most)
+
+    def cuts(self, dataset: Dataset) -> tuple[Dataset, ...]:
+        """Samples of to_fit or to_measure part by part, so that none shares its inference with one of another part."""
+        if self.trials == 0:
+            return (dataset,)
+        return tuple(replace(dataset, paths=tuple(paths)) for _, paths in groupby(dataset.paths, self.part_of))
+
+
+def choose_split(data: Data) -> Split | None:
+    """A validation folder, else the rest of the calibration folder, else a part of the samples; None where there is neither."""
+    fitted = data.calibration
+    if fitted is None:
+        return data.validation and Split(data.validation, 1, 0, data.validation, may_fit=False)
+    unused = replace(fitted, paths=fitted.unused, unused=())
+    if data.validation is not None or len(unused.paths) >= FOLDS:
+        return Split(fitted, 1, 0, data.validation or unused)
+    count = len(fitted.paths)
+    if count >= ENOUGH_TO_HOLD_OUT:
+        return Split(fitted, HELD_OUT_PARTS, 1, None)
+    parts = min(FOLDS, count)
+    return Split(fitted, parts, parts if count > 1 else 0, None)
+
+
+@dataclass
+class Parts:
+    """Passes over the fitted samples (or some of them) that know which trial leaves the present sample out."""
+
+    data: Data
+    split: Split
+    run: Run
+    label: str
+    most: int | None = None
+    current: int = -1
+    feeds: Feeds | None = None
+
+    def __call__(self) -> Iterator[dict[str, np.ndarray]]:
+        dataset = self.split.to_fit(self.most)
+        self.feeds = Feeds(self.data.reader, dataset, self.run, self.label, cuts=self.split.cuts(dataset))
+        for feed in self.feeds():
+            self.current = self.split.part_of(self.feeds.paths[0])
+            yield feed
+
+    def __len__(self) -> int:
+        """Samples of one pass."""
+        count = len(self.split.fitted.paths)
+        return count if self.most is None else min(count, self.most)
+
+
+def without(parts: dict[int, object], trial: int | None, empty: Callable[[], object]):
+    """What was collected of all parts, or of all but one, merged."""
+    total = empty()
+    for part, collected in parts.items():
+        if part != trial:
+            total.merge(collected)
+    return total

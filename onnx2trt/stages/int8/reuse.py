@@ -1,0 +1,153 @@
+"""What the run that made the calibration cache found beyond its scales, taken over where the conditions are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, replace
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.model.graph import Graph
+from onnx2trt.plan.plan import EFFORTS, Route
+from onnx2trt.quant import calibration_cache
+from onnx2trt.quant.calibration_cache import Cache
+from onnx2trt.quant.fit_file import FORMAT, Found, Packed, most_bytes, pack
+from onnx2trt.quant.fp16_segments import unconvertible
+from onnx2trt.stages.int8 import calibrate as calibrating
+from onnx2trt.stages.int8 import equalize as balancing
+from onnx2trt.stages.int8.calibrate import Written
+from onnx2trt.stages.int8.equalize import Balance
+
+# What the choice of layers depends on, but not how the layers were made INT8
+ONLY_FOR_THE_CHOICE = ("--max-accuracy-drop", "--metric", "--min-int8-share", "--no-validate", "--validation-dir")
+
+
+@dataclass(frozen=True)
+class Known:
+    """What need not be found again."""
+
+    cache: Cache | None = None  # None: calibrate
+    found: Found | None = None  # None: nothing beyond the scales
+    balance: Balance | None = None
+    chosen: bool = True  # found.given_up is what has to be given up; otherwise it shall be measured again
+
+
+def look_up(job: Job, graph: Graph, run: Run) -> Known:
+    """The cache, and what belongs to it.
+
+    With calibration data, whatever does not fit is found again; without, it is said, and what there is has to do.
+
+    Args:
+        graph: folded, FP32.
+
+    Raises:
+        ConversionError: CALIBRATION, for a cache or fit file that is damaged or of another model.
+    """
+    cache = calibrating.read_cache(job, run)
+    if cache is None or not cache.fits:
+        return Known(cache)
+    packed, path = _read(cache, graph), calibration_cache.fit_file(cache.path)
+    if packed is None:
+        changed, problem = [], f"{path} is missing, or belongs to another cache"
+    else:
+        changed = _changed(packed, job)
+        problem = changed and f"{path} was made with another {' and another '.join(changed)}"
+    if problem and job.data.calibration is not None:
+        run.console.info(f"{problem}: everything is found again from {job.data.calibration.origin}")
+        return Known()
+    if packed is None or not set(changed) <= set(ONLY_FOR_THE_CHOICE):
+        run.console.warn(f"{problem}: only the scales of {cache.path} are used. Accuracy may be much lower; give --calibration-dir")
+        return Known(cache)
+    chosen = not changed or job.data.validation is None
+    if problem:
+        then = "the choice of layers is used as it is; give --calibration-dir to choose again" if chosen else "the layers are chosen again"
+        (run.console.warn if chosen else run.console.info)(f"{problem}: {then}")
+    what = "fitted weights and the choice of layers come" if chosen else "fitted weights come"
+    run.console.info(f"{what} from {path}")
+    try:
+        found = packed.unpack(graph)
+        balance = balancing.rebuild(job, graph, found.shifts, found.factors)
+    except ValueError as error:
+        raise _damaged(path, error) from None
+    calibrating.describe(run, found.method, None, 0, cache.path, 0.0)
+    fit = found.fit if found.fit.scales else replace(found.fit, scales=cache.scales)
+    return Known(cache, replace(found, fit=fit, holds=_holds_here(found.holds, graph, job)), balance, chosen)
+
+
+def write_found(job: Job, graph: Graph, written: Written | None, found: Found, run: Run) -> None:
+    """Write the fit file of a cache that was written, and tie the two.
+
+    Args:
+        graph: as for look_up.
+    """
+    if written is None:
+        return
+    structural = unconvertible(graph)
+    measured = {node: reason for node, reason in found.holds.items() if structural.get(node) != reason}
+    data = pack(replace(found, holds=measured), _conditions(job))
+    identity = replace(written.identity, fit_sha256=hashlib.sha256(data).hexdigest())
+    fit, side = calibration_cache.fit_file(written.path), calibration_cache.side_file(written.path)
+    run.write_now({fit: data, side: calibration_cache.side_text(written.text, identity).encode()})
+
+
+def _read(cache: Cache, graph: Graph) -> Packed | None:
+    """The fit file that the side file names by its hash; None where there is none."""
+    path = calibration_cache.fit_file(cache.path)
+    if cache.identity.fit_sha256 is None or not os.path.isfile(path):
+        return None
+    try:
+        if os.path.getsize(path) > most_bytes(graph):
+            return None
+        with open(path, "rb") as stream:
+            data = stream.read()
+    except OSError as error:
+        raise ConversionError(f"{path} cannot be read: {error.strerror}", code=ExitCode.CALIBRATION) from None
+    if hashlib.sha256(data).hexdigest() != cache.identity.fit_sha256:
+        return None
+    try:
+        return Packed(data)
+    except ValueError as error:
+        raise _damaged(path, error) from None
+
+
+def _damaged(path: str, error: ValueError) -> ConversionError:
+    return ConversionError(
+        f"{path} cannot be used: {error}",
+        hint="Delete it, and give --calibration-dir to make it again.",
+        code=ExitCode.CALIBRATION,
+    )
+
+
+def _conditions(job: Job) -> dict:
+    """Flag -> value, of everything beside model and calibration data that decides what is found."""
+    plan, judged = job.plan, job.data.validation
+    return {
+        "--quantization-effort": next(name for name, effort in EFFORTS.items() if effort == plan.calibration.effort),
+        "--layer-precisions": [list(wish) for wish in plan.layer_precisions],
+        "--disable-strict-types": not plan.hold_layers,
+        "--max-accuracy-drop": plan.validation.max_drop_percent,
+        "--metric": plan.validation.metric,
+        "--min-int8-share": plan.min_int8_share,
+        "--no-validate": not plan.validation.enabled,
+        "--validation-dir": calibration_cache.hash_files(judged.paths, judged.origin) if judged else None,
+    }
+
+
+def _changed(packed: Packed, job: Job) -> list[str]:
+    """The flags that differ.
+
+    Without calibration data, other validation data changes nothing: what was chosen is checked on it in the end, as always.
+    """
+    if packed.format != FORMAT:
+        return ["version of onnx2trt"]
+    now = _conditions(job)
+    if job.data.calibration is None:
+        del now["--validation-dir"]
+    return [flag for flag, value in now.items() if packed.conditions.get(flag) != value]
+
+
+def _holds_here(holds: dict[str, str], graph: Graph, job: Job) -> dict[str, str]:
+    """What was measured, and what this route cannot convert."""
+    return {**(unconvertible(graph) if job.plan.route is Route.STRONG else {}), **holds}

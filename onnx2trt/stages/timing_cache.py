@@ -1,0 +1,80 @@
+"""The timing cache of a build: read before it, merged with what others have written meanwhile and written after it."""
+
+from __future__ import annotations
+
+import os
+
+from onnx2trt.base.errors import ConversionError
+from onnx2trt.base.timing_cache import locked
+from onnx2trt.conversion.run import Run
+from onnx2trt.plan.plan import Plan
+from onnx2trt.trt.builder import BuiltEngine, EngineBuilder
+
+
+def read(plan: Plan, run: Run) -> bytes | None:
+    """Contents of the timing cache; empty where there is none yet, None where none is to be used."""
+    path = plan.build.timing_cache
+    if path is None:
+        return None
+    try:
+        with locked(path):
+            contents = _contents(path)
+    except OSError as error:
+        run.console.warn(f"timing cache {path} cannot be read ({error.strerror}); a new one is started")
+        contents = b""
+    run.result["timing_cache"] = {"path": path, "state": "read" if contents else "new", "written": False}
+    return contents
+
+
+def write(builder: EngineBuilder, plan: Plan, built: BuiltEngine, before: bytes | None, run: Run) -> None:
+    """Write the timings of this build, together with those that others have written since we read.
+
+    The lock is held from reading until the parent has renamed the new file, so that no writer's timings are lost.
+
+    Args:
+        before: what `read` returned.
+
+    Raises:
+        ConversionError: OUTPUT, where a cache that the user has named cannot be written; the default one only warns.
+    """
+    path = plan.build.timing_cache
+    if path is None or built.timing_cache is None:
+        return
+    if built.timing_cache_refused:
+        run.console.warn(f"timing cache {path} is damaged, or of another TensorRT or GPU; a new one is started")
+        run.result["timing_cache"]["state"] = "replaced"
+    try:
+        if not plan.build.timing_cache_named:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+        with locked(path) as held:
+            if not held:
+                run.console.debug(f"timing cache {path} cannot be locked; it is written all the same")
+            written = _merge_and_write(builder, plan, built.timing_cache, before, run)
+        run.result["timing_cache"]["written"] = written
+    except (ConversionError, OSError) as error:
+        if plan.build.timing_cache_named:
+            raise
+        reason = error.message if isinstance(error, ConversionError) else f"cannot write {path}: {error.strerror}"
+        run.console.warn(f"the timing cache is not kept: {reason}; --timing-cache none goes without")
+
+
+def _merge_and_write(builder: EngineBuilder, plan: Plan, ours: bytes, before: bytes | None, run: Run) -> bool:
+    """Whether the file holds our timings now."""
+    path = plan.build.timing_cache
+    try:
+        present = _contents(path)
+    except OSError:
+        present = b""
+    if present and present != before:  # another process was faster
+        ours = builder.merge_timing_caches(ours, present)
+    if ours == present:
+        return True
+    return run.replace_now(path, ours, required=plan.build.timing_cache_named)
+
+
+def _contents(path: str) -> bytes:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return b""

@@ -1,0 +1,138 @@
+"""--skip-unchanged: what an engine was made from stands in its side file; where all of that is the same, nothing is built again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+from onnx2trt.base.files import feed
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.data.samples import Dataset
+from onnx2trt.plan import key as identity
+from onnx2trt.quant.calibration_cache import fit_file, hash_files, side_file
+from onnx2trt.report.result import SCHEMA_VERSION, new_result
+from onnx2trt.stages.int8.holdout import choose_split
+
+DONE = ("validated", "simulated", "not_validated")
+
+
+def inputs_of(job: Job, run: Run) -> dict:
+    """All that the result depends on, but for the caches, which the run itself may write; looked at before the work."""
+    environment = run.result["environment"]
+    versions = {"library": f"{environment['backend']} {environment['tensorrt']}", **identity.versions()}
+    if job.plan.executes_here:
+        versions |= {"gpu": environment["gpu"], "driver": environment["driver"]}
+    data = {
+        "--calibration-dir": _hash_data(job.data.calibration, _also_measured(job)),
+        "--validation-dir": _hash_data(job.data.validation),
+        "--test-image": _hash_data(job.data.test),
+        "--plugins": [_hash_file(path) or path for path in job.plan.build.plugins] or None,
+    }
+    given = {flag: value for flag, value in data.items() if value}
+    return {"model": job.info.sha256, "options": identity.options(job.plan), "data": given, "versions": versions}
+
+
+def key_of(job: Job, run: Run) -> dict:
+    """The key of a conversion: what it was made from, and the caches as they are now, with what this run has written."""
+    caches = {}
+    if job.plan.calibration.cache:
+        cache = job.plan.calibration.cache
+        paths = (cache, side_file(cache), fit_file(cache))
+        caches["--calibration-cache"] = [_hash_now(path, run) for path in paths]
+    if job.plan.build.timing_cache_named and job.plan.build.timing_cache:
+        caches["--timing-cache"] = _hash_now(job.plan.build.timing_cache, run)
+    return identity.sealed({**job.inputs, "data": {**job.inputs["data"], **caches}})
+
+
+def find_former(job: Job, run: Run) -> dict | None:
+    """The result of an earlier run that this one would only repeat; None where there is none. Says which, and why."""
+    former, reason = _read_former(job.plan.outputs.engine, job.plan.outputs.side_file)
+    if former:
+        reason = _why_not(former, job, key_of(job, run))
+    engine = job.plan.outputs.engine
+    if reason:
+        run.console.info(f"not skipped: {reason}")
+        return None
+    run.console.info(f"unchanged: {engine} ({former['status']}) was made from the same model, options, data and versions")
+    return former
+
+
+def take(former: dict, job: Job, run: Run) -> str:
+    """Make the former result this run's; times, environment and names of files are those of now.
+
+    Returns:
+        The status.
+    """
+    now = {key: run.result[key] for key in ("environment", "timings_s")}
+    names = {"model": {**former["model"], "path": job.info.path}, "engine": {**former["engine"], "path": job.plan.outputs.engine}}
+    run.result = {**former, **now, **names, "skipped": True}
+    return former["status"]
+
+
+def _read_former(engine: str, side: str) -> tuple[dict | None, str]:
+    """(result beside the engine, why there is none)"""
+    sha256 = _hash_file(engine)
+    if sha256 is None:
+        return None, f"there is no {engine} yet"
+    try:
+        with open(side, encoding="utf-8") as stream:
+            former = json.load(stream)
+        built = former["engine"]["sha256"]
+        sound = former["schema_version"] == SCHEMA_VERSION and former["status"] in DONE and former["exit_code"] == 0
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None, f"{side}, which would say how {engine} was made, is missing or damaged"
+    if built != sha256:
+        return None, f"{engine} is not the file that {side} speaks of"
+    if not sound or former.keys() != new_result().keys() or not isinstance(former.get("key"), dict):
+        return None, f"{side} does not say what {engine} was made from, or that it was in order"
+    return former, ""
+
+
+def _why_not(former: dict, job: Job, key: dict) -> str:
+    """Why a former result does not do; empty where it does."""
+    changed = identity.differences(former["key"], key)
+    if changed:
+        return "changed since the engine was built: " + "; ".join(changed)
+    if job.plan.validation.require_execution and former["status"] == "simulated":
+        return "the engine was not executed, which --require-execution asks for"
+    save = job.plan.outputs.save_onnx
+    if save:
+        saved = former.get("saved_onnx") or {}
+        if not saved or any(_hash_file(save + suffix) != sha256 for suffix, sha256 in saved.items()):
+            return f"{save} is missing, or not the model that the engine was built from"
+    return ""
+
+
+def _also_measured(job: Job) -> tuple[str, ...]:
+    """Files of the calibration folder that accuracy is measured on, though they are not among the samples."""
+    if job.data.calibration is None:
+        return ()
+    split = choose_split(job.data)
+    measured = (split.to_measure(), *job.data.to_compare())
+    unused = frozenset(job.data.calibration.unused)
+    return tuple(sorted({path for dataset in measured for path in dataset.paths if path in unused}))
+
+
+def _hash_data(data: Dataset | None, also: tuple[str, ...] = ()) -> str | None:
+    if data is None:
+        return None
+    root = data.origin if os.path.isdir(data.origin) else os.path.dirname(data.origin) or "."
+    names = "\0".join(os.path.relpath(path, root) for path in data.unused)  # they take part in the choice, whatever is in them
+    text = f"{hash_files(data.paths, root)} {hash_files(also, root)} {names}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def _hash_now(path: str, run: Run) -> str | None:
+    return run.written.get(os.path.realpath(path)) or _hash_file(path)
+
+
+def _hash_file(path: str) -> str | None:
+    """SHA-256 of a file; None where it cannot be read."""
+    digest = hashlib.sha256()
+    try:
+        feed(digest, path)
+        return digest.hexdigest()
+    except OSError:
+        return None

@@ -1,0 +1,99 @@
+"""What is really in a built engine: its layers and their precisions, from the engine inspector's JSON."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Container
+from dataclasses import dataclass
+
+from onnx2trt.trt.constraints import nodes_of
+
+# in the order in which a datatype is looked for in a tensor's description
+PRECISIONS = (("Int8", "int8"), ("FP8", "fp8"), ("Half", "fp16"), ("FP16", "fp16"), ("BF16", "bf16"), ("Float", "fp32"), ("FP32", "fp32"))
+NO_WORK = ("Constant", "Reformat", "NoOp", "Shuffle", "Shape", "Signal", "Wait", "ShapeHostToDevice", "ShapeDeviceToHost")
+
+
+@dataclass(frozen=True)
+class EngineLayer:
+    name: str
+    kind: str  # the inspector's LayerType
+    precision: str | None  # of its floating-point or INT8 data; None where it has none
+    input_precision: str | None
+    output_precision: str | None
+    nodes: tuple[str, ...]  # ONNX nodes that it computes
+    tactic: str
+    reads: tuple[str, ...] = ()  # tensors
+    writes: tuple[str, ...] = ()
+
+
+def parse_layers(text: str, known: dict[str, str]) -> tuple[EngineLayer, ...]:
+    """Layers of an engine built with detailed verbosity.
+
+    Args:
+        text: Engine.inspect().
+        known: label -> ONNX node name (trt.constraints.labels).
+
+    Returns:
+        The layers, in order; empty where the engine was built without details.
+    """
+    entries = json.loads(text).get("Layers", [])
+    return tuple(_layer(entry, known) for entry in entries if isinstance(entry, dict))
+
+
+def _layer(entry: dict, known: dict[str, str]) -> EngineLayer:
+    inputs = [_precision(tensor) for tensor in entry.get("Inputs", [])]
+    outputs = [_precision(tensor) for tensor in entry.get("Outputs", [])]
+    typed_inputs = [p for p in inputs if p]
+    typed_outputs = [p for p in outputs if p]
+    first_in = typed_inputs[0] if typed_inputs else None
+    first_out = typed_outputs[0] if typed_outputs else None
+    return EngineLayer(
+        name=entry.get("Name", ""),
+        kind=entry.get("LayerType", ""),
+        precision=first_in or first_out,
+        input_precision=first_in,
+        output_precision=first_out,
+        nodes=tuple(nodes_of(entry.get("Metadata") or "", known)),
+        tactic=str(entry.get("TacticName", entry.get("TacticValue", ""))),
+        reads=tuple(tensor.get("Name", "") for tensor in entry.get("Inputs", [])),
+        writes=tuple(tensor.get("Name", "") for tensor in entry.get("Outputs", [])),
+    )
+
+
+def _precision(tensor: dict) -> str | None:
+    description = tensor.get("Format/Datatype") or tensor.get("Datatype") or ""
+    return next((precision for word, precision in PRECISIONS if word.lower() in description.lower()), None)
+
+
+def count_layers(layers: tuple[EngineLayer, ...]) -> dict[str, int]:
+    """Layers that compute, by precision of what they read."""
+    counts = {"int8": 0, "fp16": 0, "fp32": 0}
+    for layer in layers:
+        if layer.kind not in NO_WORK and layer.precision:
+            counts[layer.precision] = counts.get(layer.precision, 0) + 1
+    return counts
+
+
+def nodes_in(layers: tuple[EngineLayer, ...], precision: str) -> set[str]:
+    """ONNX nodes whose layer reads its data in `precision`."""
+    return {node for layer in layers if layer.precision == precision and layer.kind not in NO_WORK for node in layer.nodes}
+
+
+def ignored_constraints(
+    layers: tuple[EngineLayer, ...], asked: dict[str, str], half_nodes: Container[str] = frozenset()
+) -> tuple[tuple[str, str, str], ...]:
+    """(node, asked precision, precision in the engine) of constraints that the engine does not show.
+
+    Args:
+        asked, half_nodes: as trt.constraints.constrain was given them.
+    """
+    found = []
+    for layer in layers:
+        for node in layer.nodes:
+            wanted = asked.get(node, "fp16" if node in half_nodes else None)
+            got = layer.precision if wanted == "int8" else layer.output_precision
+            if node not in asked and layer.input_precision == "fp16":  # computes in FP16, whatever it writes
+                got = "fp16"
+            if wanted and layer.kind not in NO_WORK and got and got != wanted:
+                found.append((node, wanted, got))
+    return tuple(dict.fromkeys(found))

@@ -1,0 +1,111 @@
+"""ONNX -> TensorRT network, checked against what the model declares."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from types import ModuleType
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.model_info import ModelInfo, NodeInfo
+from onnx2trt.plan.rules import dims
+from onnx2trt.trt.logger import Messages
+from onnx2trt.trt.parser_errors import parser_error
+
+FLOAT_TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "FP8": "fp8"}
+NO_WORK = ("CONSTANT", "QUANTIZE", "DEQUANTIZE", "CAST", "IDENTITY", "SHAPE", "SHUFFLE", "ASSERTION")
+# TensorRT's name of a type -> numpy's, for the ends of a network
+IO_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "UINT8": "uint8"}
+
+
+@dataclass(frozen=True)
+class ParserInput:
+    """What the parser reads: a file (external data beside it), or the model's bytes."""
+
+    path: str | None = None
+    data: bytes | None = None
+    nodes: Callable[[], Iterable[NodeInfo]] = tuple  # of the model in there, to name those at fault
+
+
+def parse(trt: ModuleType, network, logger, messages: Messages, source: ParserInput, model: ModelInfo, io_types: dict[str, str]):
+    """Read the ONNX into the network, set the types of its ends, and check that they are the model's.
+
+    Args:
+        model: with the ends that the engine shall have.
+        io_types: input or output -> fp32 | fp16, to set on a weakly typed network.
+
+    Returns:
+        The parser; weights of the network may point into it, so it has to outlive the build.
+
+    Raises:
+        ConversionError: MODEL, with every error of the parser.
+    """
+    parser = trt.OnnxParser(network, logger)
+    if parser is None:
+        raise ConversionError("TensorRT's OnnxParser gave nothing", code=ExitCode.BUILD)
+    ok = parser.parse(source.data) if source.path is None else _parse_file(parser, source.path)
+    if not ok or parser.num_errors:
+        errors = [parser.get_error(i) for i in range(parser.num_errors)]
+        raise parser_error(model.path, model.opset, errors, messages.take_errors(), source.nodes)
+    ends = [network.get_input(i) for i in range(network.num_inputs)] + [network.get_output(i) for i in range(network.num_outputs)]
+    for tensor in ends:
+        if tensor.name in io_types:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # deprecated with weak typing
+                tensor.dtype = {"fp32": trt.float32, "fp16": trt.float16}[io_types[tensor.name]]
+    _check_ends(network, model)
+    return parser
+
+
+def _parse_file(parser, path: str) -> bool:
+    """By file name, or by content where TensorRT cannot take the name (bytes that are not UTF-8)."""
+    try:
+        path.encode()
+        return parser.parse_from_file(path)
+    except UnicodeEncodeError:
+        with open(path, "rb") as stream:
+            return parser.parse(stream.read(), "model.onnx")
+
+
+def _check_ends(network, model: ModelInfo) -> None:
+    """The parser turns DOUBLE into FLOAT and an unknown rank into a scalar, and says nothing."""
+    found = {
+        "input": [network.get_input(i) for i in range(network.num_inputs)],
+        "output": [network.get_output(i) for i in range(network.num_outputs)],
+    }
+    for role, specs in (("input", model.inputs), ("output", model.outputs)):
+        have = {tensor.name: tensor for tensor in found[role]}
+        if set(have) != {spec.name for spec in specs}:
+            raise ConversionError(
+                f"TensorRT's parser found the {role}s {sorted(have)}, the model declares {sorted(s.name for s in specs)}",
+                hint="An unused input is often left by an export: simplify the model, or export it again.",
+                code=ExitCode.MODEL,
+            )
+        for spec in specs:
+            dtype = IO_TYPES.get(have[spec.name].dtype.name, have[spec.name].dtype.name)
+            rank = len(have[spec.name].shape)
+            if dtype != spec.dtype or spec.shape is not None and rank != len(spec.shape):
+                declared = f"{spec.dtype} {dims(spec.shape)}" if spec.shape is not None else spec.dtype
+                raise ConversionError(
+                    f"TensorRT's parser made {role} {spec.name!r} {dtype} of rank {rank}; the model declares {declared}",
+                    code=ExitCode.MODEL,
+                )
+
+
+def typed_layers(network) -> dict[str, int]:
+    """Layers of a strongly typed network by precision: INT8 where an operand is dequantised, else the type of the output."""
+    made_by, counts = {}, {"int8": 0, "fp16": 0, "fp32": 0}
+    for index in range(network.num_layers):
+        layer = network.get_layer(index)
+        for output in range(layer.num_outputs):
+            made_by[layer.get_output(output).name] = layer.type.name
+        if layer.type.name in NO_WORK or not layer.num_outputs:
+            continue
+        precision = FLOAT_TYPES.get(layer.get_output(0).dtype.name)
+        inputs = [layer.get_input(i) for i in range(layer.num_inputs)]
+        if any(tensor is not None and made_by.get(tensor.name) == "DEQUANTIZE" for tensor in inputs):
+            precision = "int8"
+        if precision:
+            counts[precision] = counts.get(precision, 0) + 1
+    return counts

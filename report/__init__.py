@@ -1,1 +1,0 @@
-"""One result object, shown as a table and as JSON."""

@@ -1,0 +1,371 @@
+"""base/timing_cache.py and stages/timing_cache.py: one file of kernel timings, several conversions at once."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+from helpers import LIBRARIES, ROOT, parse, refused, small_disk, wait_until
+
+from onnx2trt.base import timing_cache
+from onnx2trt.base.errors import ExitCode
+from onnx2trt.base.timing_cache import default_path, lock_path, locked, user_cache_folder
+from onnx2trt.plan.plan import make_plan
+from onnx2trt.trt.builder import EngineBuilder
+from onnx2trt.trt.logger import Messages
+
+# ---- where it is
+
+
+@pytest.mark.parametrize(
+    ("environ", "platform", "expected"),
+    [
+        ({"XDG_CACHE_HOME": "/c", "HOME": "/h"}, "linux", "/c/onnx2trt"),
+        ({"HOME": "/h"}, "linux", "/h/.cache/onnx2trt"),
+        ({"XDG_CACHE_HOME": "", "HOME": "/h"}, "darwin", "/h/.cache/onnx2trt"),
+        ({"XDG_CACHE_HOME": "relative", "HOME": "/h"}, "linux", "/h/.cache/onnx2trt"),
+        ({"XDG_CACHE_HOME": "relative", "HOME": "relative"}, "linux", ""),
+        ({"LOCALAPPDATA": "L", "XDG_CACHE_HOME": "/c"}, "win32", os.path.join("L", "onnx2trt")),
+        ({"HOME": "/h"}, "win32", ""),
+    ],
+)
+def test_the_users_cache_folder(environ, platform, expected):
+    assert user_cache_folder(environ, platform) == expected
+
+
+def test_the_file_is_named_by_library_and_gpu():
+    made = ("tensorrt", "10.6.0.26", "NVIDIA H200", "9.0")
+    path = default_path("/c", *made)
+    assert path == "/c/timing/tensorrt-10.6.0.26-NVIDIA_H200-sm90.cache"
+    for index, other in enumerate(("tensorrt-rtx", "10.6.1.26", "NVIDIA H100", "8.9")):
+        assert default_path("/c", *made[:index], other, *made[index + 1 :]) != path
+    assert re.fullmatch(r"/c/timing/[\w.-]+", default_path("/c", "tensorrt", "10", "../../A/B: \0*", "9.0"))
+    assert default_path("", *made) is None
+
+
+WITH_FOLDER = {name: replace(library, cache_folder="/c") for name, library in LIBRARIES.items()}
+
+
+@pytest.mark.parametrize(
+    ("library", "flags", "path", "named"),
+    [
+        ("weak", (), "/c/timing/tensorrt-10.16.0.72-Tesla_T4-sm75.cache", False),
+        ("strong", (), "/c/timing/tensorrt-11.2.1.3-NVIDIA_H200-sm90.cache", False),
+        ("rtx", (), None, False),
+        ("weak", ("--timing-cache", "t"), "t", True),
+        ("weak", ("--timing-cache", "./none"), "./none", True),
+        ("weak", ("--timing-cache", "none"), None, False),
+        ("rtx", ("--timing-cache", "none"), None, False),
+    ],
+)
+def test_it_is_used_unless_it_is_switched_off_or_useless(library, flags, path, named):
+    build = make_plan(parse(*flags), WITH_FOLDER[library]).build
+    assert build.timing_cache == path and (build.timing_cache is None or build.timing_cache_named is named)
+
+
+# ---- the lock
+
+
+def python(program: str, *arguments, **options) -> subprocess.Popen:
+    start = f"import sys; sys.path[:0] = [{ROOT!r}, {os.path.join(ROOT, 'tests')!r}]\n"
+    command = [sys.executable, "-c", start + textwrap.dedent(program), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def others_get_the_lock(path, seconds=0.0) -> bool:
+    """Whether another process gets it; within one process every taker does."""
+    program = "from base.timing_cache import locked\nwith locked(sys.argv[1], float(sys.argv[2])) as held: print(held)"
+    out, error = python(program, path, seconds).communicate(timeout=20)
+    return {"True\n": True, "False\n": False}[out]
+
+
+def test_one_process_holds_it_and_others_wait(tmp_path):
+    path = str(tmp_path / "t")
+    with locked(path) as held:
+        assert held and not others_get_the_lock(path)
+    assert others_get_the_lock(path)
+    assert os.listdir(tmp_path) == ["t.lock"], "removing it would let two holders in"
+
+
+def test_waiting_ends_when_the_holder_lets_go(tmp_path):
+    path = str(tmp_path / "t")
+    program = "from base.timing_cache import locked\nwith locked(sys.argv[1], 15) as held: print(held)"
+    with locked(path):
+        waiting = python(program, path)
+        time.sleep(0.6)
+        assert waiting.poll() is None
+    assert waiting.communicate(timeout=20)[0] == "True\n"
+
+
+def test_a_dead_holder_holds_nothing(tmp_path):
+    path = str(tmp_path / "t")
+    program = """
+    from onnx2trt.base.timing_cache import locked
+    import time
+    with locked(sys.argv[1]):
+        print("held", flush=True)
+        time.sleep(60)
+    """
+    holder = python(program, path)
+    assert holder.stdout.readline() == "held\n" and not others_get_the_lock(path)
+    holder.kill()
+    holder.communicate()
+    assert others_get_the_lock(path)
+
+
+def test_where_there_can_be_no_lock_nobody_waits(tmp_path, monkeypatch):
+    with locked(str(tmp_path / "no" / "t"), 60) as held:
+        assert not held
+    monkeypatch.setattr(timing_cache, "fcntl", None)
+    monkeypatch.setattr(timing_cache, "msvcrt", None)
+    with locked(str(tmp_path / "t"), 60) as held:
+        assert not held
+
+
+# ---- merging, with a builder that takes what starts with "ok"
+
+
+class FakeCache:
+    def __init__(self, contents):
+        self.lines = set(contents.split())
+
+    def combine(self, other, ignore_mismatch):
+        assert ignore_mismatch is False, "timings of another GPU would be taken"
+        mixed = b"other-gpu" in other.lines
+        self.lines |= set() if mixed else other.lines
+        return not mixed
+
+    def serialize(self):
+        return b" ".join(sorted(self.lines))
+
+
+def fake_builder(complain):
+    """complain: how the library says that it does not take a cache: by None, an error, or a warning."""
+    messages = Messages()
+
+    class Config:
+        def create_timing_cache(self, contents):
+            if contents.startswith(b"ok") or not contents:
+                return FakeCache(contents)
+            if complain == "none":
+                return None
+            if complain == "error":
+                messages.errors.append("bad magic")
+            if complain == "warning":
+                messages.warnings["Failed to deserialize timing cache. Returning an empty timing cache."] += 1
+            return FakeCache(b"")
+
+        def set_timing_cache(self, cache, ignore_mismatch):
+            self.cache = cache
+            return True
+
+    builder = object.__new__(EngineBuilder)
+    builder._messages = messages
+    builder._builder = SimpleNamespace(create_builder_config=Config)
+    return builder
+
+
+@pytest.mark.parametrize("complain", ["none", "error", "warning"])
+def test_a_cache_that_is_refused_in_any_way_gives_way(complain):
+    builder = fake_builder(complain)
+    assert builder.merge_timing_caches(b"ok a", b"ok b") == b"a b ok"
+    for _ in range(2):  # a warning counts each time
+        assert builder.merge_timing_caches(b"ok a", b"junk") == b"ok a" and builder._messages.errors == []
+        config = builder._builder.create_builder_config()
+        assert not builder._set_timing_cache(config, b"junk") and config.cache.lines == set() and builder._messages.errors == []
+    assert builder._set_timing_cache(config, b"ok a") and config.cache.lines == {b"ok", b"a"}
+    assert builder.merge_timing_caches(b"ok a", b"ok other-gpu b") == b"ok a"
+
+
+# ---- conversions; TensorRT's merging is replaced by that of sets of lines
+
+CHILD = """
+import os, signal, sys, time
+from onnx2trt.process.channel import attach
+from onnx2trt.base.errors import ConversionError
+from onnx2trt.plan.plan import make_plan
+from dataclasses import replace
+from helpers import LIBRARIES, parse
+from onnx2trt.stages import timing_cache as timing
+from onnx2trt.conversion.run import Run
+from onnx2trt.trt.builder import BuiltEngine
+
+path, named, line, how = sys.argv[1:]
+flags = ["--timing-cache", path] if named == "named" else []
+plan = make_plan(parse(*flags), LIBRARIES["weak"])
+plan = replace(plan, build=replace(plan.build, timing_cache=path))
+
+class Builder:
+    def merge_timing_caches(self, ours, theirs):
+        time.sleep(0.3)  # long enough for others to come between, were there no lock
+        return b"".join(sorted(set(ours.splitlines(True)) | set(theirs.splitlines(True))))
+
+run = Run(attach(), verbose=False, quiet=True)
+before = timing.read(plan, run)
+if how == "other writes":
+    open(path, "wb").write(b"other\\n")
+if how.startswith("wait for"):
+    while not os.path.exists(how[9:]):
+        time.sleep(0.01)
+if how == "turned into a folder":
+    real = run.temporary
+    def temporary(final):
+        made = real(final)
+        os.mkdir(path)
+        return made
+    run.temporary = temporary
+if how == "killed":
+    run.channel.publish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # written, locked, not renamed yet
+ours = b"".join(sorted(set((before or b"").splitlines(True)) | {line.encode() + b"\\n"}))
+try:
+    timing.write(Builder(), plan, BuiltEngine(None, None, {}, ours, how == "refused", ()), before, run)
+except ConversionError as error:
+    run.abort(error)
+run.result["warnings"] = run.console.warnings
+run.channel.done(run.result, [], "")
+os._exit(0)
+"""
+
+PARENT = """
+import json
+from onnx2trt.base.errors import ConversionError
+from onnx2trt.process.supervision import Supervisor
+try:
+    print(json.dumps(Supervisor().run([sys.executable, "-c", sys.argv[1], *sys.argv[2:]])["result"]))
+except ConversionError as error:
+    print(json.dumps({"failed": error.message, "code": error.code}))
+"""
+
+
+def convert(path, line: str, how: str = "", named: str = "default") -> subprocess.Popen:
+    child = f"import sys; sys.path[:0] = [{ROOT!r}, {os.path.join(ROOT, 'tests')!r}]\n" + CHILD
+    return python(PARENT, child, path, named, line, how)
+
+
+def result_of(process: subprocess.Popen) -> dict:
+    out, error = process.communicate(timeout=60)
+    assert out, error
+    return json.loads(out)
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "onnx2trt" / "timing" / "t.cache"
+
+
+def test_the_folder_is_made_and_the_result_says_what_was_used(path):
+    first = result_of(convert(path, "a"))
+    assert first["timing_cache"] == {"path": str(path), "state": "new", "written": True} and path.read_bytes() == b"a\n"
+    second = result_of(convert(path, "b"))
+    assert second["timing_cache"] == {"path": str(path), "state": "read", "written": True} and path.read_bytes() == b"a\nb\n"
+    assert sorted(os.listdir(path.parent)) == ["t.cache", "t.cache.lock"]
+
+
+def test_timings_that_are_all_known_are_not_written_again(path):
+    result_of(convert(path, "a"))
+    before = path.stat()
+    assert result_of(convert(path, "a"))["timing_cache"]["written"]
+    assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_processes_that_write_at_once_lose_nobodys_timings(path, tmp_path):
+    """All read the same state, all build, and all want to write at the same moment."""
+    result_of(convert(path, "old"))
+    lines = ("a", "b", "c", "d", "e", "f", "g", "h")
+    processes = [convert(path, line, f"wait for {tmp_path / 'go'}") for line in lines]
+    time.sleep(3)  # until most have read
+    (tmp_path / "go").touch()
+    seen = {path.read_bytes()}
+    while any(process.poll() is None for process in processes):
+        seen.add(path.read_bytes())
+        time.sleep(0.001)
+    assert all(result_of(process)["timing_cache"]["written"] for process in processes)
+    assert path.read_text().split() == [*lines, "old"] and sorted(os.listdir(path.parent)) == ["t.cache", "t.cache.lock"]
+    assert len(seen) > 3 and all(b"old\n" in content and len(content) % 2 == 0 for content in seen), "each of them whole"
+
+
+def test_a_full_disk_is_a_warning_for_the_default_and_an_error_where_it_was_asked_for(tmp_path):
+    with small_disk(tmp_path / "full") as fill:
+        path = tmp_path / "full" / "timing" / "t.cache"
+        path.parent.mkdir()
+        path.write_bytes(b"old\n")
+        (path.parent / "t.cache.lock").touch()
+        fill(but=0)
+        result = result_of(convert(path, "a"))
+        assert not result["timing_cache"]["written"] and any("No space left on device" in text for text in result["warnings"])
+        named = result_of(convert(path, "a", named="named"))
+        assert named["exit_code"] == ExitCode.OUTPUT and f"cannot write {path}: No space left" in named["error"]["message"]
+        assert path.read_bytes() == b"old\n" and sorted(os.listdir(path.parent)) == ["t.cache", "t.cache.lock"]
+
+
+def test_nobody_is_locked_out_while_an_engine_is_built(path, tmp_path):
+    path.parent.mkdir(parents=True)
+    building = convert(path, "a", f"wait for {tmp_path / 'go'}")
+    assert wait_until(lambda: os.path.exists(lock_path(str(path))), 20)  # it has read
+    assert others_get_the_lock(path, seconds=5)
+    (tmp_path / "go").touch()
+    assert result_of(building)["timing_cache"]["written"]
+
+
+def test_what_another_has_written_meanwhile_is_kept(path):
+    path.parent.mkdir(parents=True)
+    result_of(convert(path, "a", "other writes"))
+    assert path.read_bytes() == b"a\nother\n"
+
+
+def test_a_writer_that_is_killed_leaves_the_old_cache_and_no_lock(path):
+    result_of(convert(path, "a"))
+    died = result_of(convert(path, "b", "killed"))
+    assert "SIGKILL" in died["failed"] and path.read_bytes() == b"a\n"
+    assert sorted(os.listdir(path.parent)) == ["t.cache", "t.cache.lock"], "its temporary is removed by the parent"
+    started = time.monotonic()
+    assert result_of(convert(path, "c"))["timing_cache"]["written"] and time.monotonic() - started < timing_cache.LOCK_SECONDS
+
+
+def test_a_folder_that_cannot_be_made_is_a_warning(tmp_path):
+    (tmp_path / "onnx2trt").write_text("a file")
+    result = result_of(convert(tmp_path / "onnx2trt" / "timing" / "t.cache", "a"))
+    assert result["timing_cache"]["written"] is False
+    assert any("the timing cache is not kept" in text and "--timing-cache none" in text for text in result["warnings"])
+
+
+def test_a_cache_that_is_no_file_is_a_warning_for_the_default_and_an_error_where_it_was_asked_for(path):
+    path.mkdir(parents=True)
+    result = result_of(convert(path, "a"))
+    assert not result["timing_cache"]["written"] and any("it is a folder" in text for text in result["warnings"])
+    named = result_of(convert(path, "a", named="named"))
+    assert named["exit_code"] == ExitCode.OUTPUT and "it is a folder" in named["error"]["message"]
+
+
+def test_a_rename_that_fails_in_the_parent_ends_only_a_run_that_asked_for_the_file(path):
+    path.parent.mkdir(parents=True)
+    assert result_of(convert(path, "a", "turned into a folder"))["timing_cache"]["written"] is False
+    assert os.listdir(path) == [] and not list(path.parent.glob(".*.tmp"))
+    path.rmdir()
+    named = result_of(convert(path, "a", "turned into a folder", named="named"))
+    assert named["code"] == ExitCode.OUTPUT and "s a directory" in named["failed"] and not list(path.parent.glob(".*.tmp"))
+
+
+def test_a_cache_that_tensorrt_refuses_is_replaced_and_that_is_said(path):
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"junk\n")
+    result = result_of(convert(path, "a", "refused"))
+    assert result["timing_cache"]["state"] == "replaced" and any("damaged, or of another TensorRT or GPU" in w for w in result["warnings"])
+
+
+def test_a_named_cache_that_cannot_be_written_is_refused_before_the_work(tmp_path):
+    from onnx2trt.stages.preflight import _written
+
+    plan = make_plan(parse("--timing-cache", str(tmp_path / "no" / "t")), WITH_FOLDER["weak"])
+    assert plan.build.timing_cache in _written(plan)
+    assert "/c/timing" not in " ".join(_written(make_plan(parse(), WITH_FOLDER["weak"])))
+    from onnx2trt.base.files import check_writable
+
+    with refused(ExitCode.OUTPUT, "cannot write"):
+        check_writable(plan.build.timing_cache)

@@ -1,0 +1,240 @@
+"""plan/arguments.py: what may be typed, and what is said of what may not."""
+
+import subprocess
+import sys
+
+import pytest
+from helpers import ROOT, flag_actions, parse, typing
+
+from onnx2trt.base.errors import ExitCode
+from onnx2trt.plan.arguments import CALIBRATION_METHODS, PRECISIONS, QUANTIZATION_EFFORTS, build_parser, flatten
+
+DEFAULTS = {
+    "output": None,
+    "backend": "auto",
+    "gpu_arch": [],
+    "workspace_size": 4.0,
+    "disable_tactic_sources": False,
+    "max_batch_size": 1,
+    "min_shapes": [],
+    "opt_shapes": [],
+    "max_shapes": [],
+    "precision": "fp16",
+    "layer_precisions": [],
+    "disable_strict_types": False,
+    "tf32": False,
+    "calibration_dir": None,
+    "calibration_samples": 500,
+    "calibration_cache": None,
+    "accept_stale_cache": False,
+    "calibration_method": "auto",
+    "quantization_effort": "default",
+    "input_range": 1,
+    "mean": [],
+    "std": [],
+    "color": None,
+    "resize": "stretch",
+    "test_image": None,
+    "validation_dir": None,
+    "max_accuracy_drop": 1.0,
+    "metric": "auto",
+    "min_int8_share": 10.0,
+    "no_validate": False,
+    "require_execution": False,
+    "keep_failed": False,
+    "save_onnx": None,
+    "json": None,
+    "dry_run": False,
+    "skip_unchanged": False,
+    "timing_cache": None,
+    "verbose": False,
+    "quiet": False,
+}
+
+
+def fails(capsys, *flags: str) -> str:
+    """What is printed when the parser refuses the flags."""
+    with pytest.raises(SystemExit) as caught:
+        parse(*flags)
+    assert caught.value.code == ExitCode.USAGE
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dest", DEFAULTS)
+def test_default(dest):
+    assert getattr(parse(), dest) == DEFAULTS[dest]
+
+
+@pytest.mark.parametrize(
+    ("flags", "dest", "expected"),
+    [
+        (["-o", "a.engine"], "output", "a.engine"),
+        (["--workspace-size", "0.5"], "workspace_size", 0.5),
+        (["--max-batch-size", "2147483647"], "max_batch_size", 2**31 - 1),
+        (["--max-accuracy-drop", "0"], "max_accuracy_drop", 0.0),
+        (["--max-accuracy-drop", "100"], "max_accuracy_drop", 100.0),
+        (["--metric", "cosine"], "metric", "cosine"),
+        (["--metric", "mask:.50"], "metric", "mask:0.5"),
+        (["--metric", "mask:-2"], "metric", "mask:-2.0"),
+        (["--min-int8-share", "0.5"], "min_int8_share", 0.5),
+        (["--min-int8-share", "100"], "min_int8_share", 100.0),
+        (["--quantization-effort", "best"], "quantization_effort", "best"),
+        (["--input-range", "255"], "input_range", 255),
+        (["--json", "-"], "json", "-"),
+        (["--mean", "0.485,0.456,0.406"], "mean", [(0.485, 0.456, 0.406)]),
+        (["--mean", "0.485", "0.456", "0.406"], "mean", [(0.485,), (0.456,), (0.406,)]),
+        (["--mean", "-0.5", "-1"], "mean", [(-0.5,), (-1.0,)]),
+        (["--std", "1, 2"], "std", [(1.0, 2.0)]),
+        (["--gpu-arch", "sm_89,8.9", "120"], "gpu_arch", [("89", "89"), ("120",)]),
+        (["--gpu-arch", "SM75", "12.0"], "gpu_arch", [("75",), ("120",)]),
+        (["--gpu-arch", "89", "--gpu-arch", "90"], "gpu_arch", [("89",), ("90",)]),
+        (["--opt-shapes", "image:0:1x3x8x8,mask:1X8"], "opt_shapes", [(("image:0", (1, 3, 8, 8)), ("mask", (1, 8)))]),
+        (["--min-shapes", "1x3"], "min_shapes", [(("", (1, 3)),)]),
+        (["--max-shapes", "ids:2147483647"], "max_shapes", [(("ids", (2**31 - 1,)),)]),
+        (["--tactic-sources", "+cublas, CUDNN"], "tactic_sources", ("CUBLAS", "CUDNN")),
+        (["--dla-core", "0"], "dla_core", 0),
+        (["--builder-optimization-level", "5"], "builder_optimization_level", 5),
+        (["--io-types", "image:0:fp16"], "io_types", [(("image:0", "fp16"),)]),
+        (["--layer-precisions", "*/attn/*:fp32,stem:0:FP16"], "layer_precisions", [(("*/attn/*", "fp32"), ("stem:0", "fp16"))]),
+    ],
+)
+def test_accepted_value(flags, dest, expected):
+    assert getattr(parse(*flags), dest) == expected
+
+
+@pytest.mark.parametrize(
+    ("flag", "text", "explanation"),
+    [
+        ("--max-batch-size", "0", "whole number from 1"),
+        ("--max-batch-size", "-3", "whole number from 1"),
+        ("--max-batch-size", "1.5", "whole number from 1"),
+        ("--max-batch-size", "2147483648", "2147483647"),
+        ("--calibration-samples", "many", "whole number from 1"),
+        ("--workspace-size", "0", "number of GB from 0.001"),
+        ("--workspace-size", "-1", "number of GB from 0.001"),
+        ("--workspace-size", "1048576", "to 1048576"),
+        ("--workspace-size", "4GB", "finite number"),
+        ("--workspace-size", "nan", "finite number"),
+        ("--workspace-size", "inf", "finite number"),
+        ("--max-accuracy-drop", "100.1", "from 0 to 100"),
+        ("--max-accuracy-drop", "-1", "from 0 to 100"),
+        ("--metric", "iou", "'iou' is none of auto, top1, argmax, cosine, noise and mask:T"),
+        ("--metric", "mask", "mask:0.5"),
+        ("--metric", "mask:", "a number T such as mask:0.5"),
+        ("--metric", "mask:nan", "a number T"),
+        ("--metric", "top1:5", "none of auto"),
+        ("--metric", "", "none of auto"),
+        ("--min-int8-share", "0", "above 0, up to 100"),
+        ("--min-int8-share", "100.5", "above 0, up to 100"),
+        ("--min-int8-share", "half", "finite number"),
+        ("--mean", "0.5,x", "finite number"),
+        ("--std", "nan", "finite number"),
+        ("--gpu-arch", "ada", "compute capability such as sm_89"),
+        ("--gpu-arch", "8", "compute capability such as sm_89"),
+        ("--gpu-arch", "sm_1200", "compute capability such as sm_89"),
+        ("--opt-shapes", "x:", "NAME:DIMS"),
+        ("--opt-shapes", "x:3xhx4", "NAME:DIMS"),
+        ("--opt-shapes", "x", "NAME:DIMS"),
+        ("--opt-shapes", "x:1x-1", "NAME:DIMS"),
+        ("--min-shapes", "x:0x3", "from 1 to 2147483647"),
+        ("--max-shapes", "x:2147483648", "from 1 to 2147483647"),
+        ("--layer-precisions", "conv1", "PATTERN:PRECISION"),
+        ("--layer-precisions", ":fp32", "PATTERN:PRECISION"),
+        ("--layer-precisions", "conv1:int8", "fp32 or fp16"),
+        ("--dla-core", "-1", "whole number from 0 to 255"),
+        ("--dla-core", "256", "whole number from 0 to 255"),
+        ("--tactic-sources", ",", "list of names"),
+        ("--tactic-sources", "CU/BLAS", "list of names"),
+        ("--io-types", "x:int8", "NAME:TYPE"),
+        ("--builder-optimization-level", "6", "invalid choice"),
+        ("--precision", "int4", "invalid choice"),
+        ("--calibration-method", "max", "invalid choice"),
+        ("--input-range", "2", "invalid choice"),
+        ("--resize", "pad", "invalid choice"),
+        ("--color", "hsv", "invalid choice"),
+        ("--backend", "onnxruntime", "invalid choice"),
+    ],
+)
+def test_refused_value_is_shown_with_flag_and_reason(capsys, flag, text, explanation):
+    printed = fails(capsys, flag, text)
+    assert f"argument {flag}" in printed
+    assert text.split(",")[-1] in printed.splitlines()[-1]
+    assert explanation in printed
+
+
+def test_onnx_is_required(capsys):
+    with pytest.raises(SystemExit) as caught:
+        build_parser().parse_args([])
+    assert caught.value.code == 2
+    assert "one of the arguments --onnx --inspect is required" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--nonsense"], ["--std", "a"], ["-v", "-q"]])
+def test_what_is_wrong_is_not_hidden_behind_all_flags(capsys, flags):
+    usage, error = fails(capsys, *flags).splitlines()
+    assert usage == "usage: onnx2trt.py --onnx FILE [--precision {fp32,fp16,int8,best}] [options] | --help"
+    assert error.startswith("onnx2trt.py: error: ") and flags[0] in error
+
+
+def test_verbose_and_quiet_exclude_each_other(capsys):
+    assert "not allowed with" in fails(capsys, "-v", "-q")
+
+
+def test_abbreviations_are_refused(capsys):
+    assert "--calibration-sam" in fails(capsys, "--calibration-sam", "5")
+
+
+def test_a_list_flag_does_not_leak_into_the_next_parse():
+    parse("--gpu-arch", "89")
+    assert parse().gpu_arch == []
+
+
+def test_flatten():
+    assert flatten([(1, 2), (), (3,)]) == (1, 2, 3)
+    assert flatten([]) == ()
+
+
+def test_help_names_every_flag_every_code_and_every_choice():
+    text = build_parser().format_help()
+    for action in flag_actions():
+        for option in action.option_strings:
+            assert option in text
+    for code in ExitCode:
+        if code is not ExitCode.SIGHUP:  # a terminal that went away reads no help
+            assert f"{code:d} " in text or f"{code:d}," in text
+    for word in (*PRECISIONS, *CALIBRATION_METHODS, *QUANTIZATION_EFFORTS):
+        assert word in text
+
+
+@pytest.mark.parametrize("action", flag_actions(), ids=lambda action: action.dest)
+def test_help_of_a_flag_says_its_true_default(action):
+    assert action.help
+    if action.default not in (None, False, []):
+        default = f"{action.default:g}" if isinstance(action.default, (int, float)) else action.default
+        assert f"(default: {default}" in action.help
+
+
+def test_help_and_errors_need_the_standard_library_alone():
+    program = f"import sys; sys.path.insert(0, {ROOT!r}); from plan.arguments import build_parser; build_parser().parse_args(sys.argv[1:])"
+    bare = [sys.executable, "-I", "-S", "-c", program]
+    shown = subprocess.run([*bare, "--help"], capture_output=True, text=True, timeout=20)
+    assert shown.returncode == 0 and "exit codes" in shown.stdout
+    wrong = subprocess.run([*bare, "--onnx", "x", "--std", "a"], capture_output=True, text=True, timeout=20)
+    assert wrong.returncode == 2 and "'a' is not a finite number" in wrong.stderr
+
+
+@pytest.mark.parametrize("action", flag_actions(), ids=lambda action: action.dest)
+def test_every_flag_can_be_typed(action):
+    assert getattr(parse(*typing(action)), action.dest) != action.default
+
+
+def test_negative_numbers_in_one_word():
+    assert parse("--mean", "-0.5,-0.5,-0.5").mean == [(-0.5, -0.5, -0.5)]
+
+
+def test_negative_number_with_exponent():
+    assert parse("--mean", "-1e-3").mean == [(-0.001,)]
+
+
+def test_workspace_below_one_byte_is_refused(capsys):
+    assert "1e-12" in fails(capsys, "--workspace-size", "1e-12")

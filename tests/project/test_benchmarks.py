@@ -1,0 +1,153 @@
+"""The benchmarks still run and say what they measured; never how fast."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from real_models import ppocr
+
+from benchmarks import endurance
+from benchmarks.calibration import table as calibration_table
+
+ROOT = Path(__file__).resolve().parents[2]
+PICTURES = ROOT / "tests" / "data" / "ppocr_det" / "calibration"
+
+
+@pytest.mark.slow
+def test_overhead_benchmark(tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    command = [sys.executable, str(ROOT / "benchmarks" / "overhead.py"), "--runs", "1", "--models", "example", "--json", "r.json"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which on a busy machine says nothing
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert [(row["model"], row["way"]) for row in found["conversions"]] == [("example", "as it is"), ("example", "to FP16")]
+    for row in found["conversions"]:
+        assert 0 < row["tensorrt_s"] + row["own_s"] <= row["ours_s"] and row["ratio"] == pytest.approx(row["ours_s"] / row["raw_s"])
+        assert row["skipped_s"] > 0 and row["ours_cpu_s"] > 0 and row["raw_cpu_s"] > 0
+    assert found["conversions"][0]["inference_s"] == 0 < found["conversions"][1]["inference_s"]
+    assert found["help"]["help_s"] > found["help"]["bare_s"] > 0
+    assert sum("reached" in line or "MISSED" in line for line in done.stdout.splitlines()) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="holds its processes to two CPUs")
+def test_calibration_benchmark(tmp_path):
+    try:
+        ppocr("det")
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    (tmp_path / "few").mkdir()
+    for path in sorted(PICTURES.iterdir())[:2]:
+        shutil.copy(path, tmp_path / "few")
+    command = [sys.executable, str(ROOT / "benchmarks" / "calibration.py"), "--pictures", "few", "--pairs", "1", "--copies", "2"]
+    done = subprocess.run([*command, "--json", "r.json"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which on two pictures says nothing
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["pictures"] == 2 and found["threads"] == 2 and found["repeated"]["copies"] == 2
+    assert len(found["ours"]) == len(found["inference"]) == 1
+    for run in (*found["ours"], *found["inference"], found["quantize_static"], found["repeated"]):
+        assert run["seconds"] > 0 and run["cpu_seconds"] > 0 and run["peak_mb"] > 50
+    ratio = found["quantize_static"]["seconds"] / found["ours"][0]["seconds"]
+    assert found["times_faster_than_quantize_static"] == pytest.approx(ratio)
+    lines = done.stdout.splitlines()
+    assert sum(line.endswith(("reached", "MISSED")) for line in lines) == 4 and "2 pictures, 2 threads" in lines[0]
+    assert "modelopt" not in done.stdout, "it needs an environment of its own"
+    slowest = {"seconds": 10 * found["ours"][0]["seconds"], "cpu_seconds": 1.0, "peak_mb": 100.0}
+    assert "100 MB   10.0 times ours" in calibration_table({**found, "modelopt": slowest})
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="holds its processes to two CPUs")
+def test_preprocessing_benchmark(tmp_path):
+    command = [sys.executable, str(ROOT / "benchmarks" / "preprocessing.py"), "--sizes", "64x48", "--pictures", "4", "--others", "3"]
+    done = subprocess.run([*command, "--runs", "1", "--json", "r.json"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which on four pictures says nothing
+    found = json.loads((tmp_path / "r.json").read_text())
+    assert found["threads"] == 2 and found["memory"]["pictures"] == [1, 4]
+    assert {size: figures["pictures"] for size, figures in found["sizes"].items()} == {"64x48": 3, "1920x1080": 4}
+    for figures in found["sizes"].values():
+        assert figures["jpeg_bytes"] > 500 and {"ours", "imdecode", "imdecode_kept", "opencv"} <= set(figures["runs"])
+        for name, (run,) in figures["runs"].items():
+            assert run["seconds"] > 0 and run["peak_mb"] > 20
+            assert figures["pictures_per_second"][name] == pytest.approx(figures["pictures"] / run["seconds"])
+            if name != "ours":
+                assert figures["ours_over"][name] == pytest.approx(run["seconds"] / figures["runs"]["ours"][0]["seconds"])
+                assert figures["ours_over_by_cpu_time"][name] > 0
+    lines = done.stdout.splitlines()
+    assert "2 threads" in lines[0] and sum(line.endswith(("reached", "MISSED")) for line in lines) == 2
+    assert sum("pictures/s" in line for line in lines) == sum(len(figures["runs"]) for figures in found["sizes"].values())
+
+
+@pytest.mark.slow
+def test_calibration_samples_benchmark(tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    command = [sys.executable, str(ROOT / "benchmarks" / "calibration_samples.py"), "--counts", "2", "--draws", "1", "--effort", "fast"]
+    done = subprocess.run([*command, "--json", "r.json"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "r.json").read_text())
+    (row,) = found["rows"]
+    assert (row["samples"], row["draws"], row["failed"], len(row["scores"])) == (2, 1, [], 1)
+    assert 0.3 < row["worst"] <= row["median"] < 1 and 0.1 <= row["int8_mac_share"] <= 1 and row["seconds"] > 0
+    assert done.stdout.startswith("FP32 0.95") and len(done.stdout.splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    "count, draws, expected",
+    [
+        (1, 3, [[0], [4], [8]]),
+        (4, 3, [[0, 3, 6, 9], [1, 4, 7, 10], [2, 5, 8, 11]]),
+        (8, 2, [[0, 1, 3, 4, 6, 7, 9, 10]]),
+        (12, 3, [list(range(12))]),
+    ],
+)
+def test_draws_differ_and_spread_over_all_pictures(count, draws, expected):
+    from benchmarks.calibration_samples import draws_of
+
+    assert draws_of(list(range(12)), count, draws) == expected
+
+
+def test_endurance_benchmark(tmp_path):
+    """Two of its 200 conversions; the calibrations take minutes."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    found = endurance.convert(2)
+    assert found["seconds_each"] > 0 and {**found, "seconds_each": 0} == {
+        "conversions": 2,
+        "failed": 0,
+        "engines": 1,
+        "left": [],
+        "stderr_lines": 0,
+        "seconds_each": 0,
+    }
+    endurance.pictures(tmp_path, 2)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 2
+
+
+def test_commands_of_the_engines_are_accepted():
+    from benchmarks import engines
+    from onnx2trt.plan.arguments import build_parser
+
+    for name in engines.NETWORKS:
+        for way, flags in engines.WAYS.items():
+            command = engines.command_of(name, way, ROOT, "e.engine", 3)
+            if flags is None:
+                assert command[1:] == ["--raw", ROOT, "e.engine", "int8" if way == "raw int8" else "fp16", 3]
+                continue
+            args = build_parser().parse_args([str(part) for part in command[1:]])
+            assert args.precision == flags[1] and args.max_batch_size == engines.BATCH.get(name, 1)
+            assert (args.max_accuracy_drop == 100) == (name in engines.MADE_UP) and (args.calibration_dir is not None) == ("int8" in way)
+
+
+def test_where_an_engine_loses_time_is_said_worst_first():
+    from benchmarks.engines import losses
+    from onnx2trt.trt.inspector import EngineLayer
+
+    def timed(**times):
+        nodes = {name: () if "Reformat" in name else (name,) for name in times}
+        return tuple(EngineLayer(name, "kind", "fp16", "fp16", "fp16", made, "") for name, made in nodes.items()), times
+
+    lines = losses("int8", timed(a=0.010, b=0.002, Reformat_b=0.004), timed(a=0.011, b=0.001))
+    assert lines[0] == "int8: 1 conversions, 0.004 of 0.016 ms in 3 layers; raw fp16: 0 conversions, 0.000 of 0.012 ms in 2 layers"
+    assert [line.split(": ")[1] for line in lines[1:]] == ["b", "a"] and "6.0 us against     1.0" in lines[1]

@@ -1,0 +1,417 @@
+"""report/: the page that --report writes, made from values; no engine is needed."""
+
+import dataclasses
+import os
+import sys
+
+import numpy as np
+import pytest
+from helpers import refused
+from html_page import Page
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.compare.evidence import Drops, Evidence, Output, Sample, choose_kind, look
+from onnx2trt.conversion.run import Run
+from onnx2trt.process.channel import Channel
+from onnx2trt.report import html
+from onnx2trt.report.result import fail, new_result
+
+EVIL = "<script>alert('x')</script>&\"'$x^2$"
+SHA = "0" * 64
+
+
+def row(**changes) -> dict:
+    """One row of the result's accuracy."""
+    values = {"executed_on": "simulated", "inputs": "pictures", "output": "y", "metric": "argmax", "drop_percent": 0.25}
+    values |= {"standard_error": 0.1, "sqnr_db": 31.5, "max_abs_error": 0.125, "nonfinite": 0, "samples": 3}
+    return {**values, "worst": "b.jpg", "worst_drop_percent": 0.5, "constant": False, **changes}
+
+
+def result(**changes) -> dict:
+    """The result of an INT8 conversion that went well."""
+    tensor = {"name": "x", "dtype": "float32", "shape": ["N", 3, 24, 32]}
+    model = {"path": "net.onnx", "sha256": SHA, "bytes": 2_000_000, "opset": 17, "nodes": 12, "quantized": False, "half": False}
+    plan = {"precision": "int8", "route": "strong typing", "backend": "tensorrt-rtx", "gpu_archs": ["8.9"], "workspace_bytes": 2**32}
+    plan |= {"quantization": "qdq", "profiles": [{"name": "x", "min": [1, 3, 24, 32], "opt": [1, 3, 24, 32], "max": [4, 3, 24, 32]}]}
+    plan |= {"max_accuracy_drop": 1.0, "layer_precisions": [["head*", "fp32"]]}
+    plan["flags"] = [{"flag": "--tf32", "effect": "no effect", "note": "no note"}]
+    reason = "INT8 here alone changes the outputs by "
+    kept = [{"name": f"layer{i}", "precision": "fp16", "reason": f"{reason}{i}.00%"} for i in range(3)]
+    tried = [{"int8_mac_share": 1.0, "drop_percent": 3.0, "standard_error": 0.5, "passed": False}]
+    tried.append({"int8_mac_share": 0.8, "drop_percent": 0.2, "standard_error": 0.1, "passed": True})
+    full = {
+        **new_result(),
+        "status": "simulated",
+        "exit_code": 0,
+        "model": {**model, "inputs": [tensor], "outputs": [{**tensor, "name": "y"}]},
+        "environment": {"backend": "tensorrt-rtx", "tensorrt": "1.7.1", "gpu": None, "driver": None, "python": "3.11.7"},
+        "plan": plan,
+        "preprocessing": {"size": [32, 24], "layout": "NCHW", "channels": 3, "dtype": "float32", "color": "rgb", "resize": "letterbox"}
+        | {"interpolation": "linear", "range": 255, "mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]},
+        "precision": {"requested": "int8", "delivered": "int8", "int8_mac_share": 0.8, "layers": {"int8": 6, "fp16": 3, "fp32": 1}}
+        | {"layers_source": "network", "kept_high": kept, "ignored_constraints": [{"name": "odd", "asked": "fp32", "delivered": "int8"}]},
+        "calibration": {"method": "mse", "samples_used": 20, "samples_skipped": 1, "cache": None, "seconds": 3.0, "peak_memory_mb": 100.0}
+        | {"tried": tried},
+        "accuracy": [row()],
+        "engine": {"path": "net.engine", "bytes": 1_000_000, "sha256": SHA, "gpu_archs": ["8.9"]},
+        "timings_s": {"probe": 0.5, "build": 150.0, "total": 150.5},
+        "warnings": ["something odd"],
+    }
+    return {**full, **changes}
+
+
+def evidence(*outputs: Output, picture=True, origin="pictures", plots=False) -> Evidence:
+    """What a run has kept: a sample with these outputs; with plots three drops and two scales, which take their time to draw."""
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8) if picture else None
+    drops = [Drops("pictures", "y", "argmax", ("a.jpg", "b.jpg", "c.jpg"), (0.0, 0.5, 0.25))]
+    scales = {"x": 1 / 127, "r": 0.0, "t": 50 / 127}
+    kept = Evidence(True, Sample(origin, f"{origin}/a.jpg", pixels, outputs))
+    return dataclasses.replace(kept, drops=drops, scales=scales, quantized=frozenset({"t"}), balanced=True) if plots else kept
+
+
+def page(found: dict, kept: Evidence | None = None, arguments=("--onnx", "net.onnx")) -> Page:
+    read = Page(html.render(found, kept or Evidence(True), list(arguments)))
+    read.check_alone()
+    return read
+
+
+def output(kind: str, reference: np.ndarray, candidate: np.ndarray, threshold=None) -> Output:
+    return look("y", kind, threshold, reference, candidate, False)
+
+
+def blobs(channels: int, height=24, width=32) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((channels, height, width)).astype(np.float32)
+
+
+# ---- what is kept
+
+KINDS = [  # reference sample, picture size, metric -> kind
+    (np.eye(1, 10)[0], None, "top1", "scores"),
+    (np.zeros((10, 1, 1)), (24, 32), "argmax", "scores"),
+    (blobs(4), (24, 32), "argmax", "classes"),
+    (blobs(4), None, "noise", "classes"),
+    (np.zeros((24, 32), np.int64), (24, 32), "noise", "classes"),  # class numbers
+    (np.full((1, 24, 32), 0.5), (24, 32), "mask:0.3", "mask"),
+    (blobs(1), (24, 32), "mask:0.5", "mask"),  # by the user's choice
+    (blobs(1), (24, 32), "noise", "map"),
+    (np.zeros((24, 32), bool), (24, 32), "noise", "mask"),
+    (blobs(1, 4, 4), (24, 32), "noise", "values"),
+    (blobs(1)[0], (24, 32), "noise", "map"),
+    (blobs(1)[0], None, "argmax", "values"),  # a sequence
+    (np.zeros((7, 5)), (24, 32), "noise", "values"),
+    (np.float32(3), None, "noise", "values"),
+    (np.zeros((0, 5)), None, "noise", "values"),
+]
+
+
+@pytest.mark.parametrize(("reference", "size", "metric", "expected"), KINDS)
+def test_what_an_output_is_shown_as(reference, size, metric, expected):
+    assert choose_kind(np.asarray(reference), size, False, metric, False)[0] == expected
+    assert choose_kind(np.asarray(reference), size, False, metric, True)[0] == "values"  # made-up inputs
+
+
+def test_classes_of_channels_last_models():
+    assert choose_kind(blobs(4).transpose(1, 2, 0), (24, 32), True, "argmax", False)[0] == "classes"
+    kept = look("y", "classes", None, blobs(4).transpose(1, 2, 0), blobs(4).transpose(1, 2, 0), True)
+    assert np.array_equal(kept.reference, blobs(4).argmax(0)) and kept.differing_share == 0
+
+
+def test_what_is_kept_is_bounded_and_a_single_different_pixel_survives():
+    reference = np.zeros((2, 1700, 1001), np.float32)
+    candidate = reference.copy()
+    candidate[1, 1234, 777] = 1
+    kept = output("classes", reference, candidate)
+    assert max(kept.reference.shape) <= 800 and kept.differing.shape == kept.reference.shape
+    assert kept.differing.sum() == 1 and kept.differing[1234 // 3, 777 // 3]
+    assert kept.differing_share == pytest.approx(1 / (1700 * 1001))
+    values = output("values", reference, candidate)
+    assert values.reference.size == values.candidate.size == 50_000
+
+
+def test_values_that_are_not_finite_can_be_shown():
+    reference = blobs(1)
+    reference[0, 0, :3] = np.nan, np.inf, -np.inf
+    for kind in ("map", "values", "mask"):
+        assert page(result(), evidence(output(kind, reference, blobs(1), 0.0)))
+    scores = np.array([np.nan, -np.inf, 3, 2], np.float32)
+    assert "class 2" in page(result(), evidence(output("scores", scores, scores))).text
+
+
+# ---- each kind of output
+
+CASES = {
+    "classes": output("classes", blobs(4), blobs(4) + 0.1 * blobs(4)[::-1]),
+    "mask": output("mask", blobs(1), blobs(1)[:, ::-1], 0.0),
+    "map": output("map", blobs(1), blobs(1) * 1.01),
+    "scores": output("scores", np.arange(12.0), np.arange(12.0)[::-1]),
+    "values": output("values", blobs(5)[:, 0], blobs(5)[:, 0] * 1.01),
+}
+SHOWN = {
+    "classes": ("not tinted", "class 3", "Difference", "Simulated engine", "ONNX model", "as the model sees it"),
+    "mask": ("both", "the model only", "simulated engine only", "Pixels above 0", "of the pixels differ"),
+    "map": ("Size of the error", "the same range in both", "Errors"),
+    "scores": ("another best class", "class 11", "class 0", "softmax", "best"),
+    "values": ("Values", "160 values", "Errors"),
+}
+PARTS = ("outputs", "accuracy", "latency", "layers", "calibration", "timings", "facts", "command")
+
+
+@pytest.mark.parametrize("kind", CASES)
+@pytest.mark.parametrize("picture", [True, False], ids=["picture", "arrays"])
+def test_every_kind_of_output_has_its_figures_and_every_section_is_there(kind, picture):
+    read = page(result(), evidence(CASES[kind], picture=picture))
+    assert tuple(read.sections) == PARTS
+    for words in SHOWN[kind]:
+        if picture or words != "as the model sees it":
+            assert words in read.sections["outputs"]
+    assert len(read.pictures) == (kind in ("classes", "mask", "map")) * 3 + (picture and kind != "values")
+    assert ("arrays, so there is no picture" in read.text) is not picture
+    assert len(read.source) < 500_000
+
+
+def test_several_outputs_are_all_shown():
+    outputs = [dataclasses.replace(one, name=f"out_{kind}") for kind, one in CASES.items()]
+    read = page(result(), evidence(*outputs))
+    assert all(f"out_{kind}" in read.sections["outputs"] for kind in CASES)
+
+
+def test_the_worst_sample_is_shown_where_it_is_another_one():
+    kept = evidence(CASES["classes"])
+    kept.worst = [kept.sample]
+    assert "agrees least" not in page(result(), kept).text
+    kept.worst = [dataclasses.replace(kept.sample, path="the_worst.jpg")]
+    read = page(result(), kept)
+    assert "agrees least" in read.text and "the_worst.jpg" in read.text and len(read.pictures) == 8
+
+
+def test_many_outputs_are_cut_short_and_the_page_stays_small():
+    random = np.random.default_rng(0)
+    noise = random.integers(0, 256, (480, 640, 3), np.uint8)  # nothing compresses worse
+    outputs = [dataclasses.replace(output("classes", *random.random((2, 2, 480, 640), np.float32)), name=f"o{i}") for i in range(2)]
+    few, many = (Evidence(True, Sample("p", "p", noise, tuple(outputs * times))) for times in (1, 15))
+    assert len(page(result(), few).source) < 6e6  # of a photograph it is a tenth
+    read = page(result(), many)
+    assert "and 18 more outputs" in read.text and len(read.pictures) == 1 + 3 * 12
+
+
+def test_synthetic_inputs_are_said_to_be_so():
+    read = page(result(), evidence(CASES["values"], picture=False, origin="synthetic"))
+    assert "made up" in read.sections["outputs"] and not read.pictures
+
+
+def test_the_class_of_most_pixels_is_clear_and_what_differs_is_red():
+    reference = np.zeros((2, 240, 320), np.float32)
+    reference[0] = 0.5
+    reference[1, :, 160:200] = 1  # class 1 in a stripe
+    candidate = reference.copy()
+    candidate[1, 116:124, 36:44] = 1  # and once outside of it
+    picture = np.full((240, 320, 3), 200, np.uint8)
+    kept = Evidence(True, Sample("p", "p", picture, (output("classes", reference, candidate),)))
+    plain, model, engine, difference = (pixels.astype(int) for pixels in page(result(), kept).pictures)
+    assert np.abs(model[:, :150] - plain[:, :150]).max() < 30 < np.abs(model[:, 165:195] - plain[:, 165:195]).max(2).min()
+    assert np.abs(engine - model)[118:123, 38:43].max() > 50 > np.abs(engine - model)[:, 60:150].max()
+    blue, green, red = difference[120, 40]
+    assert red > 180 and green < 100 and difference[20, 300].std() < 10
+
+
+def test_identical_outputs_have_no_histogram_of_errors():
+    same = output("values", blobs(5)[:, 0], blobs(5)[:, 0])
+    assert "Every value is the same" in page(result(), evidence(same)).text
+
+
+# ---- the parts in words
+
+
+def test_the_summary_says_what_people_look_for():
+    head = page(result(), evidence(CASES["classes"])).text
+    for words in ("net.onnx→net.engine", "Simulated on the CPU", "INT8 asked for", "80.0%", "1.0 MB", "0.50 × the model's 2.0 MB"):
+        assert words in head
+    for words in ("0.25 %", "± 0.10 %, limit 1 %, argmax, simulated", "no GPU answers", "2.5 min", "1 warning", "something odd"):
+        assert words in head
+
+
+def test_accuracy_calibration_layers_and_facts():
+    read = page(result(accuracy=[row(), row(output="same", sqnr_db=200.0)]), evidence(CASES["classes"], plots=True))
+    assert "identical" in read.sections["accuracy"]
+    assert "b.jpg" in read.sections["accuracy"] and "31.5 dB" in read.sections["accuracy"]
+    assert "the worst 2" in read.sections["accuracy"]  # one sample did not change
+    assert "6 INT8" in read.sections["layers"] and "3 kept in higher precision" in read.sections["layers"]
+    assert "3 × FP16" in read.sections["layers"] and "layer2 (2.00%)" in read.sections["layers"]  # one reason, own numbers
+    assert "1 constraint that TensorRT ignored" in read.sections["layers"] and "odd" in read.sections["layers"]
+    calibration = read.sections["calibration"]
+    for words in ("mse, 20 samples", "1 damaged files skipped", "✗ no", "✓ yes"):
+        assert words in calibration
+    assert "calibration by mse on 20 samples; of the network with balanced channels" in calibration
+    assert "all 2 tensors" in calibration and "no INT8 layer" in calibration
+    facts = read.sections["facts"]
+    for words in ("TensorRT-RTX 1.7.1", "Nx3x24x32", "letterbox", "1, 2, 3", "min 1x3x24x32 opt 1x3x24x32 max 4x3x24x32", SHA, "head*"):
+        assert words in facts
+    assert "net.engine.json" in read.sections["command"]
+
+
+def test_scales_from_a_cache_are_said_to_be_so():
+    found = result()
+    found["calibration"] = {**found["calibration"], "samples_used": None, "cache": "old.cache"}
+    assert "from the calibration cache old.cache" in page(found, evidence(plots=True)).sections["calibration"]
+
+
+def test_tried_choices_of_fp16():
+    found = result(calibration=None)
+    tried = [{"fp16_share": 0.5, "drop_percent": 0.4, "standard_error": 0.0, "passed": True}]
+    found["precision"] = {**found["precision"], "tried": tried}
+    assert "layers in FP16" in page(found).sections["layers"]
+
+
+def test_latency_where_it_was_measured():
+    latency = {"mean_ms": 1.2, "p50_ms": 1.1, "p90_ms": 1.3, "p99_ms": 1.9, "runs": 500, "shape": {}, "covers": "the engine alone"}
+    kept = Evidence(True, latency_ms=np.random.default_rng(0).gamma(2, 0.5, 500).tolist())
+    read = page(result(status="validated", latency={**latency, "fp16_p50_ms": 1.5}), kept)
+    for words in ("500 inferences", "the engine alone", "1.900 ms", "p50 in FP16", "p99 1.900 ms"):
+        assert words in read.text
+    assert "Validated on the GPU" in read.text and 'class="plot"' in read.source
+
+
+def test_the_table_of_variants():
+    empty = dict.fromkeys(("delivered", "status", "engine_bytes", "p50_ms", "p99_ms", "throughput_per_s"))
+    empty |= dict.fromkeys(("drop_percent", "metric", "sqnr_db", "build_s", "error"))
+    rows = [
+        {**empty, "precision": "fp16", "delivered": "fp16", "engine_bytes": 5_000_000, "drop_percent": 0.01, "status": "simulated"},
+        {**empty, "precision": "int8", "error": "could not be had"},
+    ]
+    read = page(result(variants=rows))
+    assert "5.0 MB" in read.sections["variants"] and "could not be had" in read.sections["variants"]
+    assert "per second" not in read.sections["variants"]  # no row has it
+    assert "variants" not in page(result()).sections
+
+
+@pytest.mark.parametrize("status", ["validated", "simulated", "not_validated", "planned"])
+def test_every_status_has_its_words(status):
+    assert "it was not built again" in page(result(status=status, skipped=True)).text
+    assert html.sections.VERDICTS[status][2] in page(result(status=status)).text
+
+
+def test_a_run_that_failed_at_once_says_why_at_the_top():
+    error = ConversionError("net.onnx is damaged", hint="Export it again.", code=ExitCode.MODEL)
+    read = page(fail(new_result(), error))
+    assert "Failed, exit code 3" in read.text and "Next step: Export it again." in " ".join(read.text.split())
+    assert tuple(read.sections) == ("facts", "command")
+
+
+@pytest.mark.parametrize("missing", ["model", "plan", "preprocessing", "precision", "calibration", "engine"])
+def test_a_run_may_fail_before_any_part_is_known(missing):
+    error = ConversionError("no", code=ExitCode.BUILD)
+    found = fail(result(**{missing: None}), error)
+    if missing == "plan":
+        found["accuracy"] = []  # measured only when there is a plan
+    assert "Failed, exit code 6" in page(found, evidence(CASES["classes"])).text
+
+
+def test_a_drop_above_the_limit_and_values_that_are_not_finite_are_marked():
+    assert "level-bad" in page(result(accuracy=[row(drop_percent=2.0)])).source
+    read = page(result(accuracy=[row(), row(output="z", nonfinite=7, constant=True)]))
+    assert "7 values are NaN or infinite" in read.text and "no evidence" in read.text
+
+
+# ---- strangers
+
+
+def test_names_of_strangers_are_text_and_nothing_else():
+    found = result(warnings=[EVIL], error={"message": EVIL, "hint": EVIL}, status="failed", exit_code=7)
+    found["model"] = {**found["model"], "path": EVIL, "inputs": [{"name": EVIL, "dtype": EVIL, "shape": [EVIL]}]}
+    found["engine"] = {**found["engine"], "path": EVIL}
+    found["accuracy"] = [row(output=EVIL, inputs=EVIL, worst=EVIL)]
+    found["precision"] = {**found["precision"], "kept_high": [{"name": EVIL, "precision": "fp16", "reason": EVIL}]}
+    found["precision"]["ignored_constraints"] = [{"name": EVIL, "asked": EVIL, "delivered": EVIL}]
+    found["calibration"] = {**found["calibration"], "cache": EVIL, "samples_used": None}
+    found["plan"] = {**found["plan"], "layer_precisions": [[EVIL, EVIL]]}
+    found["variants"] = [{"precision": EVIL, "error": EVIL}]
+    kept = evidence(*(dataclasses.replace(one, name=EVIL) for one in CASES.values()), plots=True)
+    kept.worst = [kept.sample]
+    kept.sample = dataclasses.replace(kept.sample, path=EVIL)
+    kept.drops = [Drops(EVIL, EVIL, "noise", (EVIL, EVIL), (1.0, 2.0))]
+    kept.scales = {EVIL: 0.5}
+    read = page(found, kept, ["--onnx", EVIL])
+    assert read.text.count(EVIL) > 15 and EVIL not in read.source and "<script" not in read.source
+
+
+def test_names_that_are_no_text_can_be_written():
+    found = result()
+    found["model"] = {**found["model"], "path": os.fsdecode(b"m\xff.onnx")}
+    assert b"m\\udcff.onnx" in html.render(found, Evidence(True), ["--onnx", os.fsdecode(b"m\xff.onnx")])
+
+
+def test_the_command_can_be_typed_again():
+    read = page(result(), None, ("--onnx", "my model.onnx", "--mean", "-0.5"))
+    assert "python onnx2trt.py --onnx 'my model.onnx' --mean -0.5" in read.sections["command"]
+
+
+def written_by(run: Run) -> str:
+    """What the page says of the files, of a run that writes it now."""
+    run.write_report()
+    with open(run.files[-1][0], "rb") as stream:
+        return Page(stream.read()).sections["command"].partition("Written by this run: ")[2].strip()
+
+
+def test_every_file_that_the_run_writes_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["onnx2trt.py", "--onnx", "net.onnx"])
+    run = run_with("r.html", json="r.json")
+    run.write_now({"c.cache": b"scales"})
+    for name in ("net.engine", "saved.onnx", "net.engine.json"):
+        run.write_at_end(name, b"contents")
+    assert written_by(run) == "net.engine, saved.onnx, net.engine.json, c.cache, r.json, r.html"
+
+
+@pytest.mark.parametrize("json", ["-", None, "net.engine.json"])
+def test_stdout_is_no_file_and_no_file_is_named_twice(tmp_path, monkeypatch, json):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pages").mkdir()
+    run = run_with(tmp_path / "pages" / "r.html", json=json)
+    run.write_at_end("net.engine.json", b"contents")
+    assert written_by(run) == f"net.engine.json, {os.path.join('pages', 'r.html')}"
+
+
+# ---- when it cannot be made
+
+
+def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch):
+    monkeypatch.setattr(html.importlib.util, "find_spec", lambda name: None)
+    with refused(ExitCode.MACHINE, "--report needs jinja2 and matplotlib", hint="pip install jinja2 matplotlib"):
+        html.check_libraries()
+
+
+def run_with(path, json=None) -> Run:
+    run = Run(Channel(os.open(os.devnull, os.O_WRONLY)), verbose=False, quiet=True, report=str(path), json=json)
+    run.result = result()
+    return run
+
+
+def test_a_page_that_cannot_be_made_does_not_take_the_engine_along(tmp_path, monkeypatch):
+    def broken(*_):
+        raise ZeroDivisionError("a defect")
+
+    run = run_with(tmp_path / "r.html")
+    run.files = [("temporary", "net.engine")]
+    monkeypatch.setattr(html, "render", broken)
+    run.write_report()
+    assert run.files == [("temporary", "net.engine")]
+    assert run.result["exit_code"] == ExitCode.UNFORESEEN and "a defect" in run.result["error"]["message"]
+
+
+def test_a_page_that_cannot_be_written_does_not_hide_why_the_run_failed(tmp_path):
+    run = run_with(tmp_path / "nowhere" / "r.html")
+    run.result = fail(run.result, ConversionError("the reason", code=ExitCode.VALIDATION))
+    run.write_report()
+    assert run.result["error"]["message"] == "the reason" and run.result["exit_code"] == 7
+    assert any("there is no report" in warning for warning in run.console.warnings)
+
+
+def test_an_error_inside_a_callback_of_tensorrt_is_reported_too(tmp_path, monkeypatch):
+    run = run_with(tmp_path / "r.html")
+    monkeypatch.setattr(sys, "argv", ["onnx2trt.py", "--onnx", "net.onnx"])
+    monkeypatch.setattr(os, "_exit", lambda code: None)
+    run.abort(ConversionError("bad data", code=ExitCode.CALIBRATION))
+    (temporary, final), *others = run.files
+    assert not others and final == str(tmp_path / "r.html")
+    with open(temporary, "rb") as stream:
+        assert "Failed, exit code 5" in Page(stream.read()).text

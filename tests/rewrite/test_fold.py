@@ -1,0 +1,197 @@
+"""Rewrites that must not change any result."""
+
+import numpy as np
+import pytest
+from models import conv_net, layer_norm, model, node, random
+
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.session import Session
+from onnx2trt.rewrite.fold import fold, fold_affine, fold_constants, raise_opset
+
+
+def run(graph, **feed):
+    return list(Session.from_graph(graph).run(feed).values())
+
+
+def batchnorm_net(op="Conv", bias=True, extra_reader=False):
+    attributes = {"pads": [1, 1, 1, 1]}
+    weight = random(8, 3, 3, 3) if op == "Conv" else random(3, 8, 3, 3)
+    nodes = [
+        node(op, "x w b" if bias else "x w", "c", "conv", **attributes),
+        node("BatchNormalization", "c s o m v", "n", "norm", epsilon=1e-3),
+        node("Relu", "n", "y", "relu"),
+    ]
+    outputs = {"y": ["N", 8, 8, 8]}
+    if extra_reader:
+        nodes.append(node("Neg", "c", "z", "other"))
+        outputs["z"] = ["N", 8, 8, 8]
+    weights = {"w": weight, "s": random(8, seed=1), "o": random(8, seed=2), "m": random(8, seed=3), "v": np.abs(random(8, seed=4))}
+    if bias:
+        weights["b"] = random(8, seed=5)
+    return Graph.from_model(model(nodes, {"x": ["N", 3, 8, 8]}, outputs, weights))
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_batchnorm_goes_into_the_convolution(op, bias):
+    graph, x = batchnorm_net(op, bias), random(2, 3, 8, 8)
+    folded = fold_affine(graph)
+    assert [n.op_type for n in folded.nodes] == [op, "Relu"]
+    assert folded.nodes[0].output[0] == "n", "the tensor keeps the name that calibration caches know"
+    np.testing.assert_allclose(run(folded, x=x)[0], run(graph, x=x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_batchnorm_stays_where_the_convolution_has_another_reader():
+    folded = fold_affine(batchnorm_net(extra_reader=True))
+    assert "BatchNormalization" in [n.op_type for n in folded.nodes]
+
+
+CHANNELS = [8, 1, 1]  # of a constant; the convolution makes [N, 8, 8, 8]
+
+
+def affine_net(op, shape, order="c k", conv="Conv", value=None, **attributes):
+    """A convolution c, and an operator that has it and a constant k for operands."""
+    constant = random(*shape, seed=7) + 3 if value is None else np.full(shape, value, np.float32)
+    weight = random(8, 3, 3, 3) if conv == "Conv" else random(3, 8 // attributes.get("group", 1), 3, 3)
+    nodes = [node(conv, "x w b", "c", "conv", pads=[1, 1, 1, 1], **attributes), node(op, order, "y", "affine")]
+    weights = {"w": weight, "b": random(8, seed=5), "k": constant}
+    return Graph.from_model(model(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 8, 8, 8]}, weights))
+
+
+@pytest.mark.parametrize("conv", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("shape", [[], [1], CHANNELS, [1, *CHANNELS], [1, 1, 1, 1]])
+@pytest.mark.parametrize("op, order", [(op, "c k") for op in ("Mul", "Add", "Sub", "Div")] + [(op, "k c") for op in ("Mul", "Add", "Sub")])
+def test_a_constant_operand_goes_into_the_convolution(op, order, shape, conv):
+    graph, x = affine_net(op, shape, order, conv), random(2, 3, 8, 8)
+    folded = fold(graph)
+    assert [n.op_type for n in folded.nodes] == [conv] and folded.nodes[0].output[0] == "y"
+    np.testing.assert_allclose(run(folded, x=x)[0], run(graph, x=x)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_a_chain_goes_into_the_convolution():
+    nodes = [
+        node("Conv", "x w", "c", "conv", pads=[1, 1, 1, 1]),
+        node("Mul", "c k", "m", "mul"),
+        node("BatchNormalization", "m s o e v", "n", "norm"),
+        node("Add", "n a", "y", "add"),
+    ]
+    weights = {"w": random(8, 3, 3, 3), "k": np.float32([2]), "a": random(1, 8, 1, 1, seed=6)}
+    weights |= {"s": random(8, seed=1), "o": random(8, seed=2), "e": random(8, seed=3), "v": np.abs(random(8, seed=4))}
+    graph, x = Graph.from_model(model(nodes, {"x": ["N", 3, 8, 8]}, {"y": ["N", 8, 8, 8]}, weights)), random(2, 3, 8, 8)
+    folded = fold(graph)
+    assert [(n.op_type, list(n.output)) for n in folded.nodes] == [("Conv", ["y"])]
+    np.testing.assert_allclose(run(folded, x=x)[0], run(graph, x=x)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "graph",
+    [
+        affine_net("Div", [1], "k c"),
+        affine_net("Mul", [8]),  # along the last axis
+        affine_net("Add", [8, 8]),
+        affine_net("Mul", [1, 1, *CHANNELS]),  # the result has a dimension more
+        affine_net("Mul", [1], value=2000.0),
+        affine_net("Mul", CHANNELS, value=1e-4),
+        affine_net("Div", [1], value=0.0),
+        affine_net("Add", [1], value=np.inf),
+        affine_net("Pow", [1]),
+        affine_net("Mul", [1], "c c"),
+        affine_net("Mul", [1], conv="ConvTranspose", group=2, value=2.0),
+    ],
+    ids=lambda graph: None,
+)
+def test_other_operands_stay(graph):
+    assert len(fold(graph).nodes) == 2
+
+
+@pytest.mark.parametrize("name, shape", [("w", []), ("w", [8]), ("b", [5]), ("b", [])])
+def test_a_malformed_convolution_is_left_to_who_says_so(name, shape):
+    graph = affine_net("Mul", [1])
+    graph.weights[name] = np.ones(shape, np.float32)
+    assert len(fold(graph).nodes) == 2
+
+
+def test_a_node_that_a_wish_names_without_its_convolution_stays():
+    graph = affine_net("Mul", [1])
+    assert len(fold(graph, (("affine", "fp32"),)).nodes) == 2
+    assert len(fold(graph, (("*", "fp32"), ("conv", "fp16"))).nodes) == 1
+
+
+def test_constants_are_computed_once():
+    nodes = [node("Mul", "a b", "ab"), node("Transpose", "ab", "t", perm=[1, 0]), node("MatMul", "x t", "y")]
+    graph = Graph.from_model(model(nodes, {"x": [2, 4]}, {"y": [2, 3]}, {"a": random(3, 4), "b": random(3, 4, seed=1)}))
+    folded = fold_constants(graph)
+    assert [n.op_type for n in folded.nodes] == ["MatMul"] and folded.weights["t"].shape == (4, 3)
+    x = random(2, 4)
+    np.testing.assert_array_equal(run(folded, x=x)[0], run(graph, x=x)[0])
+
+
+def test_a_constant_output_is_still_made_by_a_node():
+    graph = Graph.from_model(
+        model([node("Neg", "k", "y"), node("Relu", "x", "z")], {"x": [2]}, {"y": [2], "z": [2]}, {"k": np.float32([1, 2])})
+    )
+    folded = fold_constants(graph)
+    assert "y" in folded.producers()
+    assert run(folded, x=np.float32([1, -1]))[0].tolist() == [-1, -2]
+
+
+def test_hostile_sizes_are_not_materialised():
+    huge = np.array([100000, 100000, 100000], np.int64)
+    graph = Graph.from_model(model([node("ConstantOfShape", "s", "k"), node("Add", "x k", "y")], {"x": [1]}, {"y": None}, {"s": huge}))
+    assert "ConstantOfShape" in [n.op_type for n in fold_constants(graph).nodes]
+
+
+def test_random_operators_are_no_constants():
+    graph = Graph.from_model(model([node("RandomNormal", "", "r", shape=[2]), node("Add", "x r", "y")], {"x": [2]}, {"y": [2]}))
+    graph.nodes[0].ClearField("input")
+    assert "RandomNormal" in [n.op_type for n in fold_constants(graph).nodes]
+
+
+def test_dequantized_weights_keep_their_quantisation():
+    nodes = [node("DequantizeLinear", "q s z", "w"), node("MatMul", "x w", "y")]
+    weights = {"q": np.ones((4, 3), np.int8), "s": np.float32(0.5), "z": np.int8(0)}
+    graph = Graph.from_model(model(nodes, {"x": [2, 4]}, {"y": [2, 3]}, weights))
+    assert "DequantizeLinear" in [n.op_type for n in fold(graph).nodes]
+
+
+def old_ops():
+    """Operators whose attributes became inputs, or whose meaning changed, between opset 11 and 19."""
+    nodes = [
+        node("Unsqueeze", "x", "u", axes=[0]),
+        node("Squeeze", "u", "s", axes=[0]),
+        node("ReduceSum", "s", "r", axes=[1], keepdims=1),
+        node("Softmax", "s", "p", axis=1),
+        node("Pad", "p pads", "q", mode="constant"),
+        node("Add", "q r", "y"),
+    ]
+    return model(nodes, {"x": ["N", 4]}, {"y": ["N", 4]}, {"pads": np.zeros(4, np.int64)}, opset=11)
+
+
+@pytest.mark.parametrize("make, shape", [(old_ops, (3, 4)), (conv_net, (1, 3, 16, 16)), (layer_norm, (3, 8))])
+def test_a_raised_opset_computes_the_same(make, shape):
+    graph, x = Graph.from_model(make()), random(*shape)
+    raised = raise_opset(graph, 19)
+    assert raised.opset == 19 and raised.input_names == graph.input_names and raised.output_names == graph.output_names
+    np.testing.assert_allclose(run(raised, x=x)[0], run(graph, x=x)[0], rtol=1e-6)
+    assert {n.name for n in graph.nodes} <= {n.name for n in raised.nodes}, "--layer-precisions speaks of these names"
+
+
+def test_an_opset_that_is_new_enough_is_left_alone():
+    graph = Graph.from_model(conv_net(opset=21))
+    assert raise_opset(graph, 19) is graph
+
+
+def test_large_weights_do_not_pass_through_the_converter():
+    big = random(300, 300)
+    graph = Graph.from_model(
+        model([node("MatMul", "x w", "m"), node("Unsqueeze", "m", "y", axes=[0])], {"x": [1, 300]}, {"y": [1, 1, 300]}, {"w": big}, 11)
+    )
+    raised = raise_opset(graph, 19)
+    assert raised.weights["w"] is graph.weights["w"]
+
+
+def test_an_operator_unknown_to_onnx_runtime_is_left_to_the_parser():
+    nodes = [node("Custom", "k", "c"), node("Add", "x c", "y")]
+    nodes[0].domain = "elsewhere"
+    graph = Graph.from_model(model(nodes, {"x": [2]}, {"y": [2]}, {"k": np.float32([1, 2])}))
+    assert [n.op_type for n in fold_constants(graph).nodes] == ["Custom", "Add"]

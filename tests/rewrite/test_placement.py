@@ -1,0 +1,189 @@
+"""What reads INT8 between INT8 layers: residual additions, Concat, Resize, average pooling."""
+
+import numpy as np
+import onnx
+import pytest
+from helpers import network
+from models import node, profiles, random
+from onnx import helper
+
+from onnx2trt.model.session import Session
+from onnx2trt.quant.sensitivity import Fit
+from onnx2trt.rewrite.placement import Reading, readings, results, tensors
+from onnx2trt.rewrite.prepare import prepare_calibrated
+from onnx2trt.rewrite.qdq import insert, quantizable_layers
+
+
+def run(graph, inner=(), **feed):
+    return Session.from_graph(graph, tuple(inner)).run(feed, tuple(inner) or None)
+
+
+def convs(*names, channels=4):
+    return {name: random(channels, channels, 1, 1, seed=index) for index, name in enumerate(names)}
+
+
+def chosen(graph, *names):
+    return tuple(layer for layer in quantizable_layers(graph) if not names or layer.node in names)
+
+
+def found(graph, *names, known=None):
+    return {(r.node, r.index, r.tensor, r.like) for r in readings(graph, chosen(graph, *names), known)}
+
+
+def residual_block(shortcut="identity"):
+    """stem -> [a -> b (+ shortcut)] -> relu -> head; the shortcut may have a convolution of its own, which comes last in the file."""
+    nodes = [
+        node("Conv", "x w", "s", "stem"),
+        node("Relu", "s", "r", "stem_relu"),
+        node("Conv", "r wa", "a", "conv_a"),
+        node("Conv", "a wb", "b", "conv_b"),
+        *([node("Conv", "r wd", "d", "down")] if shortcut == "down" else []),
+        node("Add", "b " + ("d" if shortcut == "down" else "r"), "sum", "add"),
+        node("Relu", "sum", "j", "add_relu"),
+        node("Conv", "j wh", "y", "head"),
+    ]
+    return network(nodes, convs("w", "wa", "wb", "wd", "wh"))
+
+
+def test_the_shortcut_of_an_addition_is_int8_with_the_scale_that_it_has():
+    graph = residual_block()
+    assert found(graph) == {("add", 1, "r", "r")}
+    assert set(tensors(chosen(graph), readings(graph, chosen(graph)))) == {"x", "r", "a", "j"}
+
+
+def test_a_shortcut_with_a_convolution_gets_a_scale_of_its_own():
+    graph = residual_block("down")
+    assert found(graph) == {("add", 1, "d", "d")}, "the addition is fused with the longer way, whatever the order in the file"
+    assert "d" in tensors(chosen(graph), readings(graph, chosen(graph)))
+    assert found(graph, known={"x", "r", "a", "j"}) == set(), "nothing is quantised without a scale"
+
+
+def test_an_addition_whose_sum_something_reads_in_float_stays_as_it_is():
+    assert found(residual_block(), "stem", "conv_a", "conv_b") == set(), "the head is FP16"
+    assert found(residual_block(), "stem", "conv_a", "head") == set(), "nothing in INT8 to fuse with"
+    nodes = [node("Conv", "x w", "c", "stem"), node("Add", "c x", "j", "add"), node("Conv", "j v", "y", "head")]
+    both = network(nodes, convs("w", "v"), outputs={"y": [1, 4, 8, 8], "j": [1, 4, 8, 8]})
+    assert found(both) == set(), "the sum is an output"
+
+
+def decoder(mode="linear", constant=False):
+    """deep -> Resize -> Concat with a skip that another layer reads, too -> head."""
+    resize = helper.make_node("Resize", ["e1", "", "up"], ["u"], name="up", mode=mode, coordinate_transformation_mode="half_pixel")
+    nodes = [
+        node("Conv", "x w0", "e0", "skip"),
+        node("Conv", "e0 w1", "e1", "deep", strides=[2, 2]),
+        resize,
+        node("Concat", "u " + ("k" if constant else "e0"), "j", "join", axis=1),
+        node("Conv", "j w2", "y", "head"),
+    ]
+    weights = {**convs("w0", "w1"), "w2": random(4, 8, 1, 1, seed=9), "up": np.float32([1, 1, 2, 2]), "k": random(1, 4, 8, 8)}
+    return network(nodes, weights)
+
+
+def test_concat_and_resize_hand_the_scale_on():
+    expected = {("join", 0, "u", "j"), ("join", 1, "e0", "e0"), ("up", 0, "e1", "j")}
+    assert found(decoder()) == expected == found(decoder("nearest"))
+    assert found(decoder("cubic")) == expected - {("up", 0, "e1", "j")}, "cubic leaves the range of what it reads"
+    assert found(decoder(constant=True)) == set()
+    assert found(decoder(), "skip", "deep") == set()
+
+
+def test_concat_costs_no_accuracy_where_its_scale_is_the_only_one():
+    graph = decoder("nearest")
+    layers = chosen(graph, "head")
+    scales, x = {"j": 0.05}, random(1, 4, 8, 8)
+    more = readings(graph, layers, scales)
+    assert {(reading.tensor, reading.like) for reading in more} == {("e1", "j"), ("u", "j"), ("e0", "j")}
+    plain, moved = insert(graph, scales, layers, False), insert(graph, scales, layers, False, more=more)
+    assert np.array_equal(run(plain, x=x)["y"], run(moved, x=x)["y"])
+    onnx.checker.check_model(moved.to_model(), full_check=True)
+
+
+def test_what_pooling_averages_is_int8_and_so_is_the_addition_before_it():
+    nodes = [
+        node("Conv", "x w", "c", "stem"),
+        node("Add", "c x", "j", "add"),
+        node("GlobalAveragePool", "j", "g", "pool"),
+        node("Conv", "g v", "y", "head"),
+    ]
+    graph = network(nodes, convs("w", "v"), outputs={"y": [1, 4, 1, 1]})
+    assert found(graph) == {("pool", 0, "j", "j"), ("add", 1, "x", "x")}
+
+
+def test_a_tensor_that_a_subgraph_reads_stays_float():
+    branch = helper.make_graph([helper.make_node("Identity", ["j"], ["i"])], "b", [], [helper.make_tensor_value_info("i", 1, None)])
+    chooser = helper.make_node("If", ["flag"], ["z"], name="if", then_branch=branch, else_branch=branch)
+    nodes = [node("Conv", "x w", "c", "stem"), node("Concat", "c x", "j", "join", axis=1), node("Conv", "j v", "y", "head"), chooser]
+    weights = {"w": random(4, 4, 1, 1), "v": random(4, 8, 1, 1), "flag": np.array(True)}
+    graph = network(nodes, weights, outputs={"y": [1, 4, 8, 8], "z": [1, 8, 8, 8]})
+    assert found(graph) == set()
+
+
+def test_operators_of_others_are_left_alone():
+    join = node("Concat", "c x", "j", "join", axis=1)
+    join.domain = "acme"
+    graph = network(
+        [node("Conv", "x w", "c", "stem"), join, node("Conv", "j v", "y", "head")], {"w": random(4, 4, 1, 1), "v": random(4, 8, 1, 1)}
+    )
+    assert found(graph) == set()
+
+
+@pytest.mark.parametrize("make", [residual_block, lambda: residual_block("down"), decoder])
+def test_the_graph_with_all_of_it_is_sound_and_near_the_original(make):
+    graph = make()
+    layers, x = chosen(graph), random(1, 4, 8, 8)
+    names = tensors(layers, readings(graph, layers))
+    values = run(graph, [name for name in names if name != "x"], x=x)
+    scales = {name: float(np.abs(x if name == "x" else values[name]).max()) / 127 for name in names}
+    made = Fit(scales).apply(graph, layers, half=False)
+    onnx.checker.check_model(made.to_model(), full_check=True)
+    pairs = [n for n in made.nodes if n.op_type == "QuantizeLinear"]
+    assert len(pairs) == len({*names, *(reading.tensor for reading in readings(graph, layers))}), (
+        "one for each tensor, however many read it"
+    )
+    expected, got = run(graph, x=x)["y"], run(made, x=x)["y"]
+    assert np.sum((got - expected) ** 2) < 0.01 * np.sum(expected**2)
+
+
+def test_results_of_int8_layers_that_nothing_reads_as_int8():
+    graph = residual_block()
+    layers = chosen(graph)
+    made = results(graph, layers, readings(graph, layers))
+    assert made.tensors == ("s", "r", "a", "b", "sum", "j", "y")
+    assert made.float_nodes == set() and "y" not in made.scaled, "s and b are fused with what follows, y is the end"
+    layers = chosen(graph, "stem", "conv_a", "conv_b")
+    made = results(graph, layers, readings(graph, layers))
+    assert made.tensors == ("s", "r", "a", "b", "sum", "j") and made.float_nodes == {"conv_b", "add", "add_relu"}
+    assert results(graph, (), (Reading("add", 1, "r", "r"),)).tensors == ()
+
+
+def test_the_calibrator_gets_the_scale_that_is_handed_on():
+    graph = decoder()
+    layers = chosen(graph)
+    fit = Fit({"x": 0.1, "e0": 0.2, "j": 0.3})
+    made = prepare_calibrated(graph, profiles(x=(1, 4, 8, 8)), {}, fit, layers, {}, {"e1": 9.0, "u": 9.0, "y": 0.4}, strict=True)
+    assert made.scales == {"x": 0.1, "e0": 0.2, "j": 0.3, "u": 0.3, "e1": 0.3} and not made.half_outputs, "an end stays as precise as it is"
+    assert made.constraints == {layer.node: "int8" for layer in layers}
+    free = prepare_calibrated(graph, profiles(x=(1, 4, 8, 8)), {}, fit, layers, {}, {"e1": 9.0, "u": 9.0, "y": 0.4}, strict=False)
+    assert free.scales == {**made.scales, "y": 0.4} and not free.constraints and not free.half_outputs
+
+
+def test_what_a_hard_swish_reads_is_not_int8():
+    nodes = [
+        node("Conv", "x w", "c", "stem"),
+        node("HardSigmoid", "c", "h", "gate"),
+        node("Mul", "c h", "s", "swish"),
+        node("Conv", "s v", "y", "head"),
+    ]
+    graph = network(nodes, convs("w", "v"))
+    made = results(graph, chosen(graph), ())
+    assert made.tensors == ("c", "h", "s", "y") and made.scaled == ("s",) and not made.float_nodes
+    made = results(graph, chosen(graph, "stem"), ())
+    assert made.scaled == ("c", "h", "s") and made.float_nodes == {"stem", "gate", "swish"}, "a convolution reads it in FP16"
+
+
+def test_what_fp16_reads_as_it_was_computed_is_left_to_tensorrt():
+    """Bound to FP16, the last convolution of a UNet needed a conversion to FP32 before the Softmax (43 us of 985 on an H100)."""
+    graph = network([node("Conv", "x w", "c", "stem"), node("Softmax", "c", "y", axis=1)], convs("w"))
+    made = results(graph, chosen(graph), ())
+    assert made.tensors == ("c",) and not made.scaled and not made.float_nodes

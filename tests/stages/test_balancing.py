@@ -1,0 +1,147 @@
+"""stages/int8/equalize.py: channels become alike by what the data shows, and the network stays what it is."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from models import conv_net, model, node, profiles, random
+
+from onnx2trt.base.errors import ExitCode
+from onnx2trt.base.model_info import TensorSpec
+from onnx2trt.data import samples
+from onnx2trt.data.datasets import Data
+from onnx2trt.data.reader import Reader
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.observe import absolute_maxima
+from onnx2trt.model.session import Session
+from onnx2trt.quant.sensitivity import Fit, change
+from onnx2trt.rewrite.qdq import quantizable_layers
+from onnx2trt.stages.int8.equalize import balance
+from onnx2trt.stages.int8.holdout import choose_split
+
+SHAPE = (1, 3, 16, 16)
+
+
+@pytest.fixture
+def job(tmp_path):
+    (tmp_path / "data").mkdir()
+    for index in range(6):
+        np.save(tmp_path / "data" / f"{index}.npy", random(*SHAPE, seed=index))
+    found = samples.find(str(tmp_path / "data"), "--calibration-dir", 100, ExitCode.CALIBRATION)
+    shapes = profiles(x=SHAPE)
+    return SimpleNamespace(profiles=shapes, data=Data(Reader((TensorSpec("x", SHAPE, "float32"),), shapes, None), found, None, None))
+
+
+def balanced(job, graph, tensors=("x", "r1", "r2"), int8=None):
+    console = SimpleNamespace(track=lambda found, *_: found, warn=lambda _: None)
+    read = tensors if int8 is None else int8
+    layers = [layer for layer in quantizable_layers(graph) if layer.activation in read]
+    return balance(job, graph, tensors, choose_split(job.data), SimpleNamespace(console=console)).graph(read, layers)
+
+
+def feeds(count=3):
+    return [{"x": random(*SHAPE, seed=100 + seed)} for seed in range(count)]
+
+
+def outputs(graph, extra=()):
+    session = Session.from_graph(graph, extra)
+    return [session.run(feed, (*graph.output_names, *extra)) for feed in feeds()]
+
+
+def int8_change(graph):
+    """How far minmax INT8 is from FP32."""
+    maxima = absolute_maxima(graph, profiles(x=SHAPE), lambda: iter(feeds()))
+    layers = quantizable_layers(graph)
+    quantized = Fit({layer.activation: maxima[layer.activation] / 127 for layer in layers}).apply(graph, layers, False)
+    return change(outputs(graph), outputs(quantized))
+
+
+def uneven_net():
+    """A channel of r1 is up to a thousand times another."""
+    graph = Graph.from_model(conv_net())
+    factors = np.geomspace(1e-3, 1, 16).astype(np.float32)
+    graph.weights["w1"] = graph.weights["w1"] * factors.reshape(-1, 1, 1, 1)
+    graph.weights["b1"] = graph.weights["b1"] * factors
+    graph.weights["w2"] = graph.weights["w2"] / factors.reshape(-1, 1, 1, 1)
+    return graph
+
+
+def test_channels_become_alike_and_the_network_stays_what_it_is(job):
+    graph = uneven_net()
+    before = {name: array.copy() for name, array in graph.weights.items()}
+    result = balanced(job, graph)
+    for a, b in zip(outputs(graph), outputs(result)):
+        np.testing.assert_allclose(a["y"], b["y"], rtol=1e-3, atol=1e-4)
+
+    def spread(of):
+        largest = np.max([np.abs(found["r1"]).max(axis=(0, 2, 3)) for found in outputs(of, ("r1",))], axis=0)
+        return largest.max() / largest.min()
+
+    assert spread(graph) > 100 and spread(result) < 10
+    assert int8_change(result) < 0.3 * int8_change(graph)
+    assert [n.name for n in result.nodes] == [n.name for n in graph.nodes]
+    assert all(np.array_equal(graph.weights[name], array) for name, array in before.items()), "the graph itself stays as it was"
+
+
+def test_a_channel_that_is_always_zero_does_no_harm(job):
+    graph = uneven_net()
+    graph.weights["w1"][3], graph.weights["b1"][3] = 0, -1
+    result = balanced(job, graph)
+    assert all(np.isfinite(array).all() for array in result.weights.values())
+    for a, b in zip(outputs(graph), outputs(result)):
+        np.testing.assert_allclose(a["y"], b["y"], rtol=1e-3, atol=1e-4)
+
+
+def test_channels_far_from_zero_are_shifted(job):
+    """A batch normalisation whose channels lie around -50 to 50 uses a few of the levels of INT8."""
+    nodes = [
+        node("Conv", "x w1 b1", "c", "first"),
+        node("Add", "c offsets", "a", "offset"),
+        node("Conv", "a w2", "y", "second"),
+    ]
+    weights = {
+        "w1": random(16, 3, 1, 1, seed=1),
+        "b1": random(16, seed=2),
+        "offsets": np.linspace(-50, 50, 16).astype(np.float32).reshape(16, 1, 1),
+        "w2": random(4, 16, 1, 1, seed=3),
+    }
+    graph = Graph.from_model(model(nodes, {"x": list(SHAPE)}, {"y": [1, 4, 16, 16]}, weights))
+    result = balanced(job, graph, ("x", "a"))
+    for a, b in zip(outputs(graph), outputs(result)):
+        np.testing.assert_allclose(a["y"], b["y"], rtol=1e-3, atol=1e-3)
+    largest = [np.abs(np.concatenate([found["a"] for found in outputs(of, ("a",))])).max() for of in (graph, result)]
+    assert largest[0] > 50 and largest[1] < 10
+    read_in_half = balanced(job, graph, ("x", "a"), int8=("x",))
+    first = np.concatenate([found["a"][:, 0] for found in outputs(read_in_half, ("a",))])
+    assert abs(first.mean()) > 5 * first.std(), "FP16 is finest around 0: there, it stays where it is"
+
+
+def test_a_constant_that_fp16_reads_stays_one_for_all_channels(job):
+    """One for each channel would be a kernel of its own in TensorRT's INT8 mode; what an INT8 layer writes is balanced as it was fitted."""
+    nodes = [
+        node("Conv", "x w1", "c", "first"),
+        node("Sigmoid", "c", "s"),
+        node("Mul", "s up", "m", "scale"),
+        node("Conv", "m w2", "d", "second"),
+        node("Relu", "d", "r"),
+        node("Conv", "r w3", "y", "third"),
+    ]
+    weights = {"w1": random(16, 3, 1, 1, seed=1), "up": np.array([2.0], np.float32), "w2": random(16, 16, 1, 1, seed=2)}
+    weights |= {"w3": random(4, 16, 1, 1, seed=3)}
+    graph = Graph.from_model(model(nodes, {"x": list(SHAPE)}, {"y": [1, 4, 16, 16]}, weights))
+    everywhere, first, second = (balanced(job, graph, ("x", "m", "r"), int8) for int8 in (None, ("x",), ("m",)))
+    assert everywhere.weights[everywhere.nodes[2].input[1]].size == 16
+    assert [n.input[1] for n in first.nodes if n.op_type == "Mul"] == ["up"] and first.weights["up"].size == 1
+    assert np.array_equal(first.weights["w3"], graph.weights["w3"])
+    written = [of.weights[of.nodes[3].input[1]] for of in (everywhere, second)]
+    assert np.array_equal(*written) and not np.array_equal(written[0], graph.weights["w2"])
+    for result in (everywhere, first, second):
+        for a, b in zip(outputs(graph), outputs(result)):
+            np.testing.assert_allclose(a["y"], b["y"], rtol=1e-3, atol=1e-4)
+
+
+def test_nothing_to_balance_leaves_the_values_as_they_are(job):
+    nodes = [node("Conv", "x w", "c", "only"), node("Sigmoid", "c", "y")]
+    graph = Graph.from_model(model(nodes, {"x": list(SHAPE)}, {"y": [1, 4, 16, 16]}, {"w": random(4, 3, 1, 1)}))
+    result = balanced(job, graph, ("x",))
+    assert np.array_equal(result.weights["w"], graph.weights["w"])

@@ -1,0 +1,192 @@
+"""stages/int8/quantize.py by the command line: the layers that INT8 does not suit are found, said, and kept in FP16."""
+
+import numpy as np
+import onnx
+import pytest
+from command import onnx2trt
+from models import model, node, random
+from onnx import numpy_helper
+
+from onnx2trt.model.graph import Graph
+from onnx2trt.rewrite.qdq import quantizable_layers, quantize_weights
+
+pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+
+CHANNELS = 40
+OUTLIER = 200.0  # one of 10240 values: left out it is half of the energy, and with it the others have one or two levels
+
+
+def hostile_net():
+    """`hostile` reads the input as it is, `first` and `second` (97 % of the work) without its outliers."""
+    nodes = [
+        node("Conv", "x w", "h", "hostile"),
+        node("Clip", "x low high", "c", "clip"),
+        node("Conv", "c w1", "f", "first", pads=[1] * 4),
+        node("Relu", "f", "r", "relu"),
+        node("Conv", "r w2 b2", "s", "second", pads=[1] * 4),
+        node("Add", "h s", "y", "sum"),
+    ]
+    weights = {
+        "w": random(CHANNELS, CHANNELS, 1, 1, seed=1, scale=0.16),
+        "w1": random(CHANNELS, CHANNELS, 3, 3, seed=2, scale=0.05),
+        "w2": random(CHANNELS, CHANNELS, 3, 3, seed=3, scale=0.05),
+        "b2": random(CHANNELS, seed=4),
+        "low": np.float32(-3),
+        "high": np.float32(3),
+    }
+    shape = ["n", CHANNELS, 16, 16]
+    return model(nodes, {"x": shape}, {"y": shape}, weights)
+
+
+def write_samples(folder, count, outlier, first=0):
+    folder.mkdir()
+    for index in range(first, first + count):
+        values = random(1, CHANNELS, 16, 16, seed=100 + index)
+        if outlier:
+            values.reshape(-1)[np.random.default_rng(index).integers(values.size)] = outlier
+        np.save(folder / f"{index:03}.npy", values)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    onnx.save(hostile_net(), tmp_path / "net.onnx")
+    write_samples(tmp_path / "spiky", 12, OUTLIER)
+    return tmp_path
+
+
+def convert(folder, *flags, data="spiky", limit="1"):
+    common = ("--onnx", "net.onnx", "--precision", "int8", "--metric", "noise", "--json", "result.json")
+    return onnx2trt(folder, *common, "--calibration-dir", data, "--max-accuracy-drop", limit, *flags)
+
+
+def reasons(result):
+    return {entry["name"]: (entry["precision"], entry["reason"]) for entry in result["precision"]["kept_high"]}
+
+
+@pytest.mark.parametrize("flags", [(), ("--quantization-effort", "fast")])
+def test_a_layer_that_int8_does_not_suit_is_found_and_kept(folder, flags):
+    done = convert(folder, *flags)
+    assert done.code == 0, done.stderr
+    result = done.json("result.json")
+    assert result["status"] == "simulated" and result["precision"]["delivered"] == "int8"
+    kept = reasons(result)
+    assert set(kept) == {"hostile"} and kept["hostile"][0] == "fp16" and "INT8 here alone changes the outputs by" in kept["hostile"][1]
+    assert result["precision"]["int8_mac_share"] == pytest.approx(18 / 19)
+    tried = result["calibration"]["tried"]
+    assert tried[0]["int8_mac_share"] == 1 and not tried[0]["passed"] and tried[0]["drop_percent"] > 1
+    best = [rung for rung in tried if rung["passed"]]
+    assert best and best[0]["drop_percent"] + best[0]["standard_error"] <= 1
+    assert result["accuracy"][0]["drop_percent"] <= 1
+
+
+def test_a_limit_that_cannot_be_met_lists_what_was_tried(folder):
+    done = convert(folder, limit="0.0001")
+    assert done.code == 7 and not (folder / "net.engine").exists() and "building" not in done.stderr
+    result = done.json("result.json")
+    tried = result["calibration"]["tried"]
+    assert len(tried) > 1 and not any(rung["passed"] for rung in tried)
+    assert "INT8 does not reach --max-accuracy-drop 0.0001 %. What was tried:" in done.error and "--precision fp16" in done.error
+    listed = [line for line in done.error.splitlines() if " INT8: drop " in line]
+    assert len(listed) == len(tried) and len({line.index("+-") for line in listed}) == 1, "one below the other"
+    for rung, line in zip(tried, listed):
+        assert line == f"  {rung['int8_mac_share']:4.0%} INT8: drop {rung['drop_percent']:6.2f} +- {rung['standard_error']:.2f} %"
+    assert all(rung["int8_mac_share"] >= 0.1 for rung in tried), "--min-int8-share"
+
+
+def int8_weights(path):
+    return {tensor.name: numpy_helper.to_array(tensor) for tensor in onnx.load(path).graph.initializer if tensor.data_type == 3}
+
+
+def test_effort_decides_whether_weights_are_fitted(folder):
+    graph = Graph.from_model(hostile_net())
+    nearest = {layer.weight: quantize_weights(graph.weights[layer.weight], layer.axis, True)[0] for layer in quantizable_layers(graph)}
+    found = {}
+    for effort in ("fast", "default"):
+        done = convert(folder, "--quantization-effort", effort, "--save-onnx", f"{effort}.onnx", limit="100")
+        assert done.code == 0, done.stderr
+        stored = int8_weights(folder / f"{effort}.onnx")
+        found[effort] = {name: stored[f"{name}__quantized"] for name in nearest}
+    for name, integers in nearest.items():
+        assert np.array_equal(found["fast"][name], integers)
+        assert not np.array_equal(found["default"][name], integers)
+
+
+def test_the_validation_folder_decides(folder):
+    write_samples(folder / "tame", 12, None, first=50)
+    write_samples(folder / "validation", 6, OUTLIER, first=80)
+    done = convert(folder, data="tame")
+    assert done.code == 0 and not reasons(done.json("result.json"))
+    done = convert(folder, "--validation-dir", "validation", data="tame")
+    assert done.code == 0, done.stderr
+    result = done.json("result.json")
+    assert set(reasons(result)) == {"hostile"} and result["accuracy"][0]["inputs"] == "validation"
+    assert result["calibration"]["tried"][0]["drop_percent"] > 10
+
+
+def test_layers_are_judged_by_the_metric_of_the_user(folder):
+    """What is measured last for the choice is what validation measures again, on the same samples."""
+    drops = {}
+    for metric in ("noise", "argmax"):
+        done = convert(folder, "--metric", metric, limit="45")  # the last --metric counts
+        assert done.code == 0, done.stderr
+        result = done.json("result.json")
+        drops[metric] = result["calibration"]["tried"][-1]["drop_percent"]
+        assert result["accuracy"][0]["metric"] == metric and drops[metric] == pytest.approx(result["accuracy"][0]["drop_percent"], abs=0.1)
+    assert abs(drops["noise"] - drops["argmax"]) > 1
+
+
+def spike(folder, value, every=500):
+    """A sample with outliers that the tame ones do not have."""
+    values = random(1, CHANNELS, 16, 16, seed=300)
+    values.reshape(-1)[::every] = value
+    np.save(folder / "test.npy", values)
+
+
+@pytest.mark.parametrize("limit", ["1", "0.1"])
+def test_what_misses_the_limit_in_the_end_is_built_once_more(folder, limit):
+    """The samples held out promise 0.01 %; the test sample has outliers that calibration never saw."""
+    write_samples(folder / "tame", 12, None, first=50)
+    spike(folder, 8.0)
+    done = convert(folder, "--test-image", "test.npy", data="tame", limit=limit)
+    assert done.code == 0, done.stderr
+    result = done.json("result.json")
+    assert "hostile" in reasons(result) and result["accuracy"][0]["drop_percent"] <= float(limit)
+    (said,) = [warning for warning in result["warnings"] if "built once more" in warning]
+    assert "test.npy" in said and "1.4" in said and done.stderr.count("building the engine") == 2
+    assert (folder / "net.engine").exists() and result["engine"]["sha256"]
+
+
+def test_a_second_failure_is_final(folder):
+    write_samples(folder / "tame", 12, None, first=50)
+    np.save(folder / "test.npy", 6 * random(1, CHANNELS, 16, 16, seed=300))  # `second` sees larger values than it was calibrated for, too
+    done = convert(folder, "--test-image", "test.npy", "--min-int8-share", "90", "--keep-failed", data="tame", limit="0.2")
+    assert done.code == 7 and "test.npy" in done.error and not (folder / "net.engine").exists()
+    assert done.stderr.count("building the engine") == 2 and (folder / "net.engine.rejected").exists()
+    assert [path.name for path in folder.glob("*.rejected")] == ["net.engine.rejected"]
+
+
+def test_without_validation_all_layers_are_int8(folder):
+    done = convert(folder, "--no-validate")
+    assert done.code == 0, done.stderr
+    result = done.json("result.json")
+    assert not reasons(result) and "tried" not in result["calibration"] and result["status"] == "not_validated"
+
+
+def test_a_fixed_batch_does_not_hide_what_int8_costs(folder):
+    """Four parts, and batches of four: all batches of the folder in order would begin with the part that is left out."""
+    import cv2
+
+    picture = model(
+        [node("Conv", "x w", "a", "one", pads=[1] * 4), node("Relu", "a", "r"), node("Conv", "r v", "y", "two")],
+        {"x": [4, 3, 8, 8]},
+        {"y": [4, 4, 8, 8]},
+        {"w": random(40, 3, 3, 3), "v": random(4, 40, 1, 1, seed=1)},
+    )
+    onnx.save(picture, folder / "net.onnx")
+    (folder / "pictures").mkdir()
+    pixels = np.random.default_rng(0)
+    for index in range(64):
+        cv2.imwrite(str(folder / "pictures" / f"{index}.png"), pixels.integers(0, 256, (8, 8, 3), np.uint8))
+    done = convert(folder, data="pictures", limit="5")
+    assert done.code == 0, done.stderr
+    assert done.json("result.json")["calibration"]["tried"][0]["drop_percent"] > 0, "nothing would be INT8 in a trial without any sample"

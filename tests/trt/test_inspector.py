@@ -1,0 +1,60 @@
+"""trt/inspector.py: what an engine says of its layers, without an engine."""
+
+import json
+
+import pytest
+
+from onnx2trt.trt import inspector
+from onnx2trt.trt.constraints import labels
+
+HALF, FLOAT, INT8 = "Row major linear FP16 format", "Row major linear FP32", "Thirty-two wide channel vectorized row major Int8 format"
+
+
+def entry(name, nodes, reads, writes, kind="CaskConvolution"):
+    tensors = [[{"Name": tensor, "Format/Datatype": format_} for tensor, format_ in ends.items()] for ends in (reads, writes)]
+    metadata = "\u001e".join(f"[ONNX Layer: {node}]" for node in nodes)
+    return {"Name": name, "LayerType": kind, "Inputs": tensors[0], "Outputs": tensors[1], "Metadata": metadata, "TacticName": "t"}
+
+
+LAYERS = [
+    entry("conv + relu", ["conv", "relu"], {"x": INT8}, {"r": HALF}),
+    entry("Reformatting CopyNode for Input Tensor 0 to head", [], {"r": HALF}, {"r2": FLOAT}, "Reformat"),
+    entry("head", ["head"], {"r2": FLOAT}, {"y": FLOAT}),
+    entry("tail", ["tail"], {"r": HALF}, {"z": FLOAT}),
+]
+
+
+@pytest.fixture
+def layers():
+    known = labels([("conv", ("c",)), ("relu", ("r",)), ("head", ("y",)), ("tail", ("z",))])
+    return inspector.parse_layers(json.dumps({"Layers": LAYERS}), known)
+
+
+def test_layers_are_read_with_their_nodes_and_tensors(layers):
+    first = layers[0]
+    assert (first.nodes, first.precision, first.output_precision) == (("conv", "relu"), "int8", "fp16")
+    assert (first.reads, first.writes) == (("x",), ("r",)) and layers[1].nodes == ()
+    assert inspector.count_layers(layers) == {"int8": 1, "fp16": 1, "fp32": 1}, "a conversion computes nothing"
+    assert inspector.nodes_in(layers, "int8") == {"conv", "relu"}
+
+
+@pytest.mark.parametrize(
+    "asked, half_nodes, ignored",
+    [
+        ({"conv": "int8", "head": "fp32"}, (), ()),
+        ({"conv": "fp16"}, (), ()),  # what it writes is what was asked for
+        ({"head": "fp16"}, (), (("head", "fp16", "fp32"),)),
+        ({"head": "int8"}, (), (("head", "int8", "fp32"),)),
+        ({}, ("conv",), ()),  # one end is FP16
+        ({}, ("tail",), ()),  # it computes in FP16; what it writes was not asked for
+        ({"tail": "fp16"}, (), (("tail", "fp16", "fp32"),)),
+        ({}, ("head",), (("head", "fp16", "fp32"),)),
+        ({"head": "fp32"}, ("head",), ()),  # a constraint goes first
+    ],
+)
+def test_constraints_that_the_engine_does_not_show_are_named(layers, asked, half_nodes, ignored):
+    assert inspector.ignored_constraints(layers, asked, half_nodes) == ignored
+
+
+def test_an_engine_without_details_has_no_layers():
+    assert inspector.parse_layers(json.dumps({"Layers": ["conv", "head"]}), {}) == ()
