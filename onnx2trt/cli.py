@@ -221,4 +221,3 @@ def _print_error(error: dict) -> None:
     lines = [f"error: {error['message']}"] + ([f"hint: {error['hint']}"] if error["hint"] else [])
     text = "\n".join(lines).encode("utf-8", "backslashreplace").decode()
     print(text, file=sys.stderr, flush=True)
-

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+STANDARD_DOMAINS = ("", "ai.onnx")  # two names of the domain of ONNX's own operators
+
 
 @dataclass(frozen=True)
 class TensorSpec:
@@ -66,3 +68,8 @@ class NodeInfo:
     domain: str
     inputs: tuple[str, ...]
     outermost: bool  # of the graph itself, not of a graph or function inside it
+
+
+def dims(shape) -> str:
+    """(1, 3, 'h', None) -> '1x3xhx?', the form in which shapes are typed."""
+    return "x".join("?" if dim is None else str(dim) for dim in shape) if shape else "scalar"

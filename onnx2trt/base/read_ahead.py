@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
-
-import numpy as np
 
 from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.errors import DataError
@@ -57,38 +54,3 @@ def read_ahead(items: Iterable[T], load: Callable[[T], object], workers: int = 0
 def map_in_order(items: Iterable[T], work: Callable[[T], object], at_once: int = 1) -> Iterator[tuple[T, object]]:
     """(item, work(item)) in the order of items; `at_once` threads work at the same time, none but the caller's where that is 1."""
     return read_ahead(items, work, at_once) if at_once > 1 else ((item, work(item)) for item in items)
-
-
-class ReusedArrays:
-    """Arrays of one shape and type whose memory is used again as soon as nobody holds the array, or a view of it.
-
-    So a consumer that lets go of each array makes do with a few of them, and one that keeps them all gets as many: nothing
-    that is held is ever overwritten. Memory of up to 32 MB the C library hands out again by itself (base/opencv.py); larger
-    batches the system would have to map in anew page by page: 0.5 ms for each float32 3x640x640 on a virtual machine with huge
-    pages, 3.5 ms without, where decoding a picture takes 8.
-    """
-
-    def __init__(self, shape: tuple[int, ...], dtype: str):
-        self._shape, self._dtype = shape, np.dtype(dtype)
-        self._free: list[np.ndarray] = []
-        self.made = 0  # pieces of memory, in use and free
-
-    def array(self) -> np.ndarray:
-        """An array with any content."""
-        try:
-            memory = self._free.pop()
-        except IndexError:
-            memory = np.empty(math.prod(self._shape) * self._dtype.itemsize, np.uint8)
-            self.made += 1
-        return np.asarray(_Lent(memory, self._free)).view(self._dtype).reshape(self._shape)
-
-
-class _Lent:
-    """Lends memory to an array: numpy keeps this alive as long as the array or any view of it."""
-
-    def __init__(self, memory: np.ndarray, free: list[np.ndarray]):
-        self._memory, self._free = memory, free
-        self.__array_interface__ = memory.__array_interface__
-
-    def __del__(self) -> None:
-        self._free.append(self._memory)

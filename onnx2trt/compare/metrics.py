@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.plan.rules import dims
+from onnx2trt.base.model_info import dims
 
 MASK_THRESHOLD = 0.3  # of a probability map; text and salient-object detectors are used near it
 BOOTSTRAP_ROUNDS = 200

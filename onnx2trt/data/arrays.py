@@ -8,8 +8,7 @@ import zipfile
 import numpy as np
 
 from onnx2trt.base.errors import DataError
-from onnx2trt.base.model_info import Profile, TensorSpec
-from onnx2trt.plan.rules import dims
+from onnx2trt.base.model_info import Profile, TensorSpec, dims
 
 MAX_ARRAY_BYTES = 2**31  # of one .npz or .npy file, unpacked
 

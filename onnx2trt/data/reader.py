@@ -16,10 +16,11 @@ import numpy as np
 from onnx2trt.base.errors import ConversionError, DataError, ExitCode
 from onnx2trt.base.model_info import PictureInput, Profile, TensorSpec
 from onnx2trt.base.opencv import MAX_PIXELS, opencv
-from onnx2trt.base.read_ahead import ReusedArrays, read_ahead
+from onnx2trt.base.read_ahead import read_ahead
 from onnx2trt.data.arrays import load_arrays, stackable, synthetic_arrays
 from onnx2trt.data.picture_files import check_complete
 from onnx2trt.data.pixels import Preprocessing, picture_tensor
+from onnx2trt.data.reused_arrays import ReusedArrays
 from onnx2trt.data.samples import Dataset
 from onnx2trt.plan.plan import Preprocess
 

@@ -15,8 +15,8 @@ import onnx.inliner
 from onnx import numpy_helper
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.model_info import Profile
-from onnx2trt.model.nodes import STANDARD_DOMAINS, all_nodes, reads
+from onnx2trt.base.model_info import STANDARD_DOMAINS, Profile
+from onnx2trt.model.nodes import all_nodes, reads
 
 INLINE_LIMIT = 2**31 - 2**26  # bytes; a margin under protobuf's limit for the nodes
 MIN_IR_VERSION = 8  # initializers need not be inputs (4), and what opset 17 was released with

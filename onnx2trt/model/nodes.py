@@ -8,9 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 
-from onnx2trt.base.model_info import NodeInfo
-
-STANDARD_DOMAINS = ("", "ai.onnx")
+from onnx2trt.base.model_info import STANDARD_DOMAINS, NodeInfo
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

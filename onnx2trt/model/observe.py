@@ -12,6 +12,7 @@ import numpy as np
 from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph, infer_shapes
+from onnx2trt.model.operators import NO_LARGER
 from onnx2trt.model.session import Session
 
 Feed = dict[str, np.ndarray]
@@ -21,35 +22,6 @@ GROUP_BYTES = 2**28  # inner tensors kept alive by one inference
 OVERLAP_BYTES = 2**27  # up to here the tensors of one inference are visited while the next one runs
 UNKNOWN_BYTES = 2**24  # assumed for a tensor whose shape cannot be inferred
 MOST_THREADS = 8
-
-# Operators that only move values, or can only make them smaller: max |output| <= max |inputs|
-MOVES = frozenset(
-    [
-        "Identity",
-        "Reshape",
-        "Flatten",
-        "Squeeze",
-        "Unsqueeze",
-        "Transpose",
-        "Slice",
-        "Split",
-        "Gather",
-        "Expand",
-        "Tile",
-        "Concat",
-        "DepthToSpace",
-        "SpaceToDepth",
-        "Relu",
-        "LeakyRelu",
-        "MaxPool",
-        "GlobalMaxPool",
-        "AveragePool",
-        "GlobalAveragePool",
-        "Dropout",
-        "Abs",
-        "Neg",
-    ]
-)
 
 
 def observe(graph: Graph, profiles: tuple[Profile, ...], names: Iterable[str], feeds: Callable[[], Iterable[Feed]], visit: Visit) -> int:
@@ -120,7 +92,7 @@ def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Callable
     """
     activations = graph.float_tensors()
     floats = {*activations, *(name for name, array in graph.weights.items() if array.dtype == np.float32)}
-    moving = [node for node in graph.nodes if node.op_type in MOVES and any(name in floats for name in node.input)]
+    moving = [node for node in graph.nodes if node.op_type in NO_LARGER and any(name in floats for name in node.input)]
     moved = {name for node in moving for name in node.output}
     measured = [name for name in activations if name not in moved]
     maxima: dict[str, float] = dict.fromkeys(measured, 0.0)

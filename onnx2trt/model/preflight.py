@@ -14,11 +14,11 @@ from google.protobuf.message import DecodeError
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.files import feed
-from onnx2trt.base.model_info import ModelInfo, TensorSpec
+from onnx2trt.base.model_info import STANDARD_DOMAINS, ModelInfo, TensorSpec, dims
 from onnx2trt.model.external_data import all_tensors, byte_count, check_tensors, named_tensors
-from onnx2trt.model.nodes import STANDARD_DOMAINS, all_nodes
+from onnx2trt.model.nodes import all_nodes
+from onnx2trt.model.operators import QUANTIZERS
 from onnx2trt.model.structure import check_structure, true_inputs
-from onnx2trt.plan.rules import dims
 
 PROTOBUF_LIMIT = 2**31 - 1  # bytes of one message; larger models keep their weights in external data
 INPUT_DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
@@ -56,7 +56,7 @@ def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelI
         inputs=inputs,
         outputs=outputs,
         nodes=len(model.graph.node),
-        quantized=any(node.op_type in ("QuantizeLinear", "DequantizeLinear") for node in all_nodes(model.graph)),
+        quantized=any(node.op_type in QUANTIZERS for node in all_nodes(model.graph)),
         half=any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in all_tensors(model))
         or any(spec.dtype == "float16" for spec in (*inputs, *outputs)),
         warnings=warnings,

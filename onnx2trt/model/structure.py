@@ -8,7 +8,8 @@ import onnx
 from google.protobuf.message import Message
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.model.nodes import STANDARD_DOMAINS, all_nodes, reads
+from onnx2trt.base.model_info import STANDARD_DOMAINS
+from onnx2trt.model.nodes import all_nodes, reads
 
 RUNTIME_DOMAINS = ("ai.onnx.ml", "ai.onnx.training", "com.microsoft", "com.ms.internal.nhwc")  # operators that ONNX Runtime brings
 MOST_NAMED = 10  # nodes in one message

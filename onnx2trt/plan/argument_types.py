@@ -124,3 +124,8 @@ def _typed(text: str, form: str) -> tuple[tuple[str, str], ...]:
             raise argparse.ArgumentTypeError(f"{part!r} is not {form} fp32 or fp16")
         pairs.append((pattern, precision.lower()))
     return tuple(pairs)
+
+
+def flatten(groups) -> tuple:
+    """Values of an 'extend' flag whose type makes tuples: [(1, 2), (3,)] -> (1, 2, 3)."""
+    return tuple(value for group in groups for value in group)

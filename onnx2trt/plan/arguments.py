@@ -324,8 +324,3 @@ def _add_result_flags(group) -> None:
     volume = group.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="all messages of TensorRT, and tracebacks")
     volume.add_argument("-q", "--quiet", action="store_true", help="only errors, and the table at the end")
-
-
-def flatten(groups) -> tuple:
-    """Values of an 'extend' flag whose type makes tuples: [(1, 2), (3,)] -> (1, 2, 3)."""
-    return tuple(value for group in groups for value in group)

@@ -6,15 +6,15 @@ import os
 from dataclasses import dataclass
 from enum import Enum
 
+from onnx2trt.base.cache_folders import default_path
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.timing_cache import default_path
-from onnx2trt.plan.arguments import NO_TIMING_CACHE, flatten
+from onnx2trt.plan.argument_types import flatten
+from onnx2trt.plan.arguments import NO_TIMING_CACHE
 from onnx2trt.plan.rules import Cell, effects_of
 
 PORTABLE_FROM = 8.0  # compute capability: what TensorRT-RTX builds for when no architecture is named
 NATIVE_METHODS = ("entropy", "minmax")
 BEST = "best"  # --precision best
-FP16_MAX = 65504.0  # largest finite IEEE 754 half
 
 
 class Route(Enum):

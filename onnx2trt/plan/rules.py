@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from enum import Enum
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.timing_cache import lock_path
-from onnx2trt.plan.arguments import NO_TIMING_CACHE, build_parser, flatten
+from onnx2trt.base.locks import lock_path
+from onnx2trt.base.model_info import dims
+from onnx2trt.plan.argument_types import flatten
+from onnx2trt.plan.arguments import NO_TIMING_CACHE, build_parser
 
 
 class Effect(Enum):
@@ -281,8 +283,3 @@ def _output_problem(args) -> str:
 
 def _real(path: str) -> str:
     return os.path.realpath(path)
-
-
-def dims(shape) -> str:
-    """(1, 3, 'h', None) -> '1x3xhx?', the form in which shapes are typed."""
-    return "x".join("?" if dim is None else str(dim) for dim in shape) if shape else "scalar"

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.model_info import PictureInput, Profile, TensorSpec
+from onnx2trt.base.model_info import PictureInput, Profile, TensorSpec, dims
 from onnx2trt.plan.plan import Shapes
-from onnx2trt.plan.rules import dims
 
 PICTURE_CHANNELS = (1, 3, 4)
 PICTURE_DTYPES = ("float32", "float16", "uint8")

@@ -14,12 +14,10 @@ import sys
 
 from onnx2trt.base import files
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.stage_names import INSPECTING_STAGE, PARSING_STAGES, STARTING_STAGE
 from onnx2trt.process.channel import ENVIRONMENT_KEY
 from onnx2trt.process.scratch import Scratch
 
-PARSING_STAGES = ("preflight", "parse")  # a crash there is the model's doing
-INSPECTING_STAGE = "inspect"  # there the engine's: it is damaged, or not for this library
-STARTING_STAGE = "start of TensorRT"  # there the machine's: some releases abort or crash where the driver is too old for them
 TEARDOWN_SECONDS = 5.0  # a child that has delivered its result may take this long to go
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import onnx
 
 from onnx2trt.model.graph import Graph
-from onnx2trt.quant.sensitivity import Fit
 from onnx2trt.quant.weight_solver import Columns, supports
+from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import Layer, Rounded, quantizable_layers
 
 FORMAT = 4  # raise it when balancing, fitting or the choice of layers changes: then what older files hold is found again

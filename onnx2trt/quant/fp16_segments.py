@@ -10,6 +10,7 @@ import onnx
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import reads
+from onnx2trt.model.operators import NO_WORK
 from onnx2trt.model.session import Session
 from onnx2trt.quant.sensitivity import Feed, change
 from onnx2trt.rewrite.fp16 import convert
@@ -22,8 +23,6 @@ Segment = tuple[str, ...]  # nodes, in the graph's order
 # What FP16 loses, it loses in few places, so the worst of the segments are cut up and measured again (stages/fp16_guard.py).
 MOST_SEGMENTS = 64
 FLOAT = onnx.TensorProto.FLOAT
-# What a GPU has no arithmetic for; TensorRT's layers of these do not count as FP16 layers either (trt/network.py)
-NO_WORK = frozenset(["Cast", "Flatten", "Identity", "Reshape", "Shape", "Size", "Squeeze", "Transpose", "Unsqueeze"])
 
 
 @dataclass(frozen=True)

@@ -3,39 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
-from onnx2trt.rewrite.placement import Reading, readings
-from onnx2trt.rewrite.qdq import Layer, Rounded, insert
+from onnx2trt.rewrite.fit import Fit
+from onnx2trt.rewrite.qdq import Layer
 
 Feed = dict[str, np.ndarray]
 Part = TypeVar("Part", bound=Hashable)  # what is given up as one: the name of a layer, or a segment of the graph
 Rung = TypeVar("Rung")  # what was measured with `kept` parts given up, and whether it `passed`
 SMALLEST_CHANGE = 1e-12  # stands for none at all
 FINEST_STEP = 0.01  # of the work: rungs of the ladder nearer to each other than this are not told apart
-
-
-@dataclass(frozen=True)
-class Fit:
-    """How the layers of a graph become INT8."""
-
-    scales: dict[str, float]  # activation tensor -> scale
-    rounded: dict[str, Rounded] = field(default_factory=dict)  # node -> weights fitted to data
-
-    def apply(self, graph: Graph, layers: Iterable[Layer], half: bool) -> Graph:
-        """The graph with these layers in INT8, as far as they have a scale, and with what lies between them."""
-        usable, more = self.placed(graph, layers)
-        return insert(graph, self.scales, usable, half, self.rounded, more)
-
-    def placed(self, graph: Graph, layers: Iterable[Layer]) -> tuple[tuple[Layer, ...], tuple[Reading, ...]]:
-        """(those of the layers that have a scale, what else reads INT8 where they do)"""
-        usable = tuple(layer for layer in layers if layer.activation in self.scales)
-        return usable, readings(graph, usable, self.scales)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+from onnx2trt.base.model_info import dims
 from onnx2trt.compare.metrics import SQNR_LIMIT_DB
-from onnx2trt.plan.rules import dims
 from onnx2trt.report.result import mega
 
 PRECISIONS = ("int8", "fp16", "fp32")

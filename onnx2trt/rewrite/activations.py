@@ -8,8 +8,9 @@ from fnmatch import fnmatchcase
 import numpy as np
 import onnx
 
+from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import STANDARD_DOMAINS, clip_bounds
+from onnx2trt.model.nodes import clip_bounds
 
 EXACTLY = 1e-6  # relative; 1/6 is written down as FP32 or by its decimals
 

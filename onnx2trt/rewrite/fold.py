@@ -8,13 +8,14 @@ import numpy as np
 import onnx
 
 from onnx2trt.base.errors import ConversionError
+from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import STANDARD_DOMAINS, attribute, reads, subgraphs
+from onnx2trt.model.nodes import attribute, reads, subgraphs
+from onnx2trt.model.operators import EXPANDING, QUANTIZERS, RANDOM
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.activations import name_activations
 from onnx2trt.rewrite.qdq import along
 
-NOT_CONSTANT = {"RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Multinomial", "Bernoulli"}
 LARGEST_FOLDED = 2**27  # elements of one folded constant; a hostile or careless shape must not fill the memory
 LARGEST_FACTOR = 2**10  # that a convolution takes, and its inverse the smallest: FP16 would not hold weights that are far from 1
 
@@ -68,13 +69,13 @@ def fold_constants(graph: Graph) -> Graph:
 
 
 def _is_foldable(node: onnx.NodeProto, known: set[str], weights: dict[str, np.ndarray]) -> bool:
-    if node.domain not in STANDARD_DOMAINS or node.op_type in NOT_CONSTANT or subgraphs(node):
+    if node.domain not in STANDARD_DOMAINS or node.op_type in RANDOM or subgraphs(node):
         return False
-    if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+    if node.op_type in QUANTIZERS:
         return False  # on weights, these carry the precision
     if not all(name in known for name in node.input if name):
         return False
-    if node.op_type in ("ConstantOfShape", "Expand", "Tile"):
+    if node.op_type in EXPANDING:
         sizes = weights.get(node.input[-1])
         return sizes is not None and float(np.prod(sizes.astype(np.float64))) <= LARGEST_FOLDED
     return True

@@ -12,15 +12,15 @@ import onnx
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import reads, standard_schema, subgraphs
-from onnx2trt.plan.plan import FP16_MAX
+from onnx2trt.model.operators import BOUNDED
 
 FLOAT = onnx.TensorProto.FLOAT
+FP16_MAX = 65504.0  # largest finite IEEE 754 half
 HELD_ABOVE = FP16_MAX / 2  # a factor of two for data that was not measured
 FP16_SMALLEST_NORMAL = 2.0**-14  # below it, FP16 loses precision bit by bit
 HALF_ROUNDING = 2.0**-11  # largest relative error of rounding to FP16
 WEIGHT_ERROR = 0.01  # largest accepted ||w16 - w|| / ||w||
 PART = 2**18  # weights looked at together
-BOUNDED = {"Softmax", "Sigmoid", "HardSigmoid", "Tanh", "Softsign", "Erf", "Sign", "Sin", "Cos", "Clip"}  # small results whatever they read
 
 
 def choose_holds(

@@ -12,24 +12,11 @@ from dataclasses import dataclass
 
 import onnx
 
+from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import STANDARD_DOMAINS, attribute
-from onnx2trt.rewrite.qdq import WEIGHTED, Layer
-from onnx2trt.rewrite.strong_typing import POINTWISE
-
-SAME_SCALE = ("Concat", "Resize")  # what they give lies in the range of what they read, so one scale serves both
-OWN_SCALE = ("AveragePool", "GlobalAveragePool")
-FUSED = ("Relu", "LeakyRelu", "Clip")  # computed by the kernel that also adds
-
-
-@dataclass(frozen=True)
-class Reading:
-    """An input of an operator without weights that gets a Q/DQ pair."""
-
-    node: str
-    index: int
-    tensor: str
-    like: str  # tensor whose scale it is quantised with
+from onnx2trt.model.nodes import attribute
+from onnx2trt.model.operators import FUSED_WITH_ADD, OWN_SCALE, POINTWISE, SAME_SCALE, WEIGHTED
+from onnx2trt.rewrite.qdq import Layer, Reading
 
 
 def readings(graph: Graph, layers: Iterable[Layer], known: Container[str] | None = None) -> tuple[Reading, ...]:
@@ -94,7 +81,7 @@ def _read_as_int8(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]
     readers = graph.consumers()
     int8 = {layer.activation for layer in layers} | {reading.tensor for reading in more}
     for node in reversed(graph.nodes):
-        if node.op_type in (*FUSED, "Add") and not int8.isdisjoint(node.output):
+        if node.op_type in FUSED_WITH_ADD | {"Add"} and not int8.isdisjoint(node.output):
             int8.update(name for name in node.input if name and len(readers[name]) == 1)
     return int8
 
@@ -115,7 +102,7 @@ class _Search:
         for node in reversed(self._graph.nodes):
             if node.domain not in STANDARD_DOMAINS:
                 continue
-            if node.op_type in (*SAME_SCALE, *OWN_SCALE):
+            if node.op_type in SAME_SCALE | OWN_SCALE:
                 self._pass_on(node)
             elif node.op_type == "Add":
                 self._add(node)
@@ -160,7 +147,7 @@ class _Search:
         """The result of an addition, behind the activation that is fused with it."""
         output = node.output[0]
         readers = self._consumers.get(output, [])
-        if len(readers) == 1 and readers[0].op_type in FUSED and output not in self._graph.output_names:
+        if len(readers) == 1 and readers[0].op_type in FUSED_WITH_ADD and output not in self._graph.output_names:
             return readers[0].output[0]
         return output
 

@@ -13,8 +13,8 @@ from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute
 from onnx2trt.model.observe import static_shapes
-from onnx2trt.quant.sensitivity import Fit
 from onnx2trt.rewrite import placement, qdq
+from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold, raise_opset
 from onnx2trt.rewrite.strong_typing import strongly_typed
 

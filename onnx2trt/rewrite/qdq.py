@@ -5,20 +5,26 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute
-
-if TYPE_CHECKING:
-    from onnx2trt.rewrite.placement import Reading
+from onnx2trt.model.operators import WEIGHTED
 
 INT8_MAX = 127
 QUANTIZE_OPSET = 19  # QuantizeLinear and DequantizeLinear with FP16 scales
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+
+
+@dataclass(frozen=True)
+class Reading:
+    """An input of an operator without weights that gets a Q/DQ pair."""
+
+    node: str
+    index: int
+    tensor: str
+    like: str  # tensor whose scale it is quantised with
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,9 @@ import onnx
 
 from onnx2trt.model.graph import Graph, array_of
 from onnx2trt.model.nodes import attribute, reads, rename_reads, subgraphs
-from onnx2trt.model.observe import MOVES
+from onnx2trt.model.operators import EXACT
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
-# The result is one of the inputs' values, or a bound: FP16 already
-EXACT = (MOVES | {"Clip"}) - {"AveragePool", "GlobalAveragePool", "LeakyRelu"}
 
 
 def simulation(graph: Graph) -> Graph:

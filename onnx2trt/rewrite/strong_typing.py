@@ -4,46 +4,9 @@ from __future__ import annotations
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import reads
-from onnx2trt.model.observe import MOVES
+from onnx2trt.model.operators import NO_LARGER, POINTWISE, QUANTIZERS
 from onnx2trt.rewrite import fp16
 from onnx2trt.rewrite.qdq import int8_layers
-
-QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
-# Computed value by value, so that TensorRT can fuse them into the layer before
-POINTWISE = frozenset(
-    [
-        "Abs",
-        "Add",
-        "Celu",
-        "Clip",
-        "Div",
-        "Elu",
-        "Erf",
-        "Exp",
-        "Gelu",
-        "HardSigmoid",
-        "HardSwish",
-        "LeakyRelu",
-        "Log",
-        "Max",
-        "Min",
-        "Mish",
-        "Mul",
-        "Neg",
-        "PRelu",
-        "Pow",
-        "Relu",
-        "Selu",
-        "Sigmoid",
-        "Softplus",
-        "Softsign",
-        "Sqrt",
-        "Sub",
-        "Swish",
-        "Tanh",
-        "ThresholdedRelu",
-    ]
-)
 
 
 def strongly_typed(graph: Graph, holds: dict[str, str], half_scales: bool, half_ends: frozenset[str] = frozenset()) -> Graph:
@@ -69,10 +32,10 @@ def between_scales(graph: Graph) -> set[str]:
         return found
     for node in graph.nodes:
         sources = [producers[name].name in found for name in reads(node) if name in producers]
-        if node.op_type in POINTWISE and any(sources) or node.op_type in MOVES and sources and all(sources):
+        if node.op_type in POINTWISE and any(sources) or node.op_type in NO_LARGER and sources and all(sources):
             found.add(node.name)
     for node in reversed(graph.nodes):  # moving data in FP32 pays only on the way to the next Q
         readers = [reader.name for name in node.output for reader in consumers.get(name, [])]
-        if node.op_type in MOVES - POINTWISE and not (readers and found.issuperset(readers)):
+        if node.op_type in NO_LARGER - POINTWISE and not (readers and found.issuperset(readers)):
             found.discard(node.name)
     return found

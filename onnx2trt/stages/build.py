@@ -9,15 +9,15 @@ from dataclasses import replace
 from functools import partial
 
 from onnx2trt.base.model_info import ModelInfo
+from onnx2trt.base.stage_names import STARTING_STAGE
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import INLINE_LIMIT, Graph
 from onnx2trt.model.nodes import list_nodes
 from onnx2trt.plan.plan import Plan, Route
-from onnx2trt.process.supervision import STARTING_STAGE
-from onnx2trt.quant.sensitivity import Fit
 from onnx2trt.report.result import to_json
 from onnx2trt.rewrite import qdq
+from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.stages import timing_cache as timing
 from onnx2trt.stages import unchanged

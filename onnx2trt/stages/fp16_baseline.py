@@ -10,8 +10,8 @@ import os
 import time
 from dataclasses import asdict, dataclass, replace
 
+from onnx2trt.base.cache_folders import user_cache_folder
 from onnx2trt.base.errors import ConversionError
-from onnx2trt.base.timing_cache import user_cache_folder
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan import key as identity

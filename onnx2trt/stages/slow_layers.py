@@ -10,8 +10,8 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.arrays import synthetic_arrays
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.operators import QUANTIZERS
 from onnx2trt.rewrite.prepare import macs_of
-from onnx2trt.rewrite.strong_typing import QUANTIZERS
 from onnx2trt.stages.read_back import loaded_engine
 from onnx2trt.trt import inspector
 from onnx2trt.trt.constraints import labels

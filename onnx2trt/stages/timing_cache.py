@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from onnx2trt.base.errors import ConversionError
-from onnx2trt.base.timing_cache import locked
+from onnx2trt.base.locks import locked
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan.plan import Plan
 from onnx2trt.trt.builder import BuiltEngine, EngineBuilder

@@ -9,7 +9,8 @@ import numpy as np
 
 from onnx2trt.base.errors import DataError
 from onnx2trt.compare.evidence import Sample, Watch
-from onnx2trt.compare.outputs import Accuracy, Runner, failure, measure_in_turn
+from onnx2trt.compare.latency import measure_in_turn
+from onnx2trt.compare.outputs import Accuracy, Runner, failure
 from onnx2trt.conversion.comparing import compare_runners, on_arrays
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run

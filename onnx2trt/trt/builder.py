@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.model_info import ModelInfo, Profile
+from onnx2trt.base.model_info import ModelInfo, Profile, dims
 from onnx2trt.plan.plan import Plan, Route
-from onnx2trt.plan.rules import dims
 from onnx2trt.trt.config import configure
 from onnx2trt.trt.constraints import constrain, labels
 from onnx2trt.trt.driver import probe_driver

@@ -9,8 +9,8 @@ import re
 from dataclasses import dataclass
 from types import ModuleType
 
+from onnx2trt.base.cache_folders import user_cache_folder
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.timing_cache import user_cache_folder
 from onnx2trt.plan.plan import Capabilities
 from onnx2trt.trt.driver import Driver, probe_driver
 

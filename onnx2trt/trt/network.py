@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.model_info import ModelInfo, NodeInfo
-from onnx2trt.plan.rules import dims
+from onnx2trt.base.model_info import ModelInfo, NodeInfo, dims
 from onnx2trt.trt.logger import Messages
 from onnx2trt.trt.parser_errors import parser_error
 

@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.model_info import NodeInfo
+from onnx2trt.base.model_info import STANDARD_DOMAINS, NodeInfo
 
-STANDARD_DOMAINS = ("", "ai.onnx")
 INPUTS_SHOWN = 6
 WELL_KNOWN_OPSET = 20  # what TensorRT lacks of this one and older ones is not lacking because it is new
 

@@ -14,8 +14,9 @@ import pytest
 from helpers import LIBRARIES, ROOT, parse, refused, small_disk, wait_until
 
 from onnx2trt.base import timing_cache
+from onnx2trt.base.cache_folders import default_path, user_cache_folder
 from onnx2trt.base.errors import ExitCode
-from onnx2trt.base.timing_cache import default_path, lock_path, locked, user_cache_folder
+from onnx2trt.base.locks import lock_path, locked
 from onnx2trt.plan.plan import make_plan
 from onnx2trt.trt.builder import EngineBuilder
 from onnx2trt.trt.logger import Messages
@@ -106,7 +107,7 @@ def test_waiting_ends_when_the_holder_lets_go(tmp_path):
 def test_a_dead_holder_holds_nothing(tmp_path):
     path = str(tmp_path / "t")
     program = """
-    from onnx2trt.base.timing_cache import locked
+    from onnx2trt.base.locks import locked
     import time
     with locked(sys.argv[1]):
         print("held", flush=True)

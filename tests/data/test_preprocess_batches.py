@@ -6,9 +6,9 @@ from helpers import encode, picture, prepared, refused
 
 from onnx2trt.base.errors import ExitCode
 from onnx2trt.base.model_info import PictureInput, Profile, TensorSpec
-from onnx2trt.base.read_ahead import ReusedArrays
 from onnx2trt.data import reader as preprocess
 from onnx2trt.data.reader import Reader, load_picture, make_preprocessing
+from onnx2trt.data.reused_arrays import ReusedArrays
 from onnx2trt.data.samples import Dataset, synthetic
 from onnx2trt.plan.plan import Preprocess
 

@@ -8,7 +8,8 @@ import pytest
 from helpers import ends_within, wait_until
 
 from onnx2trt.base.errors import DataError
-from onnx2trt.base.read_ahead import ReusedArrays, read_ahead
+from onnx2trt.base.read_ahead import read_ahead
+from onnx2trt.data.reused_arrays import ReusedArrays
 
 # ---- reading ahead
 

@@ -7,7 +7,8 @@ import pytest
 from helpers import ROOT, flag_actions, parse, typing
 
 from onnx2trt.base.errors import ExitCode
-from onnx2trt.plan.arguments import CALIBRATION_METHODS, PRECISIONS, QUANTIZATION_EFFORTS, build_parser, flatten
+from onnx2trt.plan.argument_types import flatten
+from onnx2trt.plan.arguments import CALIBRATION_METHODS, PRECISIONS, QUANTIZATION_EFFORTS, build_parser
 
 DEFAULTS = {
     "output": None,

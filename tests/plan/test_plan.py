@@ -14,8 +14,9 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan import plan as plan_module
 from onnx2trt.plan import rules
 from onnx2trt.plan.arguments import QUANTIZATION_EFFORTS
-from onnx2trt.plan.plan import EFFORTS, FP16_MAX, Calibration, Plan, Preprocess, Route, Shapes, engine_path, make_plan
+from onnx2trt.plan.plan import EFFORTS, Calibration, Plan, Preprocess, Route, Shapes, engine_path, make_plan
 from onnx2trt.plan.rules import Effect
+from onnx2trt.rewrite.keep_fp32 import FP16_MAX
 
 
 def plan_for(library: str, *flags: str) -> Plan:

@@ -6,7 +6,8 @@ import pytest
 from helpers import LIBRARIES, flag_actions, parse, refused, typing
 
 from onnx2trt.base.errors import ExitCode
-from onnx2trt.plan.rules import COLUMNS, TABLE, Effect, column, dims, effects_of, flag_problem, typed_flags
+from onnx2trt.base.model_info import dims
+from onnx2trt.plan.rules import COLUMNS, TABLE, Effect, column, effects_of, flag_problem, typed_flags
 
 APPLIED, TRANSLATED, NO_EFFECT, REFUSED = Effect.APPLIED, Effect.TRANSLATED, Effect.NO_EFFECT, Effect.REFUSED
 

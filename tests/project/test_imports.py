@@ -1,30 +1,43 @@
-"""The import map: who may import whom, and that --help and bad arguments need nothing but the standard library."""
+"""The map of the house: which room may import which, no circle anywhere, and what needs nothing but the standard library."""
 
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
+from command import ROOT
 
-ROOT = Path(__file__).resolve().parents[2]
-STAGES = ("calibration", "preprocess", "validate")
-OWN = ("core", "graph", "trt", "report", "stages", "onnx2trt", *STAGES)
+PACKAGE = ROOT / "onnx2trt"
+DOORS = ("onnx2trt.py", "calibration.py", "preprocess.py", "validate.py")
 
-# module or room -> what of ours it may import (itself included); the first entry that matches a file decides
+# room (or file of the package) -> the rooms that it may import besides itself; all arrows run downwards
 MAY_IMPORT = {
-    "core": {"core"},
-    "report": {"core", "report"},
-    "graph": {"core", "graph"},
-    "trt": {"core", "trt"},
-    "preprocess.py": {"core"},
-    "calibration.py": {"core"},
-    "validate.py": {"core", "preprocess"},
-    "stages": {"core", "graph", "trt", "report", "stages", *STAGES},
-    "onnx2trt.py": {"core", "report", "stages"},
+    "__init__": {"api", "base", "report"},
+    "__main__": {"cli"},
+    "cli": {"worker", "plan", "process", "report", "base"},
+    "api": {"process", "plan", "report", "base"},
+    "worker": {"pipeline", "conversion", "process", "report", "plan", "base"},
+    "pipeline": {"stages", "conversion", "compare", "model", "rewrite", "trt", "plan", "base", "report"},
+    "stages": {"conversion", "report", "compare", "quant", "rewrite", "model", "trt", "data", "plan", "base"},
+    "conversion": {"report", "compare", "model", "trt", "data", "plan", "process", "base"},
+    "report": {"compare", "plan", "base"},
+    "compare": {"data", "base"},
+    "quant": {"rewrite", "model", "base"},
+    "rewrite": {"model", "base"},
+    "model": {"base"},
+    "trt": {"plan", "base"},
+    "data": {"plan", "base"},
+    "plan": {"base"},
+    "process": {"base"},
+    "base": set(),
 }
 
-# third-party module -> the only files that may import it
+# files of one room that may not import each other; those of the second are no stages, but what several of them are made of
+STAGES_APART = ("stages", "stages/int8")
+
+# third-party module -> the only files of the package that may import it
 OWNERS = {
     "tensorrt": {"trt/library.py"},
     "tensorrt_rtx": {"trt/library.py"},
@@ -33,37 +46,35 @@ OWNERS = {
     "rich": {"report/console.py", "report/table.py"},
     "jinja2": {"report/html.py"},
     "matplotlib": {"report/plots.py"},
-    "onnx": {"graph/", "conversion/job.py"},
+    "onnx": {"model/", "rewrite/", "quant/", "conversion/job.py"},
     "pycuda": {"trt/memory.py"},
     "cuda": {"trt/memory.py"},
 }
 
-# what the supervising parent loads: nothing but the standard library
-STANDARD_ONLY = (
-    "onnx2trt.py",
-    "plan/arguments.py",
-    "plan/argument_types.py",
-    "process/channel.py",
-    "base/errors.py",
-    "base/files.py",
-    "plan/plan.py",
-    "plan/rules.py",
-    "process/scratch.py",
-    "process/supervision.py",
-    "base/timing_cache.py",
-    "plan/key.py",
-    "report/result.py",
-    "base/model_info.py",
-)
+
+def files():
+    return sorted(PACKAGE.rglob("*.py"))
 
 
-def product_files():
-    folders = [path for path in ROOT.iterdir() if path.is_dir() and path.name in OWN]
-    return sorted([*ROOT.glob("*.py"), *(file for folder in folders for file in folder.rglob("*.py"))])
+def place(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def room(module: str) -> str:
+    """'onnx2trt.quant.equalize.rules' -> 'quant'; of the package itself '__init__'."""
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else "__init__"
+
+
+def module_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = {module_of(path) for path in files()}
 
 
 def imports_of(path: Path):
-    """(module, at the top of the file) of every import."""
+    """(module, at the top of the file) of every import; of `from package import module` the module."""
     tree = ast.parse(path.read_text())
     top = set(map(id, tree.body))
     for node in ast.walk(tree):
@@ -71,30 +82,72 @@ def imports_of(path: Path):
             yield from ((alias.name, id(node) in top) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            yield node.module, id(node) in top
+            for alias in node.names:
+                inner = f"{node.module}.{alias.name}"
+                yield (inner if inner in MODULES else node.module), id(node) in top
 
 
-@pytest.mark.parametrize("path", product_files(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_the_map_is_true(path):
-    relative = path.relative_to(ROOT).as_posix()
-    allowed = next(may for place, may in MAY_IMPORT.items() if relative == place or relative.startswith(place + "/"))
-    for module, at_top in imports_of(path):
+@pytest.mark.parametrize("path", files(), ids=place)
+def test_every_arrow_runs_downwards(path):
+    own = room(module_of(path))
+    for module, _ in imports_of(path):
         package = module.split(".")[0]
-        if package in OWN:
-            assert package in allowed, f"{relative} imports {module}"
+        if package == "onnx2trt":
+            assert room(module) in MAY_IMPORT[own] | {own}, f"{place(path)} imports {module}"
         elif package in OWNERS:
-            assert any(relative.startswith(owner) for owner in OWNERS[package]), f"{relative} imports {module}"
-        if relative in STANDARD_ONLY and at_top:
-            assert package in sys.stdlib_module_names or module in _standard_only_modules(), f"{relative} imports {module} at its top"
+            assert any(place(path).startswith(owner) for owner in OWNERS[package]), f"{place(path)} imports {module}"
 
 
-def _standard_only_modules():
-    packages = {"core", "report"}
-    return packages | {name.removesuffix(".py").replace("/", ".") for name in STANDARD_ONLY}
+def test_no_circle_between_files_nor_between_rooms():
+    ours = {module_of(path): {module for module, _ in imports_of(path) if module in MODULES} for path in files()}
+    tuple(TopologicalSorter(ours).static_order())  # raises CycleError
+    tuple(TopologicalSorter(MAY_IMPORT).static_order())
 
 
-def test_every_python_file_of_the_root_is_on_the_map():
-    assert {path.name for path in ROOT.glob("*.py")} == {"onnx2trt.py", "preprocess.py", "calibration.py", "validate.py"}
+def test_the_map_has_no_room_too_many():
+    assert set(MAY_IMPORT) == {room(module) for module in MODULES}
+
+
+@pytest.mark.parametrize("path", files(), ids=place)
+def test_no_stage_imports_another(path):
+    folder = path.parent.relative_to(PACKAGE).as_posix()
+    if folder in STAGES_APART and path.name != "__init__.py":
+        siblings = {f"onnx2trt.{folder.replace('/', '.')}.{other.stem}" for other in path.parent.glob("*.py")}
+        assert not siblings & {module for module, _ in imports_of(path)}
+
+
+def test_the_doors_are_those_that_the_user_asked_for():
+    assert {path.name for path in ROOT.glob("*.py")} == set(DOORS)
+
+
+# what the supervising parent loads: nothing but the standard library
+PARENT = ("cli", "__main__", "__init__", "api")
+
+
+def loaded_by_the_parent() -> set[str]:
+    """Modules of ours that are loaded, at the top of a file, by those of PARENT and of what they load in turn."""
+    found, todo = set(), [module for module in MODULES if room(module) in PARENT]
+    while todo:
+        module = todo.pop()
+        if module in found:
+            continue
+        found.add(module)
+        path = PACKAGE.parent / (module.replace(".", "/") + ".py")
+        path = path if path.exists() else PACKAGE.parent / module.replace(".", "/") / "__init__.py"
+        todo += [name for name, at_top in imports_of(path) if name in MODULES and (at_top or room(module) in PARENT) and name not in WORK]
+    return found
+
+
+WORK = {"onnx2trt.worker"}  # what only the child loads
+
+
+def test_the_parent_needs_the_standard_library_alone():
+    for module in loaded_by_the_parent():
+        path = PACKAGE.parent / (module.replace(".", "/") + ".py")
+        path = path if path.exists() else PACKAGE.parent / module.replace(".", "/") / "__init__.py"
+        for name, at_top in imports_of(path):
+            package = name.split(".")[0]
+            assert not at_top or package in sys.stdlib_module_names or package == "onnx2trt", f"{module} imports {name} at its top"
 
 
 @pytest.mark.parametrize(
@@ -103,28 +156,38 @@ def test_every_python_file_of_the_root_is_on_the_map():
 def test_help_and_wrong_flags_need_no_package(arguments, code, stream):
     done = subprocess.run([sys.executable, "-S", "-E", str(ROOT / "onnx2trt.py"), *arguments], capture_output=True, text=True)
     assert done.returncode == code, done.stderr
-    assert "usage: onnx2trt.py" in getattr(done, stream)
+    assert "usage: onnx2trt" in getattr(done, stream)
 
 
-def test_importing_the_entry_loads_nothing_heavy():
+def test_importing_the_package_loads_nothing_heavy():
     heavy = {"numpy", "onnx", "onnxruntime", "cv2", "tensorrt", "tensorrt_rtx", "rich", "jinja2", "matplotlib"}
-    code = f"import sys, onnx2trt; print(sorted({{name.split('.')[0] for name in sys.modules}} & {heavy}))"
+    code = f"import sys, onnx2trt, onnx2trt.cli; print(sorted({{name.split('.')[0] for name in sys.modules}} & {heavy}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.strip() == "[]"
 
 
 def test_help_loads_nothing_that_only_a_conversion_needs():
     """Each of these costs more than argparse itself."""
-    slow = {"ctypes", "dataclasses", "hashlib", "json", "shutil", "subprocess", "plan.plan", "process.supervision"}
-    code = f"import sys, onnx2trt\ntry: onnx2trt.main(['--help'])\nexcept SystemExit: print('loaded', sorted({slow} & set(sys.modules)))"
+    slow = {"ctypes", "dataclasses", "hashlib", "json", "shutil", "subprocess", "onnx2trt.plan.plan", "onnx2trt.process.supervision"}
+    code = (
+        "import sys\nfrom onnx2trt import cli\n"
+        f"try: cli.main(['--help'])\nexcept SystemExit: print('loaded', sorted({slow} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
     assert done.stdout.splitlines()[-1] == "loaded []"
 
 
-@pytest.mark.parametrize("path", product_files(), ids=lambda p: str(p.relative_to(ROOT)))
+MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 340, 60, 6
+
+
+@pytest.mark.parametrize("path", [*files(), *(ROOT / door for door in DOORS)], ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_modules_and_functions_stay_small(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 340, "split it by responsibility"
+    assert len(text.splitlines()) <= MOST_LINES, "split it by responsibility"
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef):
-            assert node.end_lineno - node.lineno <= 60, f"{node.name} has {node.end_lineno - node.lineno} lines"
+            arguments = node.args
+            count = len(arguments.posonlyargs + arguments.args + arguments.kwonlyargs)
+            count -= any(argument.arg in ("self", "cls") for argument in arguments.args[:1])
+            assert node.end_lineno - node.lineno <= MOST_FUNCTION_LINES, f"{node.name} has {node.end_lineno - node.lineno} lines"
+            assert count <= MOST_PARAMETERS, f"{node.name} has {count} parameters"

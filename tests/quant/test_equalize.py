@@ -10,7 +10,8 @@ from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.session import Session
 from onnx2trt.quant.equalize import apply as eq
 from onnx2trt.quant.equalize import choice as choice
-from onnx2trt.quant.equalize.groups import FIXED, Group, Place, scale_groups, shift_groups
+from onnx2trt.quant.equalize.groups import scale_groups, shift_groups
+from onnx2trt.quant.equalize.relations import FIXED, Group, Place
 
 C = 6
 

@@ -12,7 +12,7 @@ from models import conv_net, random
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant import fit_file
 from onnx2trt.quant.fit_file import Found, Packed, pack
-from onnx2trt.quant.sensitivity import Fit
+from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import Rounded, quantizable_layers, quantize_weights
 
 GRAPH = Graph.from_model(conv_net())

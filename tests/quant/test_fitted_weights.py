@@ -6,8 +6,8 @@ from models import conv_net, model, node, profiles, random
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
-from onnx2trt.quant.sensitivity import Fit
 from onnx2trt.rewrite import prepare, qdq
+from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import raise_opset
 from onnx2trt.rewrite.qdq import Rounded, along, quantize_weights
 

@@ -7,17 +7,8 @@ import pytest
 from models import conv_net, model, node, random
 
 from onnx2trt.model.graph import Graph
-from onnx2trt.quant.sensitivity import (
-    FINEST_STEP,
-    SMALLEST_CHANGE,
-    Fit,
-    Tried,
-    by_error_per_mac,
-    change,
-    choose_scales,
-    climb,
-    layer_errors,
-)
+from onnx2trt.quant.sensitivity import FINEST_STEP, SMALLEST_CHANGE, Tried, by_error_per_mac, change, choose_scales, climb, layer_errors
+from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import raise_opset
 from onnx2trt.rewrite.qdq import int8_layers, quantizable_layers
 

@@ -8,10 +8,10 @@ from models import node, profiles, random
 from onnx import helper
 
 from onnx2trt.model.session import Session
-from onnx2trt.quant.sensitivity import Fit
-from onnx2trt.rewrite.placement import Reading, readings, results, tensors
+from onnx2trt.rewrite.fit import Fit
+from onnx2trt.rewrite.placement import readings, results, tensors
 from onnx2trt.rewrite.prepare import prepare_calibrated
-from onnx2trt.rewrite.qdq import insert, quantizable_layers
+from onnx2trt.rewrite.qdq import Reading, insert, quantizable_layers
 
 
 def run(graph, inner=(), **feed):

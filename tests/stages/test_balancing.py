@@ -14,7 +14,8 @@ from onnx2trt.data.reader import Reader
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import absolute_maxima
 from onnx2trt.model.session import Session
-from onnx2trt.quant.sensitivity import Fit, change
+from onnx2trt.quant.sensitivity import change
+from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import quantizable_layers
 from onnx2trt.stages.int8.equalize import balance
 from onnx2trt.stages.int8.holdout import choose_split

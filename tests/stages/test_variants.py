@@ -14,7 +14,7 @@ from helpers import LIBRARIES, network, parse, refused
 from models import conv_net, model, node, profiles, random
 
 from onnx2trt.base.errors import ExitCode
-from onnx2trt.compare.outputs import measure_in_turn
+from onnx2trt.compare.latency import measure_in_turn
 from onnx2trt.conversion.run import Variant
 from onnx2trt.plan.plan import make_plan
 from onnx2trt.plan.rules import flag_problem

@@ -16,9 +16,8 @@ import onnx
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute, reads
-from onnx2trt.quant.equalize.groups import Group
-from onnx2trt.quant.equalize.rules import TERMS
-from onnx2trt.rewrite.qdq import WEIGHTED
+from onnx2trt.model.operators import TERMS, WEIGHTED
+from onnx2trt.quant.equalize.relations import Group
 
 
 def equalize(graph: Graph, groups: Sequence[Group], scales: Sequence[np.ndarray]) -> Graph:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
 
 from onnx2trt.model.nodes import attribute, clip_bounds
-
-if TYPE_CHECKING:
-    from onnx2trt.quant.equalize.groups import Relations
+from onnx2trt.quant.equalize.relations import Relations
 
 UNBOUNDED = 3.4e38  # exporters write the ends of float32 where they mean no bound
 

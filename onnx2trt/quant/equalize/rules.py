@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import onnx
 
 from onnx2trt.model.nodes import attribute
+from onnx2trt.model.operators import TERMS
 from onnx2trt.quant.equalize import move_rules as moves
-
-if TYPE_CHECKING:
-    from onnx2trt.quant.equalize.groups import Relations
+from onnx2trt.quant.equalize.relations import Relations
 
 # ---- sums and products
 
@@ -157,12 +155,6 @@ def _norm(relations: Relations, node: onnx.NodeProto) -> tuple[str, ...]:
 
 
 Rule = Callable[["Relations", onnx.NodeProto], tuple[str, ...]]
-TERMS = ("Add", "Sub", "Sum", "Max", "Min", "Mean")
-# operators whose channels are axis 1, and those along which the place of the channels carries over
-SPATIAL = frozenset(["Conv", "ConvTranspose", "BatchNormalization", "InstanceNormalization", "Resize", "Upsample"])
-SPATIAL |= {"MaxPool", "AveragePool", "GlobalMaxPool", "GlobalAveragePool"}
-ALONG = frozenset([*TERMS, "Mul", "Div", "Relu", "LeakyRelu", "PRelu", "Clip", "Abs", "Neg"])
-ALONG |= {"Identity", "Dropout", "Pad", "Slice", "Split", "Concat"}
 
 _BOTH: dict[str, Rule] = {
     **dict.fromkeys(["Identity", "Upsample", "MaxPool", "GlobalMaxPool", "GlobalAveragePool"], moves.same),

@@ -15,8 +15,9 @@ from onnx2trt.quant import calibration_cache
 from onnx2trt.quant import histograms as calibration
 from onnx2trt.quant.calibration_cache import Cache, Identity
 from onnx2trt.quant.histograms import Collector
-from onnx2trt.quant.sensitivity import Fit, choose_scales
+from onnx2trt.quant.sensitivity import choose_scales
 from onnx2trt.quant.weight_fitting import fit_weights
+from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import Layer
 from onnx2trt.stages.int8.holdout import Parts, Split, without
 

@@ -13,8 +13,9 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import observe, static_shapes
 from onnx2trt.quant.equalize.apply import equalize, shift
 from onnx2trt.quant.equalize.choice import choose_scales, choose_shifts
-from onnx2trt.quant.equalize.groups import Group, scale_groups, shift_groups
+from onnx2trt.quant.equalize.groups import scale_groups, shift_groups
 from onnx2trt.quant.equalize.ranges import ChannelRanges
+from onnx2trt.quant.equalize.relations import Group
 from onnx2trt.rewrite.qdq import Layer
 from onnx2trt.stages.int8.holdout import Parts, Split
 

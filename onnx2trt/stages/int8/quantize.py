@@ -11,8 +11,8 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.plan.plan import EFFORTS, Effort
 from onnx2trt.quant import calibration_cache
 from onnx2trt.quant.fit_file import Found
-from onnx2trt.quant.sensitivity import Fit
 from onnx2trt.quant.weight_fitting import fit_weights
+from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.qdq import Layer, quantizable_layers
 from onnx2trt.stages.int8 import calibrate as calibrating

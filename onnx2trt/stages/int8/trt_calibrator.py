@@ -10,7 +10,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.quant import calibration_cache
 from onnx2trt.quant import histograms as calibration
 from onnx2trt.quant.fit_file import Found
-from onnx2trt.quant.sensitivity import Fit
+from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.stages.int8.calibrate import describe, write_cache
 from onnx2trt.stages.int8.reuse import write_found

@@ -1,13 +1,11 @@
-"""Where kernel timings are kept between conversions, and the lock that lets several conversions share them."""
+"""The lock of a file that several processes replace in turn. The kernel takes it back when its holder dies."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import re
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 try:
     import fcntl
@@ -19,27 +17,9 @@ except ImportError:
     msvcrt = None
 
 LOCK_SECONDS = 10.0  # a holder needs milliseconds; one that was stopped must not stop everybody else
+
+
 POLL_SECONDS = 0.01
-
-
-def user_cache_folder(environ: Mapping[str, str] | None = None, platform: str = sys.platform) -> str:
-    """Our folder among the user's caches; empty where there is no place for one. Nothing is created here."""
-    environ = os.environ if environ is None else environ
-    if platform == "win32":
-        base = environ.get("LOCALAPPDATA", "")
-    else:
-        base = environ.get("XDG_CACHE_HOME", "")
-        if not os.path.isabs(base):  # the XDG specification: a relative path is to be ignored
-            base = os.path.join(environ.get("HOME") or os.path.expanduser("~"), ".cache")
-    return os.path.join(base, "onnx2trt") if os.path.isabs(base) or platform == "win32" and base else ""
-
-
-def default_path(folder: str, backend: str, version: str, gpu: str, gpu_arch: str) -> str | None:
-    """The timing cache of one library on one kind of GPU; timings of another would be refused, or wrong. None without a folder."""
-    if not folder:
-        return None
-    words = (backend, version, gpu, f"sm{gpu_arch.replace('.', '')}")
-    return os.path.join(folder, "timing", "-".join(re.sub(r"[^A-Za-z0-9.]+", "_", word) for word in words) + ".cache")
 
 
 def lock_path(path: str) -> str:

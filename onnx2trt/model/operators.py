@@ -1,0 +1,122 @@
+"""What is known of each ONNX operator, in one table; an operator without a row has none of the traits.
+
+The traits:
+- weighted: a convolution or matrix product, which INT8 speeds up.
+- quantizer: QuantizeLinear, DequantizeLinear.
+- pointwise: computed value by value, so that TensorRT can fuse it into the layer before.
+- no_larger: only moves values, or can only make them smaller: max |output| <= max |inputs|.
+- exact: hands on values as they are, or one of several; rounding before it or after it is the same.
+- bounded: small results whatever it reads.
+- random: another result each time, so never a constant.
+- no_work: a GPU has no arithmetic for it; TensorRT's layers of these do not count as FP16 layers either (trt/network.py).
+- same_scale: what it gives lies in the range of what it reads, so one INT8 scale serves both.
+- own_scale: passes INT8 on, with a scale of its own.
+- fused: computed by the kernel that also adds, in residual blocks.
+- terms: sums, largest and smallest: every term has the scale of the result.
+- spatial: its channels are axis 1.
+- along: the place of the channels carries over from what it reads to what it gives.
+- expands: makes large tensors of small ones; as constants they would swell a model.
+"""
+
+from __future__ import annotations
+
+TABLE = {
+    "Abs": "pointwise no_larger exact along",
+    "Add": "pointwise terms along",
+    "AveragePool": "no_larger own_scale spatial",
+    "BatchNormalization": "spatial",
+    "Bernoulli": "random",
+    "Cast": "no_work",
+    "Celu": "pointwise",
+    "Clip": "pointwise exact bounded fused along",
+    "Concat": "no_larger exact same_scale along",
+    "ConstantOfShape": "expands",
+    "Conv": "weighted spatial",
+    "ConvTranspose": "weighted spatial",
+    "Cos": "bounded",
+    "DepthToSpace": "no_larger exact",
+    "DequantizeLinear": "quantizer",
+    "Div": "pointwise along",
+    "Dropout": "no_larger exact along",
+    "Elu": "pointwise",
+    "Erf": "pointwise bounded",
+    "Exp": "pointwise",
+    "Expand": "no_larger exact expands",
+    "Flatten": "no_larger exact no_work",
+    "Gather": "no_larger exact",
+    "Gelu": "pointwise",
+    "Gemm": "weighted",
+    "GlobalAveragePool": "no_larger own_scale spatial",
+    "GlobalMaxPool": "no_larger exact spatial",
+    "HardSigmoid": "pointwise bounded",
+    "HardSwish": "pointwise",
+    "Identity": "no_larger exact no_work along",
+    "InstanceNormalization": "spatial",
+    "LeakyRelu": "pointwise no_larger fused along",
+    "Log": "pointwise",
+    "MatMul": "weighted",
+    "Max": "pointwise terms along",
+    "MaxPool": "no_larger exact spatial",
+    "Mean": "terms along",
+    "Min": "pointwise terms along",
+    "Mish": "pointwise",
+    "Mul": "pointwise along",
+    "Multinomial": "random",
+    "Neg": "pointwise no_larger exact along",
+    "PRelu": "pointwise along",
+    "Pad": "along",
+    "Pow": "pointwise",
+    "QuantizeLinear": "quantizer",
+    "RandomNormal": "random",
+    "RandomNormalLike": "random",
+    "RandomUniform": "random",
+    "RandomUniformLike": "random",
+    "Relu": "pointwise no_larger exact fused along",
+    "Reshape": "no_larger exact no_work",
+    "Resize": "same_scale spatial",
+    "Selu": "pointwise",
+    "Shape": "no_work",
+    "Sigmoid": "pointwise bounded",
+    "Sign": "bounded",
+    "Sin": "bounded",
+    "Size": "no_work",
+    "Slice": "no_larger exact along",
+    "Softmax": "bounded",
+    "Softplus": "pointwise",
+    "Softsign": "pointwise bounded",
+    "SpaceToDepth": "no_larger exact",
+    "Split": "no_larger exact along",
+    "Sqrt": "pointwise",
+    "Squeeze": "no_larger exact no_work",
+    "Sub": "pointwise terms along",
+    "Sum": "terms along",
+    "Swish": "pointwise",
+    "Tanh": "pointwise bounded",
+    "ThresholdedRelu": "pointwise",
+    "Tile": "no_larger exact expands",
+    "Transpose": "no_larger exact no_work",
+    "Unsqueeze": "no_larger exact no_work",
+    "Upsample": "spatial",
+}
+
+
+def having(trait: str) -> frozenset[str]:
+    """The operators with this trait."""
+    return frozenset(operator for operator, traits in TABLE.items() if trait in traits.split())
+
+
+WEIGHTED = having("weighted")
+QUANTIZERS = having("quantizer")
+POINTWISE = having("pointwise")
+NO_LARGER = having("no_larger")
+EXACT = having("exact")
+BOUNDED = having("bounded")
+RANDOM = having("random")
+NO_WORK = having("no_work")
+SAME_SCALE = having("same_scale")
+OWN_SCALE = having("own_scale")
+FUSED_WITH_ADD = having("fused")
+TERMS = having("terms")
+SPATIAL = having("spatial")
+ALONG = having("along")
+EXPANDING = having("expands")

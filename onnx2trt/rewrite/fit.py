@@ -1,0 +1,28 @@
+"""How the layers of a graph become INT8: scales and fitted weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from onnx2trt.model.graph import Graph
+from onnx2trt.rewrite.placement import readings
+from onnx2trt.rewrite.qdq import Layer, Reading, Rounded, insert
+
+
+@dataclass(frozen=True)
+class Fit:
+    """How the layers of a graph become INT8."""
+
+    scales: dict[str, float]  # activation tensor -> scale
+    rounded: dict[str, Rounded] = field(default_factory=dict)  # node -> weights fitted to data
+
+    def apply(self, graph: Graph, layers: Iterable[Layer], half: bool) -> Graph:
+        """The graph with these layers in INT8, as far as they have a scale, and with what lies between them."""
+        usable, more = self.placed(graph, layers)
+        return insert(graph, self.scales, usable, half, self.rounded, more)
+
+    def placed(self, graph: Graph, layers: Iterable[Layer]) -> tuple[tuple[Layer, ...], tuple[Reading, ...]]:
+        """(those of the layers that have a scale, what else reads INT8 where they do)"""
+        usable = tuple(layer for layer in layers if layer.activation in self.scales)
+        return usable, readings(graph, usable, self.scales)
