@@ -2,15 +2,15 @@
 
     python benchmarks/calibration.py [--threads 2] [--json FILE] [--modelopt PYTHON]
 
-1. Ours (entropy) against ONNX Runtime's quantize_static with entropy, the same pictures: at least 5 times faster.
-2. Ours against bare ONNX Runtime inference over the same pictures (median of alternating pairs): at most 1.6 times.
-3. Peak memory (ru_maxrss) of a process that only calibrates: at most 700 MB, the same within 5 % for ten times the pictures.
+1. Ours (entropy) against ONNX Runtime's quantize_static with entropy, the same images: at least 5 times faster.
+2. Ours against bare ONNX Runtime inference over the same images (median of alternating pairs): at most 1.6 times.
+3. Peak memory (ru_maxrss) of a process that only calibrates: at most 700 MB, the same within 5 % for ten times the images.
 
 --modelopt adds NVIDIA ModelOpt with entropy on the CPU, by the Python of an environment of its own (pip install nvidia-modelopt[onnx]
 opencv-python-headless).
 
 The seconds are those of the work alone: imports stand before, loading the model and making the session inside. The inference
-reads and prepares the pictures, too, one after another, as calibration has to.
+reads and prepares the images, too, one after another, as calibration has to.
 """
 
 from __future__ import annotations
@@ -49,12 +49,12 @@ def calibrate_ours(folder: str) -> None:
     graph = detector.detector()
     names = dict.fromkeys(layer.activation for layer in qdq.quantizable_layers(graph))
     collector = calibration.Collector()
-    observe_parallel(graph, detector.PROFILES, names, lambda: detector.pictures(folder), lambda: collector.visit)
+    observe_parallel(graph, detector.PROFILES, names, lambda: detector.images(folder), lambda: collector.visit)
     assert len(collector.scales("entropy")) == len(names)
 
 
 def infer(folder: str) -> None:
-    """ONNX Runtime as anybody would call it: the model from its file, one picture after another."""
+    """ONNX Runtime as anybody would call it: the model from its file, one image after another."""
     import onnxruntime
 
     from benchmarks import entropy_scales as detector
@@ -62,7 +62,7 @@ def infer(folder: str) -> None:
 
     yield
     session = onnxruntime.InferenceSession(str(ppocr("det")), providers=["CPUExecutionProvider"])
-    for feed in detector.pictures(folder):
+    for feed in detector.images(folder):
         session.run(None, feed)
 
 
@@ -90,7 +90,7 @@ def quantize_static(folder: str) -> None:
 
 
 def modelopt(folder: str) -> None:
-    """NVIDIA ModelOpt's calibration, the same pictures and operators; it writes a model, too."""
+    """NVIDIA ModelOpt's calibration, the same images and operators; it writes a model, too."""
     from modelopt.onnx.quantization import quantize
 
     from tests.real_models import ppocr
@@ -112,18 +112,18 @@ def modelopt(folder: str) -> None:
 
 
 def _reader(folder: str):
-    """The pictures as ONNX Runtime's calibration takes them."""
+    """The images as ONNX Runtime's calibration takes them."""
     from onnxruntime.quantization import CalibrationDataReader
 
     from benchmarks import entropy_scales as detector
 
-    class Pictures(CalibrationDataReader):
-        feeds = detector.pictures(folder)
+    class Images(CalibrationDataReader):
+        feeds = detector.images(folder)
 
         def get_next(self):
             return next(self.feeds, None)
 
-    return Pictures()
+    return Images()
 
 
 WORKERS = {"ours": calibrate_ours, "inference": infer, "quantize_static": quantize_static, "modelopt": modelopt}
@@ -140,9 +140,9 @@ def measure(folder: Path, threads: int, pairs: int, copies: int, modelopt_python
     """All figures.
 
     Args:
-        folder: the pictures.
+        folder: the images.
         pairs: alternating measurements of ours and of bare inference.
-        copies: how many times the pictures are repeated for the second memory figure.
+        copies: how many times the images are repeated for the second memory figure.
         modelopt_python: of an environment with ModelOpt; None: it is left out.
     """
     ours, inference = [], []
@@ -159,7 +159,7 @@ def measure(folder: Path, threads: int, pairs: int, copies: int, modelopt_python
     seconds = statistics.median(run["seconds"] for run in ours)
     peak = statistics.median(run["peak_mb"] for run in ours)
     return {
-        "pictures": len(list(folder.iterdir())),
+        "images": len(list(folder.iterdir())),
         "threads": threads,
         "ours": ours,
         "inference": inference,
@@ -183,7 +183,7 @@ def targets(found: dict) -> list[tuple[str, str, str, bool]]:
         ("time over that of bare inference", f"{times:.2f} x", f"<= {TIMES_INFERENCE:g} x", times <= TIMES_INFERENCE),
         ("peak memory", f"{peak:.0f} MB", f"<= {MEMORY_MB:g} MB", peak <= MEMORY_MB),
         (
-            f"peak memory for {found['repeated']['copies']} times the pictures",
+            f"peak memory for {found['repeated']['copies']} times the images",
             f"{growth:+.1%}",
             f"within {MEMORY_GROWTH:.0%}",
             abs(growth) <= MEMORY_GROWTH,
@@ -193,7 +193,7 @@ def targets(found: dict) -> list[tuple[str, str, str, bool]]:
 
 def table(found: dict) -> str:
     """The figures as text."""
-    lines = [f"PP-OCRv4 text detection, {found['pictures']} pictures, {found['threads']} threads", ""]
+    lines = [f"PP-OCRv4 text detection, {found['images']} images, {found['threads']} threads", ""]
     for name in ("ours", "inference"):
         runs = found[name]
         seconds = ", ".join(f"{run['seconds']:.2f}" for run in runs)
@@ -211,10 +211,10 @@ def table(found: dict) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", metavar="DIR", type=Path, default=DATA / "calibration", help="default: the 20 of the tests")
+    parser.add_argument("--images", metavar="DIR", type=Path, default=DATA / "calibration", help="default: the 20 of the tests")
     parser.add_argument("--threads", metavar="N", type=int, default=2)
     parser.add_argument("--pairs", metavar="N", type=int, default=5, help="measurements of ours and of bare inference (default: 5)")
-    parser.add_argument("--copies", metavar="N", type=int, default=10, help="repetitions of the pictures for memory (default: 10)")
+    parser.add_argument("--copies", metavar="N", type=int, default=10, help="repetitions of the images for memory (default: 10)")
     parser.add_argument("--modelopt", metavar="PYTHON", help="measure NVIDIA ModelOpt, too, with this interpreter")
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures as JSON")
     parser.add_argument("--worker", nargs=2, metavar=("NAME", "DIR"), help=argparse.SUPPRESS)
@@ -223,7 +223,7 @@ def main() -> int:
         name, folder = args.worker
         workers.run(WORKERS[name](folder))
         return 0
-    found = measure(args.pictures, args.threads, args.pairs, args.copies, args.modelopt)
+    found = measure(args.images, args.threads, args.pairs, args.copies, args.modelopt)
     print(table(found))
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n")

@@ -2,12 +2,12 @@
 
     python benchmarks/calibration_samples.py [--model example] [--counts 1 5 10 20 120] [--draws 3] [--effort default] [--json FILE]
 
-Converts with that many pictures of the calibration folder and nothing else, so accuracy is also guarded on these alone; no GPU is
-needed. Where there are more, several draws are made: evenly spaced over the sorted names, each beginning at another picture. The prepared
-model (--save-onnx), with its FP16 and INT8 rounding, is then measured on the test pictures, which no conversion has seen:
+Converts with that many images of the calibration folder and nothing else, so accuracy is also guarded on these alone; no GPU is
+needed. Where there are more, several draws are made: evenly spaced over the sorted names, each beginning at another image. The prepared
+model (--save-onnx), with its FP16 and INT8 rounding, is then measured on the test images, which no conversion has seen:
 
-    example   mIoU against the ground truth of 40 pictures (the FP32 model's is printed first)
-    ppocr     agreement of the text mask with the FP32 model's on 16 pictures: IoU pooled over them
+    example   mIoU against the ground truth of 40 images (the FP32 model's is printed first)
+    ppocr     agreement of the text mask with the FP32 model's on 16 images: IoU pooled over them
 
 A row gives the median over the draws, and the worst.
 """
@@ -45,7 +45,7 @@ def ppocr_score(path: Path) -> float:
 
 
 def setup(model: str) -> tuple[Path, Path, list[str]]:
-    """(ONNX file, calibration pictures, further flags)"""
+    """(ONNX file, calibration images, further flags)"""
     if model == "example":
         return EXAMPLE / "model.onnx", EXAMPLE / "calibration", []
     from benchmarks.entropy_scales import DATA, SHAPE
@@ -61,12 +61,12 @@ def draws_of(paths: list[Path], count: int, draws: int) -> list[list[Path]]:
     return [[paths[int(step * i + start)] for i in range(count)] for start in sorted(starts)]
 
 
-def convert(onnx: Path, pictures: list[Path], flags: list[str]) -> dict:
+def convert(onnx: Path, images: list[Path], flags: list[str]) -> dict:
     """One conversion -> its result, with `wall_s` and the `score` of the model that it has prepared."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         (folder / "calibration").mkdir()
-        for path in pictures:
+        for path in images:
             shutil.copy(path, folder / "calibration")
         command = [sys.executable, str(ROOT / "onnx2trt.py"), "--onnx", str(onnx), "--precision", "int8"]
         command += ["--calibration-dir", "calibration", "-o", "m.engine", "--save-onnx", "m.onnx", "--json", "r.json", "-q", *flags]
@@ -106,7 +106,7 @@ def main() -> int:
     print(f"{'samples':>7s} {'draws':>5s} {'median':>7s} {'worst':>7s} {'INT8':>6s} {'s':>6s}")
     for count in sorted({min(count, len(paths)) for count in args.counts}):
         chosen = draws_of(paths, count, args.draws)
-        row = row_of(count, [convert(onnx, pictures, [*flags, "--quantization-effort", args.effort]) for pictures in chosen])
+        row = row_of(count, [convert(onnx, images, [*flags, "--quantization-effort", args.effort]) for images in chosen])
         rows.append(row)
         figures = f"{'-':>7s} {'-':>7s} {'-':>6s}"
         if "scores" in row:

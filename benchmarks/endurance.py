@@ -1,8 +1,8 @@
 """Long runs: does memory stay where it is, does anything stay behind?
 
-    python benchmarks/endurance.py [--pictures 200 2000] [--conversions 200] [--json FILE]
+    python benchmarks/endurance.py [--images 200 2000] [--conversions 200] [--json FILE]
 
-1. INT8 of the example, calibrated on some and on many pictures: peak memory (ru_maxrss) of the process that calibrates, within 5 %.
+1. INT8 of the example, calibrated on some and on many images: peak memory (ru_maxrss) of the process that calibrates, within 5 %.
 2. FP16 conversions of a small net in one shell loop: no file stays in the working folder, the home or the folder for temporary files,
    but the engine and its JSON; all engines are the same.
 """
@@ -24,7 +24,7 @@ MEMORY_GROWTH = 0.05  # the target
 LOOP = 'for i in $(seq "$1"); do "$2" "$3" --onnx net.onnx --quiet > /dev/null || echo "failed: $?"; sha256sum net.engine; done'
 
 
-def pictures(folder: Path, count: int) -> None:
+def images(folder: Path, count: int) -> None:
     """JPEG files of 320x256: noise on a gradient, so that no two are alike."""
     import cv2
     import numpy as np
@@ -37,19 +37,19 @@ def pictures(folder: Path, count: int) -> None:
 
 
 def calibrate(count: int) -> dict:
-    """One conversion to INT8, with all of `count` pictures."""
+    """One conversion to INT8, with all of `count` images."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        (folder / "pictures").mkdir()
-        pictures(folder / "pictures", count)
-        flags = ("--precision", "int8", "--calibration-dir", "pictures", "--calibration-samples", str(count), "--max-accuracy-drop", "100")
+        (folder / "images").mkdir()
+        images(folder / "images", count)
+        flags = ("--precision", "int8", "--calibration-dir", "images", "--calibration-samples", str(count), "--max-accuracy-drop", "100")
         command = [sys.executable, str(ROOT / "onnx2trt.py"), "--onnx", str(EXAMPLE), "--output", "e", *flags, "--json", "r.json", "-q"]
         started = time.perf_counter()
         subprocess.run(command, cwd=folder, stdout=subprocess.DEVNULL, check=True)
         result = json.loads((folder / "r.json").read_text())
         seconds = round(time.perf_counter() - started, 1)
     return {
-        "pictures": result["calibration"]["samples_used"],
+        "images": result["calibration"]["samples_used"],
         "peak_mb": result["calibration"]["peak_memory_mb"],
         "calibration_s": result["calibration"]["seconds"],
         "seconds": seconds,
@@ -85,11 +85,11 @@ def convert(count: int) -> dict:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", metavar="N", type=int, nargs=2, default=(200, 2000))
+    parser.add_argument("--images", metavar="N", type=int, nargs=2, default=(200, 2000))
     parser.add_argument("--conversions", metavar="N", type=int, default=200)
     parser.add_argument("--json", metavar="FILE", type=Path, help="write the figures as JSON")
     args = parser.parse_args()
-    loop, few, many = convert(args.conversions), *map(calibrate, args.pictures)
+    loop, few, many = convert(args.conversions), *map(calibrate, args.images)
     growth = many["peak_mb"] / few["peak_mb"] - 1
     reached = growth <= MEMORY_GROWTH and not loop["failed"] and not loop["left"] and loop["engines"] == 1
     found = {"loop": loop, "calibration": [few, many], "growth": round(growth, 4), "reached": reached}

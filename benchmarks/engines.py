@@ -3,7 +3,7 @@
     python benchmarks/engines.py [--networks resnet50 unet ppocr example1 example16] [--ways ...] [--folder DIR] [--json FILE] [--layers]
 
 resnet50 (batch 32), unet (batch 16, 256x320), ppocr (PP-OCRv4 detection, 640x640), example1 and example16 (the example network at batch
-1 and 16, with its mean IoU on the 40 test pictures), each as
+1 and 16, with its mean IoU on the 40 test images), each as
     raw fp16   the FP16 flag on the FP32 ONNX: what everything is compared with
     raw int8   the INT8 and FP16 flags with TensorRT's entropy calibrator (not of the example)
     fp32, fp16, int8, int8 qdq   ours: --precision fp32, fp16, int8, and int8 with --quantization qdq
@@ -75,7 +75,7 @@ def write_network(name: str, folder: Path) -> None:
     random = np.random.default_rng(1)
     (folder / "calibration").mkdir()
     for index in range(SAMPLES):
-        coarse = random.random([*shape[:2], shape[2] // 16, shape[3] // 16], np.float32)  # patches, as pictures have
+        coarse = random.random([*shape[:2], shape[2] // 16, shape[3] // 16], np.float32)  # patches, as images have
         np.savez(folder / "calibration" / f"{index}.npz", x=coarse.repeat(16, axis=2).repeat(16, axis=3))
 
 
@@ -140,9 +140,9 @@ def _batches(folder: Path, shape: tuple[int, ...]):
     if paths[0].suffix == ".npz":
         yield from (np.load(path)["x"] for path in paths)
         return
-    from benchmarks.entropy_scales import pictures
+    from benchmarks.entropy_scales import images
 
-    yield from (next(iter(feed.values())) for feed in pictures(folder / "calibration"))
+    yield from (next(iter(feed.values())) for feed in images(folder / "calibration"))
 
 
 def file_of(way: str) -> str:

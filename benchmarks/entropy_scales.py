@@ -1,9 +1,9 @@
-"""Our entropy scales against those that TensorRT 10.6's own calibrator made of the same pictures.
+"""Our entropy scales against those that TensorRT 10.6's own calibrator made of the same images.
 
     python benchmarks/entropy_scales.py [--json FILE]
 
 Reports the relative difference of the scales (median and 90 % quantile over the inputs of all convolutions), and how well the
-text masks of both INT8 models agree with the FP32 model's: IoU pooled over the test pictures, every convolution quantised,
+text masks of both INT8 models agree with the FP32 model's: IoU pooled over the test images, every convolution quantised,
 simulated by ONNX Runtime.
 """
 
@@ -23,7 +23,7 @@ import calibration  # noqa: E402
 import numpy as np  # noqa: E402
 
 from onnx2trt.base.errors import ExitCode  # noqa: E402
-from onnx2trt.base.model_info import PictureInput, Profile, TensorSpec  # noqa: E402
+from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec  # noqa: E402
 from onnx2trt.data.reader import Reader, make_preprocessing  # noqa: E402
 from onnx2trt.data.samples import find  # noqa: E402
 from onnx2trt.model.graph import Graph  # noqa: E402
@@ -43,9 +43,9 @@ PROFILES = (Profile("x", SHAPE, SHAPE, SHAPE),)
 MASK = 0.3  # the detector's own threshold
 
 
-def pictures(folder: Path | str) -> Iterator[dict[str, np.ndarray]]:
-    """The pictures of a folder as the detector takes them: RGB, stretched, 0..1."""
-    preprocessing = make_preprocessing(Preprocess(None, "stretch", 1, (), ()), PictureInput("x", "NCHW", 1, 3, 640, 640, "float32"))
+def images(folder: Path | str) -> Iterator[dict[str, np.ndarray]]:
+    """The images of a folder as the detector takes them: RGB, stretched, 0..1."""
+    preprocessing = make_preprocessing(Preprocess(None, "stretch", 1, (), ()), ImageInput("x", "NCHW", 1, 3, 640, 640, "float32"))
     reader = Reader((TensorSpec("x", SHAPE, "float32"),), PROFILES, preprocessing)
     for batch in reader.batches(find(str(folder), "--calibration-dir", 10**6, ExitCode.CALIBRATION)):
         yield batch.arrays
@@ -60,7 +60,7 @@ def entropy_scales(graph: Graph) -> dict[str, float]:
     """Ours, of the inputs of all convolutions."""
     names = dict.fromkeys(layer.activation for layer in qdq.quantizable_layers(graph))
     collector = calibration.Collector()
-    observe_parallel(graph, PROFILES, names, lambda: pictures(DATA / "calibration"), lambda: collector.visit)
+    observe_parallel(graph, PROFILES, names, lambda: images(DATA / "calibration"), lambda: collector.visit)
     return collector.scales("entropy")
 
 
@@ -73,7 +73,7 @@ def pooled_iou(graph: Graph, scales: dict[str, float], masks: list[np.ndarray]) 
 
 def text_masks(graph: Graph) -> list[np.ndarray]:
     session = Session.from_graph(graph)
-    return [next(iter(session.run(feed).values())) > MASK for feed in pictures(DATA / "test")]
+    return [next(iter(session.run(feed).values())) > MASK for feed in images(DATA / "test")]
 
 
 def measure() -> dict:

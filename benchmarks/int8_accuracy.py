@@ -2,9 +2,9 @@
 
     python benchmarks/int8_accuracy.py [--json FILE]
 
-Converts with 20 calibration pictures and nothing else, by --quantization-effort and --max-accuracy-drop; no GPU is needed.
-ONNX Runtime then runs the prepared models (--save-onnx) on 16 other pictures: IoU of output > 0.3 with the FP32 model's, all
-intersections over all unions; the worst picture; SQNR; share of the multiply-accumulates in INT8, counted from the ONNX file alone.
+Converts with 20 calibration images and nothing else, by --quantization-effort and --max-accuracy-drop; no GPU is needed.
+ONNX Runtime then runs the prepared models (--save-onnx) on 16 other images: IoU of output > 0.3 with the FP32 model's, all
+intersections over all unions; the worst image; SQNR; share of the multiply-accumulates in INT8, counted from the ONNX file alone.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if not __package__:
 
 import numpy as np  # noqa: E402
 
-from benchmarks.entropy_scales import DATA, MASK, SHAPE, pictures  # noqa: E402
+from benchmarks.entropy_scales import DATA, MASK, SHAPE, images  # noqa: E402
 from onnx2trt.model.session import Session  # noqa: E402
 from tests.macs import int8_share  # noqa: E402
 from tests.real_models import ppocr  # noqa: E402
@@ -47,10 +47,10 @@ def convert(folder: Path, flags: tuple[str, ...]) -> dict:
 
 
 def agreement(path: Path) -> dict[str, float]:
-    """Of the saved model with the FP32 model, on the test pictures."""
+    """Of the saved model with the FP32 model, on the test images."""
     model, reference = Session.from_path(str(path)), Session.from_path(str(ppocr("det")))
     inside, union, error, energy = [], [], 0.0, 0.0
-    for feed in pictures(DATA / "test"):
+    for feed in images(DATA / "test"):
         found, expected = (next(iter(session.run(feed).values())) for session in (model, reference))
         inside.append(((found > MASK) & (expected > MASK)).sum())
         union.append(((found > MASK) | (expected > MASK)).sum())

@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
-"""Run an engine on a picture or on arrays, as a deployment would. Copy this one file: besides the engine and the JSON that onnx2trt wrote
-beside it, it needs numpy, OpenCV (for pictures) and cuda-python. By tensor names: TensorRT 8.6 to 11, and TensorRT-RTX."""
+"""Run an engine on an image or on arrays, as a deployment would. Copy this one file: besides the engine and the JSON that onnx2trt wrote
+beside it, it needs numpy, OpenCV (for images) and cuda-python. By tensor names: TensorRT 8.6 to 11, and TensorRT-RTX."""
 
 import argparse
 import hashlib
@@ -12,36 +12,36 @@ import numpy as np
 
 
 def preprocess(data, pre):
-    """Encoded picture -> [1, C, H, W] or [1, H, W, C], bit for bit what the engine was calibrated and validated with."""
+    """Encoded image -> [1, C, H, W] or [1, H, W, C], bit for bit what the engine was calibrated and validated with."""
     import cv2
 
     channels, (width, height) = pre["channels"], pre["size"]
     flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels]
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-    if picture is None:
-        raise RuntimeError("this is no picture that OpenCV knows")
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+    if image is None:
+        raise RuntimeError("this is no image that OpenCV knows")
     if channels == 4:
-        picture = (picture // 257).astype(np.uint8) if picture.dtype == np.uint16 else picture
-        if picture.ndim == 2 or picture.shape[2] == 3:
-            picture = cv2.cvtColor(picture, cv2.COLOR_GRAY2BGRA if picture.ndim == 2 else cv2.COLOR_BGR2BGRA)
-    ratio = (min if pre["resize"] == "letterbox" else max)(height / picture.shape[0], width / picture.shape[1])
-    size = max(round(picture.shape[1] * ratio), 1), max(round(picture.shape[0] * ratio), 1)
-    picture = cv2.resize(picture, (width, height) if pre["resize"] == "stretch" else size, interpolation=cv2.INTER_LINEAR)
-    top, left = abs(picture.shape[0] - height) // 2, abs(picture.shape[1] - width) // 2
+        image = (image // 257).astype(np.uint8) if image.dtype == np.uint16 else image
+        if image.ndim == 2 or image.shape[2] == 3:
+            image = cv2.cvtColor(image, cv2.COLOR_GRAY2BGRA if image.ndim == 2 else cv2.COLOR_BGR2BGRA)
+    ratio = (min if pre["resize"] == "letterbox" else max)(height / image.shape[0], width / image.shape[1])
+    size = max(round(image.shape[1] * ratio), 1), max(round(image.shape[0] * ratio), 1)
+    image = cv2.resize(image, (width, height) if pre["resize"] == "stretch" else size, interpolation=cv2.INTER_LINEAR)
+    top, left = abs(image.shape[0] - height) // 2, abs(image.shape[1] - width) // 2
     if pre["resize"] == "letterbox":
-        borders = top, height - picture.shape[0] - top, left, width - picture.shape[1] - left
-        picture = cv2.copyMakeBorder(picture, *borders, cv2.BORDER_CONSTANT, value=(114, 114, 114, 114))
+        borders = top, height - image.shape[0] - top, left, width - image.shape[1] - left
+        image = cv2.copyMakeBorder(image, *borders, cv2.BORDER_CONSTANT, value=(114, 114, 114, 114))
     elif pre["resize"] == "crop":
-        picture = picture[top : top + height, left : left + width]
-    picture = picture.reshape(height, width, channels)
+        image = image[top : top + height, left : left + width]
+    image = image.reshape(height, width, channels)
     if pre["color"] == "rgb":
-        picture = picture[:, :, [2, 1, 0, 3][:channels]]
+        image = image[:, :, [2, 1, 0, 3][:channels]]
     if pre["dtype"] != "uint8":
-        picture = picture.astype(np.float32) / np.float32(255 if pre["range"] == 1 else 1)
-        picture = (picture - np.array(pre["mean"], np.float32)) / np.array(pre["std"], np.float32)
+        image = image.astype(np.float32) / np.float32(255 if pre["range"] == 1 else 1)
+        image = (image - np.array(pre["mean"], np.float32)) / np.array(pre["std"], np.float32)
     if pre["layout"] == "NCHW":
-        picture = picture.transpose(2, 0, 1)
-    return np.ascontiguousarray(picture[None], dtype=pre["dtype"])
+        image = image.transpose(2, 0, 1)
+    return np.ascontiguousarray(image[None], dtype=pre["dtype"])
 
 
 def load_inputs(path, result):
@@ -50,7 +50,7 @@ def load_inputs(path, result):
         return dict(np.load(path))
     profiles = result["plan"]["profiles"]
     if not result["preprocessing"]:
-        raise RuntimeError("this engine takes no picture; give an .npz with " + ", ".join(profile["name"] for profile in profiles))
+        raise RuntimeError("this engine takes no image; give an .npz with " + ", ".join(profile["name"] for profile in profiles))
     with open(path, "rb") as stream:
         return {profiles[0]["name"]: preprocess(stream.read(), result["preprocessing"]).repeat(profiles[0]["min"][0], axis=0)}
 
@@ -96,9 +96,9 @@ def run(data, result, feed):
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(description="Run an engine of onnx2trt on a picture or on arrays.")
+    parser = argparse.ArgumentParser(description="Run an engine of onnx2trt on an image or on arrays.")
     parser.add_argument("engine", help="the engine; its JSON has to stand beside it")
-    parser.add_argument("input", help="a picture, or an .npz whose keys are the names of the inputs")
+    parser.add_argument("input", help="an image, or an .npz whose keys are the names of the inputs")
     parser.add_argument("--save", metavar="FILE", help="write the outputs as .npz")
     args = parser.parse_args(argv)
     try:

@@ -53,4 +53,4 @@ def check_schema(result: dict) -> None:
         import jsonschema
     except ImportError:
         return
-    jsonschema.validate(result, json.loads((ROOT / "report" / "result.schema.json").read_text()))
+    jsonschema.validate(result, json.loads((ROOT / "onnx2trt" / "report" / "result.schema.json").read_text()))

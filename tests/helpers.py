@@ -1,4 +1,4 @@
-"""What the tests share: command lines, fake libraries, tiny models, pictures, and how a refusal looks."""
+"""What the tests share: command lines, fake libraries, tiny models, images, and how a refusal looks."""
 
 from __future__ import annotations
 
@@ -180,11 +180,11 @@ def network(nodes, weights, inputs=None, outputs=None) -> Graph:
     return Graph.from_model(model(nodes, inputs or {"x": [1, 4, 8, 8]}, outputs or {"y": [1, 4, 8, 8]}, weights))
 
 
-# ---- pictures
+# ---- images
 
 
-def picture(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
-    """A smooth coloured picture, uint8 [H, W, C] ([H, W] for one channel)."""
+def image(height: int, width: int, channels: int = 3, seed: int = 0) -> np.ndarray:
+    """A smooth coloured image, uint8 [H, W, C] ([H, W] for one channel)."""
     from onnx2trt.base.opencv import opencv
 
     coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, channels), np.uint8)
@@ -213,7 +213,7 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png_claiming(width: int, height: int) -> bytes:
-    """A few bytes that say they are a picture of this size."""
+    """A few bytes that say they are an image of this size."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", zlib.compress(bytes(100))) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + chunks

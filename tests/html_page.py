@@ -59,8 +59,8 @@ class Page(HTMLParser):
                 self.sections[self._section] += data
 
     @property
-    def pictures(self) -> list[np.ndarray]:
-        """The decoded pictures, in order."""
+    def images(self) -> list[np.ndarray]:
+        """The decoded images, in order."""
         from onnx2trt.base.opencv import opencv
 
         found = re.findall(r'<img src="data:image/\w+;base64,([^"]+)"', self.source)

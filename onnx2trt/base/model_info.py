@@ -47,12 +47,12 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
-class PictureInput:
-    """The one input that takes a picture, with the size that pictures are brought to."""
+class ImageInput:
+    """The one input that takes an image, with the size that images are brought to."""
 
     name: str
     layout: str  # NCHW | NHWC
-    batch: int  # pictures in one inference: the fixed batch, or 1 where it is free
+    batch: int  # images in one inference: the fixed batch, or 1 where it is free
     channels: int
     height: int
     width: int

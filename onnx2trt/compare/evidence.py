@@ -35,7 +35,7 @@ class Sample:
 
     origin: str  # the folder or file, or "synthetic"
     path: str
-    picture: np.ndarray | None  # what the model was given, uint8 BGR [H, W, 3]
+    image: np.ndarray | None  # what the model was given, uint8 BGR [H, W, 3]
     outputs: tuple[Output, ...]
 
 
@@ -61,7 +61,7 @@ class Evidence:
     latency_ms: list[float] = field(default_factory=list)
     scales: dict[str, float] = field(default_factory=dict)  # activation tensor -> INT8 scale, in the network's order
     quantized: frozenset[str] = frozenset()  # those of them that INT8 layers read
-    balanced: bool = False  # the scales are those of the network with balanced channels
+    equalized: bool = False  # the scales are those of the network with equalized channels
 
     def start(self) -> None:
         """An engine is looked at; what was kept of an earlier one does not count."""
@@ -70,25 +70,25 @@ class Evidence:
         self.drops.clear()
         self.latency_ms.clear()
 
-    def keep_scales(self, scales: dict[str, float], balanced: bool, quantized: Iterable[str] = ()) -> None:
+    def keep_scales(self, scales: dict[str, float], equalized: bool, quantized: Iterable[str] = ()) -> None:
         """What INT8 layers are made with."""
-        self.scales, self.balanced, self.quantized = scales, balanced, frozenset(quantized)
+        self.scales, self.equalized, self.quantized = scales, equalized, frozenset(quantized)
 
 
 class Watch:
     """Looks on while outputs are compared over one data set."""
 
-    def __init__(self, evidence: Evidence, origin: str, picture: tuple[int, int] | None, channels_last: bool):
+    def __init__(self, evidence: Evidence, origin: str, image: tuple[int, int] | None, channels_last: bool):
         """
         Args:
-            picture: (height, width) of the model's picture input.
+            image: (height, width) of the model's image input.
             channels_last: the model is NHWC.
         """
         self.outputs: dict[str, Output] = {}  # of the first sample
         self.worst: dict[str, tuple[float, str, Output]] = {}  # of several: drop in percent, file, what it looks like
         self.path = origin
         self._evidence, self._origin = evidence, origin
-        self._picture, self._channels_last = picture, channels_last
+        self._image, self._channels_last = image, channels_last
 
     def see(self, comparison: OutputComparison, reference: np.ndarray, output: np.ndarray, path: str) -> None:
         """One output of one sample, without its batch axis; the first sample is kept, and the worst."""
@@ -96,7 +96,7 @@ class Watch:
         drop = drop_percent(comparison.metric, np.array(comparison.parts[-1:]), np.array(comparison.wholes[-1:]))
         first = self.outputs.get(name)
         if first is None:
-            kind = choose_kind(reference, self._picture, self._channels_last, comparison.metric, self._origin == "synthetic")
+            kind = choose_kind(reference, self._image, self._channels_last, comparison.metric, self._origin == "synthetic")
         elif first.kind == "values" or drop <= self.worst[name][0]:
             return
         else:
@@ -114,20 +114,20 @@ class Watch:
 
 
 def choose_kind(
-    reference: np.ndarray, picture: tuple[int, int] | None, channels_last: bool, metric: str, made_up: bool
+    reference: np.ndarray, image: tuple[int, int] | None, channels_last: bool, metric: str, made_up: bool
 ) -> tuple[str, float | None]:
     """(kind of the output, threshold of a mask).
 
     Args:
         reference: one sample, without its batch axis.
         metric: what it is compared by.
-        made_up: synthetic inputs, on which neither classes nor pictures mean anything.
+        made_up: synthetic inputs, on which neither classes nor images mean anything.
     """
     if made_up or not reference.size:
         return "values", None
     finite = reference[np.isfinite(reference)] if reference.dtype.kind == "f" else reference
     low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    automatic = choose_metric((1, *reference.shape), low, high, picture, channels_last).replace("_last", "")
+    automatic = choose_metric((1, *reference.shape), low, high, image, channels_last).replace("_last", "")
     flat = np.squeeze(reference)
     if automatic in ("top1", "argmax") and flat.ndim == 1:
         return "scores", None
@@ -135,14 +135,14 @@ def choose_kind(
         return "classes", None
     if flat.ndim != 2 or min(flat.shape) < SMALLEST_MAP or reference.ndim > 3:
         return "values", None
-    if flat.shape == picture and reference.dtype.kind in "iu" and low >= 0 and high < MOST_CLASSES:
+    if flat.shape == image and reference.dtype.kind in "iu" and low >= 0 and high < MOST_CLASSES:
         return "classes", None  # the model itself has taken the best class
     for known in (metric, automatic):
         if known.startswith("mask:"):
             return "mask", float(known[5:])
     if reference.dtype.kind == "b":
         return "mask", MASK_THRESHOLD
-    return ("map" if flat.shape == picture or reference.ndim == 3 else "values"), None  # [T, C] is a sequence, no picture
+    return ("map" if flat.shape == image or reference.ndim == 3 else "values"), None  # [T, C] is a sequence, no image
 
 
 def look(name: str, kind: str, threshold: float | None, reference: np.ndarray, candidate: np.ndarray, channels_last: bool) -> Output:

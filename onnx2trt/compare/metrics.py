@@ -1,7 +1,7 @@
 """How far outputs are from the model's: one number a user can set a limit for, and what stands behind it. Pure.
 
 A metric turns the outputs of one sample into two numbers (part, whole); the agreement over many samples is
-sum(parts) / sum(wholes), so that large and small pictures weigh by what they hold.
+sum(parts) / sum(wholes), so that large and small images weigh by what they hold.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ BOOTSTRAP_ROUNDS = 200
 SQNR_LIMIT_DB = 200.0  # stands for "identical": JSON has no infinity
 
 
-def choose_metric(shape: tuple[int, ...], low: float, high: float, picture: tuple[int, int] | None, channels_last: bool = False) -> str:
+def choose_metric(shape: tuple[int, ...], low: float, high: float, image: tuple[int, int] | None, channels_last: bool = False) -> str:
     """The metric that fits an output.
 
     Args:
         shape: of the reference output, [N, ...].
         low, high: range of its values over the data.
-        picture: (height, width) of the model's picture input, None where it has none.
+        image: (height, width) of the model's image input, None where it has none.
         channels_last: the model is NHWC.
 
     Returns:
-        top1 for [N, C > 1]; argmax for [N, C > 1, H, W]; mask:0.3 for one channel in [0, 1] at picture size; else noise.
+        top1 for [N, C > 1]; argmax for [N, C > 1, H, W]; mask:0.3 for one channel in [0, 1] at image size; else noise.
     """
     if len(shape) == 2 and shape[1] > 1:
         return "top1"
@@ -38,9 +38,9 @@ def choose_metric(shape: tuple[int, ...], low: float, high: float, picture: tupl
         channels, size = (shape[3], shape[1:3]) if channels_last else (shape[1], shape[2:4])
         if channels > 1:
             return "argmax_last" if channels_last else "argmax"
-        if tuple(size) == picture and low >= 0 and high <= 1:
+        if tuple(size) == image and low >= 0 and high <= 1:
             return f"mask:{MASK_THRESHOLD}"
-    if len(shape) == 3 and tuple(shape[1:]) == picture and low >= 0 and high <= 1:
+    if len(shape) == 3 and tuple(shape[1:]) == image and low >= 0 and high <= 1:
         return f"mask:{MASK_THRESHOLD}"
     return "noise"
 

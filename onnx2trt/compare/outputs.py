@@ -47,7 +47,7 @@ def compare(
     *,
     origin: str,
     executed_on: str,
-    picture: tuple[int, int] | None = None,
+    image: tuple[int, int] | None = None,
     channels_last: bool = False,
     metric: str = "auto",
     watch: Watch | None = None,
@@ -62,7 +62,7 @@ def compare(
         outputs: names of the outputs to compare.
         origin: where the data comes from; on synthetic data `auto` is noise, since classes mean nothing there.
         executed_on: gpu or simulated.
-        picture: (height, width) of the picture input, for the choice of metric.
+        image: (height, width) of the image input, for the choice of metric.
         channels_last: the model is NHWC.
         metric: the user's choice (--metric), for the outputs that it fits.
         watch: looks on, for the report.
@@ -84,7 +84,7 @@ def compare(
                     f"output {name!r} has shape {list(b.shape)}, the ONNX model gives {list(a.shape)}", code=ExitCode.VALIDATION
                 )
             if name not in comparisons:
-                automatic = "noise" if origin == "synthetic" else choose_metric(a.shape, *_range(a), picture, channels_last)
+                automatic = "noise" if origin == "synthetic" else choose_metric(a.shape, *_range(a), image, channels_last)
                 comparisons[name] = OutputComparison(name, metric_for(metric, automatic, a.shape, channels_last))
             by_row = comparisons[name].metric in ("top1", "argmax", "argmax_last")
             for reference_sample, sample, path in _samples(a, b, batch, by_row):
@@ -143,14 +143,14 @@ def failure(accuracies: tuple[Accuracy, ...], limit_percent: float) -> AccuracyE
         if row.nonfinite:
             return AccuracyError(
                 f"{where}: {row.nonfinite} values are NaN or infinite where the ONNX model's are finite",
-                hint="Hold the layers that overflow in FP32 with --layer-precisions PATTERN:fp32, or use --precision fp32.",
+                hint="Keep the layers that overflow in FP32 with --layer-precisions PATTERN:fp32, or use --precision fp32.",
                 drop_percent=None,
             )
         if row.drop_percent > limit_percent:
             return AccuracyError(
                 f"{where}: differs from the ONNX model by {row.drop_percent:.2f} % ({row.metric}), "
                 f"more than --max-accuracy-drop {limit_percent:g}; SQNR {row.sqnr_db:.1f} dB",
-                hint="Use a higher --precision, other calibration data or --calibration-method, hold layers with --layer-precisions, "
+                hint="Use a higher --precision, other calibration data or --calibration-method, keep layers in a higher precision with --layer-precisions, "
                 "or accept the difference with a larger --max-accuracy-drop.",
                 drop_percent=row.drop_percent,
             )

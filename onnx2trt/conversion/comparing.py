@@ -33,7 +33,7 @@ def compare_runners(
         tuple(spec.name for spec in job.info.outputs),
         origin=origin,
         executed_on=executed_on,
-        picture=job.data.picture_size,
+        image=job.data.image_size,
         channels_last=job.data.channels_last,
         metric=job.plan.validation.metric,
         watch=watch,

@@ -27,7 +27,7 @@ class Job:
     inputs: dict = field(default_factory=dict)  # what the result depends on, by stages.unchanged
 
     @property
-    def engine_ends(self) -> ModelInfo:
+    def engine_io(self) -> ModelInfo:
         """The model with inputs and outputs as the engine has them (--io-types)."""
         wanted = {name: ENGINE_TYPES[precision] for name, precision in self.plan.io_types}
 

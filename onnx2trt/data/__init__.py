@@ -1,1 +1,1 @@
-"""Pictures and arrays as the model takes them."""
+"""Images and arrays as the model takes them."""

@@ -1,4 +1,4 @@
-"""Data that is no picture: .npz and .npy files, and made-up arrays."""
+"""Data that is no image: .npz and .npy files, and made-up arrays."""
 
 from __future__ import annotations
 

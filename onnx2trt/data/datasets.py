@@ -15,7 +15,7 @@ from onnx2trt.data import samples
 from onnx2trt.data.reader import Batch, Preprocessing, Reader, make_preprocessing
 from onnx2trt.data.samples import Dataset
 from onnx2trt.plan.plan import Plan
-from onnx2trt.plan.shapes import picture_input
+from onnx2trt.plan.shapes import image_input
 
 LEAST_USABLE = 0.5  # share of the calibration files that must be readable
 RANGE_SAMPLES = 8  # for the largest values of every tensor; the margin of rewrite.keep_fp32.HELD_ABOVE covers the others
@@ -33,8 +33,8 @@ class Data:
     test: Dataset | None
 
     @property
-    def picture_size(self) -> tuple[int, int] | None:
-        """(height, width) of the picture input."""
+    def image_size(self) -> tuple[int, int] | None:
+        """(height, width) of the image input."""
         pre = self.reader.preprocessing
         return (pre.height, pre.width) if pre else None
 
@@ -59,7 +59,7 @@ def choose_data(plan: Plan, model: ModelInfo, profiles: tuple[Profile, ...]) -> 
     """Find the files, and prove that the test file can be read.
 
     Raises:
-        ConversionError: CALIBRATION or VALIDATION for the data, USAGE where pictures do not go with the model.
+        ConversionError: CALIBRATION or VALIDATION for the data, USAGE where images do not go with the model.
     """
     calibration = validation = test = None
     if plan.calibration.directory:
@@ -68,10 +68,10 @@ def choose_data(plan: Plan, model: ModelInfo, profiles: tuple[Profile, ...]) -> 
         validation = samples.find(plan.validation.directory, "--validation-dir", VALIDATION_SAMPLES, ExitCode.VALIDATION)
     if plan.validation.test_image and plan.validation.enabled:
         test = samples.single(plan.validation.test_image, "--test-image", ExitCode.VALIDATION)
-    pictures = any(data and data.kind == "pictures" for data in (calibration, validation, test))
+    images = any(data and data.kind == "images" for data in (calibration, validation, test))
     preprocessing: Preprocessing | None = None
-    if pictures:
-        preprocessing = make_preprocessing(plan.preprocess, picture_input(model.inputs, profiles))
+    if images:
+        preprocessing = make_preprocessing(plan.preprocess, image_input(model.inputs, profiles))
     reader = Reader(model.inputs, profiles, preprocessing)
     if test:
         for batch in reader.batches(test):  # raises where it cannot be read

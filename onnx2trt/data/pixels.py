@@ -1,4 +1,4 @@
-"""A decoded picture -> the tensor that a model takes."""
+"""A decoded image -> the tensor that a model takes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LETTERBOX_GREY = 114  # what YOLO-style models were trained with
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes a tensor: decode, colour order, resize (INTER_LINEAR), range, (x - mean) / std, layout."""
+    """How an image becomes a tensor: decode, colour order, resize (INTER_LINEAR), range, (x - mean) / std, layout."""
 
     height: int
     width: int
@@ -29,7 +29,7 @@ class Preprocessing:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Of the tensor of one picture."""
+        """Of the tensor of one image."""
         if self.layout == "NHWC":
             return self.height, self.width, self.channels
         return self.channels, self.height, self.width
@@ -51,14 +51,14 @@ class Preprocessing:
         }
 
 
-def picture_tensor(picture: np.ndarray, pre: Preprocessing, out: np.ndarray | None = None) -> np.ndarray:
-    """Decoded picture -> tensor.
+def image_tensor(image: np.ndarray, pre: Preprocessing, out: np.ndarray | None = None) -> np.ndarray:
+    """Decoded image -> tensor.
 
     Pixels are looked up in tables while they are written to their place: of all ways that give the same bits the fastest,
     whatever the range, mean and std (benchmarks/README.md).
 
     Args:
-        picture: uint8 [H, W], BGR [H, W, 3] or BGRA [H, W, 4], any size.
+        image: uint8 [H, W], BGR [H, W, 3] or BGRA [H, W, 4], any size.
         out: C-contiguous, of pre.shape and pre.dtype, to write into.
 
     Returns:
@@ -66,7 +66,7 @@ def picture_tensor(picture: np.ndarray, pre: Preprocessing, out: np.ndarray | No
     """
     cv2 = opencv()
     tensor = np.empty(pre.shape, pre.dtype) if out is None else out
-    resized = _resize(picture, pre)
+    resized = _resize(image, pre)
     if pre.channels == 1:
         _look_up(resized, pre, 0, tensor.reshape(pre.height, pre.width))
     elif pre.layout == "NHWC":
@@ -94,7 +94,7 @@ def _look_up(pixels: np.ndarray, pre: Preprocessing, channel: int | None, out: n
 
 
 def displayed(tensor: np.ndarray, pre: Preprocessing) -> np.ndarray:
-    """What a tensor of `picture_tensor` shows, as uint8 BGR [H, W, 3]; alpha is left out."""
+    """What a tensor of `image_tensor` shows, as uint8 BGR [H, W, 3]; alpha is left out."""
     pixels = (tensor if pre.layout == "NHWC" else tensor.transpose(1, 2, 0)).astype(np.float32)
     if pre.dtype != "uint8":
         pixels = (pixels * np.array(pre.std, np.float32) + np.array(pre.mean, np.float32)) * (255 / pre.input_range)
@@ -102,7 +102,7 @@ def displayed(tensor: np.ndarray, pre: Preprocessing) -> np.ndarray:
     return np.ascontiguousarray(np.clip(np.rint(pixels), 0, 255).astype(np.uint8)[:, :, order])
 
 
-@functools.lru_cache(maxsize=8)  # of the preprocessings of one run, which are used for every picture
+@functools.lru_cache(maxsize=8)  # of the preprocessings of one run, which are used for every image
 def _tables(pre: Preprocessing) -> np.ndarray:
     """[1, 256, C]: for each channel the value of every pixel 0..255, ((pixel / 255 * range) - mean) / std computed in float32."""
     pixels = np.arange(256, dtype=np.float32)
@@ -111,19 +111,19 @@ def _tables(pre: Preprocessing) -> np.ndarray:
     return np.stack(columns, axis=-1)[None].astype(pre.dtype)
 
 
-def _resize(picture: np.ndarray, pre: Preprocessing) -> np.ndarray:
+def _resize(image: np.ndarray, pre: Preprocessing) -> np.ndarray:
     cv2 = opencv()
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     if pre.resize == "stretch":
-        return cv2.resize(picture, (pre.width, pre.height), interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(image, (pre.width, pre.height), interpolation=cv2.INTER_LINEAR)
     choose = min if pre.resize == "letterbox" else max
     ratio = choose(pre.height / height, pre.width / width)
     size = max(round(width * ratio), 1), max(round(height * ratio), 1)
-    scaled = cv2.resize(picture, size, interpolation=cv2.INTER_LINEAR)
+    scaled = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     if pre.resize == "crop":
         top, left = (scaled.shape[0] - pre.height) // 2, (scaled.shape[1] - pre.width) // 2
         return scaled[top : top + pre.height, left : left + pre.width]
-    canvas = np.full((pre.height, pre.width, *picture.shape[2:]), LETTERBOX_GREY, np.uint8)
+    canvas = np.full((pre.height, pre.width, *image.shape[2:]), LETTERBOX_GREY, np.uint8)
     top, left = (pre.height - scaled.shape[0]) // 2, (pre.width - scaled.shape[1]) // 2
     canvas[top : top + scaled.shape[0], left : left + scaled.shape[1]] = scaled
     return canvas

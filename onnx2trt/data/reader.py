@@ -1,6 +1,6 @@
-"""Data files -> the arrays that a model takes. Calibration, validation and the test picture all pass through here.
+"""Data files -> the arrays that a model takes. Calibration, validation and the test image all pass through here.
 
-The only place that decodes pictures (OpenCV).
+The only place that decodes images (OpenCV).
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from typing import NamedTuple
 import numpy as np
 
 from onnx2trt.base.errors import ConversionError, DataError, ExitCode
-from onnx2trt.base.model_info import PictureInput, Profile, TensorSpec
+from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec
 from onnx2trt.base.opencv import MAX_PIXELS, opencv
 from onnx2trt.base.read_ahead import read_ahead
 from onnx2trt.data.arrays import load_arrays, stackable, synthetic_arrays
-from onnx2trt.data.picture_files import check_complete
-from onnx2trt.data.pixels import Preprocessing, picture_tensor
+from onnx2trt.data.image_files import check_complete
+from onnx2trt.data.pixels import Preprocessing, image_tensor
 from onnx2trt.data.reused_arrays import ReusedArrays
 from onnx2trt.data.samples import Dataset
 from onnx2trt.plan.plan import Preprocess
@@ -30,45 +30,45 @@ COLORS = {1: ("gray",), 3: ("rgb", "bgr"), 4: ("rgb", "bgr")}  # channels -> ord
 Arrays = dict[str, np.ndarray]  # input name -> array of one inference
 
 
-def make_preprocessing(wish: Preprocess, picture: PictureInput) -> Preprocessing:
-    """Flags + the model's picture input -> a complete preprocessing.
+def make_preprocessing(flags: Preprocess, image: ImageInput) -> Preprocessing:
+    """Flags + the model's image input -> a complete preprocessing.
 
     Raises:
         ConversionError: USAGE, where a flag does not fit the input.
     """
-    color = wish.color or COLORS[picture.channels][0]
-    if color not in COLORS[picture.channels]:
+    color = flags.color or COLORS[image.channels][0]
+    if color not in COLORS[image.channels]:
         raise ConversionError(
-            f"--color {color}, but input {picture.name!r} has {picture.channels} channel{'s' * (picture.channels > 1)}",
-            hint=f"It takes --color {' or '.join(COLORS[picture.channels])}.",
+            f"--color {color}, but input {image.name!r} has {image.channels} channel{'s' * (image.channels > 1)}",
+            hint=f"It takes --color {' or '.join(COLORS[image.channels])}.",
             code=ExitCode.USAGE,
         )
-    if picture.dtype == "uint8" and (wish.mean or wish.std):
+    if image.dtype == "uint8" and (flags.mean or flags.std):
         raise ConversionError(
-            f"--mean and --std do not go with input {picture.name!r}: it is uint8 and takes pixels as they are", code=ExitCode.USAGE
+            f"--mean and --std do not go with input {image.name!r}: it is uint8 and takes pixels as they are", code=ExitCode.USAGE
         )
     values = {}
-    for flag, given, default in (("mean", wish.mean, 0.0), ("std", wish.std, 1.0)):
-        values[flag] = given * picture.channels if len(given) == 1 else given or (default,) * picture.channels
-        if len(values[flag]) != picture.channels:
+    for flag, given, default in (("mean", flags.mean, 0.0), ("std", flags.std, 1.0)):
+        values[flag] = given * image.channels if len(given) == 1 else given or (default,) * image.channels
+        if len(values[flag]) != image.channels:
             raise ConversionError(
-                f"--{flag} has {len(given)} numbers, but input {picture.name!r} has {picture.channels} channels", code=ExitCode.USAGE
+                f"--{flag} has {len(given)} numbers, but input {image.name!r} has {image.channels} channels", code=ExitCode.USAGE
             )
     return Preprocessing(
-        height=picture.height,
-        width=picture.width,
-        channels=picture.channels,
-        layout=picture.layout,
-        dtype=picture.dtype,
+        height=image.height,
+        width=image.width,
+        channels=image.channels,
+        layout=image.layout,
+        dtype=image.dtype,
         color=color,
-        resize=wish.resize,
-        input_range=255 if picture.dtype == "uint8" else wish.input_range,
+        resize=flags.resize,
+        input_range=255 if image.dtype == "uint8" else flags.input_range,
         **values,
     )
 
 
-def load_picture(path: str, pre: Preprocessing, out: np.ndarray | None = None) -> np.ndarray:
-    """Picture file -> tensor.
+def load_image(path: str, pre: Preprocessing, out: np.ndarray | None = None) -> np.ndarray:
+    """Image file -> tensor.
 
     Args:
         out: C-contiguous, of pre.shape and pre.dtype, to write into.
@@ -77,12 +77,12 @@ def load_picture(path: str, pre: Preprocessing, out: np.ndarray | None = None) -
         `out`, or a fresh array: C-contiguous [C, H, W] (NCHW) or [H, W, C] (NHWC) of pre.dtype.
 
     Raises:
-        DataError: the file is no complete picture.
+        DataError: the file is no complete image.
     """
-    return picture_tensor(decode(read_picture(path), pre.channels), pre, out)
+    return image_tensor(decode(read_image(path), pre.channels), pre, out)
 
 
-def read_picture(path: str) -> bytes:
+def read_image(path: str) -> bytes:
     """The file's bytes; read by Python, because cv2.imread fails on non-ASCII names on Windows and blocks on a pipe."""
     try:
         if not os.path.isfile(path):
@@ -98,7 +98,7 @@ def read_picture(path: str) -> bytes:
 
 
 def decode(data: bytes, channels: int) -> np.ndarray:
-    """Encoded picture -> [H, W] (1 channel), BGR [H, W, 3] or BGRA [H, W, 4], uint8, turned as its EXIF data says (not BGRA).
+    """Encoded image -> [H, W] (1 channel), BGR [H, W, 3] or BGRA [H, W, 4], uint8, turned as its EXIF data says (not BGRA).
 
     Raises:
         DataError: OpenCV cannot decode it, or it has more than MAX_PIXELS.
@@ -106,25 +106,25 @@ def decode(data: bytes, channels: int) -> np.ndarray:
     cv2 = opencv()
     flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels]
     try:
-        picture = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error as error:
         if "CV_IO_MAX_IMAGE" in str(error) or "pixels" in str(error).lower():
             raise DataError(f"has more than {MAX_PIXELS} pixels") from None
         raise DataError(f"cannot be decoded: {error.err or error}") from None
-    if picture is None or not picture.size:
-        raise DataError("is damaged, or no picture of a known format")
-    return _with_alpha(picture) if channels == 4 else picture
+    if image is None or not image.size:
+        raise DataError("is damaged, or no image of a known format")
+    return _with_alpha(image) if channels == 4 else image
 
 
-def _with_alpha(picture: np.ndarray) -> np.ndarray:
+def _with_alpha(image: np.ndarray) -> np.ndarray:
     cv2 = opencv()
-    if picture.dtype == np.uint16:
-        picture = (picture // 257).astype(np.uint8)
-    if picture.dtype != np.uint8:
-        raise DataError(f"has {picture.dtype} pixels; 8 or 16 bits are known")
-    if picture.ndim == 2:
-        return cv2.cvtColor(picture, cv2.COLOR_GRAY2BGRA)
-    return picture if picture.shape[2] == 4 else cv2.cvtColor(picture, cv2.COLOR_BGR2BGRA)
+    if image.dtype == np.uint16:
+        image = (image // 257).astype(np.uint8)
+    if image.dtype != np.uint8:
+        raise DataError(f"has {image.dtype} pixels; 8 or 16 bits are known")
+    if image.ndim == 2:
+        return cv2.cvtColor(image, cv2.COLOR_GRAY2BGRA)
+    return image if image.shape[2] == 4 else cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Reader:
 
     inputs: tuple[TensorSpec, ...]
     profiles: tuple[Profile, ...]
-    preprocessing: Preprocessing | None  # None: the model takes no pictures
+    preprocessing: Preprocessing | None  # None: the model takes no images
     batch: int = 1  # samples in one inference; a fixed batch of the model overrides it
 
     def batches(self, data: Dataset, skipped: list[tuple[str, str]] | None = None) -> Iterator[Batch]:
@@ -160,8 +160,8 @@ class Reader:
             ConversionError: data.code, for an unusable file where `skipped` is None.
         """
         size = self._batch_size(data)
-        if data.kind == "pictures":
-            yield from self._picture_batches(data, size, skipped)
+        if data.kind == "images":
+            yield from self._image_batches(data, size, skipped)
             return
         samples = self._samples(data, skipped)
         while group := list(itertools.islice(samples, size)):
@@ -169,17 +169,17 @@ class Reader:
 
     def _batch_size(self, data: Dataset) -> int:
         shape = self.inputs[0].shape
-        if data.kind == "pictures":
+        if data.kind == "images":
             return shape[0] if shape and isinstance(shape[0], int) else self.batch
         return self.batch if data.kind == "arrays" and stackable(self.inputs) else 1
 
-    def _picture_batches(self, data: Dataset, size: int, skipped: list | None) -> Iterator[Batch]:
-        """Each picture is decoded straight into the row that it has where no file before it is damaged; else it is moved up."""
+    def _image_batches(self, data: Dataset, size: int, skipped: list | None) -> Iterator[Batch]:
+        """Each image is decoded straight into the row that it has where no file before it is damaged; else it is moved up."""
         pre, name = self.preprocessing, self.inputs[0].name
         memory = ReusedArrays((size, *pre.shape), pre.dtype)
         batch, paths = None, []
         places = _places(data.paths, size, memory)
-        for place, result in read_ahead(places, lambda place: load_picture(place.path, pre, place.batch[place.row]), ahead=size):
+        for place, result in read_ahead(places, lambda place: load_image(place.path, pre, place.batch[place.row]), ahead=size):
             if isinstance(result, DataError):
                 _skip(place.path, result, data, skipped)
                 continue
@@ -208,7 +208,7 @@ class Reader:
 
 
 class Place(NamedTuple):
-    """Where a picture is to be written."""
+    """Where an image is to be written."""
 
     path: str
     batch: np.ndarray
@@ -216,7 +216,7 @@ class Place(NamedTuple):
 
 
 def _places(paths: Iterable[str], size: int, memory: ReusedArrays) -> Iterator[Place]:
-    """Row after row of one batch after the other, each begun when its first picture is about to be read."""
+    """Row after row of one batch after the other, each begun when its first image is about to be read."""
     for index, path in enumerate(paths):
         if index % size == 0:
             batch = memory.array()

@@ -13,7 +13,7 @@ class ReusedArrays:
     So a consumer that lets go of each array makes do with a few of them, and one that keeps them all gets as many: nothing
     that is held is ever overwritten. Memory of up to 32 MB the C library hands out again by itself (base/opencv.py); larger
     batches the system would have to map in anew page by page: 0.5 ms for each float32 3x640x640 on a virtual machine with huge
-    pages, 3.5 ms without, where decoding a picture takes 8.
+    pages, 3.5 ms without, where decoding an image takes 8.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: str):

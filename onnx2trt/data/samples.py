@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 
-PICTURE_SUFFIXES = frozenset(
+IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".gif", ".avif"]
 )
 ARRAY_SUFFIXES = frozenset((".npz", ".npy"))
@@ -17,7 +17,7 @@ ARRAY_SUFFIXES = frozenset((".npz", ".npy"))
 class Dataset:
     """Files of one kind in the order of their use; synthetic data has no files."""
 
-    kind: str  # pictures | arrays | synthetic
+    kind: str  # images | arrays | synthetic
     origin: str  # the folder or file as typed, for messages
     paths: tuple[str, ...]
     code: ExitCode  # who is at fault where the data cannot be used
@@ -29,15 +29,15 @@ class Dataset:
 
 
 def find(directory: str, flag: str, most: int, code: ExitCode) -> Dataset:
-    """The pictures or arrays below a folder, sorted by relative name; `most` of them evenly spaced, where there are more.
+    """The images or arrays below a folder, sorted by relative name; `most` of them evenly spaced, where there are more.
 
     Raises:
         ConversionError: `code`, where the folder cannot be read, holds nothing usable, or both kinds.
     """
     if not os.path.isdir(directory):
         what = "is not a folder" if os.path.exists(directory) else "does not exist"
-        raise ConversionError(f"{flag} {directory} {what}", hint=f"Give {flag} a folder of pictures, or of .npz / .npy files.", code=code)
-    pictures, arrays, others = [], [], 0
+        raise ConversionError(f"{flag} {directory} {what}", hint=f"Give {flag} a folder of images, or of .npz / .npy files.", code=code)
+    images, arrays, others = [], [], 0
     problems: list[OSError] = []
     for folder, subfolders, names in os.walk(directory, onerror=problems.append):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
@@ -45,39 +45,39 @@ def find(directory: str, flag: str, most: int, code: ExitCode) -> Dataset:
             suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 continue
-            if suffix in PICTURE_SUFFIXES:
-                pictures.append(os.path.join(folder, name))
+            if suffix in IMAGE_SUFFIXES:
+                images.append(os.path.join(folder, name))
             elif suffix in ARRAY_SUFFIXES:
                 arrays.append(os.path.join(folder, name))
             else:
                 others += 1
     if problems:
         raise ConversionError(f"{flag} {directory} cannot be read: {problems[0].filename}: {problems[0].strerror}", code=code)
-    if pictures and arrays:
+    if images and arrays:
         raise ConversionError(
-            f"{flag} {directory} holds {len(pictures)} pictures and {len(arrays)} .npz / .npy files",
+            f"{flag} {directory} holds {len(images)} images and {len(arrays)} .npz / .npy files",
             hint="Keep one kind of data in a folder.",
             code=code,
         )
-    if not pictures and not arrays:
+    if not images and not arrays:
         raise ConversionError(
-            f"{flag} {directory} holds no picture and no .npz / .npy file ({others} other files)",
-            hint="Pictures are known by their suffix: " + " ".join(sorted(PICTURE_SUFFIXES)),
+            f"{flag} {directory} holds no image and no .npz / .npy file ({others} other files)",
+            hint="Images are known by their suffix: " + " ".join(sorted(IMAGE_SUFFIXES)),
             code=code,
         )
-    paths = sorted(pictures or arrays, key=lambda path: os.path.relpath(path, directory))
+    paths = sorted(images or arrays, key=lambda path: os.path.relpath(path, directory))
     chosen = evenly_spaced(paths, most)
     taken = frozenset(chosen)
     unused = tuple(path for path in paths if path not in taken)
-    return Dataset("pictures" if pictures else "arrays", directory, chosen, code, unused)
+    return Dataset("images" if images else "arrays", directory, chosen, code, unused)
 
 
 def single(path: str, flag: str, code: ExitCode) -> Dataset:
-    """One file as data; a suffix that is no array's is taken for a picture."""
+    """One file as data; a suffix that is no array's is taken for an image."""
     if not os.path.isfile(path):
         what = "is not a file" if os.path.exists(path) else "does not exist"
-        raise ConversionError(f"{flag} {path} {what}", hint=f"Give {flag} one picture, or one .npz / .npy file.", code=code)
-    kind = "arrays" if os.path.splitext(path)[1].lower() in ARRAY_SUFFIXES else "pictures"
+        raise ConversionError(f"{flag} {path} {what}", hint=f"Give {flag} one image, or one .npz / .npy file.", code=code)
+    kind = "arrays" if os.path.splitext(path)[1].lower() in ARRAY_SUFFIXES else "images"
     return Dataset(kind, path, (path,), code)
 
 

@@ -74,7 +74,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_precision_flags(parser.add_argument_group("precision"))
     _add_build_flags(parser.add_argument_group("build"))
     _add_calibration_flags(parser.add_argument_group("INT8 calibration"))
-    _add_preprocessing_flags(parser.add_argument_group("picture preprocessing (calibration and validation alike)"))
+    _add_preprocessing_flags(parser.add_argument_group("image preprocessing (calibration and validation alike)"))
     _add_validation_flags(parser.add_argument_group("validation"))
     _add_result_flags(parser.add_argument_group("result and messages"))
     return parser
@@ -193,7 +193,7 @@ def _add_precision_flags(group) -> None:
     group.add_argument(
         "--disable-strict-types",
         action="store_true",
-        help="no layer is held at higher precision: neither by --layer-precisions nor for its measured range or accuracy",
+        help="no layer is kept in a higher precision: neither by --layer-precisions nor for its measured range or accuracy",
     )
     group.add_argument(
         "--strongly-typed",
@@ -213,7 +213,7 @@ def _add_precision_flags(group) -> None:
 
 
 def _add_calibration_flags(group) -> None:
-    group.add_argument("--calibration-dir", metavar="DIR", help="folder of pictures, or of .npz / .npy files, to calibrate INT8 with")
+    group.add_argument("--calibration-dir", metavar="DIR", help="folder of images, or of .npz / .npy files, to calibrate INT8 with")
     group.add_argument(
         "--calibration-samples",
         metavar="N",
@@ -248,7 +248,7 @@ def _add_calibration_flags(group) -> None:
         "--quantization-effort",
         choices=QUANTIZATION_EFFORTS,
         default="default",
-        help="time for accuracy: fast only chooses scales and layers, default also balances channels and fits weights, "
+        help="time for accuracy: fast only chooses scales and layers, default also equalizes channels and fits weights, "
         "best measures the layers on more samples (default: default)",
     )
 
@@ -272,13 +272,13 @@ def _add_preprocessing_flags(group) -> None:
         "--resize",
         choices=("stretch", "letterbox", "crop"),
         default="stretch",
-        help="how a picture becomes the input's size (default: stretch; letterbox pads with 114, crop cuts the centre)",
+        help="how an image becomes the input's size (default: stretch; letterbox pads with 114, crop cuts the centre)",
     )
 
 
 def _add_validation_flags(group) -> None:
-    group.add_argument("--test-image", metavar="FILE", help="picture (or .npz / .npy) to validate the engine on")
-    group.add_argument("--validation-dir", metavar="DIR", help="folder of pictures (or .npz / .npy) to measure accuracy on")
+    group.add_argument("--test-image", metavar="FILE", help="image (or .npz / .npy) to validate the engine on")
+    group.add_argument("--validation-dir", metavar="DIR", help="folder of images (or .npz / .npy) to measure accuracy on")
     group.add_argument(
         "--max-accuracy-drop",
         metavar="PERCENT",
@@ -313,7 +313,7 @@ def _add_result_flags(group) -> None:
     group.add_argument(
         "--report",
         metavar="FILE",
-        help="write the result as one HTML page with pictures and plots; also where the conversion fails",
+        help="write the result as one HTML page with images and plots; also where the conversion fails",
     )
     group.add_argument(
         "--skip-unchanged",

@@ -40,7 +40,7 @@ FLAGS = {
     "variants": "--no-baseline",  # and follows from --precision and --compare, which stand here, too
     "gpu_archs": "--gpu-arch",
     "workspace_bytes": "--workspace-size",
-    "hold_layers": "--disable-strict-types",
+    "keep_layers": "--disable-strict-types",
     "calibrator": "--quantization",
     "build.optimization_level": "--builder-optimization-level",
     "build.hardware_compatibility": "--hardware-compatibility-level",
@@ -58,7 +58,7 @@ FLAGS = {
 
 # field of the plan -> its value as the user would type it, where the plan turns it round
 TYPED = {
-    "hold_layers": lambda held: not held,
+    "keep_layers": lambda in_fp32: not in_fp32,
     "validation.enabled": lambda enabled: not enabled,
     "calibrator": lambda calibrator: "calibrator" if calibrator else "qdq",
     "calibration.effort": lambda effort: next(name for name, known in EFFORTS.items() if known == effort),

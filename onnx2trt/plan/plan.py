@@ -56,7 +56,7 @@ class Capabilities:
 class Effort:
     """What is done for the accuracy of INT8, and at what cost in time (--quantization-effort)."""
 
-    balance: bool  # shift and scale channels (quant.equalize.apply)
+    equalization: bool  # shift and scale channels (quant.equalize.apply)
     fit: bool  # fit weights and biases to data (quant.weight_solver)
     samples: int  # on which the cost of each layer is measured
     second_looks: int  # measurements of layers that were given up, in INT8 once more
@@ -67,7 +67,7 @@ EFFORTS = {"fast": Effort(False, False, 4, 0), "default": Effort(True, True, 6, 
 
 @dataclass(frozen=True)
 class Preprocess:
-    """What the user said about pictures; the size and the layout come from the model."""
+    """What the user said about images; the size and the layout come from the model."""
 
     color: str | None
     resize: str
@@ -147,7 +147,7 @@ class Plan:
     workspace_bytes: int
     tactic_sources: tuple[str, ...] | None  # None: the library's default
     tf32: bool
-    hold_layers: bool  # False: nothing is held at higher precision
+    keep_layers: bool  # False: nothing is kept in a higher precision
     layer_precisions: tuple[tuple[str, str], ...]
     io_types: tuple[tuple[str, str], ...]  # (input or output, fp32 | fp16)
     min_int8_share: float  # of the multiply-accumulates, 0..1, for INT8 to count as delivered
@@ -191,7 +191,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         workspace_bytes=int(args.workspace_size * 2**30),
         tactic_sources=_tactic_sources(args, caps),
         tf32=args.tf32,
-        hold_layers=not args.disable_strict_types and args.precision_constraints != "none",
+        keep_layers=not args.disable_strict_types and args.precision_constraints != "none",
         layer_precisions=flatten(args.layer_precisions),
         io_types=flatten(args.io_types),
         min_int8_share=args.min_int8_share / 100,

@@ -61,8 +61,8 @@ TABLE: dict[str, dict[str, Cell]] = {
     },
     "--disable-strict-types": {
         "weak": _applied("no precision constraints"),
-        "strong": _translated("strict types left TensorRT: no layer is held in FP32 when the ONNX is converted"),
-        "rtx": _translated("strict types left TensorRT: no layer is held in FP32 when the ONNX is converted"),
+        "strong": _translated("strict types left TensorRT: no layer is kept in FP32 when the ONNX is converted"),
+        "rtx": _translated("strict types left TensorRT: no layer is kept in FP32 when the ONNX is converted"),
     },
     "--precision-constraints": {
         "weak": _applied("OBEY_ or PREFER_PRECISION_CONSTRAINTS, or neither"),
@@ -227,7 +227,7 @@ def _combination_problem(args) -> str:
     if args.no_validate and (args.compare or args.precision == "best"):
         return f"{'--compare' if args.compare else '--precision best'} measures, so --no-validate cannot go with it"
     if args.disable_strict_types and args.layer_precisions:
-        return "--disable-strict-types holds no layer, so --layer-precisions cannot go with it"
+        return "--disable-strict-types keeps no layer in a higher precision, so --layer-precisions cannot go with it"
     if args.disable_tactic_sources and args.tactic_sources:
         return "--disable-tactic-sources and --tactic-sources contradict each other"
     if args.precision_constraints == "none" and args.layer_precisions:

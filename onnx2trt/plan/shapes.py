@@ -1,13 +1,13 @@
-"""Optimization profiles from shape flags, and which input takes a picture. Pure."""
+"""Optimization profiles from shape flags, and which input takes an image. Pure."""
 
 from __future__ import annotations
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.model_info import PictureInput, Profile, TensorSpec, dims
+from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec, dims
 from onnx2trt.plan.plan import Shapes
 
-PICTURE_CHANNELS = (1, 3, 4)
-PICTURE_DTYPES = ("float32", "float16", "uint8")
+IMAGE_CHANNELS = (1, 3, 4)
+IMAGE_DTYPES = ("float32", "float16", "uint8")
 
 
 def make_profiles(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> tuple[Profile, ...]:
@@ -109,39 +109,39 @@ def _missing(spec: TensorSpec) -> ConversionError:
 
 
 def example_shape(spec: TensorSpec) -> tuple[int, ...]:
-    """A shape to print in a hint: fixed dimensions as they are, batch 1, picture sizes 224, others 16."""
-    picture = spec.shape is not None and len(spec.shape) == 4
-    return tuple(dim if isinstance(dim, int) else (1 if i == 0 else 224 if picture else 16) for i, dim in enumerate(spec.shape or ()))
+    """A shape to print in a hint: fixed dimensions as they are, batch 1, image sizes 224, others 16."""
+    image = spec.shape is not None and len(spec.shape) == 4
+    return tuple(dim if isinstance(dim, int) else (1 if i == 0 else 224 if image else 16) for i, dim in enumerate(spec.shape or ()))
 
 
-def picture_input(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...]) -> PictureInput:
-    """The input that a picture can be fed to.
+def image_input(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...]) -> ImageInput:
+    """The input that an image can be fed to.
 
     Raises:
-        ConversionError: USAGE, saying why pictures cannot be fed and what to give instead.
+        ConversionError: USAGE, saying why images cannot be fed and what to give instead.
     """
-    why = picture_refusal(inputs, profiles)
+    why = image_refusal(inputs, profiles)
     if why:
         names = ", ".join(spec.name for spec in inputs)
         raise ConversionError(
-            f"pictures cannot be fed to this model: {why}",
-            hint=f"Give .npz files with one array for each input ({names}) instead of pictures.",
+            f"images cannot be fed to this model: {why}",
+            hint=f"Give .npz files with one array for each input ({names}) instead of images.",
             code=ExitCode.USAGE,
         )
     spec, opt = inputs[0], profiles[0].opt
     batch = spec.shape[0] if spec.shape and isinstance(spec.shape[0], int) else 1
-    if opt[1] in PICTURE_CHANNELS:
-        return PictureInput(spec.name, "NCHW", batch, opt[1], opt[2], opt[3], spec.dtype)
-    return PictureInput(spec.name, "NHWC", batch, opt[3], opt[1], opt[2], spec.dtype)
+    if opt[1] in IMAGE_CHANNELS:
+        return ImageInput(spec.name, "NCHW", batch, opt[1], opt[2], opt[3], spec.dtype)
+    return ImageInput(spec.name, "NHWC", batch, opt[3], opt[1], opt[2], spec.dtype)
 
 
-def picture_refusal(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...]) -> str:
-    """Why no picture can be fed; empty where one can."""
+def image_refusal(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...]) -> str:
+    """Why no image can be fed; empty where one can."""
     if len(inputs) != 1:
         return f"it has {len(inputs)} inputs"
     spec, opt = inputs[0], profiles[0].opt
-    if len(opt) != 4 or (opt[1] not in PICTURE_CHANNELS and opt[3] not in PICTURE_CHANNELS):
+    if len(opt) != 4 or (opt[1] not in IMAGE_CHANNELS and opt[3] not in IMAGE_CHANNELS):
         return f"input {spec.name!r} is {dims(opt)}, neither NCHW nor NHWC with 1, 3 or 4 channels"
-    if spec.dtype not in PICTURE_DTYPES:
+    if spec.dtype not in IMAGE_DTYPES:
         return f"input {spec.name!r} is {spec.dtype}, neither float nor uint8"
     return ""

@@ -21,7 +21,7 @@ from onnx2trt.quant.weight_solver import Columns, supports
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import Layer, Rounded, quantizable_layers
 
-FORMAT = 4  # raise it when balancing, fitting or the choice of layers changes: then what older files hold is found again
+FORMAT = 4  # raise it when equalizing, fitting or the choice of layers changes: then what older files hold is found again
 TYPES = ("uint8", "int8", "float32", "float64")
 # what zipfile, numpy.lib.format and values of unexpected types raise; a deeply nested JSON raises RecursionError, a RuntimeError
 WRONG_TYPE = (KeyError, TypeError, AttributeError)
@@ -30,14 +30,14 @@ UNREADABLE = (*WRONG_TYPE, ValueError, zipfile.BadZipFile, NotImplementedError, 
 
 @dataclass(frozen=True)
 class Found:
-    """What a run found. Of tensors that are balanced together, the first one stands for all."""
+    """What a run found. Of tensors that are equalized together, the first one stands for all."""
 
     method: str  # of calibration
     fit: Fit  # without scales: those of the cache go with it
     shifts: dict[str, np.ndarray] = field(default_factory=dict)  # tensor -> float64 [channels]
     factors: dict[str, np.ndarray] = field(default_factory=dict)  # tensor -> float64 [channels], above 0
-    holds: dict[str, str] = field(default_factory=dict)  # nodes in FP32 -> reason
-    given_up: dict[str, str] = field(default_factory=dict)  # nodes that INT8 does not suit -> reason
+    kept_fp32: dict[str, str] = field(default_factory=dict)  # nodes in FP32 -> reason
+    fp16_fallback: dict[str, str] = field(default_factory=dict)  # nodes that INT8 does not suit -> reason
 
 
 def pack(found: Found, conditions: dict) -> memoryview:
@@ -55,8 +55,8 @@ def pack(found: Found, conditions: dict) -> memoryview:
         "shifts": list(found.shifts),
         "factors": list(found.factors),
         "fitted": {node: own.bias is not None for node, own in fit.rounded.items()},
-        "holds": found.holds,
-        "given_up": found.given_up,
+        "holds": found.kept_fp32,
+        "given_up": found.fp16_fallback,
     }
     arrays = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8), "scales": np.array(list(fit.scales.values()), np.float64)}
     for kind, vectors in (("shift", found.shifts), ("factor", found.factors)):
@@ -119,8 +119,10 @@ class Packed:
             )
         except (*WRONG_TYPE, ValueError) as error:
             raise ValueError(f"it does not fit the model ({error})") from None
-        if self._arrays or not found.given_up.keys() <= nodes.keys():
-            raise ValueError(f"it does not fit the model (unknown: {[*self._arrays, *sorted(found.given_up.keys() - nodes.keys())][:3]})")
+        if self._arrays or not found.fp16_fallback.keys() <= nodes.keys():
+            raise ValueError(
+                f"it does not fit the model (unknown: {[*self._arrays, *sorted(found.fp16_fallback.keys() - nodes.keys())][:3]})"
+            )
         return found
 
     def _take(self, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
@@ -143,8 +145,8 @@ class Packed:
         return Rounded(weights, scales, bias)
 
 
-def _require(holds: bool, otherwise: str) -> None:
-    if not holds:
+def _require(kept_fp32: bool, otherwise: str) -> None:
+    if not kept_fp32:
         raise ValueError(otherwise)
 
 

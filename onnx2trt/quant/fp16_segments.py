@@ -14,7 +14,7 @@ from onnx2trt.model.operators import NO_WORK
 from onnx2trt.model.session import Session
 from onnx2trt.quant.sensitivity import Feed, change
 from onnx2trt.rewrite.fp16 import convert
-from onnx2trt.rewrite.keep_fp32 import choose_holds
+from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
 from onnx2trt.rewrite.simulate import simulation
 
 Segment = tuple[str, ...]  # nodes, in the graph's order
@@ -27,9 +27,9 @@ FLOAT = onnx.TensorProto.FLOAT
 
 @dataclass(frozen=True)
 class Tried:
-    """One choice of layers held in FP32, and what was measured."""
+    """One choice of layers kept in FP32, and what was measured."""
 
-    kept: int  # segments held
+    kept: int  # segments kept in FP32
     fp16_share: float  # of the layers
     drop_percent: float
     standard_error: float
@@ -39,19 +39,19 @@ class Tried:
 
 def unconvertible(graph: Graph) -> dict[str, str]:
     """The nodes that have no FP16 form, with the reason, whatever was measured."""
-    return choose_holds(graph, {}, (), measured=False)
+    return choose_kept_fp32(graph, {}, (), measured=False)
 
 
-def lowered(graph: Graph, holds: Iterable[str]) -> Segment:
-    """The nodes that FP16 changes: not held, and reading or making a float32 tensor."""
-    types, held = graph.types(), set(holds)
+def lowered(graph: Graph, kept_fp32: Iterable[str]) -> Segment:
+    """The nodes that FP16 changes: not kept in FP32, and reading or making a float32 tensor."""
+    types, in_fp32 = graph.types(), set(kept_fp32)
     floats = {name for name, elem_type in types.items() if elem_type == FLOAT}
-    return tuple(node.name for node in graph.nodes if node.name not in held and floats.intersection((*reads(node), *node.output)))
+    return tuple(node.name for node in graph.nodes if node.name not in in_fp32 and floats.intersection((*reads(node), *node.output)))
 
 
-def bound_to_half(graph: Graph, wishes: tuple[tuple[str, str], ...]) -> frozenset[str]:
+def bound_to_half(graph: Graph, overrides: tuple[tuple[str, str], ...]) -> frozenset[str]:
     """The nodes that the user wants in FP16 whatever it costs (--layer-precisions; the last match counts)."""
-    last = {node.name: next((to for pattern, to in reversed(wishes) if fnmatchcase(node.name, pattern)), None) for node in graph.nodes}
+    last = {node.name: next((to for pattern, to in reversed(overrides) if fnmatchcase(node.name, pattern)), None) for node in graph.nodes}
     return frozenset(name for name, precision in last.items() if precision == "fp16")
 
 

@@ -118,7 +118,7 @@ def change(expected: list[Feed], found: list[Feed]) -> float:
 
     Squared errors would be ruled by the few places where a decision tips over, which is chance: between two layers of equal
     noise they differ by a factor of ten. Absolute errors and the geometric mean show the noise itself. A sample whose reference
-    is all zero (no object in the picture) is held against the mean of the others; values that are not finite in the reference
+    is all zero (no object in the image) is held against the mean of the others; values that are not finite in the reference
     count for nothing, those that are not finite in `found` alone make the change infinite, and so does another shape (as of
     outputs that list what was found).
     """

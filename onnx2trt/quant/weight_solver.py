@@ -9,7 +9,7 @@ so W' = W (Cov[x, x'] + D) (Cov[x', x'] + D)^-1 and b' - b = W E[x] - W' E[x'] (
 "Data-Free Quantization", 2019). Where no bias can take the difference of the means, E[x x'^T] stands for the covariances. W' is
 then rounded with scales of its own: with those of W its largest weights would be cut, or fall short of 127. Any other W' + D costs
 D (Cov[x', x'] + ridge) D^T more, and quant.rounding looks for the integers that cost least: once the channels of activations are
-balanced, the nearest ones would lose as much as INT8 activations do. Fitting to what comes out of INT8 layers was worse.
+equalized, the nearest ones would lose as much as INT8 activations do. Fitting to what comes out of INT8 layers was worse.
 """
 
 from __future__ import annotations

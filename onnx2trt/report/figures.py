@@ -1,13 +1,13 @@
-"""What the page shows: pictures and plots, made of what the run has kept."""
+"""What the page shows: images and plots, made of what the run has kept."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from onnx2trt.compare.evidence import Drops, Evidence, Output, Sample
-from onnx2trt.report import pictures, plots, sections
+from onnx2trt.report import images, plots, sections
 
-LONGEST_SIDE, LONGEST_OF_MANY = 640, 400  # pixels of a picture on the page; of each where there are more than FEW outputs
+LONGEST_SIDE, LONGEST_OF_MANY = 640, 400  # pixels of an image on the page; of each where there are more than FEW outputs
 FEW, MOST_OUTPUTS = 2, 12
 TOP = 5  # classes shown of an output of scores
 WORST_NAMED = 5
@@ -37,7 +37,7 @@ def looks(result: dict, evidence: Evidence) -> dict | None:
     return {
         "path": sample.path,
         "synthetic": synthetic,
-        "arrays": sample.picture is None and not synthetic,
+        "arrays": sample.image is None and not synthetic,
         "outputs": shown,
         "more": len(sample.outputs) - len(shown),
         "worst": worst,
@@ -47,19 +47,19 @@ def looks(result: dict, evidence: Evidence) -> dict | None:
 def _look(output: Output, sample: Sample, word: str, longest: int, with_input: bool) -> dict:
     """
     Args:
-        longest: side of a picture in pixels.
+        longest: side of an image in pixels.
         with_input: show what the model was given, too.
     """
-    picture = sample.picture
+    image = sample.image
     found = {"name": output.name, "kind": output.kind, "shape": " x ".join(map(str, output.shape)) or "scalar"}
-    found["input"] = pictures.plain(picture, longest) if with_input and picture is not None else None
+    found["input"] = images.plain(image, longest) if with_input and image is not None else None
     found |= {"differing": 100 * output.differing_share, "threshold": output.threshold}
     if output.kind == "classes":
-        return {**found, **pictures.classes(output, picture, longest)}
+        return {**found, **images.classes(output, image, longest)}
     if output.kind == "mask":
-        return {**found, **pictures.masks(output, picture, longest)}
+        return {**found, **images.masks(output, image, longest)}
     if output.kind == "map":
-        return {**found, **pictures.maps(output, longest), "errors": _errors(output)}
+        return {**found, **images.maps(output, longest), "errors": _errors(output)}
     if output.kind == "scores":
         return {**found, **_scores(output)}
     same = np.array_equal(output.reference, output.candidate, equal_nan=True)
@@ -144,5 +144,5 @@ def ranges(result: dict, evidence: Evidence) -> dict | None:
         "plot": plots.ranges([row["largest"] for row in rows], [row["int8"] for row in rows]),
         "rows": rows,
         "source": source,
-        "balanced": evidence.balanced,
+        "equalized": evidence.equalized,
     }

@@ -27,7 +27,7 @@ def rows(result: dict) -> Iterator[tuple[str, str, str]]:
     if engine.get("device_memory_bytes") is not None:
         yield "memory", f"{mega(engine['device_memory_bytes'])} of the GPU for each execution context, weights apart", ""
     if result["preprocessing"]:
-        yield "pictures", _pictures(result["preprocessing"]), ""
+        yield "images", _images(result["preprocessing"]), ""
     yield from _precision(result)
     if model:
         yield "model", f"{model['path']}  {mega(model['bytes'])}, opset {model['opset']}, sha256 {model['sha256']}", ""
@@ -78,7 +78,7 @@ def _shape_range(shape: dict) -> str:
     return f"{shape['name']} " + (bounds[0] if len(set(bounds)) == 1 else "min {} opt {} max {}".format(*bounds))
 
 
-def _pictures(pre: dict) -> str:
+def _images(pre: dict) -> str:
     text = f"{pre['size'][0]}x{pre['size'][1]} (width x height), {pre['resize']}, {pre['color']}, {pre['layout']}, pixels 0..{pre['range']}"
     if any(pre["mean"]) or any(std != 1 for std in pre["std"]):
         text += f", mean {pre['mean']}, std {pre['std']}"

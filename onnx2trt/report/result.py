@@ -93,7 +93,7 @@ def describe_plan(plan: Plan, profiles: tuple[Profile, ...]) -> dict:
         "workspace_bytes": plan.workspace_bytes,
         "tactic_sources": None if plan.tactic_sources is None else list(plan.tactic_sources),
         "tf32": plan.tf32,
-        "hold_layers": plan.hold_layers,
+        "keep_layers": plan.keep_layers,
         "layer_precisions": [list(pair) for pair in plan.layer_precisions],
         "io_types": [list(pair) for pair in plan.io_types],
         "quantization": None if plan.precision != "int8" else "calibrator" if plan.calibrator else "qdq",

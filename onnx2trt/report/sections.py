@@ -80,7 +80,7 @@ def verdict(result: dict) -> dict:
     if result["error"]:
         words = f"{words}, exit code {result['exit_code']}"
     if result["skipped"]:
-        meaning += " Nothing has changed since, so it was not built again: this is the former result, without its pictures."
+        meaning += " Nothing has changed since, so it was not built again: this is the former result, without its images."
     return {"level": level, "icon": icon, "words": words, "meaning": meaning, "error": result["error"]}
 
 
@@ -178,7 +178,7 @@ def layers(result: dict) -> dict | None:
         for name in PRECISIONS
     ]
     groups: dict[tuple[str, str], list[str]] = {}
-    for entry in precision["kept_high"]:
+    for entry in precision["fallback"]:
         groups.setdefault((entry["precision"], _general(entry["reason"])), []).append(_named(entry))
     return {
         "bars": [bar for bar in bars if bar["count"]],
@@ -186,7 +186,7 @@ def layers(result: dict) -> dict | None:
         "work": precision.get("int8_mac_share"),
         "source": precision["layers_source"],
         "kept": [{"precision": kept, "reason": reason, "names": names} for (kept, reason), names in groups.items()],
-        "kept_count": len(precision["kept_high"]),
+        "kept_count": len(precision["fallback"]),
         "ignored": precision["ignored_constraints"],
     }
 
@@ -300,7 +300,7 @@ def _plan(result: dict) -> list[tuple[str, str]]:
     if plan["gpu_archs"]:
         rows.append(("for compute capability", ", ".join(plan["gpu_archs"])))
     rows.append(("workspace", f"{plan['workspace_bytes'] / 2**30:g} GB"))
-    rows += [(f"{held}", f"held in {precision}") for held, precision in plan["layer_precisions"]]
+    rows += [(f"{in_fp32}", f"kept in {precision}") for in_fp32, precision in plan["layer_precisions"]]
     rows += [(entry["flag"], f"{entry['effect']}: {entry['note']}") for entry in plan["flags"]]
     return rows
 

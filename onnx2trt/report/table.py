@@ -130,7 +130,7 @@ def _precision_rows(result: dict):
     if precision["layers"]:
         counts = ", ".join(f"{count} {name.upper()}" for name, count in precision["layers"].items() if count)
         yield "layers", f"{counts} (counted in the {precision['layers_source']})", ""
-    kept = precision["kept_high"]
+    kept = precision["fallback"]
     if kept:
         yield f"kept ({len(kept)})", "\n".join(_kept_lines(kept)), ""
 

@@ -30,7 +30,7 @@ class _Gate:
         return self.nodes[-1].output[0]
 
 
-def name_activations(graph: Graph, wishes: tuple[tuple[str, str], ...] = ()) -> Graph:
+def name_activations(graph: Graph, overrides: tuple[tuple[str, str], ...] = ()) -> Graph:
     """Write clip(x + b, 0, c) / c as HardSigmoid(x; alpha = 1/c, beta = b/c), and x * clip(x + b, 0, c) / c as x times that.
 
     That is what it means (ONNX HardSigmoid: max(0, min(1, alpha * x + beta))), in fewer steps, which are rounded less often and in FP16
@@ -38,7 +38,7 @@ def name_activations(graph: Graph, wishes: tuple[tuple[str, str], ...] = ()) -> 
     hard swishes in four operators each, takes 0.925 of the time like this (FP16, 10.6, H100; benchmarks/README.md).
 
     Args:
-        wishes: (pattern, precision) of --layer-precisions; where a pattern names some of the nodes and not the others, they stay.
+        overrides: (pattern, precision) of --layer-precisions; where a pattern names some of the nodes and not the others, they stay.
 
     Returns:
         A new graph, or `graph` itself where there is none of that; tensors and nodes that stay keep their names.
@@ -55,7 +55,7 @@ def name_activations(graph: Graph, wishes: tuple[tuple[str, str], ...] = ()) -> 
     for clip in named.nodes:
         gate = _gate(clip, named, producers, only_reader)
         written = gate and _written(gate, named, only_reader)
-        if not written or not _all_or_none((*gate.nodes, *written[1]), wishes):
+        if not written or not _all_or_none((*gate.nodes, *written[1]), overrides):
             continue
         last, rest = written
         gone.update(node.name for node in (*gate.nodes, *rest))
@@ -126,5 +126,5 @@ def _scalar(graph: Graph, name: str) -> float | None:
     return float(constant.reshape(()))
 
 
-def _all_or_none(nodes: tuple[onnx.NodeProto, ...], wishes: tuple[tuple[str, str], ...]) -> bool:
-    return all(len({fnmatchcase(node.name, pattern) for node in nodes}) == 1 for pattern, _ in wishes)
+def _all_or_none(nodes: tuple[onnx.NodeProto, ...], overrides: tuple[tuple[str, str], ...]) -> bool:
+    return all(len({fnmatchcase(node.name, pattern) for node in nodes}) == 1 for pattern, _ in overrides)

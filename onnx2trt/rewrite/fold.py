@@ -20,14 +20,14 @@ LARGEST_FOLDED = 2**27  # elements of one folded constant; a hostile or careless
 LARGEST_FACTOR = 2**10  # that a convolution takes, and its inverse the smallest: FP16 would not hold weights that are far from 1
 
 
-def fold(graph: Graph, wishes: tuple[tuple[str, str], ...] = ()) -> Graph:
+def fold(graph: Graph, overrides: tuple[tuple[str, str], ...] = ()) -> Graph:
     """Constants computed, activations named, and batch normalisations, constant factors and summands gone where a convolution takes them.
 
     Args:
-        wishes: (pattern, precision) of --layer-precisions.
+        overrides: (pattern, precision) of --layer-precisions.
     """
     # a summand that a hard sigmoid begins with must not go into a convolution before
-    return fold_affine(name_activations(fold_constants(graph), wishes), wishes)
+    return fold_affine(name_activations(fold_constants(graph), overrides), overrides)
 
 
 def fold_constants(graph: Graph) -> Graph:
@@ -81,7 +81,7 @@ def _is_foldable(node: onnx.NodeProto, known: set[str], weights: dict[str, np.nd
     return True
 
 
-def fold_affine(graph: Graph, wishes: tuple[tuple[str, str], ...] = ()) -> Graph:
+def fold_affine(graph: Graph, overrides: tuple[tuple[str, str], ...] = ()) -> Graph:
     """Put what alone follows a convolution and only scales and shifts its channels into its weights.
 
     y = factor * x + shift, so W' = factor * W and b' = factor * b + shift. That is a constant factor, divisor or summand, and batch
@@ -90,7 +90,7 @@ def fold_affine(graph: Graph, wishes: tuple[tuple[str, str], ...] = ()) -> Graph
     TensorRT does the same, but not in its INT8 mode: constant factors stay in the epilogue of the convolution there.
 
     Args:
-        wishes: (pattern, precision) of --layer-precisions; a node that a pattern names without its convolution stays a node.
+        overrides: (pattern, precision) of --layer-precisions; a node that a pattern names without its convolution stays a node.
     """
     folded = graph.copy()
     producers, consumers = folded.producers(), folded.consumers()
@@ -98,7 +98,7 @@ def fold_affine(graph: Graph, wishes: tuple[tuple[str, str], ...] = ()) -> Graph
     for node in folded.nodes:
         x = next((name for name in node.input if name not in folded.weights), "")
         conv = producers.get(x)
-        if conv is None or not _takes_affine(conv, node, folded, consumers) or not _named_alike(node, conv, wishes):
+        if conv is None or not _takes_affine(conv, node, folded, consumers) or not _named_alike(node, conv, overrides):
             continue
         weight, axis = folded.weights[conv.input[1]], 0 if conv.op_type == "Conv" else 1
         affine = _affine(node, x, folded, weight.ndim, weight.shape[axis])
@@ -142,8 +142,8 @@ def _takes_affine(conv: onnx.NodeProto, node: onnx.NodeProto, graph: Graph, cons
     return constant and len(conv.input) > 1 and graph.weights[conv.input[1]].ndim > 2
 
 
-def _named_alike(node: onnx.NodeProto, conv: onnx.NodeProto, wishes: tuple[tuple[str, str], ...]) -> bool:
-    return all(fnmatchcase(conv.name, pattern) for pattern, _ in wishes if fnmatchcase(node.name, pattern))
+def _named_alike(node: onnx.NodeProto, conv: onnx.NodeProto, overrides: tuple[tuple[str, str], ...]) -> bool:
+    return all(fnmatchcase(conv.name, pattern) for pattern, _ in overrides if fnmatchcase(node.name, pattern))
 
 
 def _affine(node: onnx.NodeProto, x: str, graph: Graph, dims: int, channels: int) -> tuple[np.ndarray, np.ndarray] | None:

@@ -15,19 +15,19 @@ FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 PARAMETER_SLOTS = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
 
 
-def convert(graph: Graph, holds: dict[str, str], half_ends: frozenset[str] = frozenset()) -> Graph:
-    """Make every node FP16 that is not held, with Casts where the two meet.
+def convert(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str] = frozenset()) -> Graph:
+    """Make every node FP16 that is not kept in FP32, with Casts where the two meet.
 
     Args:
         graph: FP32, not changed; may carry Q/DQ pairs (FP16 scales need opset 19).
-        holds: node name -> reason.
-        half_ends: inputs and outputs that become FP16 themselves (--io-types).
+        kept_fp32: node name -> reason.
+        fp16_io: inputs and outputs that become FP16 themselves (--io-types).
 
     Returns:
         A new graph. Inputs and outputs keep names, types and order; inner tensors keep their names where they have one
         precision only.
     """
-    return _Converter(graph, holds, half_ends).run()
+    return _Converter(graph, kept_fp32, fp16_io).run()
 
 
 def _takes_half(schema, parameters, index: int) -> bool:
@@ -40,12 +40,12 @@ def _takes_half(schema, parameters, index: int) -> bool:
 
 
 class _Converter:
-    def __init__(self, graph: Graph, holds: dict[str, str], half_ends: frozenset[str]):
+    def __init__(self, graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str]):
         self._source = graph
         self._result = graph.copy()
         self._types = graph.types()
-        self._holds = holds
-        self._half_ends = half_ends
+        self._holds = kept_fp32
+        self._fp16_io = fp16_io
         self._made_half: dict[str, str] = {}  # float32 tensor -> its name, where a node now makes it in FP16
         self._cast_half: dict[str, str] = {}  # float32 tensor or weight -> name of its FP16 copy
         self._cast_float: dict[str, str] = {}  # tensor made in FP16 -> name of its FP32 copy
@@ -53,14 +53,14 @@ class _Converter:
 
     def run(self) -> Graph:
         for value in self._result.proto.graph.input:
-            if value.name in self._half_ends and self._types.get(value.name) == FLOAT:
+            if value.name in self._fp16_io and self._types.get(value.name) == FLOAT:
                 value.type.tensor_type.elem_type = HALF
                 self._made_half[value.name] = value.name
         outputs = {value.name for value in self._result.proto.graph.output}
         for node in list(self._result.nodes):
             self._convert_node(node, outputs)
         for value in self._result.proto.graph.output:
-            if value.name in self._half_ends and self._types.get(value.name) == FLOAT:
+            if value.name in self._fp16_io and self._types.get(value.name) == FLOAT:
                 self._half_output(value)
             else:
                 self._as_float(value.name)
@@ -95,7 +95,7 @@ class _Converter:
                 self._made_half[name] = half_name
 
     def _half_output(self, value: onnx.ValueInfoProto) -> None:
-        """The output's FP32 form, if a held node makes it, moves to another name."""
+        """The output's FP32 form, if a node kept in FP32 makes it, moves to another name."""
         name = value.name
         value.type.tensor_type.elem_type = HALF
         if name not in self._made_half:

@@ -1,4 +1,4 @@
-"""Which nodes stay in FP32: by the ranges of the data, by their weights, by the user's wishes."""
+"""Which nodes stay in FP32: by the ranges of the data, by their weights, by layer precision overrides."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from onnx2trt.model.operators import BOUNDED
 
 FLOAT = onnx.TensorProto.FLOAT
 FP16_MAX = 65504.0  # largest finite IEEE 754 half
-HELD_ABOVE = FP16_MAX / 2  # a factor of two for data that was not measured
+KEPT_FP32_ABOVE = FP16_MAX / 2  # a factor of two for data that was not measured
 FP16_SMALLEST_NORMAL = 2.0**-14  # below it, FP16 loses precision bit by bit
 HALF_ROUNDING = 2.0**-11  # largest relative error of rounding to FP16
 WEIGHT_ERROR = 0.01  # largest accepted ||w16 - w|| / ||w||
 PART = 2**18  # weights looked at together
 
 
-def choose_holds(
+def choose_kept_fp32(
     graph: Graph,
     maxima: dict[str, float],
-    wishes: tuple[tuple[str, str], ...],
+    overrides: tuple[tuple[str, str], ...],
     measured: bool,
     structural: bool = True,
     made_up: bool = False,
@@ -36,9 +36,9 @@ def choose_holds(
     Args:
         graph: FP32.
         maxima: tensor -> max |x| over the data.
-        wishes: (pattern, "fp32" | "fp16") of the user; the last that matches a node decides about it.
-        measured: False leaves out what is held for its range (--disable-strict-types).
-        structural: hold what `convert` cannot convert; False where TensorRT chooses the types itself (weak typing).
+        overrides: (pattern, "fp32" | "fp16") of the user; the last that matches a node decides about it.
+        measured: False leaves out what is kept for its range (--disable-strict-types).
+        structural: keep what `convert` cannot convert; False where TensorRT chooses the types itself (weak typing).
         made_up: the maxima are those of synthetic data.
 
     Returns:
@@ -47,20 +47,20 @@ def choose_holds(
     Raises:
         ConversionError: USAGE, for a pattern that matches no node.
     """
-    unconvertible = _structural_holds(graph) if structural else {}
-    holds = dict(unconvertible)
+    unconvertible = _unconvertible_nodes(graph) if structural else {}
+    kept_fp32 = dict(unconvertible)
     if measured:
         types = graph.types()
         sizes = {name: _largest(array) for name, array in graph.weights.items() if types.get(name) == FLOAT}
         for name in _normalisation_nodes(graph):
-            holds.setdefault(name, "part of a normalisation written out in single operators")
+            kept_fp32.setdefault(name, "part of a normalisation written out in single operators")
         for node in graph.nodes:
             reason = _range_reason(node, graph, maxima, types, sizes)
             if reason:
-                holds.setdefault(node.name, reason)
+                kept_fp32.setdefault(node.name, reason)
         if made_up:
-            holds = {**_behind_huge_factors(graph, {name for name, size in sizes.items() if size > FP16_MAX}, types), **holds}
-    for pattern, precision in wishes:
+            kept_fp32 = {**_behind_huge_factors(graph, {name for name, size in sizes.items() if size > FP16_MAX}, types), **kept_fp32}
+    for pattern, precision in overrides:
         matched = [node.name for node in graph.nodes if fnmatchcase(node.name, pattern)]
         if not matched:
             some = ", ".join(repr(node.name) for node in graph.nodes[:5])
@@ -71,21 +71,21 @@ def choose_holds(
             )
         for name in matched:
             if precision == "fp32":
-                holds[name] = f"--layer-precisions {pattern}:fp32"
+                kept_fp32[name] = f"--layer-precisions {pattern}:fp32"
             elif name not in unconvertible:
-                holds.pop(name, None)
-    return holds
+                kept_fp32.pop(name, None)
+    return kept_fp32
 
 
-def _structural_holds(graph: Graph) -> dict[str, str]:
+def _unconvertible_nodes(graph: Graph) -> dict[str, str]:
     """Nodes that cannot be converted: control flow, operators without a schema."""
-    holds = {}
+    kept_fp32 = {}
     for node in graph.nodes:
         if subgraphs(node):
-            holds[node.name] = "control flow"
+            kept_fp32[node.name] = "control flow"
         elif standard_schema(node, graph.opset) is None:
-            holds[node.name] = f"operator {node.domain + '.' if node.domain else ''}{node.op_type} is not known to ONNX"
-    return holds
+            kept_fp32[node.name] = f"operator {node.domain + '.' if node.domain else ''}{node.op_type} is not known to ONNX"
+    return kept_fp32
 
 
 def _range_reason(node: onnx.NodeProto, graph: Graph, maxima: dict[str, float], types: dict[str, int], sizes: dict[str, float]) -> str:
@@ -99,8 +99,8 @@ def _range_reason(node: onnx.NodeProto, graph: Graph, maxima: dict[str, float], 
                 return reason
             continue
         largest = maxima.get(name, 0.0)
-        if math.isnan(largest) or largest > HELD_ABOVE:
-            return f"{name} reaches {largest:.3g}, above {HELD_ABOVE:.0f} (half of FP16's largest)"
+        if math.isnan(largest) or largest > KEPT_FP32_ABOVE:
+            return f"{name} reaches {largest:.3g}, above {KEPT_FP32_ABOVE:.0f} (half of FP16's largest)"
         if 0 < largest < FP16_SMALLEST_NORMAL:
             return f"{name} stays within {largest:.1e}, below FP16's normal range (6.1e-05)"
     return ""

@@ -18,7 +18,7 @@ from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold, raise_opset
 from onnx2trt.rewrite.strong_typing import strongly_typed
 
-WISH = "--layer-precisions"  # how the reason of what the user has asked for begins
+OVERRIDE = "--layer-precisions"  # how the reason of what the user has asked for begins
 LEAST_OTHER_WORK = 0.5  # share of the work outside depthwise convolutions from which on these are left out
 SHAPES_OPSET = 17  # the newest that TensorRT 8.6 reads; before 15, onnx does not infer the shapes behind a Softmax that was raised
 SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
@@ -29,7 +29,7 @@ class Prepared:
     """A graph ready for the parser, and what was decided about its layers."""
 
     graph: Graph
-    kept_high: tuple[tuple[str, str, str], ...] = ()  # (node, precision, reason)
+    fallback: tuple[tuple[str, str, str], ...] = ()  # (node, precision, reason)
     int8_mac_share: float | None = None  # of convolutions and matrix products; None where INT8 was not asked for
     changed: bool = True  # False: the model as it was given
     constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | int8, to set on a weakly typed network
@@ -42,19 +42,19 @@ class Prepared:
 
 
 def working_graph(
-    model: onnx.ModelProto, profiles: tuple[Profile, ...], quantize: bool, half: bool, wishes: tuple[tuple[str, str], ...] = ()
+    model: onnx.ModelProto, profiles: tuple[Profile, ...], quantize: bool, half: bool, overrides: tuple[tuple[str, str], ...] = ()
 ) -> tuple[Graph, bool]:
     """The folded FP32 graph that precision is written into.
 
     Args:
         quantize: Q/DQ will be put in, or are there.
         half: their scales shall be FP16, which takes opset 19.
-        wishes: (pattern, precision) of --layer-precisions; nodes that they name stay.
+        overrides: (pattern, precision) of --layer-precisions; nodes that they name stay.
 
     Returns:
         (graph, whether Q/DQ scales may be FP16)
     """
-    graph = fold(Graph.from_model(model, profiles), wishes)
+    graph = fold(Graph.from_model(model, profiles), overrides)
     if not quantize:
         return graph, False
     raised = raise_opset(graph, qdq.QUANTIZE_OPSET) if half else None
@@ -71,13 +71,13 @@ def working_graph(
 
 
 def choose_layers(
-    graph: Graph, profiles: tuple[Profile, ...], held: dict[str, str], wishes: tuple[tuple[str, str], ...]
+    graph: Graph, profiles: tuple[Profile, ...], in_fp32: dict[str, str], overrides: tuple[tuple[str, str], ...]
 ) -> tuple[tuple[qdq.Layer, ...], dict[str, str]]:
     """The layers to quantise, and the reason for each that could be, but is not.
 
     Args:
         held: nodes that stay in FP32 -> reason.
-        wishes: (pattern, precision) of --layer-precisions; what it names is not INT8.
+        overrides: (pattern, precision) of --layer-precisions; what it names is not INT8.
 
     Raises:
         ConversionError: MODEL, where the model has no convolution or matrix product with constant weights.
@@ -94,10 +94,10 @@ def choose_layers(
     depthwise = _depthwise(graph, layers, macs)
     chosen, left = [], {}
     for layer in layers:
-        wish = next((f"{WISH} {p}:{to}" for p, to in reversed(wishes) if fnmatchcase(layer.node, p)), "")
+        override = next((f"{OVERRIDE} {p}:{to}" for p, to in reversed(overrides) if fnmatchcase(layer.node, p)), "")
         share = macs.get(layer.node, total) / total if total else 1.0
-        if wish or layer.node in held:
-            left[layer.node] = wish or held[layer.node]
+        if override or layer.node in in_fp32:
+            left[layer.node] = override or in_fp32[layer.node]
         elif share < SMALLEST_INT8_SHARE:
             left[layer.node] = f"below {SMALLEST_INT8_SHARE:.2%} of the work: INT8 would cost more than it saves"
         elif layer.node in depthwise:
@@ -116,44 +116,44 @@ def _depthwise(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]
     return found if others >= LEAST_OTHER_WORK * sum(macs.values()) else set()
 
 
-def prepare_half(graph: Graph, holds: dict[str, str], half_ends: frozenset[str]) -> Prepared:
-    """FP16, but for the held nodes."""
-    return Prepared(strongly_typed(graph, holds, True, half_ends), _kept(graph, holds, "fp32"))
+def prepare_half(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str]) -> Prepared:
+    """FP16, but for the nodes kept in FP32."""
+    return Prepared(strongly_typed(graph, kept_fp32, True, fp16_io), _kept(graph, kept_fp32, "fp32"))
 
 
-def prepare_weak(graph: Graph, holds: dict[str, str], wishes: tuple[tuple[str, str], ...]) -> Prepared:
+def prepare_weak(graph: Graph, kept_fp32: dict[str, str], overrides: tuple[tuple[str, str], ...]) -> Prepared:
     """The FP32 graph as it is; precisions become constraints on TensorRT's layers."""
     constraints = {}
     for node in graph.nodes:
-        wish = next((precision for pattern, precision in reversed(wishes) if fnmatchcase(node.name, pattern)), None)
-        if wish or node.name in holds:
-            constraints[node.name] = wish or "fp32"
-    return Prepared(graph, _kept(graph, holds, "fp32"), changed=bool(graph.repairs), constraints=constraints)
+        override = next((precision for pattern, precision in reversed(overrides) if fnmatchcase(node.name, pattern)), None)
+        if override or node.name in kept_fp32:
+            constraints[node.name] = override or "fp32"
+    return Prepared(graph, _kept(graph, kept_fp32, "fp32"), changed=bool(graph.repairs), constraints=constraints)
 
 
 def prepare_weak_int8(
     graph: Graph,
     profiles: tuple[Profile, ...],
-    holds: dict[str, str],
+    kept_fp32: dict[str, str],
     fit: Fit,
     layers: tuple[qdq.Layer, ...],
     left: dict[str, str],
 ) -> Prepared:
     """Q/DQ with FP32 scales in an FP32 graph; TensorRT's INT8 and FP16 flags do the rest."""
-    quantized, _, kept_fp16, kept = _quantized(graph, holds, fit, layers, left, half=False)
-    constraints = {**dict.fromkeys(_wished(kept_fp16), "fp16"), **dict.fromkeys(holds, "fp32")}
+    quantized, _, kept_fp16, kept = _quantized(graph, kept_fp32, fit, layers, left, half=False)
+    constraints = {**dict.fromkeys(_overridden(kept_fp16), "fp16"), **dict.fromkeys(kept_fp32, "fp32")}
     return Prepared(quantized, kept, mac_share(quantized, profiles), constraints=constraints)
 
 
-def _wished(kept_fp16: dict[str, str]) -> set[str]:
+def _overridden(kept_fp16: dict[str, str]) -> set[str]:
     """Of the layers in FP16, those that the user has asked for."""
-    return {name for name, reason in kept_fp16.items() if reason.startswith(WISH)}
+    return {name for name, reason in kept_fp16.items() if reason.startswith(OVERRIDE)}
 
 
 def prepare_calibrated(
     graph: Graph,
     profiles: tuple[Profile, ...],
-    holds: dict[str, str],
+    kept_fp32: dict[str, str],
     fit: Fit,
     layers: tuple[qdq.Layer, ...],
     left: dict[str, str],
@@ -169,15 +169,15 @@ def prepare_calibrated(
             in FP16 to FP16, so that the engine computes what was simulated. Of the other layers, those that read what has a scale are
             bound to FP16; the rest cannot become INT8, and TensorRT may compute it in FP32 where that is faster.
     """
-    quantized, usable, kept_fp16, kept = _quantized(graph, holds, fit, layers, left, half=False)
+    quantized, usable, kept_fp16, kept = _quantized(graph, kept_fp32, fit, layers, left, half=False)
     int8 = dict.fromkeys((layer.node for layer in usable), "int8") if strict else {}
-    wished = _wished(kept_fp16)
+    overridden = _overridden(kept_fp16)
     prepared = Prepared(
         qdq.bake(graph, usable, fit.rounded),
         kept,
         mac_share(quantized, profiles),
-        constraints={**int8, **dict.fromkeys(wished, "fp16"), **dict.fromkeys(holds, "fp32")},
-        half_nodes=frozenset(kept_fp16).difference(wished),
+        constraints={**int8, **dict.fromkeys(overridden, "fp16"), **dict.fromkeys(kept_fp32, "fp32")},
+        half_nodes=frozenset(kept_fp16).difference(overridden),
     )
     if others is None:
         return prepared
@@ -193,28 +193,28 @@ def prepare_calibrated(
     return replace(prepared, scales=scales, equivalent=quantized)
 
 
-def _quantized(graph: Graph, holds: dict[str, str], fit: Fit, layers: tuple[qdq.Layer, ...], left: dict[str, str], half: bool):
+def _quantized(graph: Graph, kept_fp32: dict[str, str], fit: Fit, layers: tuple[qdq.Layer, ...], left: dict[str, str], half: bool):
     """(Q/DQ graph, its INT8 layers, node -> reason of those in FP16, all that is kept high as in Prepared)"""
     silent = {layer.node: "always zero in calibration" for layer in layers if layer.activation not in fit.scales}
     usable = tuple(layer for layer in layers if layer.node not in silent)
-    kept_fp16 = {name: reason for name, reason in {**left, **silent}.items() if name not in holds}
-    kept = _kept(graph, kept_fp16, "fp16") + _kept(graph, holds, "fp32")
+    kept_fp16 = {name: reason for name, reason in {**left, **silent}.items() if name not in kept_fp32}
+    kept = _kept(graph, kept_fp16, "fp16") + _kept(graph, kept_fp32, "fp32")
     return fit.apply(graph, usable, half), usable, kept_fp16, kept
 
 
 def prepare_int8(
     graph: Graph,
     profiles: tuple[Profile, ...],
-    holds: dict[str, str],
+    kept_fp32: dict[str, str],
     fit: Fit,
     layers: tuple[qdq.Layer, ...],
     left: dict[str, str],
     half: bool,
-    half_ends: frozenset[str],
+    fp16_io: frozenset[str],
 ) -> Prepared:
-    """INT8 by Q/DQ for `layers`, FP16 for the rest, FP32 for the held nodes."""
-    quantized, _, _, kept = _quantized(graph, holds, fit, layers, left, half)
-    return Prepared(strongly_typed(quantized, holds, half, half_ends), kept, mac_share(quantized, profiles))
+    """INT8 by Q/DQ for `layers`, FP16 for the rest, FP32 for the nodes kept in it."""
+    quantized, _, _, kept = _quantized(graph, kept_fp32, fit, layers, left, half)
+    return Prepared(strongly_typed(quantized, kept_fp32, half, fp16_io), kept, mac_share(quantized, profiles))
 
 
 def macs_of(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, int]:
@@ -236,7 +236,7 @@ def _kept(graph: Graph, reasons: dict[str, str], precision: str) -> tuple[tuple[
 
 
 def prepare_quantized(
-    graph: Graph, profiles: tuple[Profile, ...], holds: dict[str, str], half: bool, half_ends: frozenset[str]
+    graph: Graph, profiles: tuple[Profile, ...], kept_fp32: dict[str, str], half: bool, fp16_io: frozenset[str]
 ) -> Prepared:
     """A model that carries Q/DQ itself: FP16 around them."""
-    return Prepared(strongly_typed(graph, holds, half, half_ends), _kept(graph, holds, "fp32"), mac_share(graph, profiles))
+    return Prepared(strongly_typed(graph, kept_fp32, half, fp16_io), _kept(graph, kept_fp32, "fp32"), mac_share(graph, profiles))

@@ -1,4 +1,4 @@
-"""The strongly typed form of a graph: FP16 where nothing holds it, and around Q/DQ what TensorRT needs to fuse them."""
+"""The strongly typed form of a graph: FP16 but for what is kept in FP32, and around Q/DQ what TensorRT needs to fuse them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from onnx2trt.rewrite import fp16
 from onnx2trt.rewrite.qdq import int8_layers
 
 
-def strongly_typed(graph: Graph, holds: dict[str, str], half_scales: bool, half_ends: frozenset[str] = frozenset()) -> Graph:
-    """FP16 for every node that is not held.
+def strongly_typed(graph: Graph, kept_fp32: dict[str, str], half_scales: bool, fp16_io: frozenset[str] = frozenset()) -> Graph:
+    """FP16 for every node that is not kept in FP32.
 
     Args:
         graph: FP32, with or without Q/DQ.
-        holds: node -> reason.
+        kept_fp32: node -> reason.
         half_scales: Q/DQ get FP16 scales (opset 19), so that layers between them are FP16. False: FP32 scales, and FP32 is the
             type of what lies between them; the layers themselves are INT8 all the same. TensorRT 10 needs that: it does not build
             every network with FP16 scales ("No supported formats"), and computes some of those that it builds wrongly.
-        half_ends: inputs and outputs that become FP16 (--io-types).
+        fp16_io: inputs and outputs that become FP16 (--io-types).
     """
     between = {} if half_scales else dict.fromkeys(between_scales(graph), "between FP32 scales")
-    return fp16.convert(graph, {**between, **holds}, half_ends)
+    return fp16.convert(graph, {**between, **kept_fp32}, fp16_io)
 
 
 def between_scales(graph: Graph) -> set[str]:

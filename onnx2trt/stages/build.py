@@ -45,7 +45,7 @@ def build_engine(job: Job, prepared: Prepared, run: Run) -> tuple[BuiltEngine, P
             run.channel.stage("parse")
             model = prepared.graph.proto if prepared.changed else job.model
             source = replace(_source(prepared, info, folder), nodes=partial(list_nodes, model))
-            builder.parse(source, job.engine_ends)
+            builder.parse(source, job.engine_io)
         nodes = tuple((n.name, tuple(n.output)) for n in prepared.graph.nodes)
         constraints = Constraints(prepared.constraints, prepared.half_nodes, prepared.half_outputs, nodes)
         options = {
@@ -75,7 +75,7 @@ def _source(prepared: Prepared, info: ModelInfo, folder: str) -> ParserInput:
 
 
 def _build_calibrated(job: Job, prepared: Prepared, builder: EngineBuilder, options: dict, run: Run) -> tuple[BuiltEngine, Prepared]:
-    """INT8 by TensorRT's own calibrator, fed with pictures or with a cache."""
+    """INT8 by TensorRT's own calibrator, fed with images or with a cache."""
     native = NativeCalibration(job, prepared, run)
     cuda = open_cuda()
     try:

@@ -24,16 +24,16 @@ from onnx2trt.stages.validate import as_declared
 FIRST_LOOK = 20  # samples; nearly all models pass, and shall not wait for it
 MOST_MEASURED = 100  # samples for each of several choices
 RANKED_BY = 4  # samples that single segments are measured on
-ROUNDS = 2  # all segments; then those that had to be held, cut up once more
+ROUNDS = 2  # all segments; then those that had to be kept, cut up once more
 NOTHING_AGREES = 100.0  # percent
 
 
-def choose_fp16(job: Job, graph: Graph, holds: dict[str, str], run: Run) -> dict[str, str]:
-    """The nodes that stay in FP32: those held already, and more while FP16 costs more than --max-accuracy-drop.
+def choose_fp16(job: Job, graph: Graph, kept_fp32: dict[str, str], run: Run) -> dict[str, str]:
+    """The nodes that stay in FP32: those kept already, and more while FP16 costs more than --max-accuracy-drop.
 
     Args:
         graph: FP32.
-        holds: node -> reason, by range and by the user's wishes.
+        kept_fp32: node -> reason, by range and by the user's wishes.
 
     Returns:
         Node -> reason.
@@ -42,52 +42,52 @@ def choose_fp16(job: Job, graph: Graph, holds: dict[str, str], run: Run) -> dict
         ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
     """
     plan = job.plan
-    guarded = plan.precision == "fp16" and plan.hold_layers and plan.validation.enabled and not plan.build.plugins
+    guarded = plan.precision == "fp16" and plan.keep_layers and plan.validation.enabled and not plan.build.plugins
     if not guarded or job.info.quantized:  # a model's own Q/DQ are kept as they are
-        return holds
-    held = {**unconvertible(graph), **holds}  # weak typing: TensorRT does not lower control flow either
+        return kept_fp32
+    in_fp32 = {**unconvertible(graph), **kept_fp32}  # weak typing: TensorRT does not lower control flow either
     bound = bound_to_half(graph, plan.layer_precisions)
-    free = tuple(node for node in lowered(graph, held) if node not in bound)
+    free = tuple(node for node in lowered(graph, in_fp32) if node not in bound)
     if not free:
-        return holds
+        return kept_fp32
     with run.stage("choose", "choosing the FP16 layers"):
         try:
-            trials = _Trials(job, graph, held, run)
+            trials = _Trials(job, graph, in_fp32, run)
             if trials.share(set()) < LEAST_FP16_LAYERS:  # stages/read_back.py will say so
-                return holds
+                return kept_fp32
             first = _first_look(trials, job.data.to_compare()[0])
             run.console.debug(_line(first))
-            return holds if first.passed else {**holds, **_search(trials, free, first)}
+            return kept_fp32 if first.passed else {**kept_fp32, **_search(trials, free, first)}
         except ConversionError as error:
             if error.code is not ExitCode.MODEL:
                 raise
-            run.console.warn(f"FP16 cannot be simulated here, so no layer is held for its accuracy: {error.message}")
-            return holds
+            run.console.warn(f"FP16 cannot be simulated here, so no layer is kept in FP32 for its accuracy: {error.message}")
+            return kept_fp32
 
 
 class _Trials:
     """Measures choices of FP32 layers one after the other."""
 
-    def __init__(self, job: Job, graph: Graph, held: dict[str, str], run: Run):
-        self.job, self.graph, self.held, self.run = job, graph, held, run
+    def __init__(self, job: Job, graph: Graph, in_fp32: dict[str, str], run: Run):
+        self.job, self.graph, self.in_fp32, self.run = job, graph, in_fp32, run
         self.working = working(graph)
         self._session = Session.from_graph(graph)
-        self._half_ends = frozenset(name for name, precision in job.plan.io_types if precision == "fp16")
+        self._fp16_io = frozenset(name for name, precision in job.plan.io_types if precision == "fp16")
 
     def use(self, dataset: Dataset) -> None:
         """Measure on this from now on."""
         self.dataset, self._reference = dataset, Reference(self._session)
 
     def share(self, nodes: set[str]) -> float:
-        """Of the layers in FP16, with these held as well."""
-        return len(self.working - nodes - set(self.held)) / max(len(self.working), 1)
+        """Of the layers in FP16, with these kept in FP32 as well."""
+        return len(self.working - nodes - set(self.in_fp32)) / max(len(self.working), 1)
 
     def measure(self, kept: list[Segment]) -> Tried:
-        """The drop of the outputs with these segments held as well; it passes with one standard error to spare."""
+        """The drop of the outputs with these segments kept in FP32 as well; it passes with one standard error to spare."""
         job, dataset = self.job, self.dataset
         nodes = {node for segment in kept for node in segment}
         share = round(self.share(nodes), 6)
-        half = convert(self.graph, {**self.held, **dict.fromkeys(nodes, "")}, self._half_ends)
+        half = convert(self.graph, {**self.in_fp32, **dict.fromkeys(nodes, "")}, self._fp16_io)
         batches = batches_to_compare(job.data, [dataset])
         try:
             tracked = self.run.console.track(batches, max(len(dataset.paths), 1), f"measuring with {share:.0%} in FP16")
@@ -106,7 +106,7 @@ class _Trials:
 def _first_look(trials: _Trials, dataset: Dataset) -> Tried:
     """FP16 as it is, on a few samples; where that does not pass, on all that the final check will use.
 
-    Of a few samples one may tip over by chance, which is much where classes are counted. No layer is held for that.
+    Of a few samples one may tip over by chance, which is much where classes are counted. No layer is kept in FP32 for that.
     """
     trials.use(dataset.at_most(FIRST_LOOK))
     first = trials.measure([])
@@ -119,11 +119,11 @@ def _first_look(trials: _Trials, dataset: Dataset) -> Tried:
 
 
 def _search(trials: _Trials, free: Segment, first: Tried) -> dict[str, str]:
-    """The segments to hold, most harmful first, as few as the limit allows. Node -> reason.
+    """The segments to keep in FP32, most harmful first, as few as the limit allows. Node -> reason.
 
     Args:
-        free: nodes that may be held.
-        first: what was measured with none of them held.
+        free: nodes that may be kept.
+        first: what was measured with none of them kept.
     """
     tried, best, errors = [first], None, {}
     parts = segments(free)
@@ -177,7 +177,7 @@ def _record(run: Run, tried: list[Tried]) -> None:
         "int8_mac_share": None,
         "layers": None,
         "layers_source": "network",
-        "kept_high": [],
+        "fallback": [],
         "ignored_constraints": [],
         "tried": [{key: getattr(rung, key) for key in keys} for rung in tried],
     }

@@ -185,7 +185,7 @@ def _describe_loaded(engine: Engine, run: Run) -> None:
         run.console.warn("the engine was built without detailed verbosity: the precisions of its layers cannot be read")
         return
     run.result["precision"] = {
-        **{"requested": None, "delivered": None, "int8_mac_share": None, "kept_high": [], "ignored_constraints": []},
+        **{"requested": None, "delivered": None, "int8_mac_share": None, "fallback": [], "ignored_constraints": []},
         **(run.result["precision"] or {}),
         "layers": inspector.count_layers(found),
         "layers_source": "inspector",

@@ -1,4 +1,4 @@
-"""Stage 'prepare': the model as the parser shall read it, in the asked precision, and what TensorRT shall hold."""
+"""Stage 'prepare': the model as the parser shall read it, in the asked precision, and what TensorRT shall keep."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from onnx2trt.plan.plan import Plan, Route
 from onnx2trt.rewrite import prepare
 from onnx2trt.rewrite.activations import name_activations
 from onnx2trt.rewrite.fp16 import convert
-from onnx2trt.rewrite.keep_fp32 import choose_holds
+from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.qdq import scales_by_range
 from onnx2trt.rewrite.simulate import simulation
@@ -45,27 +45,27 @@ def prepare_model(job: Job, run: Run) -> Prepared:
 
 
 def _prepare_weak(job: Job, run: Run) -> Prepared:
-    """The model stays FP32 (but for activations, which get their names); TensorRT's flags lower it, and our holds bind single layers."""
+    """The model stays FP32 (but for activations, which get their names); TensorRT's flags lower it, and our constraints bind single layers."""
     plan, model, info, profiles = job.plan, job.model, job.info, job.profiles
     graph = Graph.from_model(model, profiles)
     if plan.precision == "fp32":
         return Prepared(graph, changed=bool(graph.repairs))
     if plan.precision != "int8" or info.quantized:
         named = name_activations(graph, plan.layer_precisions)
-        holds = halving.choose_fp16(job, named, _find_holds(job, named, run, structural=False), run)
-        weak = prepare.prepare_weak(named, holds, plan.layer_precisions)
+        kept_fp32 = halving.choose_fp16(job, named, _find_kept(job, named, run, structural=False), run)
+        weak = prepare.prepare_weak(named, kept_fp32, plan.layer_precisions)
         return replace(weak, changed=weak.changed or named is not graph)
     if plan.build.plugins and plan.calibrator:  # nothing can be measured without TensorRT
         cache = calibrating.read_cache(job, run)
-        weak = prepare.prepare_weak(graph, _find_holds(job, graph, run, structural=False), plan.layer_precisions)
+        weak = prepare.prepare_weak(graph, _find_kept(job, graph, run, structural=False), plan.layer_precisions)
         return replace(weak, scales=cache.scales if cache else None)
-    graph, _ = prepare.working_graph(model, profiles, quantize=True, half=False, wishes=plan.layer_precisions)
+    graph, _ = prepare.working_graph(model, profiles, quantize=True, half=False, overrides=plan.layer_precisions)
 
-    def make(fitted: Fitted, holds: dict[str, str], left: dict[str, str]) -> Prepared:
+    def make(fitted: Fitted, kept_fp32: dict[str, str], left: dict[str, str]) -> Prepared:
         if plan.calibrator:
             others = None if fitted.native else fitted.others
-            return prepare.prepare_calibrated(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, others, plan.hold_layers)
-        return prepare.prepare_weak_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left)
+            return prepare.prepare_calibrated(fitted.graph, profiles, kept_fp32, fitted.fit, fitted.layers, left, others, plan.keep_layers)
+        return prepare.prepare_weak_int8(fitted.graph, profiles, kept_fp32, fitted.fit, fitted.layers, left)
 
     return _quantize(job, graph, run, False, make)
 
@@ -73,27 +73,27 @@ def _prepare_weak(job: Job, run: Run) -> Prepared:
 def _prepare_strong(job: Job, run: Run) -> Prepared:
     """The precision is written into the graph."""
     plan, model, info, profiles = job.plan, job.model, job.info, job.profiles
-    half_ends = frozenset(name for name, precision in plan.io_types if precision == "fp16")
+    fp16_io = frozenset(name for name, precision in plan.io_types if precision == "fp16")
     if plan.precision == "fp32":
         graph = Graph.from_model(model, profiles)
-        if not half_ends:
+        if not fp16_io:
             return Prepared(graph, changed=bool(graph.repairs))
         everything = {node.name: "--precision fp32" for node in graph.nodes}
-        return Prepared(convert(graph, everything, half_ends))
+        return Prepared(convert(graph, everything, fp16_io))
     quantize = plan.precision == "int8"
     graph, half = prepare.working_graph(model, profiles, quantize or info.quantized, plan.half_scales, plan.layer_precisions)
     if plan.half_scales and not half and (quantize or info.quantized):
         run.console.warn("opset could not be raised to 19: Q/DQ scales stay FP32, and so do the layers between them")
 
-    def make(fitted: Fitted, holds: dict[str, str], left: dict[str, str]) -> Prepared:
-        return prepare.prepare_int8(fitted.graph, profiles, holds, fitted.fit, fitted.layers, left, half, half_ends)
+    def make(fitted: Fitted, kept_fp32: dict[str, str], left: dict[str, str]) -> Prepared:
+        return prepare.prepare_int8(fitted.graph, profiles, kept_fp32, fitted.fit, fitted.layers, left, half, fp16_io)
 
     if quantize and not info.quantized:
         return _quantize(job, graph, run, half, make)
-    holds = _find_holds(job, graph, run, structural=True)
+    kept_fp32 = _find_kept(job, graph, run, structural=True)
     if info.quantized:
-        return prepare.prepare_quantized(graph, profiles, holds, half, half_ends)
-    return prepare.prepare_half(graph, halving.choose_fp16(job, graph, holds, run), half_ends)
+        return prepare.prepare_quantized(graph, profiles, kept_fp32, half, fp16_io)
+    return prepare.prepare_half(graph, halving.choose_fp16(job, graph, kept_fp32, run), fp16_io)
 
 
 def prepare_again(job: Job, prepared: Prepared, error: AccuracyError, run: Run) -> Prepared:
@@ -109,7 +109,7 @@ def prepare_again(job: Job, prepared: Prepared, error: AccuracyError, run: Run) 
     factor = job.plan.validation.max_drop_percent / error.drop_percent
     run.console.warn(f"{error.message}: built once more, with fewer INT8 layers, for a drop of {factor:.0%} of this one")
     again = prepared.again(factor)
-    if again.kept_high == prepared.kept_high:
+    if again.fallback == prepared.fallback:
         raise error
     return again
 
@@ -124,45 +124,45 @@ def _quantize(
     """Fit, choose the INT8 layers, and make what shall be built of it; all of it by what an earlier run found, where that is known.
 
     Args:
-        make: of (graph and INT8 layers, nodes held in FP32 -> reason, layers that could be INT8 but are not -> reason).
+        make: of (graph and INT8 layers, nodes kept in FP32 -> reason, layers that could be INT8 but are not -> reason).
     """
     strong = job.plan.route is Route.STRONG
     known = reusing.look_up(job, graph, run)
     maxima = {} if known.found else _measure_ranges(job, graph, run)
-    holds = known.found.holds if known.found else _choose_holds(job, graph, maxima, strong)
-    layers, left = prepare.choose_layers(graph, job.profiles, holds, job.plan.layer_precisions)
+    kept_fp32 = known.found.kept_fp32 if known.found else _choose_kept(job, graph, maxima, strong)
+    layers, left = prepare.choose_layers(graph, job.profiles, kept_fp32, job.plan.layer_precisions)
     fitted = quantizing.fit(job, graph, layers, run, half, known, scales_by_range(maxima))
-    if fitted.graph is not graph and not known.found:  # other ranges than those that the holds were found by
-        maxima = _measure_ranges(job, fitted.graph, run, of=" of the balanced model")
-        holds = {**_choose_holds(job, fitted.graph, maxima, strong), **holds}
-        layers = tuple(layer for layer in layers if layer.node not in holds)
+    if fitted.graph is not graph and not known.found:  # other ranges than those that decided what stays in FP32
+        maxima = _measure_ranges(job, fitted.graph, run, of=" of the equalized model")
+        kept_fp32 = {**_choose_kept(job, fitted.graph, maxima, strong), **kept_fp32}
+        layers = tuple(layer for layer in layers if layer.node not in kept_fp32)
         fitted = replace(fitted, layers=layers, others=scales_by_range(maxima) or fitted.others)
-    balanced = bool(fitted.balance.shifts or fitted.balance.scales)
-    run.evidence.keep_scales(fitted.fit.scales, balanced)
-    choice = Choice(job, fitted, run, half, lambda g: simulation(strongly_typed(g, holds, half)) if strong else g)
+    equalized = bool(fitted.equalization.shifts or fitted.equalization.scales)
+    run.evidence.keep_scales(fitted.fit.scales, equalized)
+    choice = Choice(job, fitted, run, half, lambda g: simulation(strongly_typed(g, kept_fp32, half)) if strong else g)
 
-    def prepared(given_up: dict[str, str]) -> Prepared:
-        layers = tuple(layer for layer in fitted.layers if layer.node not in given_up)
-        run.evidence.keep_scales(fitted.fit.scales, balanced, (layer.activation for layer in layers))
-        made = make(replace(fitted, graph=fitted.graph_for(layers), layers=layers), holds, left | given_up)
-        again = (lambda factor: remembered(choice.give_up_more(factor))) if choice.can_measure else None
-        return replace(made, without=lambda more: prepared({**given_up, **more}), again=again)
+    def prepared(fp16_fallback: dict[str, str]) -> Prepared:
+        layers = tuple(layer for layer in fitted.layers if layer.node not in fp16_fallback)
+        run.evidence.keep_scales(fitted.fit.scales, equalized, (layer.activation for layer in layers))
+        made = make(replace(fitted, graph=fitted.graph_for(layers), layers=layers), kept_fp32, left | fp16_fallback)
+        again = (lambda factor: remembered(choice.choose_more_fallback(factor))) if choice.can_measure else None
+        return replace(made, without=lambda more: prepared({**fp16_fallback, **more}), again=again)
 
-    def remembered(given_up: dict[str, str]) -> Prepared:
-        reusing.write_found(job, graph, fitted.written, fitted.found(holds, given_up), run)
-        return prepared(given_up)
+    def remembered(fp16_fallback: dict[str, str]) -> Prepared:
+        reusing.write_found(job, graph, fitted.written, fitted.found(kept_fp32, fp16_fallback), run)
+        return prepared(fp16_fallback)
 
-    return remembered(choice.give_up())
+    return remembered(choice.choose_fallback())
 
 
-def _find_holds(job: Job, graph: Graph, run: Run, structural: bool) -> dict[str, str]:
+def _find_kept(job: Job, graph: Graph, run: Run, structural: bool) -> dict[str, str]:
     """The nodes that stay in FP32, by measured ranges and by the user's wishes."""
-    return _choose_holds(job, graph, _measure_ranges(job, graph, run), structural)
+    return _choose_kept(job, graph, _measure_ranges(job, graph, run), structural)
 
 
-def _choose_holds(job: Job, graph: Graph, maxima: dict[str, float], structural: bool) -> dict[str, str]:
+def _choose_kept(job: Job, graph: Graph, maxima: dict[str, float], structural: bool) -> dict[str, str]:
     plan, made_up = job.plan, job.data.any().kind == "synthetic"
-    return choose_holds(graph, maxima if plan.hold_layers else {}, plan.layer_precisions, plan.hold_layers, structural, made_up)
+    return choose_kept_fp32(graph, maxima if plan.keep_layers else {}, plan.layer_precisions, plan.keep_layers, structural, made_up)
 
 
 def _measure_ranges(job: Job, graph: Graph, run: Run, of: str = "") -> dict[str, float]:
@@ -173,9 +173,9 @@ def _measure_ranges(job: Job, graph: Graph, run: Run, of: str = "") -> dict[str,
     """
     plan, data = job.plan, job.data
     if plan.build.plugins:
-        run.console.warn("with --plugins ONNX Runtime cannot run the model: no ranges are measured, no layer is held for them")
+        run.console.warn("with --plugins ONNX Runtime cannot run the model: no ranges are measured, no layer is kept in FP32 for them")
         return {}
-    if not (plan.hold_layers or plan.calibrator or plan.calibration.cache):
+    if not (plan.keep_layers or plan.calibrator or plan.calibration.cache):
         return {}
     source = data.any()
     with run.stage("ranges", f"measuring ranges{of} on {source.origin}"):
@@ -202,7 +202,7 @@ def _say_what_it_carries(plan: Plan, info: ModelInfo, run: Run) -> None:
     if plan.precision == "int8" and not plan.calibration.directory and not (cache and os.path.exists(cache)):
         raise ConversionError(
             "--precision int8 needs calibration data: neither --calibration-dir nor an existing --calibration-cache was given",
-            hint="Give --calibration-dir a folder of typical pictures (some hundred), or of .npz files.",
+            hint="Give --calibration-dir a folder of typical images (some hundred), or of .npz files.",
             code=ExitCode.CALIBRATION,
         )
 

@@ -72,7 +72,7 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
         "int8_mac_share": share,
         "layers": layers,
         "layers_source": source,
-        "kept_high": [{"name": name, "precision": kept, "reason": reason} for name, kept, reason in prepared.kept_high],
+        "fallback": [{"name": name, "precision": kept, "reason": reason} for name, kept, reason in prepared.fallback],
         "ignored_constraints": [{"name": node, "asked": asked, "delivered": got} for node, asked, got in ignored],
     }
     if ORDER.index(delivered) < ORDER.index(job.plan.precision):
@@ -93,7 +93,7 @@ def describe_engine(job: Job, engine: Engine, run: Run) -> None:
         "int8_mac_share": share,
         "layers": layers,
         "layers_source": "inspector",
-        "kept_high": [],
+        "fallback": [],
         "ignored_constraints": [],
     }
 
@@ -111,7 +111,7 @@ def _less_than_asked(job: Job, layers: dict[str, int], share: float | None, deli
     text = ""
     if share is not None:
         text = f", INT8 share of the multiply-accumulates {share:.1%}, less than --min-int8-share {100 * job.plan.min_int8_share:g}"
-    hint = "The reasons stand under kept_high in --json; ask for a higher precision, or allow more with --layer-precisions."
+    hint = "The reasons stand under fallback in --json; ask for a higher precision, or allow more with --layer-precisions."
     if job.plan.route is Route.WEAK:
         other = "--layer-precisions '*:fp16'" if asked == "fp16" else "--quantization qdq"
         hint = f"TensorRT times its kernels and found others faster: use --precision {delivered}, or bind it with {other}."

@@ -83,7 +83,7 @@ def slower_in_int8(job: Job, made, int8: Timed, fp16: Timed) -> dict[str, str]:
 def slowed_down(graph: Graph, parts: list[Part], layers: set[str]) -> list[tuple[str, ...]]:
     """Parts that are slower although nothing in them is INT8, each with the one INT8 layer that reads what they make.
 
-    Balanced for that layer, their constants are one for each channel, which TensorRT's INT8 mode does not fuse.
+    Equalized for that layer, their constants are one for each channel, which TensorRT's INT8 mode does not fuse.
     """
     read_by, found = _read_by(graph), []
     for part in parts:

@@ -17,7 +17,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.data.arrays import synthetic_arrays
 from onnx2trt.data.datasets import Data, batches_to_compare
 from onnx2trt.data.pixels import displayed
-from onnx2trt.data.reader import Arrays, Batch, load_picture
+from onnx2trt.data.reader import Arrays, Batch, load_image
 from onnx2trt.data.samples import Dataset
 from onnx2trt.model.session import AT_ONCE, Session
 from onnx2trt.rewrite.prepare import Prepared
@@ -80,7 +80,7 @@ def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run
     data: Data = job.data
     run.evidence.start()
     for dataset in data.to_compare():
-        watch = Watch(run.evidence, dataset.origin, data.picture_size, data.channels_last) if run.evidence.wanted else None
+        watch = Watch(run.evidence, dataset.origin, data.image_size, data.channels_last) if run.evidence.wanted else None
         batches = run.console.track(batches_to_compare(data, [dataset]), max(len(dataset.paths), 1), f"comparing on {dataset.origin}")
         executed_on = "simulated" if engine is None else "gpu"
         found = compare_runners(job, on_arrays(reference.run), candidate, batches, dataset.origin, executed_on, watch, at_once)
@@ -94,26 +94,26 @@ def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run
 def _keep_samples(run: Run, data: Data, dataset: Dataset, watch: Watch, decides: bool) -> None:
     """For the report: a sample of the test file (of the first data set where there is none), and the worst ones of what decides."""
     if dataset.origin == (data.test or data.to_compare()[0]).origin:
-        picture = _picture(data, dataset.kind, watch.path)
-        run.evidence.sample = Sample(dataset.origin, watch.path, picture, tuple(watch.outputs.values()))
+        image = _image(data, dataset.kind, watch.path)
+        run.evidence.sample = Sample(dataset.origin, watch.path, image, tuple(watch.outputs.values()))
     if decides:
         worst = [(path, output) for drop, path, output in watch.worst.values() if drop > 0]
-        run.evidence.worst = [Sample(dataset.origin, path, _picture(data, dataset.kind, path), (output,)) for path, output in worst]
+        run.evidence.worst = [Sample(dataset.origin, path, _image(data, dataset.kind, path), (output,)) for path, output in worst]
 
 
-def _picture(data: Data, kind: str, path: str) -> np.ndarray | None:
-    """A picture as the model has seen it; None for other data."""
-    if kind != "pictures":
+def _image(data: Data, kind: str, path: str) -> np.ndarray | None:
+    """An image as the model has seen it; None for other data."""
+    if kind != "images":
         return None
     try:
-        return displayed(load_picture(path, data.reader.preprocessing), data.reader.preprocessing)
+        return displayed(load_image(path, data.reader.preprocessing), data.reader.preprocessing)
     except DataError:  # gone since it was compared
         return None
 
 
 def as_declared(job: Job, run_it: Callable[[Arrays], Arrays], cast_inputs: bool = True) -> Runner:
     """Wrap what runs a model whose ends --io-types has changed, so that it takes and gives what the ONNX declares."""
-    changed = {spec.name: spec.dtype for spec in job.engine_ends.inputs}
+    changed = {spec.name: spec.dtype for spec in job.engine_io.inputs}
     declared = {spec.name: spec.dtype for spec in job.info.outputs}
 
     def runner(batch: Batch) -> Arrays:

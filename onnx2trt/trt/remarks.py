@@ -10,8 +10,8 @@ from collections.abc import Iterable
 # the tests on TensorRT 10.15, 11.2 and TensorRT-RTX, but for the last block, whose texts stand in the libraries.
 KNOWN = {
     r"empty initializer .* non-empty data": "an empty weight (an optional input that is not used): harmless",
-    r"detected layernorm nodes in fp16": "a layer normalisation in FP16: where its measured values are too large it is held in FP32",
-    r"running layernorm after self-attention": "a layer normalisation in FP16: where its measured values are too large it is held in FP32",
+    r"detected layernorm nodes in fp16": "a layer normalisation in FP16: where its measured values are too large it is kept in FP32",
+    r"running layernorm after self-attention": "a layer normalisation in FP16: where its measured values are too large it is kept in FP32",
     r"no valid obedient candidate": "a layer has no kernel in the preferred precision, so the fastest of the others is taken",
     r"missing scale and zero-point": "a tensor has no INT8 scale, so it stays in FP16 or FP32",
     r"calibrator is not being used": "INT8 takes its scales from the Q/DQ in the model, as planned",

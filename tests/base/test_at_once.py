@@ -21,18 +21,18 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
 ROUNDS = int(os.environ.get("ONNX2TRT_ROUNDS", "1"))  # conversions of each process, one after another
 INT8 = ("--precision", "int8", "--calibration-cache", "c.cache", "--quantization-effort", "fast", "--max-accuracy-drop", "100")
-FROM_PICTURES = (*INT8, "--calibration-dir", "pictures")
-WAYS = (FROM_PICTURES, FROM_PICTURES, ("--precision", "fp16"), (*FROM_PICTURES, "--calibration-method", "minmax"))
+FROM_IMAGES = (*INT8, "--calibration-dir", "images")
+WAYS = (FROM_IMAGES, FROM_IMAGES, ("--precision", "fp16"), (*FROM_IMAGES, "--calibration-method", "minmax"))
 CACHE = ("c.cache", "c.cache.json", "c.cache.fit.npz")
 
 
 @pytest.fixture
 def folder(tmp_path):
     onnx.save(conv_net(), tmp_path / "net.onnx")
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for index in range(3):
         pixels = np.random.default_rng(index).integers(0, 256, (16, 16, 3), np.uint8)
-        cv2.imwrite(str(tmp_path / "pictures" / f"{index}.png"), pixels)
+        cv2.imwrite(str(tmp_path / "images" / f"{index}.png"), pixels)
     return tmp_path
 
 
@@ -92,4 +92,4 @@ def test_conversions_at_once_on_one_output_and_one_cache(folder, processes):
     again = onnx2trt(folder, "--onnx", "net.onnx", *INT8, "--output", "again.engine")
     assert again.code == 0 and "fitted weights and the choice of layers come" in again.stderr, again.stderr
     names = {path.name for path in folder.iterdir()} - {path.name for path in folder.glob("*-*.json")}
-    assert names == {"net.onnx", "pictures", *CACHE, *(f"{name}.engine{end}" for name in ("net", "again") for end in ("", ".json"))}
+    assert names == {"net.onnx", "images", *CACHE, *(f"{name}.engine{end}" for name in ("net", "again") for end in ("", ".json"))}

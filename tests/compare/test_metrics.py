@@ -35,7 +35,7 @@ def compared(metric: str, *pairs) -> OutputComparison:
 
 
 @pytest.mark.parametrize(
-    ("shape", "low", "high", "picture", "channels_last", "expected"),
+    ("shape", "low", "high", "image", "channels_last", "expected"),
     [
         ((1, 10), -5, 5, None, False, "top1"),
         ((8, 2), 0, 1, (20, 30), False, "top1"),
@@ -58,8 +58,8 @@ def compared(metric: str, *pairs) -> OutputComparison:
         ((1, 2, 3, 4, 5), 0, 1, None, False, "noise"),
     ],
 )
-def test_choose_metric(shape, low, high, picture, channels_last, expected):
-    assert choose_metric(shape, low, high, picture, channels_last) == expected
+def test_choose_metric(shape, low, high, image, channels_last, expected):
+    assert choose_metric(shape, low, high, image, channels_last) == expected
 
 
 ANY = ("cosine", "noise")
@@ -145,7 +145,7 @@ def test_measure(metric, reference, output, part, whole):
     [
         ("top1", [1, 0, 1, 1], [1, 1, 1, 1], 25),
         ("mask:0.3", [90, 0], [100, 100], 55),  # pooled
-        ("mask:0.3", [9, 990], [10, 1000], 100 * (1 - 999 / 1010)),  # not the mean over pictures
+        ("mask:0.3", [9, 990], [10, 1000], 100 * (1 - 999 / 1010)),  # not the mean over images
         ("mask:0.3", [0, 0], [0, 0], 0),  # an empty union is full agreement
         ("argmax", [50], [50], 0),
         ("cosine", [24, 0.5], [25, 1], 100 * 1.5 / 26),  # by the norms

@@ -11,7 +11,7 @@ from onnx2trt.plan.plan import Route
 from onnx2trt.rewrite import qdq
 from onnx2trt.rewrite.fold import raise_opset
 from onnx2trt.rewrite.fp16 import convert
-from onnx2trt.rewrite.keep_fp32 import choose_holds
+from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
 from onnx2trt.trt.network import typed_layers
 
 
@@ -36,9 +36,9 @@ def test_a_plugin_that_the_library_no_longer_has_is_named(tmp_path):
 def test_held_layers_are_fp32(tmp_path):
     case = Case(tmp_path, layer_norm())
     feed = {"x": random(1, 8)}
-    holds = choose_holds(case.graph, absolute_maxima(case.graph, case.profiles, lambda: [feed]), (), True)
-    case.parse(convert(case.graph, holds))
-    assert typed_layers(case.network)["fp32"] == len(holds) == 5
+    kept_fp32 = choose_kept_fp32(case.graph, absolute_maxima(case.graph, case.profiles, lambda: [feed]), (), True)
+    case.parse(convert(case.graph, kept_fp32))
+    assert typed_layers(case.network)["fp32"] == len(kept_fp32) == 5
 
 
 def test_int8_by_qdq(tmp_path):

@@ -1,13 +1,13 @@
-"""preprocess.py: preprocessing from flags and model, and batches of pictures and arrays."""
+"""preprocess.py: preprocessing from flags and model, and batches of images and arrays."""
 
 import numpy as np
 import pytest
-from helpers import encode, picture, prepared, refused
+from helpers import encode, image, prepared, refused
 
 from onnx2trt.base.errors import ExitCode
-from onnx2trt.base.model_info import PictureInput, Profile, TensorSpec
+from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec
 from onnx2trt.data import reader as preprocess
-from onnx2trt.data.reader import Reader, load_picture, make_preprocessing
+from onnx2trt.data.reader import Reader, load_image, make_preprocessing
 from onnx2trt.data.reused_arrays import ReusedArrays
 from onnx2trt.data.samples import Dataset, synthetic
 from onnx2trt.plan.plan import Preprocess
@@ -20,25 +20,25 @@ def put(tmp_path, data: bytes, name: str) -> str:
     return str(tmp_path / name)
 
 
-def wish(**changes) -> Preprocess:
+def override(**changes) -> Preprocess:
     return Preprocess(**{"color": None, "resize": "stretch", "input_range": 1, "mean": (), "std": (), **changes})
 
 
-def wanted(channels: int = 3, dtype: str = "float32", layout: str = "NCHW") -> PictureInput:
-    return PictureInput("image", layout, 1, channels, 24, 32, dtype)
+def wanted(channels: int = 3, dtype: str = "float32", layout: str = "NCHW") -> ImageInput:
+    return ImageInput("image", layout, 1, channels, 24, 32, dtype)
 
 
 @pytest.mark.parametrize(
     ("typed", "model", "expected"),
     [
-        (wish(), wanted(), prepared()),
-        (wish(), wanted(1), prepared(1)),
-        (wish(), wanted(4, layout="NHWC"), prepared(4, layout="NHWC")),
-        (wish(color="bgr", resize="crop"), wanted(), prepared(color="bgr", resize="crop")),
-        (wish(mean=(0.5,), std=(2.0,)), wanted(), prepared(mean=(0.5,) * 3, std=(2.0,) * 3)),
-        (wish(mean=MEAN, std=STD, input_range=255), wanted(), prepared(mean=MEAN, std=STD, input_range=255)),
-        (wish(), wanted(dtype="uint8"), prepared(dtype="uint8", input_range=255)),
-        (wish(), wanted(dtype="float16"), prepared(dtype="float16")),
+        (override(), wanted(), prepared()),
+        (override(), wanted(1), prepared(1)),
+        (override(), wanted(4, layout="NHWC"), prepared(4, layout="NHWC")),
+        (override(color="bgr", resize="crop"), wanted(), prepared(color="bgr", resize="crop")),
+        (override(mean=(0.5,), std=(2.0,)), wanted(), prepared(mean=(0.5,) * 3, std=(2.0,) * 3)),
+        (override(mean=MEAN, std=STD, input_range=255), wanted(), prepared(mean=MEAN, std=STD, input_range=255)),
+        (override(), wanted(dtype="uint8"), prepared(dtype="uint8", input_range=255)),
+        (override(), wanted(dtype="float16"), prepared(dtype="float16")),
     ],
 )
 def test_make_preprocessing(typed, model, expected):
@@ -48,12 +48,12 @@ def test_make_preprocessing(typed, model, expected):
 @pytest.mark.parametrize(
     ("typed", "model", "fragments", "hint"),
     [
-        (wish(color="gray"), wanted(), ["--color gray", "'image' has 3 channels"], "--color rgb or bgr"),
-        (wish(color="rgb"), wanted(1), ["--color rgb", "'image' has 1 channel"], "--color gray"),
-        (wish(mean=MEAN), wanted(4), ["--mean has 3 numbers", "'image' has 4 channels"], ""),
-        (wish(std=STD), wanted(1), ["--std has 3 numbers"], ""),
-        (wish(mean=(1.0,)), wanted(dtype="uint8"), ["'image'", "uint8"], ""),
-        (wish(std=(1.0,)), wanted(dtype="uint8"), ["uint8 and takes pixels as they are"], ""),
+        (override(color="gray"), wanted(), ["--color gray", "'image' has 3 channels"], "--color rgb or bgr"),
+        (override(color="rgb"), wanted(1), ["--color rgb", "'image' has 1 channel"], "--color gray"),
+        (override(mean=MEAN), wanted(4), ["--mean has 3 numbers", "'image' has 4 channels"], ""),
+        (override(std=STD), wanted(1), ["--std has 3 numbers"], ""),
+        (override(mean=(1.0,)), wanted(dtype="uint8"), ["'image'", "uint8"], ""),
+        (override(std=(1.0,)), wanted(dtype="uint8"), ["uint8 and takes pixels as they are"], ""),
     ],
 )
 def test_flags_that_do_not_fit_the_model(typed, model, fragments, hint):
@@ -85,9 +85,9 @@ def reader(shape=("N", 3, 24, 32), batch: int = 1, dtype: str = "float32") -> Re
     return Reader((spec,), (Profile("x", opt, opt, opt),), prepared(), batch)
 
 
-def pictures(tmp_path, count: int, *bad: int) -> Dataset:
-    paths = [put(tmp_path, b"" if i in bad else encode(".png", picture(24, 32, seed=i)), f"{i}.png") for i in range(count)]
-    return Dataset("pictures", str(tmp_path), tuple(paths), ExitCode.CALIBRATION)
+def images(tmp_path, count: int, *bad: int) -> Dataset:
+    paths = [put(tmp_path, b"" if i in bad else encode(".png", image(24, 32, seed=i)), f"{i}.png") for i in range(count)]
+    return Dataset("images", str(tmp_path), tuple(paths), ExitCode.CALIBRATION)
 
 
 def arrays(tmp_path, *files) -> Dataset:
@@ -96,19 +96,19 @@ def arrays(tmp_path, *files) -> Dataset:
     return Dataset("arrays", "folder", tuple(str(tmp_path / f"{i}.npz") for i in range(len(files))), ExitCode.VALIDATION)
 
 
-def test_one_picture_at_a_time_where_the_batch_is_free(tmp_path):
-    data = pictures(tmp_path, 3)
+def test_one_image_at_a_time_where_the_batch_is_free(tmp_path):
+    data = images(tmp_path, 3)
     batches = list(reader().batches(data))
     assert [(batch.rows, batch.real_rows, batch.paths) for batch in batches] == [(1, 1, (path,)) for path in data.paths]
     for batch, path in zip(batches, data.paths):
-        assert np.array_equal(batch.arrays["x"], load_picture(path, prepared())[None])
+        assert np.array_equal(batch.arrays["x"], load_image(path, prepared())[None])
 
 
 @pytest.mark.parametrize(("shape", "batch"), [((4, 3, 24, 32), 1), (("N", 3, 24, 32), 4)], ids=["fixed", "free"])
-def test_a_batch_is_filled_up_with_its_last_picture(tmp_path, shape, batch):
-    data = pictures(tmp_path, 6)
+def test_a_batch_is_filled_up_with_its_last_image(tmp_path, shape, batch):
+    data = images(tmp_path, 6)
     first, second = reader(shape, batch).batches(data)
-    singles = [load_picture(path, prepared()) for path in data.paths]
+    singles = [load_image(path, prepared()) for path in data.paths]
     assert np.array_equal(first.arrays["x"], np.stack(singles[:4]))
     assert np.array_equal(second.arrays["x"], np.stack([singles[4], singles[5], singles[5], singles[5]]))
     assert (first.rows, first.real_rows, first.paths) == (4, 4, data.paths[:4])
@@ -116,14 +116,14 @@ def test_a_batch_is_filled_up_with_its_last_picture(tmp_path, shape, batch):
 
 
 def test_unusable_files_are_skipped_and_reported_and_leave_no_gap(tmp_path):
-    data, skipped = pictures(tmp_path, 5, 0, 2), []
+    data, skipped = images(tmp_path, 5, 0, 2), []
     (batch,) = reader(batch=3).batches(data, skipped)
     assert batch.paths == (data.paths[1], data.paths[3], data.paths[4]) and batch.real_rows == 3
     assert skipped == [(data.paths[0], "is empty"), (data.paths[2], "is empty")]
 
 
 def test_an_unusable_file_is_an_error_where_nothing_may_be_skipped(tmp_path):
-    data = pictures(tmp_path, 3, 1)
+    data = images(tmp_path, 3, 1)
     with refused(ExitCode.CALIBRATION, f"{data.paths[1]} is empty", hint="another file"):
         list(reader().batches(data))
 
@@ -174,7 +174,7 @@ def test_synthetic_data_is_one_inference_at_the_opt_shape_and_always_the_same():
 
 
 def test_no_data_gives_no_batch(tmp_path):
-    assert list(reader().batches(pictures(tmp_path, 0))) == []
+    assert list(reader().batches(images(tmp_path, 0))) == []
 
 
 # ---- the memory of batches
@@ -182,7 +182,7 @@ def test_no_data_gives_no_batch(tmp_path):
 
 @pytest.fixture
 def memories(monkeypatch) -> list[ReusedArrays]:
-    """The memory of each pass over pictures."""
+    """The memory of each pass over images."""
     made: list[ReusedArrays] = []
 
     class Watched(ReusedArrays):
@@ -196,62 +196,62 @@ def memories(monkeypatch) -> list[ReusedArrays]:
 
 
 @pytest.mark.parametrize("size", [1, 3, 8])
-def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path, memories, size):
-    for _ in reader(batch=size).batches(pictures(tmp_path, 60)):
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path, memories, size):
+    for _ in reader(batch=size).batches(images(tmp_path, 60)):
         pass
-    ahead = max(2 * 2, size) + 1  # pictures under way or waiting, and the one being given out
+    ahead = max(2 * 2, size) + 1  # images under way or waiting, and the one being given out
     assert memories[0].made <= -(-ahead // size) + 2
 
 
 @pytest.mark.parametrize("size", [1, 3])
 def test_batches_that_are_kept_are_not_written_again(tmp_path, memories, size):
-    data = pictures(tmp_path, 30)
+    data = images(tmp_path, 30)
     kept = [batch.arrays["x"] for batch in reader(batch=size).batches(data)]
     assert memories[0].made >= len(kept) == 30 // size
-    assert np.array_equal(np.concatenate(kept), np.stack([load_picture(path, prepared()) for path in data.paths]))
+    assert np.array_equal(np.concatenate(kept), np.stack([load_image(path, prepared()) for path in data.paths]))
 
 
 def test_a_view_of_a_batch_is_kept_as_well(tmp_path, memories):
-    data = pictures(tmp_path, 40)
+    data = images(tmp_path, 40)
     rows = [batch.arrays["x"][1:].reshape(-1)[:5] for batch in reader(batch=2).batches(data)]
-    assert [row.tolist() for row in rows] == [load_picture(path, prepared()).reshape(-1)[:5].tolist() for path in data.paths[1::2]]
+    assert [row.tolist() for row in rows] == [load_image(path, prepared()).reshape(-1)[:5].tolist() for path in data.paths[1::2]]
 
 
 @pytest.mark.parametrize("every", [1, 2, 5])
 def test_batches_stay_what_they_were_while_the_consumer_takes_its_time(tmp_path, memories, every):
     """A consumer that keeps some of them, as calibration keeps the last one while it asks for the next."""
-    data, kept = pictures(tmp_path, 40), []
+    data, kept = images(tmp_path, 40), []
     for index, batch in enumerate(reader(batch=2).batches(data)):
         kept = [*kept[-every:], (index, batch.arrays["x"])]
         for number, array in kept:
-            expected = [load_picture(path, prepared()) for path in data.paths[2 * number : 2 * number + 2]]
+            expected = [load_image(path, prepared()) for path in data.paths[2 * number : 2 * number + 2]]
             assert np.array_equal(array, np.stack(expected))
 
 
 @pytest.mark.parametrize("bad", [(0,), (1, 2, 3), (3, 4), tuple(range(9)), (0, 5, 10, 15), (15,)])
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_pictures_move_up_over_damaged_ones_even_into_the_batch_before(tmp_path, size, bad):
-    data, skipped = pictures(tmp_path, 16, *bad), []
+def test_images_move_up_over_damaged_ones_even_into_the_batch_before(tmp_path, size, bad):
+    data, skipped = images(tmp_path, 16, *bad), []
     good = [path for index, path in enumerate(data.paths) if index not in bad]
     batches = list(reader(batch=size).batches(data, skipped))
     assert [path for batch in batches for path in batch.paths] == good
     assert [path for path, _ in skipped] == [data.paths[index] for index in bad]
     assert [batch.real_rows for batch in batches[:-1]] == [size] * (len(batches) - 1)
     found = np.concatenate([batch.arrays["x"] for batch in batches])
-    expected = [load_picture(path, prepared()) for path in good]
+    expected = [load_image(path, prepared()) for path in good]
     assert np.array_equal(found, np.stack(expected + [expected[-1]] * (len(found) - len(good))))
 
 
-def test_no_usable_picture_gives_no_batch(tmp_path):
+def test_no_usable_image_gives_no_batch(tmp_path):
     skipped = []
-    assert list(reader(batch=3).batches(pictures(tmp_path, 4, 0, 1, 2, 3), skipped)) == [] and len(skipped) == 4
+    assert list(reader(batch=3).batches(images(tmp_path, 4, 0, 1, 2, 3), skipped)) == [] and len(skipped) == 4
 
 
 @pytest.mark.parametrize(("layout", "shape"), [("NCHW", (2, 3, 24, 32)), ("NHWC", (2, 24, 32, 3))])
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_a_batch_has_the_layout_and_type_of_the_model(tmp_path, layout, shape, dtype):
-    data, pre = pictures(tmp_path, 2), prepared(layout=layout, dtype=dtype)
+    data, pre = images(tmp_path, 2), prepared(layout=layout, dtype=dtype)
     (batch,) = Reader((TensorSpec("x", shape, dtype),), (), pre).batches(data)
     array = batch.arrays["x"]
     assert array.flags.c_contiguous and array.flags.writeable and array.dtype == dtype and array.shape == shape
-    assert np.array_equal(array, np.stack([load_picture(path, pre) for path in data.paths]))
+    assert np.array_equal(array, np.stack([load_image(path, pre) for path in data.paths]))

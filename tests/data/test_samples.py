@@ -23,7 +23,7 @@ def found(folder, most: int = 500) -> list[str]:
     return [os.path.relpath(path, folder) for path in data.paths]
 
 
-def test_pictures_of_all_folders_sorted_by_their_relative_name(tmp_path):
+def test_images_of_all_folders_sorted_by_their_relative_name(tmp_path):
     fill(tmp_path, "b.jpg", "a/z.png", "a.png", "c/d/e.JPEG", "B.bmp")
     assert found(tmp_path) == ["B.bmp", "a.png", "a/z.png", "b.jpg", "c/d/e.JPEG"]
 
@@ -36,9 +36,9 @@ def test_the_order_does_not_depend_on_how_the_folder_is_written(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "jpeg", "png", "bmp", "webp", "tif", "tiff", "ppm", "pgm", "gif", "jp2", "avif", "PNG"])
-def test_suffixes_of_pictures(tmp_path, suffix):
+def test_suffixes_of_images(tmp_path, suffix):
     fill(tmp_path, f"a.{suffix}")
-    assert find(str(tmp_path), "--flag", 9, CODE).kind == "pictures"
+    assert find(str(tmp_path), "--flag", 9, CODE).kind == "images"
 
 
 @pytest.mark.parametrize("suffix", ["npz", "npy", "NPY"])
@@ -52,7 +52,7 @@ def test_other_and_hidden_files_and_folders_are_left_out(tmp_path):
     assert found(tmp_path) == ["a.jpg"]
 
 
-def test_a_folder_with_the_name_of_a_picture_is_a_folder(tmp_path):
+def test_a_folder_with_the_name_of_a_image_is_a_folder(tmp_path):
     fill(tmp_path, "x.jpg/a.png")
     assert found(tmp_path) == ["x.jpg/a.png"]
 
@@ -65,7 +65,7 @@ def test_names_that_are_not_ascii_and_not_utf8(tmp_path):
 def test_a_dataset_remembers_where_it_is_from_and_who_is_at_fault(tmp_path):
     folder = fill(tmp_path, "a.jpg")
     assert find(folder, "--validation-dir", 9, ExitCode.VALIDATION) == Dataset(
-        "pictures", folder, (os.path.join(folder, "a.jpg"),), ExitCode.VALIDATION
+        "images", folder, (os.path.join(folder, "a.jpg"),), ExitCode.VALIDATION
     )
 
 
@@ -77,9 +77,9 @@ def test_too_many_are_thinned_evenly_after_sorting(tmp_path):
 @pytest.mark.parametrize(
     ("names", "fragments", "hint"),
     [
-        ([], ["holds no picture and no .npz / .npy file (0 other files)"], ".jpeg"),
+        ([], ["holds no image and no .npz / .npy file (0 other files)"], ".jpeg"),
         (["a.txt", "b.csv"], ["(2 other files)"], "suffix"),
-        (["a.jpg", "b.png", "c.npz"], ["2 pictures and 1 .npz / .npy files"], "one kind of data"),
+        (["a.jpg", "b.png", "c.npz"], ["2 images and 1 .npz / .npy files"], "one kind of data"),
     ],
 )
 def test_a_folder_without_usable_data(tmp_path, names, fragments, hint):
@@ -89,7 +89,7 @@ def test_a_folder_without_usable_data(tmp_path, names, fragments, hint):
 
 
 def test_a_folder_that_is_not_there(tmp_path):
-    with refused(CODE, f"--calibration-dir {tmp_path / 'no'} does not exist", hint="folder of pictures"):
+    with refused(CODE, f"--calibration-dir {tmp_path / 'no'} does not exist", hint="folder of images"):
         find(str(tmp_path / "no"), "--calibration-dir", 9, CODE)
 
 
@@ -113,7 +113,7 @@ def test_a_folder_that_cannot_be_listed_is_no_empty_folder(tmp_path, monkeypatch
         find(str(tmp_path), "--calibration-dir", 9, CODE)
 
 
-@pytest.mark.parametrize(("name", "kind"), [("a.jpg", "pictures"), ("a.dat", "pictures"), ("a.npz", "arrays"), ("a.NPY", "arrays")])
+@pytest.mark.parametrize(("name", "kind"), [("a.jpg", "images"), ("a.dat", "images"), ("a.npz", "arrays"), ("a.NPY", "arrays")])
 def test_a_single_file(tmp_path, name, kind):
     fill(tmp_path, name)
     path = str(tmp_path / name)
@@ -121,7 +121,7 @@ def test_a_single_file(tmp_path, name, kind):
 
 
 def test_a_single_file_that_is_none(tmp_path):
-    with refused(ExitCode.VALIDATION, f"--test-image {tmp_path / 'no.jpg'} does not exist", hint="one picture"):
+    with refused(ExitCode.VALIDATION, f"--test-image {tmp_path / 'no.jpg'} does not exist", hint="one image"):
         single(str(tmp_path / "no.jpg"), "--test-image", ExitCode.VALIDATION)
     with refused(ExitCode.VALIDATION, f"--test-image {tmp_path} is not a file"):
         single(str(tmp_path), "--test-image", ExitCode.VALIDATION)

@@ -20,17 +20,17 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
 @pytest.fixture
 def folder(tmp_path):
-    """A model, pictures to calibrate with, one to test with."""
+    """A model, images to calibrate with, one to test with."""
     onnx.save(conv_net(), tmp_path / "net.onnx")
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     random_pixels = np.random.default_rng(0)
     for index in range(6):
-        cv2.imwrite(str(tmp_path / "pictures" / f"{index}.png"), random_pixels.integers(0, 256, (20, 24, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / "images" / f"{index}.png"), random_pixels.integers(0, 256, (20, 24, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "test.png"), random_pixels.integers(0, 256, (20, 24, 3), np.uint8))
     return tmp_path
 
 
-INT8 = ("--precision", "int8", "--calibration-dir", "pictures", "--max-accuracy-drop", "20")
+INT8 = ("--precision", "int8", "--calibration-dir", "images", "--max-accuracy-drop", "20")
 
 
 def test_fp16_is_the_default_and_every_file_is_there(folder):
@@ -119,7 +119,7 @@ def test_overflow_is_held_and_named_and_the_engine_is_right(tmp_path):
     np.savez(tmp_path / "x.npz", x=np.linspace(0.5, 1, 8, dtype=np.float32)[None])
     done = onnx2trt(tmp_path, "--onnx", "chain.onnx", "--test-image", "x.npz")
     assert done.code == 0, done.stderr
-    kept = done.json("chain.engine.json")["precision"]["kept_high"]
+    kept = done.json("chain.engine.json")["precision"]["fallback"]
     assert [entry["name"] for entry in kept] == ["mul1", "mul2"] and all("1.2e+05" in entry["reason"] for entry in kept)
     assert "mul1" in done.stdout
 
@@ -155,14 +155,14 @@ def test_any_number_rank_and_type_of_inputs(tmp_path):
         assert {row["output"] for row in done.json("m.engine.json")["accuracy"]} == {"y", "total"}
 
 
-def test_pictures_for_a_model_that_takes_none(tmp_path):
+def test_images_for_a_model_that_takes_none(tmp_path):
     onnx.save(layer_norm(), tmp_path / "m.onnx")
     cv2.imwrite(str(tmp_path / "p.png"), np.zeros((4, 4, 3), np.uint8))
     done = onnx2trt(tmp_path, "--onnx", "m.onnx", "--test-image", "p.png")
     assert done.code == 2 and "neither NCHW nor NHWC" in done.error and ".npz" in done.error
 
 
-def test_int8_from_arrays_for_a_model_without_pictures(tmp_path):
+def test_int8_from_arrays_for_a_model_without_images(tmp_path):
     nodes = [node("MatMul", "x w1", "a", "one"), node("Relu", "a", "b"), node("MatMul", "b w2", "y", "two")]
     onnx.save(model(nodes, {"x": ["n", 32]}, {"y": ["n", 64]}, {"w1": random(32, 64), "w2": random(64, 64)}), tmp_path / "m.onnx")
     np.save(tmp_path / "test.npy", random(1, 32, seed=99))
@@ -200,8 +200,8 @@ def test_int8_for_a_model_without_weights_is_refused(tmp_path):
     assert done.code == 3 and "no convolution or matrix product" in done.error and "--precision fp16" in done.error
 
 
-def test_a_cache_replaces_the_pictures(folder):
-    """But for what is fitted to pictures: channels and weights."""
+def test_a_cache_replaces_the_images(folder):
+    """But for what is fitted to images: channels and weights."""
     fast = ("--quantization-effort", "fast")
     first = onnx2trt(folder, "--onnx", "net.onnx", *INT8, *fast, "--calibration-cache", "c.cache", "--save-onnx", "a.onnx")
     assert first.code == 0, first.stderr
@@ -226,7 +226,7 @@ def test_a_cache_replaces_the_pictures(folder):
 
 def test_a_stale_cache_is_refused_unless_accepted(folder):
     onnx2trt(folder, "--onnx", "net.onnx", *INT8, "--calibration-cache", "c.cache")
-    cv2.imwrite(str(folder / "pictures" / "new.png"), np.full((9, 9, 3), 7, np.uint8))
+    cv2.imwrite(str(folder / "images" / "new.png"), np.full((9, 9, 3), 7, np.uint8))
     stale = onnx2trt(folder, "--onnx", "net.onnx", *INT8, "--calibration-cache", "c.cache")
     assert stale.code == 5 and "other calibration files" in stale.error and "--accept-stale-cache" in stale.error
     accepted = onnx2trt(folder, "--onnx", "net.onnx", *INT8, "--calibration-cache", "c.cache", "--accept-stale-cache")
@@ -239,20 +239,20 @@ def test_a_cache_of_another_model_is_refused(folder):
     assert done.code == 5 and "no scale for 2 of 2 tensors" in done.error and "another model" in done.error
 
 
-def test_too_many_bad_pictures_stop_and_a_few_are_skipped(folder):
-    (folder / "pictures" / "bad.jpg").write_bytes(b"not a picture")
+def test_too_many_bad_images_stop_and_a_few_are_skipped(folder):
+    (folder / "images" / "bad.jpg").write_bytes(b"not an image")
     done = onnx2trt(folder, "--onnx", "net.onnx", *INT8)
-    assert done.code == 0 and "1 of 7 files of pictures were skipped" in done.stderr and "bad.jpg" in done.stderr
+    assert done.code == 0 and "1 of 7 files of images were skipped" in done.stderr and "bad.jpg" in done.stderr
     assert done.json("net.engine.json")["calibration"]["samples_skipped"] == 1
     for index in range(6):
-        (folder / "pictures" / f"{index}.png").write_bytes(b"broken")
+        (folder / "images" / f"{index}.png").write_bytes(b"broken")
     done = onnx2trt(folder, "--onnx", "net.onnx", *INT8)
-    assert done.code == 5 and "only 0 of 7 files of pictures can be used" in done.error
+    assert done.code == 5 and "only 0 of 7 files of images can be used" in done.error
 
 
-def test_pictures_of_one_colour_are_refused(folder):
+def test_images_of_one_colour_are_refused(folder):
     for index in range(6):
-        cv2.imwrite(str(folder / "pictures" / f"{index}.png"), np.full((8, 8, 3), 40 * index, np.uint8))
+        cv2.imwrite(str(folder / "images" / f"{index}.png"), np.full((8, 8, 3), 40 * index, np.uint8))
     done = onnx2trt(folder, "--onnx", "net.onnx", *INT8)
     assert done.code == 5 and "constant" in done.error
 
@@ -316,15 +316,15 @@ def test_the_report_is_one_page_that_needs_nothing_else(folder):
     page = Page((folder / "r.html").read_bytes())
     page.check_alone()
     assert set(page.sections) == {"outputs", "accuracy", "latency", "layers", "calibration", "timings", "facts", "command"}
-    assert len(page.pictures) == 4 and name in page.text and "test.png" in page.text  # input, model's, engine's, difference
-    assert f"python onnx2trt.py --onnx '{name}' --precision int8 --calibration-dir pictures" in page.sections["command"]
+    assert len(page.images) == 4 and name in page.text and "test.png" in page.text  # input, model's, engine's, difference
+    assert f"python onnx2trt.py --onnx '{name}' --precision int8 --calibration-dir images" in page.sections["command"]
 
 
 def test_a_failed_run_has_its_report_and_no_engine(folder):
     done = onnx2trt(folder, "--onnx", "net.onnx", *FAILING, "--report", "r.html", "--keep-failed")
     assert done.code == 7 and not (folder / "net.engine").exists() and (folder / "net.engine.rejected").exists()
     page = Page((folder / "r.html").read_bytes())
-    assert "Failed, exit code 7" in page.text and "--max-accuracy-drop 0" in page.text and len(page.pictures) == 4
+    assert "Failed, exit code 7" in page.text and "--max-accuracy-drop 0" in page.text and len(page.images) == 4
     (folder / "net.onnx").write_bytes(b"damaged")
     done = onnx2trt(folder, "--onnx", "net.onnx", "--report", "r.html")
     assert done.code == 3 and "Failed, exit code 3" in Page((folder / "r.html").read_bytes()).text

@@ -32,10 +32,10 @@ def test_the_network_is_what_light_networks_are():
 
 
 def test_the_data_is_complete_and_small():
-    pictures = {name: sorted((EXAMPLE / name).iterdir()) for name in ("calibration", "test", "test_masks")}
-    assert len(pictures["calibration"]) >= 100 and len(pictures["test"]) == len(pictures["test_masks"]) == 40
-    assert sum(path.stat().st_size for paths in pictures.values() for path in paths) < 4e6
-    assert [p.stem for p in pictures["test"]] == [p.stem for p in pictures["test_masks"]]
+    images = {name: sorted((EXAMPLE / name).iterdir()) for name in ("calibration", "test", "test_masks")}
+    assert len(images["calibration"]) >= 100 and len(images["test"]) == len(images["test_masks"]) == 40
+    assert sum(path.stat().st_size for paths in images.values() for path in paths) < 4e6
+    assert [p.stem for p in images["test"]] == [p.stem for p in images["test_masks"]]
 
 
 def test_the_data_can_be_made_again(monkeypatch):
@@ -44,10 +44,10 @@ def test_the_data_can_be_made_again(monkeypatch):
     import make_dataset
 
     for index in (0, 17):
-        picture, classes = make_dataset.sample("test", index)
+        image, classes = make_dataset.sample("test", index)
         assert np.array_equal(evaluate.read_mask(EXAMPLE / "test_masks" / f"{index:03d}.png"), classes)
         stored = evaluate.preprocess((EXAMPLE / "test" / f"{index:03d}.jpg").read_bytes()) * 255
-        assert np.abs(stored - picture[..., ::-1].transpose(2, 0, 1)).mean() < 4, "JPEG"
+        assert np.abs(stored - image[..., ::-1].transpose(2, 0, 1)).mean() < 4, "JPEG"
 
 
 def test_it_segments():
@@ -65,7 +65,7 @@ def test_naive_int8_hurts_it(tmp_path, monkeypatch):
     import evaluate
     from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantFormat, QuantType, quantize_static
 
-    class Pictures(CalibrationDataReader):
+    class Images(CalibrationDataReader):
         def __init__(self):
             self.paths = iter(sorted((EXAMPLE / "calibration").glob("*.jpg")))
 
@@ -76,7 +76,7 @@ def test_naive_int8_hurts_it(tmp_path, monkeypatch):
     quantize_static(
         EXAMPLE / "model.onnx",
         tmp_path / "naive.onnx",
-        Pictures(),
+        Images(),
         quant_format=QuantFormat.QDQ,
         per_channel=False,
         calibrate_method=CalibrationMethod.MinMax,
@@ -89,13 +89,13 @@ def test_naive_int8_hurts_it(tmp_path, monkeypatch):
 
 @pytest.mark.real
 def test_our_int8_does_not(tmp_path):
-    pictures = ("--calibration-dir", EXAMPLE / "calibration", "--test-image", EXAMPLE / "test" / "000.jpg")
+    images = ("--calibration-dir", EXAMPLE / "calibration", "--test-image", EXAMPLE / "test" / "000.jpg")
     int8 = ("--onnx", EXAMPLE / "model.onnx", "--precision", "int8", "--calibration-cache", "c.cache")
-    done = onnx2trt(tmp_path, *int8, *pictures, "--save-onnx", "int8.onnx")
+    done = onnx2trt(tmp_path, *int8, *images, "--save-onnx", "int8.onnx")
     assert done.code == 0, done.stderr
     assert int8_share(tmp_path / "int8.onnx", image=SHAPE) >= 0.8
     assert miou(EXAMPLE / "model.onnx") - miou(tmp_path / "int8.onnx") <= 0.005
-    again = onnx2trt(tmp_path, *int8, *pictures[2:], "--save-onnx", "again.onnx", "-o", "again.engine")
+    again = onnx2trt(tmp_path, *int8, *images[2:], "--save-onnx", "again.onnx", "-o", "again.engine")
     assert again.code == 0, again.stderr
     assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "int8.onnx").read_bytes(), "from the cache alone"
     assert again.json("again.engine.json")["accuracy"] == done.json("model.engine.json")["accuracy"]
@@ -103,9 +103,9 @@ def test_our_int8_does_not(tmp_path):
 
 @pytest.mark.real
 def test_a_batch_of_sixteen(tmp_path):
-    pictures = ("--calibration-dir", EXAMPLE / "calibration", "--calibration-samples", "20", "--test-image", EXAMPLE / "test" / "001.jpg")
+    images = ("--calibration-dir", EXAMPLE / "calibration", "--calibration-samples", "20", "--test-image", EXAMPLE / "test" / "001.jpg")
     flags = ("--max-batch-size", "16")
-    done = onnx2trt(tmp_path, "--onnx", EXAMPLE / "model.onnx", "--precision", "int8", *pictures, *flags)
+    done = onnx2trt(tmp_path, "--onnx", EXAMPLE / "model.onnx", "--precision", "int8", *images, *flags)
     assert done.code == 0, done.stderr
     result = done.json("model.engine.json")
     assert result["plan"]["profiles"][0] == {"name": "image", "min": [1, *SHAPE[1:]], "opt": [16, *SHAPE[1:]], "max": [16, *SHAPE[1:]]}

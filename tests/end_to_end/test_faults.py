@@ -48,7 +48,7 @@ def write(content):
     return lambda folder: (folder / "net.onnx").write_bytes(data)
 
 
-def pictures(*files):
+def images(*files):
     """conv_net and a folder `data` of files: (name, content)."""
 
     def make(folder):
@@ -60,12 +60,12 @@ def pictures(*files):
     return make
 
 
-def picture(suffix=".png", size=(16, 16), seed=0):
+def image(suffix=".png", size=(16, 16), seed=0):
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
-GOOD = tuple((f"{seed}.png", picture(seed=seed)) for seed in range(4))
+GOOD = tuple((f"{seed}.png", image(seed=seed)) for seed in range(4))
 
 
 def external(**entries):
@@ -157,7 +157,7 @@ def mystery():
 
 def in_data(name, put):
     """conv_net and one entry of `data` that is no regular file."""
-    return lambda folder: (pictures()(folder), put(folder / "data" / name))
+    return lambda folder: (images()(folder), put(folder / "data" / name))
 
 
 DIGITS = {"NaN": "7fc00000", "infinity": "7f800000", "0": "00000000", "-1": "bf800000", "text": "hello", "half a number": "3c01"}
@@ -180,7 +180,7 @@ def integers(elem_type):
 
 def wrong_checksum():
     """A PNG of 64x64 with one bit of its pixels flipped."""
-    data = bytearray(picture(size=(64, 64)))
+    data = bytearray(image(size=(64, 64)))
     data[len(data) // 2] ^= 1
     return bytes(data)
 
@@ -189,9 +189,9 @@ def encoded(suffix, pixels):
     return cv2.imencode(suffix, pixels)[1].tobytes()
 
 
-GARBAGE = {"junk": b"junk" * 100, "text": b"no picture", "nothing": b"", "wrong checksum": wrong_checksum()}
+GARBAGE = {"junk": b"junk" * 100, "text": b"no image", "nothing": b"", "wrong checksum": wrong_checksum()}
 FLOAT_TIFF = encoded(".tiff", np.random.default_rng(0).random((16, 16, 3), np.float32))
-ODD = {  # pictures of other kinds, which are read
+ODD = {  # images of other kinds, which are read
     "grey": encoded(".png", np.random.default_rng(0).integers(0, 256, (16, 16), np.uint8)),
     "alpha": encoded(".png", np.random.default_rng(0).integers(0, 256, (16, 16, 4), np.uint8)),
     "16 bits": encoded(".png", np.random.default_rng(0).integers(0, 2**16, (16, 16, 3), np.uint16)),
@@ -227,8 +227,8 @@ FAULTS = {
     ),
     "13 wrong name": Fault(write(free_size()), ("--opt-shapes", "y:1x3x64x64"), 2, ("'y'",)),
     "13 fixed dimensions": Fault(write(conv_net(batch=1)), ("--opt-shapes", "x:1x3x64x64"), 2, ("1x3x64x64",)),
-    "14 pictures for a model that takes none": Fault(
-        lambda folder: (write(multiplication_chain())(folder), (folder / "p.png").write_bytes(picture())),
+    "14 images for a model that takes none": Fault(
+        lambda folder: (write(multiplication_chain())(folder), (folder / "p.png").write_bytes(image())),
         ("--test-image", "p.png"),
         2,
         ("'x'", ".npz"),
@@ -237,27 +237,27 @@ FAULTS = {
     "15 int32": Fault(write(integers(TensorProto.INT32))),
     "15 int64": Fault(write(integers(TensorProto.INT64))),
     "16 absurd batch": Fault(write(conv_net()), ("--max-batch-size", str(2**40)), 2, ("2147483647",)),
-    "18 no usable picture": Fault(
-        pictures(*((f"{name}.png", data) for name, data in GARBAGE.items())), (*INT8, "--calibration-dir", "data"), 5, ("data", "0 of 4")
+    "18 no usable image": Fault(
+        images(*((f"{name}.png", data) for name, data in GARBAGE.items())), (*INT8, "--calibration-dir", "data"), 5, ("data", "0 of 4")
     ),
-    "18 no picture at all": Fault(pictures(("readme.txt", b"x")), (*INT8, "--calibration-dir", "data"), 5, ("data", ".jpg")),
+    "18 no image at all": Fault(images(("readme.txt", b"x")), (*INT8, "--calibration-dir", "data"), 5, ("data", ".jpg")),
     "19 truncated JPEG": Fault(
-        pictures(("a.jpg", picture(".jpg", (64, 64))[:-200])), ("--test-image", "data/a.jpg"), 7, ("a.jpg", "Give another file")
+        images(("a.jpg", image(".jpg", (64, 64))[:-200])), ("--test-image", "data/a.jpg"), 7, ("a.jpg", "Give another file")
     ),
     "19 truncated JPEG in a folder": Fault(
-        pictures(*GOOD, ("z.jpg", picture(".jpg", (64, 64))[:-200])), (*INT8, "--calibration-dir", "data"), says=("z.jpg", "1 of 5 files")
+        images(*GOOD, ("z.jpg", image(".jpg", (64, 64))[:-200])), (*INT8, "--calibration-dir", "data"), says=("z.jpg", "1 of 5 files")
     ),
     **{
-        f"20 {title}": Fault(pictures((f"{title}.png", data)), ("--test-image", f"data/{title}.png"), 7, (f"{title}.png",))
+        f"20 {title}": Fault(images((f"{title}.png", data)), ("--test-image", f"data/{title}.png"), 7, (f"{title}.png",))
         for title, data in GARBAGE.items()
     },
     "20 a folder": Fault(in_data("a.png", Path.mkdir), TEST, 7, ("a.png",)),
     "20 dangling link": Fault(in_data("a.png", lambda path: path.symlink_to("gone")), TEST, 7, ("a.png",)),
     "20 a pipe": Fault(in_data("a.png", os.mkfifo), TEST, 7, ("a.png",)),
-    "20 float TIFF": Fault(pictures(("a.tiff", FLOAT_TIFF)), ("--test-image", "data/a.tiff"), 7, ("a.tiff", "Give another file")),
-    **{f"21 {title}": Fault(pictures(("a.png", data)), TEST) for title, data in ODD.items()},
-    "22 decompression bomb": Fault(pictures(("a.png", png_claiming(30000, 30000))), ("--test-image", "data/a.png"), 7, ("a.png", "pixels")),
-    "23 a name in another script": Fault(pictures(("\u56fe\u50cf.png", picture())), ("--test-image", "data/\u56fe\u50cf.png")),
+    "20 float TIFF": Fault(images(("a.tiff", FLOAT_TIFF)), ("--test-image", "data/a.tiff"), 7, ("a.tiff", "Give another file")),
+    **{f"21 {title}": Fault(images(("a.png", data)), TEST) for title, data in ODD.items()},
+    "22 decompression bomb": Fault(images(("a.png", png_claiming(30000, 30000))), ("--test-image", "data/a.png"), 7, ("a.png", "pixels")),
+    "23 a name in another script": Fault(images(("\u56fe\u50cf.png", image())), ("--test-image", "data/\u56fe\u50cf.png")),
     "24 cache of another model": Fault(cached(HEADER + "other: 3c010a14\n"), CACHE, 5, ("c.cache", "'x'", "another model")),
     "25 header that is none": Fault(cached("hello\nx: 3c010a14\n"), CACHE, 5, ("c.cache", "line 1")),
     **{
@@ -265,7 +265,7 @@ FAULTS = {
         for title, digits in DIGITS.items()
     },
     "27 all black": Fault(
-        pictures(*((f"{i}.png", cv2.imencode(".png", np.zeros((16, 16, 3), np.uint8))[1].tobytes()) for i in range(3))),
+        images(*((f"{i}.png", cv2.imencode(".png", np.zeros((16, 16, 3), np.uint8))[1].tobytes()) for i in range(3))),
         (*INT8, "--calibration-dir", "data"),
         5,
         ("data", "one constant value"),
@@ -283,7 +283,7 @@ FAULTS = {
     "37 overflow that nobody holds": Fault(
         write(multiplication_chain()), ("--precision", "fp16", "--disable-strict-types"), 7, ("'y'", "NaN or infinite")
     ),
-    "38 warnings are errors": Fault(pictures(*GOOD), (*INT8, "--calibration-dir", "data"), environment={"PYTHONWARNINGS": "error"}),
+    "38 warnings are errors": Fault(images(*GOOD), (*INT8, "--calibration-dir", "data"), environment={"PYTHONWARNINGS": "error"}),
 }
 
 ELSEWHERE = {  # faults that need a GPU, much memory or several processes
@@ -348,25 +348,25 @@ def test_a_full_disk(tmp_path, most):
 def bytes_of(tmp_path_factory):
     """File -> size, of all that a conversion may write."""
     folder = tmp_path_factory.mktemp("roomy")
-    pictures(*GOOD)(folder)
+    images(*GOOD)(folder)
     (folder / "full").mkdir()
     flags = [flag for name in ("net.engine", "prepared.onnx", "r.json", "r.html") for flag in FULL[name]]
-    for given in (flags, ["--output", "net.engine", *FROM_PICTURES]):
+    for given in (flags, ["--output", "net.engine", *FROM_IMAGES]):
         done = onnx2trt(folder, "--onnx", "net.onnx", *given)
         assert done.code == 0, done.stderr
     return {path.name: path.stat().st_size for path in (folder / "full").iterdir()}
 
 
-FROM_PICTURES = (*INT8, "--calibration-dir", "data", "--calibration-cache", "full/c.cache", "--no-validate")
+FROM_IMAGES = (*INT8, "--calibration-dir", "data", "--calibration-cache", "full/c.cache", "--no-validate")
 FULL = {  # file in the full folder -> flags, after which it is written there
     "net.engine": ("--output", "full/net.engine"),
     "net.engine.json": ("--output", "full/net.engine"),
     "prepared.onnx": ("--save-onnx", "full/prepared.onnx"),
     "r.json": ("--json", "full/r.json"),
     "r.html": ("--report", "full/r.html"),
-    "c.cache.json": FROM_PICTURES,
-    "c.cache": FROM_PICTURES,
-    "c.cache.fit.npz": FROM_PICTURES,
+    "c.cache.json": FROM_IMAGES,
+    "c.cache": FROM_IMAGES,
+    "c.cache.fit.npz": FROM_IMAGES,
 }
 BEFORE = {"net.engine.json": ["net.engine"], "c.cache": ["c.cache.json"], "c.cache.fit.npz": ["c.cache.json", "c.cache"]}
 
@@ -374,7 +374,7 @@ BEFORE = {"net.engine.json": ["net.engine"], "c.cache": ["c.cache.json"], "c.cac
 @pytest.mark.parametrize("name", FULL)
 def test_a_full_file_system(tmp_path, bytes_of, name):
     """34: a real one, with room for what is written before this file and for less than all of it."""
-    pictures(*GOOD)(tmp_path)
+    images(*GOOD)(tmp_path)
     with small_disk(tmp_path / "full") as fill:
         for old in ("net.engine", "net.engine.json", "prepared.onnx", "r.json", "r.html", "full/" + name):
             if name != "c.cache":  # one that is there is read, not written
@@ -402,7 +402,7 @@ def test_a_full_file_system(tmp_path, bytes_of, name):
 @pytest.mark.parametrize("delay", [0.2, 0.6, 1.2, 2.0])
 def test_an_interruption_at_any_time(tmp_path, number, code, delay):
     """33: within half a second, whatever stage it hits, and nothing half-written."""
-    pictures(*GOOD)(tmp_path)
+    images(*GOOD)(tmp_path)
     (tmp_path / "net.engine").write_bytes(OLD)
     flags = ("--precision", "int8", "--max-accuracy-drop", "100", "--calibration-dir", "data")
     command = [sys.executable, str(ROOT / "onnx2trt.py"), "--onnx", "net.onnx", *flags]
@@ -424,7 +424,7 @@ def test_an_interruption_at_any_time(tmp_path, number, code, delay):
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path):
     """34: the output is always the old one or the complete new one, and the next run needs no cleaning. By hand: ONNX2TRT_KILLS=50."""
-    pictures(*GOOD)(tmp_path)
+    images(*GOOD)(tmp_path)
     command = [sys.executable, str(ROOT / "onnx2trt.py"), "--onnx", "net.onnx", *INT8, "--calibration-dir", "data", "-q"]
     started = time.monotonic()
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode == 0
@@ -462,7 +462,7 @@ sys.exit(onnx2trt.main(sys.argv[3:]))
 @pytest.mark.parametrize("renames", [1, 3])  # 2, 4 and 5 by hand: each takes two conversions
 def test_killed_between_two_files_that_belong_together(tmp_path, renames):
     """34: side file, cache, fit file, side file, engine: whichever was the last one, the next run goes its way."""
-    pictures(*GOOD)(tmp_path)
+    images(*GOOD)(tmp_path)
     (tmp_path / "net.engine").write_bytes(OLD)
     flags = ("--onnx", "net.onnx", *INT8, "--calibration-dir", "data", "--calibration-cache", "c.cache", "--no-validate")
     command = [sys.executable, "-c", KILLED_AFTER, str(ROOT), str(renames), *flags]

@@ -14,7 +14,7 @@ from tests.fuzz.mutate import HOSTILE, fields, hostile_onnx, mutate_cache, mutat
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind, count", [("onnx", 24), ("cache", 12), ("pictures", 8), ("flags", 12)])
+@pytest.mark.parametrize("kind, count", [("onnx", 24), ("cache", 12), ("images", 8), ("flags", 12)])
 def test_damage_is_answered_calmly(kind, count, tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     failed = {}

@@ -19,7 +19,7 @@ from models import model, multiplication_chain, node, plugin_net, random
 pytestmark = pytest.mark.gpu
 
 QUICK = ("--builder-optimization-level", "1")
-INT8 = ("--precision", "int8", "--calibration-dir", "pictures", "--max-accuracy-drop", "20")
+INT8 = ("--precision", "int8", "--calibration-dir", "images", "--max-accuracy-drop", "20")
 NATIVE = (*INT8, "--calibration-method", "entropy")  # TensorRT's own calibration
 
 
@@ -41,7 +41,7 @@ def caches_of_its_own(tmp_path, tmp_path_factory, monkeypatch, request):
 @pytest.fixture
 def folder(tmp_path):
     onnx.save(wide_net(), tmp_path / "net.onnx")
-    write_pictures(tmp_path / "pictures", seed=0)
+    write_images(tmp_path / "images", seed=0)
     pixels = np.random.default_rng(99).integers(0, 256, (40, 48, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "test.png"), pixels)
     return tmp_path
@@ -64,7 +64,7 @@ def wide_net():
     return model(nodes, {"x": ["n", 3, 64, 64]}, {"y": ["n", 16, 32, 32]}, weights)
 
 
-def write_pictures(folder, seed, contrast=1.0, count=6):
+def write_images(folder, seed, contrast=1.0, count=6):
     folder.mkdir()
     pixels = np.random.default_rng(seed)
     for index in range(count):
@@ -119,7 +119,7 @@ def test_a_layer_is_held_in_fp32(folder, constraints):
     _, result = convert(folder, *bound, "--test-image", "test.png")
     found = result["precision"]
     assert found["layers"]["fp32"] > 0 and found["layers"]["fp16"] > 0, found
-    assert {entry["name"] for entry in found["kept_high"]} == {"middle", "middle_relu"}
+    assert {entry["name"] for entry in found["fallback"]} == {"middle", "middle_relu"}
     assert found["ignored_constraints"] == []
 
 
@@ -129,12 +129,12 @@ def test_measured_holds_become_constraints(tmp_path):
     onnx.save(model(nodes, {"x": [1, 8]}, {"y": [1, 8]}, weights), tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=np.linspace(0.5, 1, 8, dtype=np.float32)[None])
     _, held = convert(tmp_path, "--test-image", "x.npz", "--layer-precisions", "mul0:fp16", "mul3:fp16", "--precision-constraints", "obey")
-    assert held["status"] == "validated" and {e["name"] for e in held["precision"]["kept_high"]} == {"mul1", "mul2"}
+    assert held["status"] == "validated" and {e["name"] for e in held["precision"]["fallback"]} == {"mul1", "mul2"}
 
 
 def test_no_constraints_leave_the_choice_to_tensorrt(folder):
     _, result = convert(folder, "--disable-strict-types", "--test-image", "test.png")
-    assert result["precision"]["kept_high"] == [] and result["plan"]["hold_layers"] is False
+    assert result["precision"]["fallback"] == [] and result["plan"]["keep_layers"] is False
 
 
 # --- TensorRT's calibrator
@@ -150,20 +150,20 @@ def test_the_calibrator_ran_and_wrote_its_cache(folder):
 
 
 @pytest.mark.parametrize("flags", [INT8, NATIVE])
-def test_a_second_build_with_the_cache_reads_no_picture(folder, flags):
+def test_a_second_build_with_the_cache_reads_no_image(folder, flags):
     once = ("--no-baseline", "--calibration-cache", "c.cache", "--test-image", "test.png")  # which layers are slow may differ
     _, first = convert(folder, *flags, *once)
-    for path in (folder / "pictures").iterdir():
+    for path in (folder / "images").iterdir():
         path.unlink()
-    (folder / "pictures").rmdir()
+    (folder / "images").rmdir()
     _, second = convert(folder, "--precision", "int8", "--max-accuracy-drop", "20", *once)
     assert second["calibration"]["samples_used"] is None and second["precision"]["delivered"] == "int8"
-    assert second["precision"]["kept_high"] == first["precision"]["kept_high"]
+    assert second["precision"]["fallback"] == first["precision"]["fallback"]
     assert second["accuracy"][0]["sqnr_db"] > first["accuracy"][0]["sqnr_db"] - 1, "as accurate as the first"
 
 
-def test_scales_depend_on_the_pictures(folder):
-    write_pictures(folder / "dark", seed=5, contrast=0.2)
+def test_scales_depend_on_the_images(folder):
+    write_images(folder / "dark", seed=5, contrast=0.2)
     convert(folder, *NATIVE, "--calibration-cache", "bright.cache")
     dark = ("--calibration-dir", "dark", "--calibration-cache", "dark.cache", "--max-accuracy-drop", "100")
     convert(folder, "--precision", "int8", "--calibration-method", "entropy", *dark)
@@ -256,22 +256,22 @@ def test_depthwise_and_hard_swish_keep_their_accuracy(tmp_path, flags):
     """The kind of network that FP16 scales break on TensorRT 10: no kernel, or wrong values; and whose FP16 layers among INT8 ones make
     TensorRT's calibrator give up INT8 altogether, or quantise what was not simulated that way."""
     onnx.save(mobile_net(), tmp_path / "net.onnx")
-    write_pictures(tmp_path / "pictures", seed=0)
+    write_images(tmp_path / "images", seed=0)
     _, result = convert(
-        tmp_path, *INT8[:4], *flags, "--no-baseline", "--save-onnx", "qdq.onnx", "--metric", "noise", "--test-image", "pictures/0.png"
+        tmp_path, *INT8[:4], *flags, "--no-baseline", "--save-onnx", "qdq.onnx", "--metric", "noise", "--test-image", "images/0.png"
     )
     precision, sqnr_db = result["precision"], result["accuracy"][0]["sqnr_db"]
     assert precision["delivered"] == "int8" and precision["int8_mac_share"] > 0.8 and precision["ignored_constraints"] == []
     assert sqnr_db > 20
     if flags != ("--strongly-typed",):
-        assert abs(sqnr_db - simulated_db(tmp_path, "qdq.onnx", "pictures/0.png")) < 1.5, "the engine computes what was simulated"
+        assert abs(sqnr_db - simulated_db(tmp_path, "qdq.onnx", "images/0.png")) < 1.5, "the engine computes what was simulated"
 
 
-def simulated_db(folder, name, picture):
+def simulated_db(folder, name, image):
     from onnx2trt.model.graph import Graph
     from onnx2trt.model.session import Session
 
-    pixels = cv2.resize(cv2.imread(str(folder / picture)), (64, 64), interpolation=cv2.INTER_LINEAR)[:, :, ::-1]
+    pixels = cv2.resize(cv2.imread(str(folder / image)), (64, 64), interpolation=cv2.INTER_LINEAR)[:, :, ::-1]
     feed = {"x": np.ascontiguousarray((pixels.astype(np.float32) / 255).transpose(2, 0, 1)[None])}
     expected, found = (Session.from_graph(Graph.from_model(onnx.load(folder / path))).run(feed)["y"] for path in ("net.onnx", name))
     return 10 * np.log10(np.sum(expected**2) / np.sum((found - expected) ** 2))
@@ -650,7 +650,7 @@ def test_the_report_shows_what_the_engine_gave_and_how_long_it_took(folder):
         page = Page((folder / name).read_bytes())
         page.check_alone()
         assert "Validated on the GPU" in page.text and "inferences after a warm-up" in page.sections["latency"]
-        assert "p99" in page.sections["latency"] and "Simulated" not in page.text and len(page.pictures) == 4
+        assert "p99" in page.sections["latency"] and "Simulated" not in page.text and len(page.images) == 4
 
 
 def test_validate_only_of_the_wrong_model(folder):

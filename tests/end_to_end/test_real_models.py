@@ -1,4 +1,4 @@
-"""Models and pictures of others, converted as a user would. Run with: pytest -m real"""
+"""Models and images of others, converted as a user would. Run with: pytest -m real"""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from onnx2trt.base.opencv import opencv
 pytestmark = pytest.mark.real
 DATA = Path(__file__).resolve().parents[1] / "data" / "ppocr_det"
 SHAPES = {"det": (1, 3, 640, 640), "cls": (1, 3, 48, 192), "rec": (1, 3, 48, 320)}
-TEST_PICTURES = sorted((DATA / "test").glob("*.jpg"))
+TEST_IMAGES = sorted((DATA / "test").glob("*.jpg"))
 
 
 def dims(shape):
@@ -22,17 +22,17 @@ def dims(shape):
 
 
 def tensor(path, shape):
-    """A picture as the deployments of these models make it: RGB, stretched, 0..1."""
+    """An image as the deployments of these models make it: RGB, stretched, 0..1."""
     cv2 = opencv()
-    picture = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-    return np.ascontiguousarray((cv2.resize(picture, shape[3:1:-1]).astype(np.float32) / 255).transpose(2, 0, 1)[None])
+    image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+    return np.ascontiguousarray((cv2.resize(image, shape[3:1:-1]).astype(np.float32) / 255).transpose(2, 0, 1)[None])
 
 
-def outputs(model, pictures, shape):
+def outputs(model, images, shape):
     options = ort.SessionOptions()
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run(None, {"x": tensor(path, shape)})[0] for path in pictures])
+    return np.concatenate([session.run(None, {"x": tensor(path, shape)})[0] for path in images])
 
 
 def sqnr_db(reference, found):
@@ -50,27 +50,27 @@ def model_of(name):
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_ppocr(tmp_path, name, precision):
     source, shape = model_of(name), SHAPES[name]
-    flags = ("--opt-shapes", f"x:{dims(shape)}", "--test-image", TEST_PICTURES[1], "-o", "m.engine", "--save-onnx", "m.onnx")
+    flags = ("--opt-shapes", f"x:{dims(shape)}", "--test-image", TEST_IMAGES[1], "-o", "m.engine", "--save-onnx", "m.onnx")
     done = onnx2trt(tmp_path, "--onnx", source, "--precision", precision, *flags)
     assert done.code == 0, done.stderr
     result = done.json("m.engine.json")
     assert result["precision"]["delivered"] == precision and (tmp_path / "m.engine").stat().st_size > 1e6
-    found, expected = (outputs(model, TEST_PICTURES[:4], shape) for model in (tmp_path / "m.onnx", source))
+    found, expected = (outputs(model, TEST_IMAGES[:4], shape) for model in (tmp_path / "m.onnx", source))
     assert sqnr_db(expected, found) > (100 if precision == "fp32" else 35)
     if name == "rec" and precision == "fp16":
-        kept = {entry["name"] for entry in result["precision"]["kept_high"]}
+        kept = {entry["name"] for entry in result["precision"]["fallback"]}
         assert any("Pow" in node for node in kept) and any("Sqrt" in node for node in kept), "its layer normalisations"
 
 
 def test_ppocr_with_a_range_of_shapes(tmp_path):
     shapes = ("--min-shapes", "x:1x3x48x64", "--opt-shapes", "x:2x3x48x320", "--max-shapes", "x:4x3x48x640")
-    done = onnx2trt(tmp_path, "--onnx", model_of("rec"), *shapes, "--test-image", TEST_PICTURES[0], "-o", "m.engine")
+    done = onnx2trt(tmp_path, "--onnx", model_of("rec"), *shapes, "--test-image", TEST_IMAGES[0], "-o", "m.engine")
     assert done.code == 0, done.stderr
     assert done.json("m.engine.json")["plan"]["profiles"][0]["max"] == [4, 3, 48, 640]
 
 
-def pooled_iou(model, pictures, shape):
-    reference, found = (outputs(path, pictures, shape) > 0.3 for path in (model_of("det"), model))
+def pooled_iou(model, images, shape):
+    reference, found = (outputs(path, images, shape) > 0.3 for path in (model_of("det"), model))
     return (reference & found).sum() / (reference | found).sum()
 
 
@@ -79,24 +79,24 @@ DET_INT8 = ("--opt-shapes", "x:1x3x640x640", "--precision", "int8", "-o", "m.eng
 
 @pytest.mark.parametrize("flags, share, iou", [((), 0.8, 0.988), (("--max-accuracy-drop", "0.4"), 0.57, 0.994)])
 def test_ppocr_detection_in_int8(tmp_path, flags, share, iou):
-    """Nothing but the calibration pictures; the test pictures are only looked at here."""
+    """Nothing but the calibration images; the test images are only looked at here."""
     done = onnx2trt(tmp_path, "--onnx", model_of("det"), *DET_INT8, "--calibration-dir", DATA / "calibration", *flags, timeout=600)
     assert done.code == 0, done.stderr
     result = done.json("m.engine.json")
     assert result["calibration"]["samples_used"] == 20 and result["accuracy"][0]["metric"] == "mask:0.3"
     found = int8_share(tmp_path / "m.onnx", x=SHAPES["det"])
     assert found > share and found == pytest.approx(result["precision"]["int8_mac_share"], abs=1e-3)
-    assert pooled_iou(tmp_path / "m.onnx", TEST_PICTURES, SHAPES["det"]) > iou
+    assert pooled_iou(tmp_path / "m.onnx", TEST_IMAGES, SHAPES["det"]) > iou
 
 
 def test_ppocr_detection_from_the_cache_of_tensorrt(tmp_path):
-    """Its scales for all layers lose 10 % of the mask; the layers are judged by the validation pictures."""
+    """Its scales for all layers lose 10 % of the mask; the layers are judged by the validation images."""
     flags = ("--calibration-cache", DATA / "tensorrt-10.6-entropy2.cache", "--validation-dir", DATA / "test")
     done = onnx2trt(tmp_path, "--onnx", model_of("det"), *DET_INT8, *flags, timeout=600)
     assert done.code == 0, done.stderr
     row, tried = done.json("m.engine.json")["accuracy"][0], done.json("m.engine.json")["calibration"]["tried"]
     assert row["drop_percent"] <= 1 and row["samples"] == 16 and tried[0]["drop_percent"] > 5 and not tried[0]["passed"]
-    assert 100 * (1 - pooled_iou(tmp_path / "m.onnx", TEST_PICTURES, SHAPES["det"])) == pytest.approx(row["drop_percent"], abs=0.2)
+    assert 100 * (1 - pooled_iou(tmp_path / "m.onnx", TEST_IMAGES, SHAPES["det"])) == pytest.approx(row["drop_percent"], abs=0.2)
 
 
 @pytest.mark.parametrize("name", ["cls", "rec"])
@@ -122,6 +122,6 @@ def test_light_models_in_fp16_hold_what_overflows(tmp_path, name):
         assert "fp16 was asked for, but the engine is fp32" in done.error
         return
     assert done.code == 0, done.stderr
-    held = [entry for entry in result["precision"]["kept_high"] if "above 32752" in entry["reason"]]
+    held = [entry for entry in result["precision"]["fallback"] if "above 32752" in entry["reason"]]
     overflows = {"densenet121": False, "inception_v2": False, "shufflenet": False}.get(name, True)
     assert bool(held) == overflows and result["accuracy"][0]["nonfinite"] == 0

@@ -11,9 +11,9 @@ import types
 import numpy as np
 import pytest
 from command import ROOT
-from helpers import encode, picture, prepared
+from helpers import encode, image, prepared
 
-from onnx2trt.data.reader import load_picture
+from onnx2trt.data.reader import load_image
 
 SCRIPT = ROOT / "examples" / "run_engine.py"
 
@@ -51,9 +51,9 @@ def test_its_preprocessing_is_ours_bit_for_bit(example, tmp_path, shape):
         way["mean"] = (0.0,) * channels if way["dtype"] == "uint8" else (0.485, 0.456, 0.406, 0.3)[:channels]
         way["std"] = (1.0,) * channels if way["dtype"] == "uint8" else (0.229, 0.224, 0.225, 0.7)[:channels]
         pre = prepared(way.pop("channels"), **way)
-        data = encode(".png", picture(*shape, channels=(1, 3, 4)[index % 3], seed=index))
+        data = encode(".png", image(*shape, channels=(1, 3, 4)[index % 3], seed=index))
         (tmp_path / "p.png").write_bytes(data)
-        expected = load_picture(str(tmp_path / "p.png"), pre)
+        expected = load_image(str(tmp_path / "p.png"), pre)
         found = example.preprocess(data, json.loads(json.dumps(pre.describe())))
         assert found.dtype == expected.dtype and found.flags.c_contiguous
         assert found.tobytes() == expected[None].tobytes() and found.shape == (1, *expected.shape), way
@@ -71,9 +71,9 @@ def write_engine(folder, preprocessing=None, **engine):
     return result
 
 
-def test_a_picture_fills_the_smallest_batch_of_the_engine(example, tmp_path):
+def test_a_image_fills_the_smallest_batch_of_the_engine(example, tmp_path):
     result = write_engine(tmp_path, prepared().describe())
-    (tmp_path / "p.png").write_bytes(encode(".png", picture(20, 20)))
+    (tmp_path / "p.png").write_bytes(encode(".png", image(20, 20)))
     feed = example.load_inputs(str(tmp_path / "p.png"), result)
     assert feed["x"].shape == (2, 3, 24, 32) and np.array_equal(feed["x"][0], feed["x"][1])
 
@@ -88,13 +88,13 @@ def test_arrays_are_taken_by_name(example, tmp_path):
     [
         (lambda folder: (folder / "m.engine.json").unlink(), "m.engine.json"),
         (lambda folder: write_engine(folder, sha256="0"), "belongs to another engine"),
-        (lambda folder: write_engine(folder), "takes no picture; give an .npz with x"),
-        (lambda folder: (folder / "p.png").write_bytes(b"no picture"), "no picture that OpenCV knows"),
+        (lambda folder: write_engine(folder), "takes no image; give an .npz with x"),
+        (lambda folder: (folder / "p.png").write_bytes(b"no image"), "no image that OpenCV knows"),
         (lambda folder: (folder / "p.png").unlink(), "p.png"),
     ],
 )
 def test_what_is_wrong_is_said_in_a_line(tmp_path, prepare, words):
-    (tmp_path / "p.png").write_bytes(encode(".png", picture(20, 20)))
+    (tmp_path / "p.png").write_bytes(encode(".png", image(20, 20)))
     write_engine(tmp_path, prepared().describe())
     prepare(tmp_path)
     done = subprocess.run([sys.executable, str(SCRIPT), "m.engine", "p.png"], cwd=tmp_path, capture_output=True, text=True)

@@ -1,7 +1,7 @@
 """Throw damaged files and random flags at the command, and see that it stays calm.
 
     python -m tests.fuzz onnx --count 2000 --seed 1 [--jobs 2] [--keep FOLDER]
-    python -m tests.fuzz cache | pictures | flags ...
+    python -m tests.fuzz cache | images | flags ...
 
 A case fails where the process crashes, hangs, prints a traceback, takes more than 4 GB, leaves a temporary file, gives an exit code
 that is none of ours, or succeeds with a prepared model that is not what ONNX Runtime computes from the damaged file.

@@ -13,13 +13,13 @@ from onnx2trt.base.opencv import opencv
 from onnx2trt.quant.calibration_cache import to_text
 from tests.fuzz.mutate import mutate_bytes, mutate_cache, mutate_onnx
 
-KINDS = ("onnx", "cache", "pictures", "flags")
+KINDS = ("onnx", "cache", "images", "flags")
 LEAST_SQNR_DB = 15.0  # between the prepared FP16 model and the damaged one; damage of the numbers would be far below
 
 
 def make(kind: str, rng: np.random.Generator, folder: Path) -> list[str]:
     """Write the files of a case; give its arguments."""
-    return {"onnx": _onnx, "cache": _cache, "pictures": _pictures, "flags": _flags}[kind](rng, folder)
+    return {"onnx": _onnx, "cache": _cache, "images": _images, "flags": _flags}[kind](rng, folder)
 
 
 def _sources() -> list[bytes]:
@@ -70,17 +70,17 @@ def _cache(rng: np.random.Generator, folder: Path) -> list[str]:
     ]
 
 
-def _pictures(rng: np.random.Generator, folder: Path) -> list[str]:
+def _images(rng: np.random.Generator, folder: Path) -> list[str]:
     onnx.save(conv_net(), folder / "net.onnx")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for index in range(4):
         suffix = (".png", ".jpg", ".bmp", ".tiff", ".webp")[int(rng.integers(5))]
         pixels = rng.integers(0, 256, (24, 32, 3), np.uint8)
         data = opencv().imencode(suffix, pixels)[1].tobytes()
         damaged = mutate_bytes(data, rng) if index < 2 else data
-        (folder / "pictures" / f"{index}{suffix}").write_bytes(damaged)
-    where = ("--test-image", "pictures/0" + next((folder / "pictures").glob("0*")).suffix) if rng.integers(2) else ()
-    flags = ("--precision", "int8", "--calibration-dir", "pictures", "--quantization-effort", "fast", "--max-accuracy-drop", "100")
+        (folder / "images" / f"{index}{suffix}").write_bytes(damaged)
+    where = ("--test-image", "images/0" + next((folder / "images").glob("0*")).suffix) if rng.integers(2) else ()
+    flags = ("--precision", "int8", "--calibration-dir", "images", "--quantization-effort", "fast", "--max-accuracy-drop", "100")
     return ["--onnx", "net.onnx", *flags, *where, "--save-onnx", "prepared.onnx", "--json", "r.json"]
 
 
@@ -96,7 +96,7 @@ VALUES = (
     "x:1x3x16x16",
     "x:0x3x16x16",
     "x:1x3x99999999x99999999",
-    "pictures",
+    "images",
     "net.onnx",
 )
 VALUES += ("none", "a,b", "\udcff", "..", "/", "x" * 300, "89", "sm_999", "top1", "mask:0.5", "mask:2", "1,2,3", "c.cache", "-", "./-")
@@ -107,9 +107,9 @@ def _flags(rng: np.random.Generator, folder: Path) -> list[str]:
     from onnx2trt.plan.arguments import build_parser
 
     onnx.save(conv_net(), folder / "net.onnx")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for index in range(3):
-        opencv().imwrite(str(folder / "pictures" / f"{index}.png"), rng.integers(0, 256, (16, 16, 3), np.uint8))
+        opencv().imwrite(str(folder / "images" / f"{index}.png"), rng.integers(0, 256, (16, 16, 3), np.uint8))
     (folder / "c.cache").write_text(to_text({"x": 0.02, "r1": 0.03, "r2": 0.05}, "entropy", "8601"))
     actions = [a for a in build_parser()._actions if a.dest not in ("help", "onnx", "output", "verbose")]
     arguments = ["--onnx", "net.onnx", "--output", "out.engine"]

@@ -37,7 +37,7 @@ DEFAULTS = {
     "workspace_bytes": 4 * 2**30,
     "tactic_sources": None,
     "tf32": False,
-    "hold_layers": True,
+    "keep_layers": True,
     "layer_precisions": (),
     "io_types": (),
     "build.precision_constraints": "prefer",
@@ -85,9 +85,9 @@ VALUES = [  # flags, place in the plan, value
     ("--workspace-size 0.5", "workspace_bytes", 2**29),
     ("--workspace-size 1.5", "workspace_bytes", 3 * 2**29),
     ("--tf32", "tf32", True),
-    ("--disable-strict-types", "hold_layers", False),
-    ("--precision-constraints none", "hold_layers", False),
-    ("--precision-constraints obey", "hold_layers", True),
+    ("--disable-strict-types", "keep_layers", False),
+    ("--precision-constraints none", "keep_layers", False),
+    ("--precision-constraints obey", "keep_layers", True),
     ("--io-types x:fp16,y:0:fp32", "io_types", (("x", "fp16"), ("y:0", "fp32"))),
     ("--builder-optimization-level 0", "build.optimization_level", 0),
     ("--timing-cache t", "build.timing_cache", None),
@@ -343,5 +343,5 @@ def test_every_effort_that_can_be_typed_is_known_and_more_of_it_does_not_do_less
     assert tuple(EFFORTS) == QUANTIZATION_EFFORTS
     for less, more in zip(EFFORTS.values(), list(EFFORTS.values())[1:]):
         assert dataclasses.astuple(less) < dataclasses.astuple(more)
-        assert less.balance <= more.balance and less.fit <= more.fit and less.samples <= more.samples
-    assert not EFFORTS["fast"].fit and not EFFORTS["fast"].balance
+        assert less.equalization <= more.equalization and less.fit <= more.fit and less.samples <= more.samples
+    assert not EFFORTS["fast"].fit and not EFFORTS["fast"].equalization

@@ -193,7 +193,7 @@ RIGHT = [
     ["--json", "-", "--save-onnx", "-"],  # stdout, and a file of that name
     ["--json", "model.engine.json"],  # the side file: the same object
     ["--output", "elsewhere/model.onnx.engine", "--save-onnx", "elsewhere/model.onnx"],
-    ["--validation-dir", "pictures", "--calibration-dir", "pictures"],
+    ["--validation-dir", "images", "--calibration-dir", "images"],
     ["--timing-cache", "none", "--save-onnx", "none"],
 ]
 

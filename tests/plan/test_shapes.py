@@ -1,12 +1,12 @@
-"""plan/shapes.py: a complete optimization profile for every input, and which input takes a picture."""
+"""plan/shapes.py: a complete optimization profile for every input, and which input takes an image."""
 
 import pytest
 from helpers import refused
 
 from onnx2trt.base.errors import ExitCode
-from onnx2trt.base.model_info import PictureInput, Profile, TensorSpec
+from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec
 from onnx2trt.plan.plan import Shapes
-from onnx2trt.plan.shapes import example_shape, make_profiles, picture_input, picture_refusal
+from onnx2trt.plan.shapes import example_shape, image_input, image_refusal, make_profiles
 
 
 def spec(shape, name: str = "x", dtype: str = "float32") -> TensorSpec:
@@ -113,25 +113,25 @@ def test_example_shape(shape, expected):
     assert example_shape(spec(shape)) == expected
 
 
-def picture_of(shape, opt, dtype: str = "float32") -> PictureInput:
+def image_of(shape, opt, dtype: str = "float32") -> ImageInput:
     inputs = (spec(shape, dtype=dtype),)
-    return picture_input(inputs, (Profile("x", opt, opt, opt),))
+    return image_input(inputs, (Profile("x", opt, opt, opt),))
 
 
 @pytest.mark.parametrize(
     ("shape", "opt", "dtype", "expected"),
     [
-        ((1, 3, 20, 30), (1, 3, 20, 30), "float32", PictureInput("x", "NCHW", 1, 3, 20, 30, "float32")),
-        (("N", 1, "h", "w"), (8, 1, 20, 30), "float16", PictureInput("x", "NCHW", 1, 1, 20, 30, "float16")),
-        ((4, 20, 30, 3), (4, 20, 30, 3), "uint8", PictureInput("x", "NHWC", 4, 3, 20, 30, "uint8")),
-        ((1, 20, 30, 4), (1, 20, 30, 4), "float32", PictureInput("x", "NHWC", 1, 4, 20, 30, "float32")),
-        ((2, 4, 20, 30), (2, 4, 20, 30), "float32", PictureInput("x", "NCHW", 2, 4, 20, 30, "float32")),
-        ((1, 3, 20, 4), (1, 3, 20, 4), "float32", PictureInput("x", "NCHW", 1, 3, 20, 4, "float32")),
-        (None, (1, 3, 20, 30), "float32", PictureInput("x", "NCHW", 1, 3, 20, 30, "float32")),
+        ((1, 3, 20, 30), (1, 3, 20, 30), "float32", ImageInput("x", "NCHW", 1, 3, 20, 30, "float32")),
+        (("N", 1, "h", "w"), (8, 1, 20, 30), "float16", ImageInput("x", "NCHW", 1, 1, 20, 30, "float16")),
+        ((4, 20, 30, 3), (4, 20, 30, 3), "uint8", ImageInput("x", "NHWC", 4, 3, 20, 30, "uint8")),
+        ((1, 20, 30, 4), (1, 20, 30, 4), "float32", ImageInput("x", "NHWC", 1, 4, 20, 30, "float32")),
+        ((2, 4, 20, 30), (2, 4, 20, 30), "float32", ImageInput("x", "NCHW", 2, 4, 20, 30, "float32")),
+        ((1, 3, 20, 4), (1, 3, 20, 4), "float32", ImageInput("x", "NCHW", 1, 3, 20, 4, "float32")),
+        (None, (1, 3, 20, 30), "float32", ImageInput("x", "NCHW", 1, 3, 20, 30, "float32")),
     ],
 )
-def test_picture_input(shape, opt, dtype, expected):
-    assert picture_of(shape, opt, dtype) == expected
+def test_image_input(shape, opt, dtype, expected):
+    assert image_of(shape, opt, dtype) == expected
 
 
 @pytest.mark.parametrize(
@@ -143,14 +143,14 @@ def test_picture_input(shape, opt, dtype, expected):
         ((1, 3, 20, 30), "int8", "'x' is int8, neither float nor uint8"),
     ],
 )
-def test_no_picture_for_this_input(shape, dtype, why):
+def test_no_image_for_this_input(shape, dtype, why):
     with refused(ExitCode.USAGE, why, hint=".npz files with one array for each input (x)"):
-        picture_of(shape, shape, dtype)
+        image_of(shape, shape, dtype)
 
 
-def test_no_picture_for_two_inputs():
+def test_no_image_for_two_inputs():
     inputs = (spec((1, 3, 8, 8), "a"), spec((1, 3, 8, 8), "b"))
     profiles = make_profiles(inputs, shapes())
     with refused(ExitCode.USAGE, "2 inputs", hint="(a, b)"):
-        picture_input(inputs, profiles)
-    assert picture_refusal(inputs[:1], profiles[:1]) == ""
+        image_input(inputs, profiles)
+    assert image_refusal(inputs[:1], profiles[:1]) == ""

@@ -14,7 +14,7 @@ from benchmarks import endurance
 from benchmarks.calibration import table as calibration_table
 
 ROOT = Path(__file__).resolve().parents[2]
-PICTURES = ROOT / "tests" / "data" / "ppocr_det" / "calibration"
+IMAGES = ROOT / "tests" / "data" / "ppocr_det" / "calibration"
 
 
 @pytest.mark.slow
@@ -41,20 +41,20 @@ def test_calibration_benchmark(tmp_path):
     except RuntimeError as error:
         pytest.skip(str(error))
     (tmp_path / "few").mkdir()
-    for path in sorted(PICTURES.iterdir())[:2]:
+    for path in sorted(IMAGES.iterdir())[:2]:
         shutil.copy(path, tmp_path / "few")
-    command = [sys.executable, str(ROOT / "benchmarks" / "calibration.py"), "--pictures", "few", "--pairs", "1", "--copies", "2"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "calibration.py"), "--images", "few", "--pairs", "1", "--copies", "2"]
     done = subprocess.run([*command, "--json", "r.json"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which on two pictures says nothing
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which on two images says nothing
     found = json.loads((tmp_path / "r.json").read_text())
-    assert found["pictures"] == 2 and found["threads"] == 2 and found["repeated"]["copies"] == 2
+    assert found["images"] == 2 and found["threads"] == 2 and found["repeated"]["copies"] == 2
     assert len(found["ours"]) == len(found["inference"]) == 1
     for run in (*found["ours"], *found["inference"], found["quantize_static"], found["repeated"]):
         assert run["seconds"] > 0 and run["cpu_seconds"] > 0 and run["peak_mb"] > 50
     ratio = found["quantize_static"]["seconds"] / found["ours"][0]["seconds"]
     assert found["times_faster_than_quantize_static"] == pytest.approx(ratio)
     lines = done.stdout.splitlines()
-    assert sum(line.endswith(("reached", "MISSED")) for line in lines) == 4 and "2 pictures, 2 threads" in lines[0]
+    assert sum(line.endswith(("reached", "MISSED")) for line in lines) == 4 and "2 images, 2 threads" in lines[0]
     assert "modelopt" not in done.stdout, "it needs an environment of its own"
     slowest = {"seconds": 10 * found["ours"][0]["seconds"], "cpu_seconds": 1.0, "peak_mb": 100.0}
     assert "100 MB   10.0 times ours" in calibration_table({**found, "modelopt": slowest})
@@ -62,23 +62,23 @@ def test_calibration_benchmark(tmp_path):
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="holds its processes to two CPUs")
 def test_preprocessing_benchmark(tmp_path):
-    command = [sys.executable, str(ROOT / "benchmarks" / "preprocessing.py"), "--sizes", "64x48", "--pictures", "4", "--others", "3"]
+    command = [sys.executable, str(ROOT / "benchmarks" / "preprocessing.py"), "--sizes", "64x48", "--images", "4", "--others", "3"]
     done = subprocess.run([*command, "--runs", "1", "--json", "r.json"], cwd=tmp_path, capture_output=True, text=True, timeout=300)
-    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which on four pictures says nothing
+    assert done.returncode in (0, 1), done.stderr  # 1: a target was missed, which on four images says nothing
     found = json.loads((tmp_path / "r.json").read_text())
-    assert found["threads"] == 2 and found["memory"]["pictures"] == [1, 4]
-    assert {size: figures["pictures"] for size, figures in found["sizes"].items()} == {"64x48": 3, "1920x1080": 4}
+    assert found["threads"] == 2 and found["memory"]["images"] == [1, 4]
+    assert {size: figures["images"] for size, figures in found["sizes"].items()} == {"64x48": 3, "1920x1080": 4}
     for figures in found["sizes"].values():
         assert figures["jpeg_bytes"] > 500 and {"ours", "imdecode", "imdecode_kept", "opencv"} <= set(figures["runs"])
         for name, (run,) in figures["runs"].items():
             assert run["seconds"] > 0 and run["peak_mb"] > 20
-            assert figures["pictures_per_second"][name] == pytest.approx(figures["pictures"] / run["seconds"])
+            assert figures["images_per_second"][name] == pytest.approx(figures["images"] / run["seconds"])
             if name != "ours":
                 assert figures["ours_over"][name] == pytest.approx(run["seconds"] / figures["runs"]["ours"][0]["seconds"])
                 assert figures["ours_over_by_cpu_time"][name] > 0
     lines = done.stdout.splitlines()
     assert "2 threads" in lines[0] and sum(line.endswith(("reached", "MISSED")) for line in lines) == 2
-    assert sum("pictures/s" in line for line in lines) == sum(len(figures["runs"]) for figures in found["sizes"].values())
+    assert sum("images/s" in line for line in lines) == sum(len(figures["runs"]) for figures in found["sizes"].values())
 
 
 @pytest.mark.slow
@@ -103,7 +103,7 @@ def test_calibration_samples_benchmark(tmp_path):
         (12, 3, [list(range(12))]),
     ],
 )
-def test_draws_differ_and_spread_over_all_pictures(count, draws, expected):
+def test_draws_differ_and_spread_over_all_images(count, draws, expected):
     from benchmarks.calibration_samples import draws_of
 
     assert draws_of(list(range(12)), count, draws) == expected
@@ -121,7 +121,7 @@ def test_endurance_benchmark(tmp_path):
         "stderr_lines": 0,
         "seconds_each": 0,
     }
-    endurance.pictures(tmp_path, 2)
+    endurance.images(tmp_path, 2)
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 2
 
 

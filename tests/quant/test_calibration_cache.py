@@ -269,7 +269,7 @@ def check(then: Identity | None, now: Identity, accept: bool = False) -> str:
 
 FRESH = [
     IDENTITY,
-    replace(IDENTITY, data_sha256=None, samples=None, preprocessing=None),  # no pictures given: nothing to compare
+    replace(IDENTITY, data_sha256=None, samples=None, preprocessing=None),  # no images given: nothing to compare
     replace(IDENTITY, method="mse"),  # asked for by name what auto chose
     replace(IDENTITY, preprocessing=None),
     replace(IDENTITY, samples=99),  # the hash of the data says it
@@ -307,9 +307,9 @@ def test_a_method_is_asked_for_by_name_without_auto():
         check(then, replace(IDENTITY, method="minmax"))
 
 
-def test_without_a_side_file_it_is_used_only_where_no_pictures_are_given():
-    no_pictures = replace(IDENTITY, data_sha256=None, samples=None)
-    assert "no side file" in check(None, no_pictures)
+def test_without_a_side_file_it_is_used_only_where_no_images_are_given():
+    no_images = replace(IDENTITY, data_sha256=None, samples=None)
+    assert "no side file" in check(None, no_images)
     with refused(ExitCode.CALIBRATION, "c.cache.json", hint="--accept-stale-cache"):
         check(None, IDENTITY)
     assert "used because of --accept-stale-cache" in check(None, IDENTITY, accept=True)

@@ -185,7 +185,7 @@ def test_an_output_of_a_transposed_convolution_is_the_sum_of_the_kernel_position
 
 @pytest.mark.parametrize("kind", ["conv", "grouped", "gemm"])
 def test_few_positions_are_not_fitted_so_closely_that_others_suffer(kind):
-    """As behind a global pooling: one position a picture."""
+    """As behind a global pooling: one position an image."""
     op, attributes, shape, axis = KINDS[kind]
     weight = random(*shape, seed=1)
     columns = Columns(node(op, "x w", "y", "layer", **attributes), weight)

@@ -35,11 +35,11 @@ def test_what_is_written_comes_back():
     packed = Packed(data)
     assert packed.conditions == CONDITIONS and packed.format == fit_file.FORMAT
     result, expected = packed.unpack(GRAPH), found()
-    assert (result.method, result.fit.scales, result.holds, result.given_up) == (
+    assert (result.method, result.fit.scales, result.kept_fp32, result.fp16_fallback) == (
         "mse",
         expected.fit.scales,
-        expected.holds,
-        expected.given_up,
+        expected.kept_fp32,
+        expected.fp16_fallback,
     )
     assert list(result.fit.scales) == list(expected.fit.scales)
     for ours, theirs in ((result.shifts, expected.shifts), (result.factors, expected.factors)):
@@ -54,8 +54,8 @@ def test_what_is_written_comes_back():
 
 def test_a_run_without_weights_of_its_own_comes_back():
     """TensorRT's own calibrator: the scales are the cache's."""
-    result = Packed(bytes(pack(Found("entropy", Fit({}), given_up={"head": "r"}), {}))).unpack(GRAPH)
-    assert result == Found("entropy", Fit({}), given_up={"head": "r"})
+    result = Packed(bytes(pack(Found("entropy", Fit({}), fp16_fallback={"head": "r"}), {}))).unpack(GRAPH)
+    assert result == Found("entropy", Fit({}), fp16_fallback={"head": "r"})
 
 
 # ---- not what we wrote
@@ -163,8 +163,8 @@ def test_members_that_claim_the_same_bytes():
         ({"about": about(scales=3)}, "does not fit"),
         ({"about": about(fitted={"stem_relu": False, "head": False})}, "'stem_relu' is no layer"),
         ({"about": about(fitted=["stem", "head"])}, "does not fit"),
-        ({"about": about(holds=3)}, "does not fit"),
-        ({"about": about(given_up={"elsewhere": "r"})}, "unknown: ['elsewhere']"),
+        ({"about": about(kept_fp32=3)}, "does not fit"),
+        ({"about": about(fp16_fallback={"elsewhere": "r"})}, "unknown: ['elsewhere']"),
         ({"about": about(fitted={"stem": True})}, "unknown: ['weights_1'"),
         ({"extra": npy(np.ones(3))}, "unknown: ['extra']"),
         ({"weights_0": None}, "weights_0"),

@@ -159,7 +159,7 @@ def test_the_calibrator_gets_baked_weights_and_the_equivalent_model_says_the_sam
     assert np.array_equal(prepared.graph.weights["w3"], graph.weights["w3"])
     native = prepare.prepare_calibrated(graph, profiles(x=(1, 3, 16, 16)), {}, Fit(fit.scales), layers, {}, None, strict=True)
     assert not native.half_outputs
-    assert native.scales is None and native.equivalent is None and ("head", "fp16", "always zero in calibration") in native.kept_high
+    assert native.scales is None and native.equivalent is None and ("head", "fp16", "always zero in calibration") in native.fallback
     assert native.constraints == {layers[0].node: "int8", layers[1].node: "int8"} and native.half_nodes == {"head"}
     assert np.array_equal(native.graph.weights["w1"], graph.weights["w1"])
 

@@ -21,7 +21,7 @@ def test_segments_hold_every_node_once_in_order(count):
 
 
 def shape_net() -> Graph:
-    """A shape computed beside the picture, an operator without an FP16 form, a reshape."""
+    """A shape computed beside the image, an operator without an FP16 form, a reshape."""
     nodes = [
         node("Shape", "x", "s", "shape"),
         node("Gather", "s one", "n", "pick"),

@@ -22,7 +22,7 @@ SHA = "0" * 64
 
 def row(**changes) -> dict:
     """One row of the result's accuracy."""
-    values = {"executed_on": "simulated", "inputs": "pictures", "output": "y", "metric": "argmax", "drop_percent": 0.25}
+    values = {"executed_on": "simulated", "inputs": "images", "output": "y", "metric": "argmax", "drop_percent": 0.25}
     values |= {"standard_error": 0.1, "sqnr_db": 31.5, "max_abs_error": 0.125, "nonfinite": 0, "samples": 3}
     return {**values, "worst": "b.jpg", "worst_drop_percent": 0.5, "constant": False, **changes}
 
@@ -49,7 +49,7 @@ def result(**changes) -> dict:
         "preprocessing": {"size": [32, 24], "layout": "NCHW", "channels": 3, "dtype": "float32", "color": "rgb", "resize": "letterbox"}
         | {"interpolation": "linear", "range": 255, "mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]},
         "precision": {"requested": "int8", "delivered": "int8", "int8_mac_share": 0.8, "layers": {"int8": 6, "fp16": 3, "fp32": 1}}
-        | {"layers_source": "network", "kept_high": kept, "ignored_constraints": [{"name": "odd", "asked": "fp32", "delivered": "int8"}]},
+        | {"layers_source": "network", "fallback": kept, "ignored_constraints": [{"name": "odd", "asked": "fp32", "delivered": "int8"}]},
         "calibration": {"method": "mse", "samples_used": 20, "samples_skipped": 1, "cache": None, "seconds": 3.0, "peak_memory_mb": 100.0}
         | {"tried": tried},
         "accuracy": [row()],
@@ -60,13 +60,13 @@ def result(**changes) -> dict:
     return {**full, **changes}
 
 
-def evidence(*outputs: Output, picture=True, origin="pictures", plots=False) -> Evidence:
+def evidence(*outputs: Output, image=True, origin="images", plots=False) -> Evidence:
     """What a run has kept: a sample with these outputs; with plots three drops and two scales, which take their time to draw."""
-    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8) if picture else None
-    drops = [Drops("pictures", "y", "argmax", ("a.jpg", "b.jpg", "c.jpg"), (0.0, 0.5, 0.25))]
+    pixels = np.random.default_rng(0).integers(0, 256, (24, 32, 3), np.uint8) if image else None
+    drops = [Drops("images", "y", "argmax", ("a.jpg", "b.jpg", "c.jpg"), (0.0, 0.5, 0.25))]
     scales = {"x": 1 / 127, "r": 0.0, "t": 50 / 127}
     kept = Evidence(True, Sample(origin, f"{origin}/a.jpg", pixels, outputs))
-    return dataclasses.replace(kept, drops=drops, scales=scales, quantized=frozenset({"t"}), balanced=True) if plots else kept
+    return dataclasses.replace(kept, drops=drops, scales=scales, quantized=frozenset({"t"}), equalized=True) if plots else kept
 
 
 def page(found: dict, kept: Evidence | None = None, arguments=("--onnx", "net.onnx")) -> Page:
@@ -85,7 +85,7 @@ def blobs(channels: int, height=24, width=32) -> np.ndarray:
 
 # ---- what is kept
 
-KINDS = [  # reference sample, picture size, metric -> kind
+KINDS = [  # reference sample, image size, metric -> kind
     (np.eye(1, 10)[0], None, "top1", "scores"),
     (np.zeros((10, 1, 1)), (24, 32), "argmax", "scores"),
     (blobs(4), (24, 32), "argmax", "classes"),
@@ -157,15 +157,15 @@ PARTS = ("outputs", "accuracy", "latency", "layers", "calibration", "timings", "
 
 
 @pytest.mark.parametrize("kind", CASES)
-@pytest.mark.parametrize("picture", [True, False], ids=["picture", "arrays"])
-def test_every_kind_of_output_has_its_figures_and_every_section_is_there(kind, picture):
-    read = page(result(), evidence(CASES[kind], picture=picture))
+@pytest.mark.parametrize("image", [True, False], ids=["image", "arrays"])
+def test_every_kind_of_output_has_its_figures_and_every_section_is_there(kind, image):
+    read = page(result(), evidence(CASES[kind], image=image))
     assert tuple(read.sections) == PARTS
     for words in SHOWN[kind]:
-        if picture or words != "as the model sees it":
+        if image or words != "as the model sees it":
             assert words in read.sections["outputs"]
-    assert len(read.pictures) == (kind in ("classes", "mask", "map")) * 3 + (picture and kind != "values")
-    assert ("arrays, so there is no picture" in read.text) is not picture
+    assert len(read.images) == (kind in ("classes", "mask", "map")) * 3 + (image and kind != "values")
+    assert ("arrays, so there is no image" in read.text) is not image
     assert len(read.source) < 500_000
 
 
@@ -181,7 +181,7 @@ def test_the_worst_sample_is_shown_where_it_is_another_one():
     assert "agrees least" not in page(result(), kept).text
     kept.worst = [dataclasses.replace(kept.sample, path="the_worst.jpg")]
     read = page(result(), kept)
-    assert "agrees least" in read.text and "the_worst.jpg" in read.text and len(read.pictures) == 8
+    assert "agrees least" in read.text and "the_worst.jpg" in read.text and len(read.images) == 8
 
 
 def test_many_outputs_are_cut_short_and_the_page_stays_small():
@@ -191,12 +191,12 @@ def test_many_outputs_are_cut_short_and_the_page_stays_small():
     few, many = (Evidence(True, Sample("p", "p", noise, tuple(outputs * times))) for times in (1, 15))
     assert len(page(result(), few).source) < 6e6  # of a photograph it is a tenth
     read = page(result(), many)
-    assert "and 18 more outputs" in read.text and len(read.pictures) == 1 + 3 * 12
+    assert "and 18 more outputs" in read.text and len(read.images) == 1 + 3 * 12
 
 
 def test_synthetic_inputs_are_said_to_be_so():
-    read = page(result(), evidence(CASES["values"], picture=False, origin="synthetic"))
-    assert "made up" in read.sections["outputs"] and not read.pictures
+    read = page(result(), evidence(CASES["values"], image=False, origin="synthetic"))
+    assert "made up" in read.sections["outputs"] and not read.images
 
 
 def test_the_class_of_most_pixels_is_clear_and_what_differs_is_red():
@@ -205,9 +205,9 @@ def test_the_class_of_most_pixels_is_clear_and_what_differs_is_red():
     reference[1, :, 160:200] = 1  # class 1 in a stripe
     candidate = reference.copy()
     candidate[1, 116:124, 36:44] = 1  # and once outside of it
-    picture = np.full((240, 320, 3), 200, np.uint8)
-    kept = Evidence(True, Sample("p", "p", picture, (output("classes", reference, candidate),)))
-    plain, model, engine, difference = (pixels.astype(int) for pixels in page(result(), kept).pictures)
+    image = np.full((240, 320, 3), 200, np.uint8)
+    kept = Evidence(True, Sample("p", "p", image, (output("classes", reference, candidate),)))
+    plain, model, engine, difference = (pixels.astype(int) for pixels in page(result(), kept).images)
     assert np.abs(model[:, :150] - plain[:, :150]).max() < 30 < np.abs(model[:, 165:195] - plain[:, 165:195]).max(2).min()
     assert np.abs(engine - model)[118:123, 38:43].max() > 50 > np.abs(engine - model)[:, 60:150].max()
     blue, green, red = difference[120, 40]
@@ -320,7 +320,7 @@ def test_names_of_strangers_are_text_and_nothing_else():
     found["model"] = {**found["model"], "path": EVIL, "inputs": [{"name": EVIL, "dtype": EVIL, "shape": [EVIL]}]}
     found["engine"] = {**found["engine"], "path": EVIL}
     found["accuracy"] = [row(output=EVIL, inputs=EVIL, worst=EVIL)]
-    found["precision"] = {**found["precision"], "kept_high": [{"name": EVIL, "precision": "fp16", "reason": EVIL}]}
+    found["precision"] = {**found["precision"], "fallback": [{"name": EVIL, "precision": "fp16", "reason": EVIL}]}
     found["precision"]["ignored_constraints"] = [{"name": EVIL, "asked": EVIL, "delivered": EVIL}]
     found["calibration"] = {**found["calibration"], "cache": EVIL, "samples_used": None}
     found["plan"] = {**found["plan"], "layer_precisions": [[EVIL, EVIL]]}

@@ -52,7 +52,7 @@ def full() -> bytes:
     found = result(status="validated", warnings=[long])
     found["model"] = {**found["model"], "path": long}
     found["accuracy"][0] |= {"output": long, "inputs": long, "worst": long}
-    found["precision"]["kept_high"] = [{"name": long, "precision": "fp16", "reason": long}]
+    found["precision"]["fallback"] = [{"name": long, "precision": "fp16", "reason": long}]
     found["variants"] = [{"precision": "int8", "drop_percent": 0.5, "error": long}]
     latency = {"mean_ms": 1.2, "p50_ms": 1.1, "p90_ms": 1.3, "p99_ms": 1.9, "runs": 99, "shape": {}, "covers": "all", "fp16_p50_ms": None}
     kept = evidence(*(dataclasses.replace(one, name=f"{kind} {long}") for kind, one in CASES.items()), plots=True)

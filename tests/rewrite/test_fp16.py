@@ -11,19 +11,19 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import absolute_maxima
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.fp16 import convert
-from onnx2trt.rewrite.keep_fp32 import choose_holds
+from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
 from onnx2trt.rewrite.simulate import simulation
 
 HALF = TensorProto.FLOAT16
 
 
-def prepared(source, feed, wishes=(), measured=True, made_up=False):
+def prepared(source, feed, overrides=(), measured=True, made_up=False):
     """(FP32 graph, FP16 graph, holds) with ranges measured on one feed."""
     graph = Graph.from_model(source)
     shapes = {name: array.shape for name, array in feed.items()}
     maxima = absolute_maxima(graph, profiles(**shapes), lambda: [feed])
-    holds = choose_holds(graph, maxima, wishes, measured, made_up=made_up)
-    return graph, convert(graph, holds), holds
+    kept_fp32 = choose_kept_fp32(graph, maxima, overrides, measured, made_up=made_up)
+    return graph, convert(graph, kept_fp32), kept_fp32
 
 
 def outputs(graph, feed):
@@ -37,9 +37,9 @@ def types_at_ends(graph):
 
 def test_every_layer_is_half_and_the_ends_keep_their_types():
     feed = {"x": random(2, 3, 16, 16)}
-    graph, half, holds = prepared(conv_net(), feed)
+    graph, half, kept_fp32 = prepared(conv_net(), feed)
     types = half.types()
-    assert holds == {}
+    assert kept_fp32 == {}
     assert types_at_ends(half) == types_at_ends(graph) == {"x": FLOAT, "y": FLOAT}
     assert {types[name] for name in ("c1", "r1", "c2", "r2")} == {HALF}
     assert {array.dtype.name for array in half.weights.values()} == {"float16"}
@@ -50,16 +50,16 @@ def test_every_layer_is_half_and_the_ends_keep_their_types():
 
 def test_a_chain_through_1e5_is_held_where_it_overflows():
     feed = {"x": np.linspace(0.5, 1.0, 8, dtype=np.float32)[None]}
-    graph, half, holds = prepared(multiplication_chain(), feed)
-    assert set(holds) == {"mul1", "mul2"}, "the node that makes 1.2e5 and the one that reads it"
-    assert "1.2e+05" in holds["mul1"] and "32752" in holds["mul1"]
+    graph, half, kept_fp32 = prepared(multiplication_chain(), feed)
+    assert set(kept_fp32) == {"mul1", "mul2"}, "the node that makes 1.2e5 and the one that reads it"
+    assert "1.2e+05" in kept_fp32["mul1"] and "32752" in kept_fp32["mul1"]
     np.testing.assert_allclose(outputs(simulation(half), feed)[0], outputs(graph, feed)[0], rtol=5e-3)
 
 
 def test_without_the_hold_the_chain_overflows():
     feed = {"x": np.linspace(0.5, 1.0, 8, dtype=np.float32)[None]}
-    _, half, holds = prepared(multiplication_chain(), feed, measured=False)
-    assert holds == {}
+    _, half, kept_fp32 = prepared(multiplication_chain(), feed, measured=False)
+    assert kept_fp32 == {}
     assert np.isinf(outputs(simulation(half), feed)[0]).any()
 
 
@@ -71,8 +71,8 @@ def test_half_of_the_largest_value_is_the_limit():
 
 def test_values_below_the_normal_range_are_held():
     feed = {"x": np.ones((1, 8), np.float32)}
-    graph, half, holds = prepared(multiplication_chain((1e-3, 1e-3, 1e3, 1e3)), feed)
-    assert {"mul1", "mul2"} <= set(holds) and "6.1e-05" in holds["mul1"]
+    graph, half, kept_fp32 = prepared(multiplication_chain((1e-3, 1e-3, 1e3, 1e3)), feed)
+    assert {"mul1", "mul2"} <= set(kept_fp32) and "6.1e-05" in kept_fp32["mul1"]
     np.testing.assert_allclose(outputs(simulation(half), feed)[0], outputs(graph, feed)[0], rtol=5e-3)
 
 
@@ -84,33 +84,33 @@ def test_weights_that_half_cannot_hold_keep_their_node(weight, word):
         {"y": [1, 4]},
         {"w": np.float32([weight] * 4), "one": np.float32(1)},
     )
-    _, _, holds = prepared(source, {"x": np.full((1, 4), 1e-3, np.float32)})
-    assert word in holds["product"] and "w" in holds["product"]
+    _, _, kept_fp32 = prepared(source, {"x": np.full((1, 4), 1e-3, np.float32)})
+    assert word in kept_fp32["product"] and "w" in kept_fp32["product"]
 
 
 def test_a_tiny_summand_is_no_reason():
     source = model([node("Add", "x b", "y", "sum")], {"x": [1, 4]}, {"y": [1, 4]}, {"b": np.float32([3e-9] * 4)})
-    _, _, holds = prepared(source, {"x": np.ones((1, 4), np.float32)})
-    assert holds == {}
+    _, _, kept_fp32 = prepared(source, {"x": np.ones((1, 4), np.float32)})
+    assert kept_fp32 == {}
 
 
 def test_a_normalisation_in_single_operators_stays():
     feed = {"x": random(3, 8)}
-    _, half, holds = prepared(layer_norm(), feed)
-    assert set(holds) == {"square", "variance", "epsilon", "root", "divide"}
+    _, half, kept_fp32 = prepared(layer_norm(), feed)
+    assert set(kept_fp32) == {"square", "variance", "epsilon", "root", "divide"}
     types = half.types()
     assert types["m"] == HALF and types["var"] == FLOAT and types["y"] == FLOAT
 
 
 def test_wishes_of_the_user_decide_last():
     feed = {"x": np.linspace(0.5, 1.0, 8, dtype=np.float32)[None]}
-    _, _, holds = prepared(multiplication_chain(), feed, wishes=(("mul*", "fp32"), ("mul1", "fp16")))
-    assert set(holds) == {"mul0", "mul2", "mul3"} and holds["mul0"] == "--layer-precisions mul*:fp32"
+    _, _, kept_fp32 = prepared(multiplication_chain(), feed, overrides=(("mul*", "fp32"), ("mul1", "fp16")))
+    assert set(kept_fp32) == {"mul0", "mul2", "mul3"} and kept_fp32["mul0"] == "--layer-precisions mul*:fp32"
 
 
 def test_a_pattern_that_matches_nothing_is_refused():
     with pytest.raises(ConversionError, match=r"--layer-precisions nothing\*:fp32 matches no node") as caught:
-        prepared(conv_net(), {"x": random(1, 3, 16, 16)}, wishes=(("nothing*", "fp32"),))
+        prepared(conv_net(), {"x": random(1, 3, 16, 16)}, overrides=(("nothing*", "fp32"),))
     assert caught.value.code is ExitCode.USAGE and "'stem'" in caught.value.hint
 
 
@@ -161,8 +161,8 @@ def test_control_flow_stays_and_reads_float():
     source = model(nodes, {"x": [2, 3]}, {"y": [2, 3]}, {"two": np.float32(2), "zero": np.float32(0)})
     for sign in (1, -1):
         feed = {"x": np.full((2, 3), sign * 0.25, np.float32)}
-        graph, half, holds = prepared(source, feed)
-        assert holds == {"choose": "control flow"}
+        graph, half, kept_fp32 = prepared(source, feed)
+        assert kept_fp32 == {"choose": "control flow"}
         assert outputs(half, feed)[0].tolist() == outputs(graph, feed)[0].tolist()
         assert outputs(simulation(half), feed)[0].tolist() == outputs(graph, feed)[0].tolist()
 
@@ -182,7 +182,7 @@ def test_a_constant_of_shape_follows():
 def test_a_weight_shared_by_both_precisions_exists_in_both():
     nodes = [node("MatMul", "x w", "a", "first"), node("MatMul", "a w", "y", "second")]
     feed = {"x": random(2, 4)}
-    _, half, _ = prepared(model(nodes, {"x": [2, 4]}, {"y": [2, 4]}, {"w": random(4, 4)}), feed, wishes=(("second", "fp32"),))
+    _, half, _ = prepared(model(nodes, {"x": [2, 4]}, {"y": [2, 4]}, {"w": random(4, 4)}), feed, overrides=(("second", "fp32"),))
     assert sorted(array.dtype.name for array in half.weights.values()) == ["float16", "float32"]
     outputs(half, feed)
 
@@ -218,9 +218,9 @@ def test_what_a_huge_factor_makes_is_held_where_synthetic_data_is_zero():
     source = model(nodes, {"x": [1, 2, 4, 4]}, {"y": [1, 2, 4, 4]}, {"w": weights, "half": np.float32([0.5])})
     feed = {"x": np.stack([np.ones((4, 4)), np.zeros((4, 4))])[None].astype(np.float32)}
     assert len(prepared(source, feed)[2]) == 1  # data of the user tells the range
-    graph, half, holds = prepared(source, feed, made_up=True)
+    graph, half, kept_fp32 = prepared(source, feed, made_up=True)
     names = {n.output[0]: n.name for n in graph.nodes}
-    assert set(holds) == {names["a"], names["b"], names["c"]}  # a Sigmoid bounds what it reads
-    assert "w" in holds[names["b"]] and "65504" in holds[names["b"]]
+    assert set(kept_fp32) == {names["a"], names["b"], names["c"]}  # a Sigmoid bounds what it reads
+    assert "w" in kept_fp32[names["b"]] and "65504" in kept_fp32[names["b"]]
     other = {"x": feed["x"][:, ::-1].copy() * 1e-36}
     np.testing.assert_allclose(outputs(half, other)[0], outputs(graph, other)[0], atol=1e-3)

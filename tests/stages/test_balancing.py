@@ -17,7 +17,7 @@ from onnx2trt.model.session import Session
 from onnx2trt.quant.sensitivity import change
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import quantizable_layers
-from onnx2trt.stages.int8.equalize import balance
+from onnx2trt.stages.int8.equalize import equalization
 from onnx2trt.stages.int8.holdout import choose_split
 
 SHAPE = (1, 3, 16, 16)
@@ -33,11 +33,11 @@ def job(tmp_path):
     return SimpleNamespace(profiles=shapes, data=Data(Reader((TensorSpec("x", SHAPE, "float32"),), shapes, None), found, None, None))
 
 
-def balanced(job, graph, tensors=("x", "r1", "r2"), int8=None):
+def equalized(job, graph, tensors=("x", "r1", "r2"), int8=None):
     console = SimpleNamespace(track=lambda found, *_: found, warn=lambda _: None)
     read = tensors if int8 is None else int8
     layers = [layer for layer in quantizable_layers(graph) if layer.activation in read]
-    return balance(job, graph, tensors, choose_split(job.data), SimpleNamespace(console=console)).graph(read, layers)
+    return equalization(job, graph, tensors, choose_split(job.data), SimpleNamespace(console=console)).graph(read, layers)
 
 
 def feeds(count=3):
@@ -70,7 +70,7 @@ def uneven_net():
 def test_channels_become_alike_and_the_network_stays_what_it_is(job):
     graph = uneven_net()
     before = {name: array.copy() for name, array in graph.weights.items()}
-    result = balanced(job, graph)
+    result = equalized(job, graph)
     for a, b in zip(outputs(graph), outputs(result)):
         np.testing.assert_allclose(a["y"], b["y"], rtol=1e-3, atol=1e-4)
 
@@ -87,7 +87,7 @@ def test_channels_become_alike_and_the_network_stays_what_it_is(job):
 def test_a_channel_that_is_always_zero_does_no_harm(job):
     graph = uneven_net()
     graph.weights["w1"][3], graph.weights["b1"][3] = 0, -1
-    result = balanced(job, graph)
+    result = equalized(job, graph)
     assert all(np.isfinite(array).all() for array in result.weights.values())
     for a, b in zip(outputs(graph), outputs(result)):
         np.testing.assert_allclose(a["y"], b["y"], rtol=1e-3, atol=1e-4)
@@ -107,12 +107,12 @@ def test_channels_far_from_zero_are_shifted(job):
         "w2": random(4, 16, 1, 1, seed=3),
     }
     graph = Graph.from_model(model(nodes, {"x": list(SHAPE)}, {"y": [1, 4, 16, 16]}, weights))
-    result = balanced(job, graph, ("x", "a"))
+    result = equalized(job, graph, ("x", "a"))
     for a, b in zip(outputs(graph), outputs(result)):
         np.testing.assert_allclose(a["y"], b["y"], rtol=1e-3, atol=1e-3)
     largest = [np.abs(np.concatenate([found["a"] for found in outputs(of, ("a",))])).max() for of in (graph, result)]
     assert largest[0] > 50 and largest[1] < 10
-    read_in_half = balanced(job, graph, ("x", "a"), int8=("x",))
+    read_in_half = equalized(job, graph, ("x", "a"), int8=("x",))
     first = np.concatenate([found["a"][:, 0] for found in outputs(read_in_half, ("a",))])
     assert abs(first.mean()) > 5 * first.std(), "FP16 is finest around 0: there, it stays where it is"
 
@@ -130,7 +130,7 @@ def test_a_constant_that_fp16_reads_stays_one_for_all_channels(job):
     weights = {"w1": random(16, 3, 1, 1, seed=1), "up": np.array([2.0], np.float32), "w2": random(16, 16, 1, 1, seed=2)}
     weights |= {"w3": random(4, 16, 1, 1, seed=3)}
     graph = Graph.from_model(model(nodes, {"x": list(SHAPE)}, {"y": [1, 4, 16, 16]}, weights))
-    everywhere, first, second = (balanced(job, graph, ("x", "m", "r"), int8) for int8 in (None, ("x",), ("m",)))
+    everywhere, first, second = (equalized(job, graph, ("x", "m", "r"), int8) for int8 in (None, ("x",), ("m",)))
     assert everywhere.weights[everywhere.nodes[2].input[1]].size == 16
     assert [n.input[1] for n in first.nodes if n.op_type == "Mul"] == ["up"] and first.weights["up"].size == 1
     assert np.array_equal(first.weights["w3"], graph.weights["w3"])
@@ -144,5 +144,5 @@ def test_a_constant_that_fp16_reads_stays_one_for_all_channels(job):
 def test_nothing_to_balance_leaves_the_values_as_they_are(job):
     nodes = [node("Conv", "x w", "c", "only"), node("Sigmoid", "c", "y")]
     graph = Graph.from_model(model(nodes, {"x": list(SHAPE)}, {"y": [1, 4, 16, 16]}, {"w": random(4, 3, 1, 1)}))
-    result = balanced(job, graph, ("x",))
+    result = equalized(job, graph, ("x",))
     assert np.array_equal(result.weights["w"], graph.weights["w"])

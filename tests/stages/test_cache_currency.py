@@ -17,19 +17,19 @@ from onnx2trt.quant import calibration_cache
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 DATA = Path(__file__).resolve().parents[1] / "data" / "ppocr_det"
 INT8 = ("--onnx", "net.onnx", "--precision", "int8", "--calibration-cache", "c.cache", "--max-accuracy-drop", "20")
-PICTURES = ("--calibration-dir", "pictures")
+IMAGES = ("--calibration-dir", "images")
 
 
 @pytest.fixture(scope="module")
 def calibrated(tmp_path_factory):
-    """A folder with a model, pictures, and the cache that a run has made of them."""
+    """A folder with a model, images, and the cache that a run has made of them."""
     folder = tmp_path_factory.mktemp("calibrated")
     onnx.save(conv_net(), folder / "net.onnx")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     for index in range(4):
         pixels = np.random.default_rng(index).integers(0, 256, (20, 24, 3), np.uint8)
-        cv2.imwrite(str(folder / "pictures" / f"{index}.png"), pixels)
-    done = onnx2trt(folder, *INT8, *PICTURES, "--no-validate", "--calibration-method", "minmax")
+        cv2.imwrite(str(folder / "images" / f"{index}.png"), pixels)
+    done = onnx2trt(folder, *INT8, *IMAGES, "--no-validate", "--calibration-method", "minmax")
     assert done.code == 0, done.stderr
     return folder
 
@@ -39,7 +39,7 @@ def folder(calibrated, tmp_path):
     return Path(shutil.copytree(calibrated, tmp_path / "copy"))
 
 
-def refused(folder, *fragments: str, flags=PICTURES) -> None:
+def refused(folder, *fragments: str, flags=IMAGES) -> None:
     """Exit code 5 with these words, before anything is calibrated or built, and the cache untouched."""
     before = (folder / "c.cache").read_bytes()
     done = onnx2trt(folder, *INT8, *flags)
@@ -59,23 +59,23 @@ def test_another_model(folder):
     refused(folder, "another model", flags=())
 
 
-def test_other_contents_of_the_pictures(folder):
-    shutil.copy(folder / "pictures" / "1.png", folder / "pictures" / "0.png")
+def test_other_contents_of_the_images(folder):
+    shutil.copy(folder / "images" / "1.png", folder / "images" / "0.png")
     refused(folder, "c.cache is stale: it was made from other calibration files", "--accept-stale-cache")
 
 
 def test_another_preprocessing(folder):
-    refused(folder, "stale", "another preprocessing", flags=(*PICTURES, "--mean", "0.5"))
+    refused(folder, "stale", "another preprocessing", flags=(*IMAGES, "--mean", "0.5"))
 
 
 def test_another_method(folder):
-    refused(folder, "stale", "method minmax", flags=(*PICTURES, "--calibration-method", "entropy"))
+    refused(folder, "stale", "method minmax", flags=(*IMAGES, "--calibration-method", "entropy"))
 
 
 # ---- foreign
 
 
-def test_no_side_file_although_pictures_are_given(folder):
+def test_no_side_file_although_images_are_given(folder):
     (folder / "c.cache.json").unlink()
     refused(folder, "no (valid) side file", "not known to be made from --calibration-dir")
 
@@ -86,7 +86,7 @@ def test_a_cache_written_over_has_lost_its_side_file(folder):
     refused(folder, "no (valid) side file")
 
 
-def test_no_side_file_is_said_where_no_pictures_are_given(folder):
+def test_no_side_file_is_said_where_no_images_are_given(folder):
     (folder / "c.cache.json").unlink()
     done = onnx2trt(folder, *INT8, "--no-validate")
     assert done.code == 0 and "no side file" in done.stderr
@@ -153,10 +153,10 @@ def test_a_tensor_that_was_always_zero_does_not_spoil_our_own_cache(tmp_path):
     ]
     weights = {"w1": random(32, 32), "w2": random(32, 32), "zero": np.float32(0)}
     onnx.save(model(nodes, {"x": ["n", 32]}, {"y": ["n", 32]}, weights), tmp_path / "net.onnx")
-    (tmp_path / "pictures").mkdir()
-    np.save(tmp_path / "pictures" / "x.npy", random(20, 32))
-    fast = ("--no-validate", "--quantization-effort", "fast")  # a cache holds scales, not weights fitted to pictures
-    first = onnx2trt(tmp_path, *INT8, *PICTURES, *fast, "--save-onnx", "first.onnx")
+    (tmp_path / "images").mkdir()
+    np.save(tmp_path / "images" / "x.npy", random(20, 32))
+    fast = ("--no-validate", "--quantization-effort", "fast")  # a cache holds scales, not weights fitted to images
+    first = onnx2trt(tmp_path, *INT8, *IMAGES, *fast, "--save-onnx", "first.onnx")
     assert first.code == 0, first.stderr
     assert "dead: " not in (tmp_path / "c.cache").read_text()
     second = onnx2trt(tmp_path, *INT8, *fast, "--save-onnx", "second.onnx")
@@ -168,7 +168,7 @@ def test_a_cache_has_the_scales_of_layers_that_were_held_too(folder):
     for path in folder.glob("c.cache*"):
         path.unlink()
     held = ("--layer-precisions", "head:fp16", "--no-validate")
-    assert onnx2trt(folder, *INT8, *PICTURES, *held).code == 0
+    assert onnx2trt(folder, *INT8, *IMAGES, *held).code == 0
     names = [line.split(":")[0] for line in (folder / "c.cache").read_text().splitlines()[1:]]
     assert names == ["x", "c1", "r1", "c2", "r2", "y"], "TensorRT uses INT8 only where all tensors at a layer have a scale"
     assert onnx2trt(folder, *INT8, "--no-validate").code == 0
@@ -185,7 +185,7 @@ def detector() -> Path:
 
 
 @pytest.mark.real
-def test_a_cache_of_tensorrt_makes_the_qdq_model_without_pictures(tmp_path):
+def test_a_cache_of_tensorrt_makes_the_qdq_model_without_images(tmp_path):
     cache = DATA / "tensorrt-10.6-entropy2.cache"
     shape = ("--opt-shapes", "x:1x3x640x640")
     flags = ("--precision", "int8", "--calibration-cache", cache, "--no-validate", "--save-onnx", "m.onnx", "-o", "m.engine")

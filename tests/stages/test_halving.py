@@ -14,18 +14,18 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 def folder(tmp_path):
     onnx.save(offset_net(), tmp_path / "net.onnx")
     pixels = np.random.default_rng(0)
-    (tmp_path / "pictures").mkdir()
+    (tmp_path / "images").mkdir()
     for index in range(25):
-        cv2.imwrite(str(tmp_path / "pictures" / f"{index:02}.png"), pixels.integers(0, 256, (16, 16, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / "images" / f"{index:02}.png"), pixels.integers(0, 256, (16, 16, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "test.png"), pixels.integers(0, 256, (16, 16, 3), np.uint8))
     return tmp_path
 
 
 def kept(result) -> dict:
-    return {entry["name"]: entry["reason"] for entry in result["precision"]["kept_high"]}
+    return {entry["name"]: entry["reason"] for entry in result["precision"]["fallback"]}
 
 
-DATA = {"test picture": ("--test-image", "test.png"), "folder": ("--validation-dir", "pictures"), "synthetic": ()}
+DATA = {"test image": ("--test-image", "test.png"), "folder": ("--validation-dir", "images"), "synthetic": ()}
 
 
 @pytest.mark.parametrize("data", DATA)
@@ -92,7 +92,7 @@ def test_large_segments_are_narrowed_down(tmp_path):
 
 def test_a_usual_net_keeps_nothing_and_says_nothing(folder):
     onnx.save(conv_net(), folder / "usual.onnx")
-    done = onnx2trt(folder, "--onnx", "usual.onnx", "--validation-dir", "pictures")
+    done = onnx2trt(folder, "--onnx", "usual.onnx", "--validation-dir", "images")
     assert done.code == 0, done.stderr
     result = done.json("usual.engine.json")
     assert kept(result) == {} and "tried" not in result["precision"] and result["timings_s"]["choose"] >= 0

@@ -60,7 +60,7 @@ def convert(folder, *flags, data="spiky", limit="1"):
 
 
 def reasons(result):
-    return {entry["name"]: (entry["precision"], entry["reason"]) for entry in result["precision"]["kept_high"]}
+    return {entry["name"]: (entry["precision"], entry["reason"]) for entry in result["precision"]["fallback"]}
 
 
 @pytest.mark.parametrize("flags", [(), ("--quantization-effort", "fast")])
@@ -176,17 +176,17 @@ def test_a_fixed_batch_does_not_hide_what_int8_costs(folder):
     """Four parts, and batches of four: all batches of the folder in order would begin with the part that is left out."""
     import cv2
 
-    picture = model(
+    image = model(
         [node("Conv", "x w", "a", "one", pads=[1] * 4), node("Relu", "a", "r"), node("Conv", "r v", "y", "two")],
         {"x": [4, 3, 8, 8]},
         {"y": [4, 4, 8, 8]},
         {"w": random(40, 3, 3, 3), "v": random(4, 40, 1, 1, seed=1)},
     )
-    onnx.save(picture, folder / "net.onnx")
-    (folder / "pictures").mkdir()
+    onnx.save(image, folder / "net.onnx")
+    (folder / "images").mkdir()
     pixels = np.random.default_rng(0)
     for index in range(64):
-        cv2.imwrite(str(folder / "pictures" / f"{index}.png"), pixels.integers(0, 256, (8, 8, 3), np.uint8))
-    done = convert(folder, data="pictures", limit="5")
+        cv2.imwrite(str(folder / "images" / f"{index}.png"), pixels.integers(0, 256, (8, 8, 3), np.uint8))
+    done = convert(folder, data="images", limit="5")
     assert done.code == 0, done.stderr
     assert done.json("result.json")["calibration"]["tried"][0]["drop_percent"] > 0, "nothing would be INT8 in a trial without any sample"

@@ -1,4 +1,4 @@
-"""stages/int8/reuse.py: a second build with the cache makes the same engine, without a picture; and who may rely on what."""
+"""stages/int8/reuse.py: a second build with the cache makes the same engine, without an image; and who may rely on what."""
 
 import hashlib
 import json
@@ -118,7 +118,7 @@ class Prepared:
 
     @property
     def kept(self):
-        return {name for name, _, _ in self.model.kept_high}
+        return {name for name, _, _ in self.model.fallback}
 
 
 def prepared(*flags, route="rtx", limit=LIMIT):
@@ -130,7 +130,7 @@ def prepared(*flags, route="rtx", limit=LIMIT):
 
 
 def kept(result):
-    return {entry["name"]: (entry["precision"], entry["reason"]) for entry in result["precision"]["kept_high"]}
+    return {entry["name"]: (entry["precision"], entry["reason"]) for entry in result["precision"]["fallback"]}
 
 
 def found_in(folder):
@@ -151,7 +151,7 @@ def test_the_net_has_something_of_everything(made):
     assert set(found.fit.scales) == {"x", "c", "r", "o"} and set(found.fit.rounded) == {"hostile", "first", "second", "third"}
     assert all(own.bias is not None for own in found.fit.rounded.values())
     assert any(np.ptp(vector) > 1 for vector in found.shifts.values()) and any(np.ptp(vector) > 1 for vector in found.factors.values())
-    assert set(found.given_up) == {"hostile"} and {"enlarge", "reduce"} <= set(found.holds)
+    assert set(found.fp16_fallback) == {"hostile"} and {"enlarge", "reduce"} <= set(found.kept_fp32)
 
 
 @pytest.mark.parametrize("data", [(), DATA], ids=["without data", "with data"])
@@ -182,9 +182,9 @@ def test_what_is_chosen_for_a_second_attempt_at_the_build_is_kept(folder):
     without_cache(folder)
     first = prepared(*DATA)
     second = first.model.again(0.1)
-    assert len(second.kept_high) > len(first.model.kept_high)
+    assert len(second.fallback) > len(first.model.fallback)
     shutil.rmtree("data")
-    assert prepared().model.kept_high == second.kept_high
+    assert prepared().model.fallback == second.fallback
 
 
 # ---- other conditions
@@ -362,7 +362,7 @@ def test_what_a_cpu_found_feeds_the_calibrator_of_tensorrt_10(folder, flags):
     assert not read & {"x"} and "x" not in weak.model.scales, "what only an FP16 layer reads is not quantised"
     assert {n for n, p in weak.model.constraints.items() if p == "int8"} == {"first", "second", "third"}
     assert "fp16" not in weak.model.constraints.values() and not weak.model.half_nodes, "hostile reads nothing that has a scale"
-    assert {n for n, p in weak.model.constraints.items() if p == "fp32"} == set(found.holds)
+    assert {n for n, p in weak.model.constraints.items() if p == "fp32"} == set(found.kept_fp32)
     assert int8_layers(weak.model.equivalent) == {"first", "second", "third"} == int8_layers(first)
     for layer in quantizable_layers(weak.model.graph):
         if layer.node != "hostile":
@@ -409,7 +409,7 @@ def test_a_cache_of_tensorrts_own_calibrator_is_not_worked_for_again(folder):
     assert second.model.constraints == first.model.constraints
     read = {layer.activation for layer in quantizable_layers(second.model.graph) if second.model.constraints.get(layer.node) == "int8"}
     assert read <= set(second.model.scales) and second.model.scales.items() <= scales.items()
-    assert second.model.kept_high == first.model.kept_high
+    assert second.model.fallback == first.model.fallback
     assert all(np.array_equal(second.model.graph.weights[name], array) for name, array in first.model.graph.weights.items())
 
 

@@ -13,19 +13,19 @@ from models import conv_net
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
-FLAGS = ("--onnx", "net.onnx", "--test-image", "test.png", "--calibration-dir", "pictures", "--calibration-samples", "6")
+FLAGS = ("--onnx", "net.onnx", "--test-image", "test.png", "--calibration-dir", "images", "--calibration-samples", "6")
 INT8 = (*FLAGS, "--precision", "int8", "--max-accuracy-drop", "20", "--quantization-effort", "fast", "--calibration-cache", "c.cache")
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
-    """A folder with an FP16 engine, made from a model with external data, pictures and a test picture."""
+    """A folder with an FP16 engine, made from a model with external data, images and a test image."""
     folder = tmp_path_factory.mktemp("built")
     onnx.save(conv_net(), folder / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     pixels = np.random.default_rng(0)
     for index in range(12):
-        cv2.imwrite(str(folder / "pictures" / f"{index}.png"), pixels.integers(0, 256, (20, 24, 3), np.uint8))
+        cv2.imwrite(str(folder / "images" / f"{index}.png"), pixels.integers(0, 256, (20, 24, 3), np.uint8))
     cv2.imwrite(str(folder / "test.png"), pixels.integers(0, 256, (20, 24, 3), np.uint8))
     done = onnx2trt(folder, *FLAGS, "--save-onnx", "saved.onnx")
     assert done.code == 0, done.stderr
@@ -101,7 +101,7 @@ def test_other_names_of_the_same_things_change_nothing(folder):
     (folder / "net.onnx").rename(folder / "other.onnx")
     for suffix in ("", ".json"):
         (folder / f"net.engine{suffix}").rename(folder / f"moved.plan{suffix}")
-    (folder / "pictures").rename(folder / "photos")
+    (folder / "images").rename(folder / "photos")
     flags = (
         "--onnx",
         "other.onnx",
@@ -129,7 +129,7 @@ def test_other_names_of_the_same_things_change_nothing(folder):
         (("--calibration-samples", "5"), "--calibration-samples (6 -> 5)"),
         (("--max-batch-size", "2"), "--max-batch-size (1 -> 2)"),
         (("--gpu-arch", "89"), '--gpu-arch ([] -> ["8.9"])'),
-        (("--validation-dir", "pictures"), "data of --validation-dir"),
+        (("--validation-dir", "images"), "data of --validation-dir"),
         (("--calibration-cache", "c.cache"), "data of --calibration-cache"),
     ],
 )
@@ -151,28 +151,28 @@ def test_external_data_belongs_to_the_model(folder):
     assert why(folder).endswith(": the model")
 
 
-def test_a_picture_that_changed_is_data(folder):
-    cv2.imwrite(str(folder / "pictures" / "0.png"), np.full((20, 24, 3), range(3), np.uint8))
+def test_a_image_that_changed_is_data(folder):
+    cv2.imwrite(str(folder / "images" / "0.png"), np.full((20, 24, 3), range(3), np.uint8))
     assert why(folder).endswith(": data of --calibration-dir")
 
 
-def test_a_picture_that_was_added_is_data(folder):
-    shutil.copy(folder / "pictures" / "0.png", folder / "pictures" / "00.png")
+def test_a_image_that_was_added_is_data(folder):
+    shutil.copy(folder / "images" / "0.png", folder / "images" / "00.png")
     assert why(folder).endswith(": data of --calibration-dir")
 
 
-def test_an_unused_picture_that_accuracy_may_be_measured_on_is_data(folder):
-    """Six of twelve pictures are samples; the others may be measured on."""
-    names = sorted(path.name for path in (folder / "pictures").iterdir())
+def test_an_unused_image_that_accuracy_may_be_measured_on_is_data(folder):
+    """Six of twelve images are samples; the others may be measured on."""
+    names = sorted(path.name for path in (folder / "images").iterdir())
     from onnx2trt.data.samples import evenly_spaced
 
     unused = [name for name in names if name not in evenly_spaced(names, 6)]
-    cv2.imwrite(str(folder / "pictures" / unused[0]), np.full((20, 24, 3), range(3), np.uint8))
+    cv2.imwrite(str(folder / "images" / unused[0]), np.full((20, 24, 3), range(3), np.uint8))
     assert why(folder).endswith(": data of --calibration-dir")
 
 
 def test_a_copy_with_other_times_is_the_same_data(folder):
-    for path in (folder / "pictures").iterdir():
+    for path in (folder / "images").iterdir():
         os.utime(path, (1, 1))
     assert "unchanged:" in skip(folder).stderr
 
@@ -275,8 +275,8 @@ def test_a_failed_conversion_leaves_nothing_to_skip(folder):
 
 
 def test_a_file_that_would_block_or_cannot_be_read_stops_nobody(folder):
-    os.mkfifo(folder / "pictures" / "pipe.png")
-    os.symlink("nowhere", folder / "pictures" / "dangling.png")
+    os.mkfifo(folder / "images" / "pipe.png")
+    os.symlink("nowhere", folder / "images" / "dangling.png")
     assert "data of --calibration-dir" in why(folder)
 
 

@@ -5,7 +5,7 @@ import os
 import numpy as np
 import onnx
 import pytest
-from helpers import picture, planned
+from helpers import image, planned
 from models import conv_net, model, node, offset_net, random
 
 from onnx2trt.base.errors import ConversionError, ExitCode
@@ -19,15 +19,15 @@ from onnx2trt.stages.prepare import prepare_model
 def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     onnx.save(conv_net(), "model.onnx")
-    os.mkdir("pictures")
+    os.mkdir("images")
     for seed in range(8):
-        opencv().imwrite(f"pictures/{seed}.png", picture(24, 24, seed=seed))
+        opencv().imwrite(f"images/{seed}.png", image(24, 24, seed=seed))
     return tmp_path
 
 
 def prepare(*flags):
     """(prepared model, job, run) of TensorRT 10 on a GPU."""
-    job, run = planned("--precision", "int8", "--calibration-dir", "pictures", "--max-accuracy-drop", "50", *flags)
+    job, run = planned("--precision", "int8", "--calibration-dir", "images", "--max-accuracy-drop", "50", *flags)
     return prepare_model(job, run), job, run
 
 
@@ -56,9 +56,9 @@ def test_an_accuracy_that_was_measured_on_what_was_fitted_to_is_said(folder):
     _, _, run = prepare()
     assert not any("one sample only" in text for text in run.console.warnings)
     for seed in range(1, 8):
-        os.unlink(f"pictures/{seed}.png")
+        os.unlink(f"images/{seed}.png")
     _, _, run = prepare()
-    assert sum("pictures holds one sample only" in text for text in run.console.warnings) == 1
+    assert sum("images holds one sample only" in text for text in run.console.warnings) == 1
 
 
 @pytest.mark.parametrize("method", ["entropy", "minmax"])
@@ -77,8 +77,8 @@ def test_qdq_keeps_fp32_scales_and_lets_the_flags_do_the_rest(folder):
     assert prepared.scales is None and int8_layers(prepared.graph) == {"stem", "head"}
     assert all(array.dtype != np.float16 for array in prepared.graph.weights.values())
     assert not prepared.constraints and not prepared.half_nodes and not prepared.half_outputs
-    wished, _, _ = prepare("--quantization", "qdq", "--layer-precisions", "head:fp16")
-    assert wished.constraints == {"head": "fp16"}
+    overridden, _, _ = prepare("--quantization", "qdq", "--layer-precisions", "head:fp16")
+    assert overridden.constraints == {"head": "fp16"}
 
 
 def test_nothing_is_bound_where_types_are_not_strict(folder):
@@ -97,7 +97,7 @@ def test_fp16_layers_that_lose_too_much_are_bound_to_fp32(folder, flags, held):
     onnx.save(offset_net(24), "model.onnx")
     prepared, _, run = prepare("--precision", "fp16", "--max-accuracy-drop", "1", *flags)
     assert {name for name, precision in prepared.constraints.items() if precision == "fp32"} == held
-    assert {name for name, _, reason in prepared.kept_high if "FP16 here alone" in reason} == held
+    assert {name for name, _, reason in prepared.fallback if "FP16 here alone" in reason} == held
     assert ("tried" in (run.result["precision"] or {})) is bool(held) and not prepared.changed
 
 
@@ -118,7 +118,7 @@ def test_what_only_passes_the_values_on_is_held_between_the_layers_that_need_it(
 def test_obeying_no_constraints_leaves_fp16_to_tensorrt(folder):
     onnx.save(offset_net(24), "model.onnx")
     prepared, _, _ = prepare("--precision", "fp16", "--precision-constraints", "none")
-    assert prepared.constraints == {} and prepared.kept_high == ()
+    assert prepared.constraints == {} and prepared.fallback == ()
 
 
 def test_where_fp16_cannot_be_simulated_that_is_said_and_nothing_is_held(folder, monkeypatch):

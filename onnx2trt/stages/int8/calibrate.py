@@ -22,7 +22,7 @@ from onnx2trt.rewrite.qdq import Layer
 from onnx2trt.stages.int8.holdout import Parts, Split, without
 
 ROUGHLY = 4  # times fewer rows than for the final fit are enough to compare methods
-IMPLAUSIBLE = 1000.0  # between a scale's reach and the largest value seen; on noise, scales made of pictures reach 0.09 to 3.2 times as far
+IMPLAUSIBLE = 1000.0  # between a scale's reach and the largest value seen; on noise, scales made of images reach 0.09 to 3.2 times as far
 METHOD_SAMPLES = 16  # on half of which calibration methods are compared; weights are fitted to the other half
 
 

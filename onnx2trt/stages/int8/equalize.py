@@ -23,7 +23,7 @@ SAMPLES = 16  # of which the channels' ranges are taken
 
 
 @dataclass(frozen=True)
-class Balance:
+class Equalization:
     """What was chosen for a graph, to be applied for those layers that will be INT8."""
 
     original: Graph
@@ -31,7 +31,7 @@ class Balance:
     scales: tuple[tuple[Group, np.ndarray], ...] = ()
 
     def graph(self, tensors: Container[str], layers: Iterable[Layer]) -> Graph:
-        """The same network, balanced for INT8 layers.
+        """The same network, equalized for INT8 layers.
 
         What is FP16 stays as it is. Shifted, it would lose what INT8 gains, since FP16 is finest around 0. Scaled, a constant that all
         channels share would become one for each, which TensorRT's INT8 mode does not fuse with the operator before: 24 kernels more in
@@ -39,7 +39,7 @@ class Balance:
 
         Args:
             tensors: read by the layers.
-            layers: what they write is balanced, too, since their fitted weights fit that.
+            layers: what they write is equalized, too, since their fitted weights fit that.
         """
         chosen = {layer.node for layer in layers}
         written = {name for node in self.original.nodes if node.name in chosen for name in node.output}
@@ -53,8 +53,8 @@ class Balance:
         return tuple({_first(group): vector for group, vector in chosen} for chosen in (self.shifts, self.scales))
 
 
-def rebuild(job: Job, graph: Graph, shifts: dict[str, np.ndarray], scales: dict[str, np.ndarray]) -> Balance:
-    """The balance that has these vectors.
+def rebuild(job: Job, graph: Graph, shifts: dict[str, np.ndarray], scales: dict[str, np.ndarray]) -> Equalization:
+    """The equalization that has these vectors.
 
     Raises:
         ValueError: they do not fit the graph.
@@ -64,20 +64,20 @@ def rebuild(job: Job, graph: Graph, shifts: dict[str, np.ndarray], scales: dict[
     for find, vectors in ((shift_groups, shifts), (scale_groups, scales)):
         groups = {_first(group): group for group in find(graph, shapes)} if vectors else {}
         if {name: (group.size,) for name, group in groups.items()} != {name: vector.shape for name, vector in vectors.items()}:
-            raise ValueError("other channels are balanced together")
+            raise ValueError("other channels are equalized together")
         chosen.append(tuple((group, vectors[name]) for name, group in groups.items()))
     if not all(np.isfinite(vector).all() for _, vector in chosen[0]):
         raise ValueError("a shift is not finite")
     if not all((np.isfinite(vector) & (vector > 0)).all() for _, vector in chosen[1]):
         raise ValueError("a scale of a channel is not above 0 and finite")
-    return Balance(graph, *chosen)
+    return Equalization(graph, *chosen)
 
 
 def _first(group: Group) -> str:
     return next(iter(group.places))
 
 
-def balance(job: Job, graph: Graph, tensors: tuple[str, ...], split: Split, run: Run) -> Balance:
+def equalization(job: Job, graph: Graph, tensors: tuple[str, ...], split: Split, run: Run) -> Equalization:
     """Shifts and scales for the channels of these tensors, as far as the network's constants can take them in.
 
     Args:
@@ -97,7 +97,7 @@ def balance(job: Job, graph: Graph, tensors: tuple[str, ...], split: Split, run:
             middle = group.expand(name, vector, 0.0)
             largest[name] = np.maximum(high[name] - middle, middle - low[name])
     scales = [choose_scales(group.largest(largest), group.anchor(largest)) for group in groups]
-    return Balance(graph, tuple(zip(shifts, middles)), tuple(zip(groups, scales)))
+    return Equalization(graph, tuple(zip(shifts, middles)), tuple(zip(groups, scales)))
 
 
 def _channel_ranges(
@@ -105,7 +105,7 @@ def _channel_ranges(
 ) -> dict[str, ChannelRanges]:
     axes = {name: place.axis for group in groups for name, place in group.places.items() if name in tensors}
     ranges = {name: ChannelRanges(axis) for name, axis in axes.items()}
-    feeds = Parts(job.data, split, run, "balancing channels", SAMPLES)
+    feeds = Parts(job.data, split, run, "equalizing channels", SAMPLES)
     observe(graph, job.profiles, list(axes), feeds, lambda name, values: ranges[name].measure(values))
     observe(graph, job.profiles, list(axes), feeds, lambda name, values: ranges[name].count(values))
     return ranges

@@ -29,13 +29,13 @@ class Choice:
             finish: see Trials.
         """
         self._job, self._fitted, self._run, self._half, self._finish = job, fitted, run, half, finish
-        self._given_up: dict[str, str] = {}
+        self._fp16_fallback: dict[str, str] = {}
 
     @property
     def can_measure(self) -> bool:
         return self._fitted.split is not None and self._job.plan.validation.enabled
 
-    def give_up(self) -> dict[str, str]:
+    def choose_fallback(self) -> dict[str, str]:
         """The layers that INT8 has to give up for --max-accuracy-drop.
 
         Returns:
@@ -44,21 +44,21 @@ class Choice:
         Raises:
             ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
         """
-        if self._fitted.given_up is not None:
-            self._given_up = self._fitted.given_up
+        if self._fitted.fp16_fallback is not None:
+            self._fp16_fallback = self._fitted.fp16_fallback
         elif self._fitted.split is None:
             self._run.console.warn(
                 "without --calibration-dir or --validation-dir no data tells what INT8 costs: all layers that can be are INT8"
             )
         elif self.can_measure:
-            self._given_up = self._choose(self._job.plan.validation.max_drop_percent)
-        return self._given_up
+            self._fp16_fallback = self._choose(self._job.plan.validation.max_drop_percent)
+        return self._fp16_fallback
 
-    def give_up_more(self, factor: float) -> dict[str, str]:
+    def choose_more_fallback(self, factor: float) -> dict[str, str]:
         """What to give up for a drop that is smaller by this factor than what the first choice has reached, or as small as can be."""
-        reached = self._trials.measure(tuple(self._given_up), 0.0, final=True)
-        self._given_up = self._choose((reached.drop_percent + reached.standard_error) * factor, or_best=True)
-        return self._given_up
+        reached = self._trials.measure(tuple(self._fp16_fallback), 0.0, final=True)
+        self._fp16_fallback = self._choose((reached.drop_percent + reached.standard_error) * factor, or_best=True)
+        return self._fp16_fallback
 
     def _choose(self, limit: float, or_best: bool = False) -> dict[str, str]:
         order: list[str] = []
@@ -69,18 +69,18 @@ class Choice:
                 least, total = self._job.plan.min_int8_share, sum(self._macs.values())
                 tried = climb(order, self._macs, total, least, tried[0], lambda kept: self._trials.measure(order[:kept], limit))
             best = self._confirmed(order, tried, limit)
-            given_up = None if best is None else self._take_back(order[:best], tried, limit)
+            fp16_fallback = None if best is None else self._take_back(order[:best], tried, limit)
             self._trials.forget()
         self._describe(tried)
-        if given_up is None and or_best:
-            given_up = order[: max(rung.kept for rung in tried)]
-        if given_up is None:
+        if fp16_fallback is None and or_best:
+            fp16_fallback = order[: max(rung.kept for rung in tried)]
+        if fp16_fallback is None:
             raise ConversionError(
                 f"INT8 does not reach --max-accuracy-drop {limit:g} %. What was tried:\n{_table(tried)}",
                 hint="Use --precision fp16, more calibration data, --quantization-effort best, or a larger --max-accuracy-drop.",
                 code=ExitCode.VALIDATION,
             )
-        return {node: f"INT8 here alone changes the outputs by {self._errors[node]:.2%}" for node in given_up}
+        return {node: f"INT8 here alone changes the outputs by {self._errors[node]:.2%}" for node in fp16_fallback}
 
     @cached_property
     def _macs(self) -> dict[str, int]:
@@ -123,25 +123,25 @@ class Choice:
                 kept = None
         return None
 
-    def _take_back(self, given_up: list[str], tried: list[Tried], limit: float) -> list[str]:
+    def _take_back(self, fp16_fallback: list[str], tried: list[Tried], limit: float) -> list[str]:
         """What still has to be given up when the layers with most work, tried one by one, are INT8 again where that passes.
 
         Errors of layers do not simply add up, so the order of giving them up cannot tell which ones do; of equal work it comes last first.
         """
-        candidates = sorted(given_up, key=lambda node: (self._macs.get(node, 0), given_up.index(node)), reverse=True)
+        candidates = sorted(fp16_fallback, key=lambda node: (self._macs.get(node, 0), fp16_fallback.index(node)), reverse=True)
         least = WORTH_A_LOOK * sum(self._macs.values())
         enough = len(tried) + self._job.plan.calibration.effort.second_looks
         for node in candidates:
             if self._macs.get(node, 0) < least or len(tried) >= enough:
                 break
-            rest = [other for other in given_up if other != node]
+            rest = [other for other in fp16_fallback if other != node]
             for final in (True, False):  # what will be built first: it is the stricter one more often
                 tried.append(self._trials.measure(rest, limit, final=final))
                 if not tried[-1].passed:
                     break
             else:
-                given_up = rest
-        return given_up
+                fp16_fallback = rest
+        return fp16_fallback
 
     def _describe(self, tried: list[Tried]) -> None:
         self._run.result["calibration"]["tried"] = [

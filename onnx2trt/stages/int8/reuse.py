@@ -16,9 +16,9 @@ from onnx2trt.quant.calibration_cache import Cache
 from onnx2trt.quant.fit_file import FORMAT, Found, Packed, most_bytes, pack
 from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.stages.int8 import calibrate as calibrating
-from onnx2trt.stages.int8 import equalize as balancing
+from onnx2trt.stages.int8 import equalize as equalizing
 from onnx2trt.stages.int8.calibrate import Written
-from onnx2trt.stages.int8.equalize import Balance
+from onnx2trt.stages.int8.equalize import Equalization
 
 # What the choice of layers depends on, but not how the layers were made INT8
 ONLY_FOR_THE_CHOICE = ("--max-accuracy-drop", "--metric", "--min-int8-share", "--no-validate", "--validation-dir")
@@ -30,7 +30,7 @@ class Known:
 
     cache: Cache | None = None  # None: calibrate
     found: Found | None = None  # None: nothing beyond the scales
-    balance: Balance | None = None
+    equalization: Equalization | None = None
     chosen: bool = True  # found.given_up is what has to be given up; otherwise it shall be measured again
 
 
@@ -68,12 +68,12 @@ def look_up(job: Job, graph: Graph, run: Run) -> Known:
     run.console.info(f"{what} from {path}")
     try:
         found = packed.unpack(graph)
-        balance = balancing.rebuild(job, graph, found.shifts, found.factors)
+        equalization = equalizing.rebuild(job, graph, found.shifts, found.factors)
     except ValueError as error:
         raise _damaged(path, error) from None
     calibrating.describe(run, found.method, None, 0, cache.path, 0.0)
     fit = found.fit if found.fit.scales else replace(found.fit, scales=cache.scales)
-    return Known(cache, replace(found, fit=fit, holds=_holds_here(found.holds, graph, job)), balance, chosen)
+    return Known(cache, replace(found, fit=fit, kept_fp32=_kept_here(found.kept_fp32, graph, job)), equalization, chosen)
 
 
 def write_found(job: Job, graph: Graph, written: Written | None, found: Found, run: Run) -> None:
@@ -85,8 +85,8 @@ def write_found(job: Job, graph: Graph, written: Written | None, found: Found, r
     if written is None:
         return
     structural = unconvertible(graph)
-    measured = {node: reason for node, reason in found.holds.items() if structural.get(node) != reason}
-    data = pack(replace(found, holds=measured), _conditions(job))
+    measured = {node: reason for node, reason in found.kept_fp32.items() if structural.get(node) != reason}
+    data = pack(replace(found, kept_fp32=measured), _conditions(job))
     identity = replace(written.identity, fit_sha256=hashlib.sha256(data).hexdigest())
     fit, side = calibration_cache.fit_file(written.path), calibration_cache.side_file(written.path)
     run.write_now({fit: data, side: calibration_cache.side_text(written.text, identity).encode()})
@@ -125,8 +125,8 @@ def _conditions(job: Job) -> dict:
     plan, judged = job.plan, job.data.validation
     return {
         "--quantization-effort": next(name for name, effort in EFFORTS.items() if effort == plan.calibration.effort),
-        "--layer-precisions": [list(wish) for wish in plan.layer_precisions],
-        "--disable-strict-types": not plan.hold_layers,
+        "--layer-precisions": [list(override) for override in plan.layer_precisions],
+        "--disable-strict-types": not plan.keep_layers,
         "--max-accuracy-drop": plan.validation.max_drop_percent,
         "--metric": plan.validation.metric,
         "--min-int8-share": plan.min_int8_share,
@@ -148,6 +148,6 @@ def _changed(packed: Packed, job: Job) -> list[str]:
     return [flag for flag, value in now.items() if packed.conditions.get(flag) != value]
 
 
-def _holds_here(holds: dict[str, str], graph: Graph, job: Job) -> dict[str, str]:
+def _kept_here(kept_fp32: dict[str, str], graph: Graph, job: Job) -> dict[str, str]:
     """What was measured, and what this route cannot convert."""
-    return {**(unconvertible(graph) if job.plan.route is Route.STRONG else {}), **holds}
+    return {**(unconvertible(graph) if job.plan.route is Route.STRONG else {}), **kept_fp32}

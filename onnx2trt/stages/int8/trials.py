@@ -89,8 +89,8 @@ class Trials:
     def _measure(self, kept: Sequence[str], final: bool) -> Tried:
         fitted, layers, share = self._fitted, self._without(kept), self.share(kept)
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
-        balanced = fitted.graph_for(layers)
-        graphs = [fit.apply(balanced, layers, self._half) for fit in fits]
+        equalized = fitted.graph_for(layers)
+        graphs = [fit.apply(equalized, layers, self._half) for fit in fits]
         rows = self._compare([Session.from_graph(self._finish(graph) if final else graph, in_turn=False) for graph in graphs], share)
         worst, finite = worst_output(rows)
         return Tried(len(kept), round(share, 6), round(worst.drop_percent, 6), round(worst.standard_error or 0.0, 6), finite=finite)
@@ -100,8 +100,8 @@ class Trials:
         return sum(self._macs.get(layer.node, 0) for layer in self._without(kept)) / max(sum(self._macs.values()), 1)
 
     def _without(self, kept: Sequence[str]) -> list[Layer]:
-        given_up = set(kept)
-        return [layer for layer in self._fitted.layers if layer.node not in given_up]
+        fp16_fallback = set(kept)
+        return [layer for layer in self._fitted.layers if layer.node not in fp16_fallback]
 
     def _compare(self, sessions: list[Session], share: float) -> tuple[Accuracy, ...]:
         """Each sample with the session of the trial that has not seen it."""

@@ -1,4 +1,4 @@
-"""TensorRT's own INT8 calibrator: fed with pictures, or with scales that are known already."""
+"""TensorRT's own INT8 calibrator: fed with images, or with scales that are known already."""
 
 from __future__ import annotations
 
@@ -80,9 +80,11 @@ class NativeCalibration:
         text, silent = calibration_cache.without_zeros(calibrator.written.decode("utf-8", "surrogateescape"))
         if silent:
             self._run.console.debug(f"tensors without a scale, always zero in calibration: {', '.join(silent)}")
-        method, kept = self._job.plan.native_method, self._prepared.kept_high
-        holds, given_up = ({node: reason for node, kind, reason in kept if kind == precision} for precision in ("fp32", "fp16"))
+        method, kept = self._job.plan.native_method, self._prepared.fallback
+        kept_fp32, fp16_fallback = ({node: reason for node, kind, reason in kept if kind == precision} for precision in ("fp32", "fp16"))
         written = write_cache(self._job, text, method, self._run, silent)
-        write_found(self._job, self._prepared.graph, written, Found(method, Fit({}), holds=holds, given_up=given_up), self._run)
+        write_found(
+            self._job, self._prepared.graph, written, Found(method, Fit({}), kept_fp32=kept_fp32, fp16_fallback=fp16_fallback), self._run
+        )
         describe(self._run, method, calibrator.samples_used, len(self._skipped), self._job.plan.calibration.cache, seconds)
         return calibration_cache.parse(text, "TensorRT's calibration cache")[2]

@@ -1,4 +1,4 @@
-"""Whether an encoded picture is whole, by its own structure."""
+"""Whether an encoded image is whole, by its own structure."""
 
 from __future__ import annotations
 

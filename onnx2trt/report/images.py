@@ -1,4 +1,4 @@
-"""Outputs that are pictures, drawn over the picture that the model was given; as data that stands inside the page."""
+"""Outputs that are images, drawn over the image that the model was given; as data that stands inside the page."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import numpy as np
 from onnx2trt.base.opencv import opencv
 from onnx2trt.compare.evidence import Output
 
-SMALLEST_SIDE = 240  # pixels; smaller pictures are enlarged, pixel by pixel
-LOSSLESS_PIXELS = 40_000  # up to which a picture stays a PNG
+SMALLEST_SIDE = 240  # pixels; smaller images are enlarged, pixel by pixel
+LOSSLESS_PIXELS = 40_000  # up to which an image stays a PNG
 OPACITY = 0.55
-GREY = 128  # behind an output without a picture
+GREY = 128  # behind an output without an image
 BASE_COLORS = ((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167))  # Okabe and Ito
 MODEL_ONLY, ENGINE_ONLY, BOTH, DIFFERENT = (86, 180, 233), (230, 159, 0), (0, 158, 115), (255, 0, 60)
 LEGEND_ROWS = 12
@@ -21,27 +21,27 @@ LEGEND_ROWS = 12
 Pixels = np.ndarray  # uint8 BGR [H, W, 3]
 
 
-def plain(picture: Pixels, longest: int) -> str:
-    """The picture itself, its longest side at most `longest` pixels."""
-    return _uri(picture, *_size(picture.shape[:2], longest))
+def plain(image: Pixels, longest: int) -> str:
+    """The image itself, its longest side at most `longest` pixels."""
+    return _uri(image, *_size(image.shape[:2], longest))
 
 
-def classes(output: Output, picture: Pixels | None, longest: int) -> dict:
+def classes(output: Output, image: Pixels | None, longest: int) -> dict:
     """Class numbers of each pixel as tints; the class that most pixels have is left clear.
 
     Returns:
-        model, engine, difference: pictures; legend: rows (color, class, share in the model's, share in the engine's), how many more.
+        model, engine, difference: images; legend: rows (color, class, share in the model's, share in the engine's), how many more.
     """
     shares = [_shares(labels) for labels in (output.reference, output.candidate)]
     known = sorted(shares[0].keys() | shares[1].keys(), key=lambda number: -max(share.get(number, 0.0) for share in shares))
     clear = max(shares[0], key=shares[0].get)
-    size = _size(output.reference.shape if picture is None else picture.shape[:2], longest)
+    size = _size(output.reference.shape if image is None else image.shape[:2], longest)
     drawn = []
     for labels in (output.reference, output.candidate):
         tint = np.zeros((*labels.shape, 3), np.uint8)
         for number in known:
             tint[labels == number] = _color(number)[::-1]
-        drawn.append(_uri(_tinted(picture, tint, labels != clear, size)))
+        drawn.append(_uri(_tinted(image, tint, labels != clear, size)))
     rows = [
         {
             "color": None if number == clear else _hex(_color(number)),
@@ -54,18 +54,18 @@ def classes(output: Output, picture: Pixels | None, longest: int) -> dict:
     return {
         "model": drawn[0],
         "engine": drawn[1],
-        "difference": _uri(_marked(picture, output.differing, size)),
+        "difference": _uri(_marked(image, output.differing, size)),
         "wide": _drawn_wide(output.differing),
         "legend": rows,
         "more": len(known) - len(rows),
     }
 
 
-def masks(output: Output, picture: Pixels | None, longest: int) -> dict:
+def masks(output: Output, image: Pixels | None, longest: int) -> dict:
     """What lies above the threshold, in both and in one of them only."""
     a, b = output.reference, output.candidate
-    size = _size(a.shape if picture is None else picture.shape[:2], longest)
-    pale = None if picture is None else _faded(picture)
+    size = _size(a.shape if image is None else image.shape[:2], longest)
+    pale = None if image is None else _faded(image)
     drawn = [_uri(_tinted(pale, _flat(mask, color), mask, size, 0.9)) for mask, color in ((a, MODEL_ONLY), (b, ENGINE_ONLY))]
     only = output.differing
     tint = _flat(a, BOTH)
@@ -109,7 +109,7 @@ def _shares(labels: np.ndarray) -> dict[int, float]:
 
 
 def _color(number: int) -> tuple[int, int, int]:
-    """RGB of a class; the same for a number in every picture."""
+    """RGB of a class; the same for a number in every image."""
     if number < len(BASE_COLORS):
         return BASE_COLORS[number]
     hue = (number * 0.618034) % 1.0  # the golden section: neighbours in number are far apart in colour
@@ -127,7 +127,7 @@ def _flat(mask: np.ndarray, color: tuple[int, int, int]) -> Pixels:
 
 
 def _size(shape: tuple[int, ...], longest: int) -> tuple[int, int]:
-    """(height, width) in which a picture of this shape is drawn."""
+    """(height, width) in which an image of this shape is drawn."""
     factor = min(longest / max(shape[:2]), 1.0)
     if max(shape[:2]) < SMALLEST_SIDE:
         factor = -(-SMALLEST_SIDE // max(shape[:2]))
@@ -142,30 +142,30 @@ def _scaled(pixels: np.ndarray, height: int, width: int, smooth: bool = True) ->
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if smooth and smaller else cv2.INTER_NEAREST)
 
 
-def _tinted(picture: Pixels | None, tint: Pixels, where: np.ndarray, size: tuple[int, int], opacity: float = OPACITY) -> Pixels:
-    """The picture with a tint where it holds; without a picture, the tint alone on grey."""
-    base = np.full((*size, 3), GREY, np.uint8) if picture is None else _scaled(picture, *size)
-    opacity = 1.0 if picture is None else opacity
+def _tinted(image: Pixels | None, tint: Pixels, where: np.ndarray, size: tuple[int, int], opacity: float = OPACITY) -> Pixels:
+    """The image with a tint where it holds; without an image, the tint alone on grey."""
+    base = np.full((*size, 3), GREY, np.uint8) if image is None else _scaled(image, *size)
+    opacity = 1.0 if image is None else opacity
     colors, chosen = _scaled(tint, *size, smooth=False), _scaled(where.astype(np.uint8), *size, smooth=False) > 0
     result = base.astype(np.float32)
     result[chosen] = (1 - opacity) * result[chosen] + opacity * colors[chosen]
     return np.rint(result).astype(np.uint8)
 
 
-def _marked(picture: Pixels | None, differing: np.ndarray, size: tuple[int, int]) -> Pixels:
-    """What differs, in red on the faded picture; of large ones single pixels are drawn three wide, to be seen."""
+def _marked(image: Pixels | None, differing: np.ndarray, size: tuple[int, int]) -> Pixels:
+    """What differs, in red on the faded image; of large ones single pixels are drawn three wide, to be seen."""
     cv2 = opencv()
     wide = cv2.dilate(differing.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0 if _drawn_wide(differing) else differing
-    return _tinted(None if picture is None else _faded(picture), _flat(wide, DIFFERENT), wide, size, 1.0)
+    return _tinted(None if image is None else _faded(image), _flat(wide, DIFFERENT), wide, size, 1.0)
 
 
 def _drawn_wide(differing: np.ndarray) -> bool:
     return max(differing.shape) >= SMALLEST_SIDE
 
 
-def _faded(picture: Pixels) -> Pixels:
+def _faded(image: Pixels) -> Pixels:
     """Grey and pale, so that colours on it stand out."""
-    grey = picture.astype(np.float32).mean(2, keepdims=True)
+    grey = image.astype(np.float32).mean(2, keepdims=True)
     return np.rint(np.repeat(110 + 0.5 * grey, 3, axis=2)).clip(0, 255).astype(np.uint8)
 
 
