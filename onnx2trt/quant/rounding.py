@@ -1,8 +1,15 @@
 """Round a layer's weights to INT8 together, so that their errors cancel in what the layer computes.
 
 To the nearest integer each weight loses least by itself, but inputs depend on one another: what one weight loses, others can make up
-for. With D the difference from the exact weights, the outputs change by D gram D^T on average. Coordinate descent takes one weight of
-every row after the other and sets it to the integer for which that is smallest, given all others.
+for. With D the difference from the exact weights, the outputs change by D gram D^T on average. That is what AdaRound [1], OBQ [2] and
+GPTQ [3] make small, too. The method is the cyclic coordinate descent of QuantEase [4]: it takes one weight of every row after the other
+and sets it to the integer for which D gram D^T is smallest, given all others. So a weight may move by more than to the next integer up
+or down (as in AdaRound), and is looked at again in the next sweep (unlike in OBQ and GPTQ, where it is fixed once it is rounded).
+
+[1] Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020
+[2] Frantar and Alistarh, "Optimal Brain Compression", NeurIPS 2022
+[3] Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", ICLR 2023
+[4] Behdin et al., "QuantEase: Optimization-based Quantization for Language Models", arXiv:2309.01885, 2023
 """
 
 from __future__ import annotations

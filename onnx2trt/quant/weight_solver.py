@@ -5,11 +5,19 @@ since the columns of x depend on one another: W' and b' are the affine least squ
 
     W', b' = argmin E|W x - W' x' - (b' - b)|^2 + ridge |W - W'|^2
 
-so W' = W (Cov[x, x'] + D) (Cov[x', x'] + D)^-1 and b' - b = W E[x] - W' E[x'] (which includes bias correction: Nagel et al.,
-"Data-Free Quantization", 2019). Where no bias can take the difference of the means, E[x x'^T] stands for the covariances. W' is
-then rounded with scales of its own: with those of W its largest weights would be cut, or fall short of 127. Any other W' + D costs
-D (Cov[x', x'] + ridge) D^T more, and quant.rounding looks for the integers that cost least: once the channels of activations are
-equalized, the nearest ones would lose as much as INT8 activations do. Fitting to what comes out of INT8 layers was worse.
+so W' = W (Cov[x, x'] + ridge) (Cov[x', x'] + ridge)^-1, and b' - b = W E[x] - W' E[x'], which is bias correction [1]. Keeping the
+layer's own output is the layer-wise reconstruction of AdaRound [2], OBQ [3] and GPTQ [4]; they choose by it how W is rounded, while
+here a better W' is sought before anything is rounded.
+
+Where no bias can take the difference of the means, E[x x'^T] stands for the covariances. W' is then rounded with scales of its own:
+with those of W its largest weights would be cut, or fall short of 127. Any other W' + D costs D (Cov[x', x'] + ridge) D^T more, and
+quant.rounding looks for the integers that cost least: once the channels of activations are equalized, the nearest ones would lose as
+much as INT8 activations do. Here x' is the layer's own FP32 input, quantised. Fitting to what comes out of INT8 layers was worse.
+
+[1] Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019
+[2] Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020
+[3] Frantar and Alistarh, "Optimal Brain Compression", NeurIPS 2022 (OBQ)
+[4] Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers", ICLR 2023
 """
 
 from __future__ import annotations

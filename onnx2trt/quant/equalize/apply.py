@@ -4,6 +4,10 @@ With one scale for a tensor, a channel a hundred times smaller than the largest 
 by s_c costs nothing at run time: what makes the tensor is divided, what reads it is multiplied. The network computes the
 same, with the same nodes and the same tensor names. Which tensors allow it is found by quant/equalize/groups.py; add_factors makes
 more of them allow it, at the price of a multiplication.
+
+The equivalence is that of cross-layer equalization (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
+Correction", ICCV 2019), with a shift beside the scale (Wei et al., "Outlier Suppression+", EMNLP 2023). By how much is chosen in
+quant/equalize/choice.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,14 @@
-"""Which scales and shifts to give to channels, so that each fills the range of INT8 by itself (pure)."""
+"""Which scales and shifts to give to channels, so that each fills the range of INT8 by itself (pure).
+
+The scales are those of SmoothQuant [1] with alpha = 1: the measured reach of each channel, so that weights take in all the difference.
+Cross-layer equalization [2] does the same for the ranges of the weights of neighbouring layers. The shifts are those of
+Outlier Suppression+ [3]: the middle of each channel's range. The range itself is not that of the extremes, see ranges.py.
+
+[1] Xiao et al., "SmoothQuant: Accurate and Efficient Post-Training Quantization for Large Language Models", ICML 2023
+[2] Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019
+[3] Wei et al., "Outlier Suppression+: Accurate Quantization of Large Language Models by Equivalent and Optimal Shifting and Scaling",
+    EMNLP 2023
+"""
 
 from __future__ import annotations
 
