@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 import onnx
@@ -133,22 +134,26 @@ class Graph:
         return candidate
 
     def sort(self) -> None:
-        """Bring the nodes into execution order (the parser tolerates disorder, ONNX Runtime does not)."""
-        ready = {*self.weights, *self.input_names, ""}
-        waiting, ordered = list(self.nodes), []
-        made = {name for node in waiting for name in node.output}
-        while waiting:
-            later = []
-            for node in waiting:
-                if all(name in ready or name not in made for name in reads(node)):
-                    ordered.append(node)
-                    ready.update(node.output)
-                else:
-                    later.append(node)
-            if len(later) == len(waiting):
-                raise ConversionError(f"the graph has a cycle through node {later[0].name or later[0].op_type!r}", code=ExitCode.MODEL)
-            waiting = later
-        self.replace_nodes(ordered)
+        """Bring the nodes into execution order (the parser tolerates disorder, ONNX Runtime does not).
+
+        Layers, their names and so the engine follow this order: nodes that are in order stay as they are. Others come out as if the list
+        were passed through again and again, each pass taking what has all its inputs by then.
+
+        Raises:
+            ConversionError: MODEL, where a node waits for its own output.
+        """
+        nodes = list(self.nodes)
+        given = {*self.weights, *self.input_names}
+        producer = {name: index for index, node in enumerate(nodes) for name in node.output if name not in given}
+        needs = {index: [producer[name] for name in reads(node) if name in producer] for index, node in enumerate(nodes)}
+        taken_in = [0] * len(nodes)  # the pass in which a node is taken: the next one where its producer stands behind it
+        try:
+            for index in TopologicalSorter(needs).static_order():
+                taken_in[index] = max((taken_in[before] + (before > index) for before in needs[index]), default=0)
+        except CycleError as error:
+            node = nodes[min(error.args[1])]
+            raise ConversionError(f"the graph has a cycle through node {node.name or node.op_type!r}", code=ExitCode.MODEL) from None
+        self.replace_nodes(nodes[index] for index in sorted(range(len(nodes)), key=taken_in.__getitem__))
 
     def name_nodes(self) -> None:
         """Give every node a name of its own, OpType_index where it has none, so that it can be spoken of."""

@@ -1,5 +1,7 @@
 """The working form of a model."""
 
+import random as random_module
+
 import numpy as np
 import onnx
 import pytest
@@ -7,7 +9,7 @@ from helpers import refused
 from models import FLOAT, conv_net, model, node, random
 from onnx import TensorProto, helper
 
-from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.errors import ExitCode
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model import graph as graph_module
 from onnx2trt.model.graph import Graph
@@ -73,11 +75,72 @@ def test_nodes_out_of_order_are_sorted_and_dead_ones_dropped():
     assert [n.name for n in graph.nodes] == ["first", "last"]
 
 
-def test_a_cycle_is_the_models_fault():
-    source = model([node("Add", "x b", "a"), node("Relu", "a", "b")], {"x": [2]}, {"a": [2]})
-    with pytest.raises(ConversionError, match="cycle") as caught:
-        Graph.from_model(source)
-    assert caught.value.code is ExitCode.MODEL
+def random_nodes(seed: int) -> list[onnx.NodeProto]:
+    """Up to 40 nodes in execution order, of up to 3 inputs and 2 outputs, some of which read from within an If."""
+    draw, tensors, nodes = random_module.Random(seed), ["x", "w"], []
+    for index in range(draw.randint(1, 40)):
+        inputs, outputs = draw.choices(tensors, k=draw.randint(0, 3)), [f"t{index}_{number}" for number in range(draw.randint(1, 2))]
+        made = helper.make_node("Any", inputs, outputs, f"n{index}")
+        if inputs and draw.random() < 0.2:
+            body = helper.make_graph([node("Relu", inputs[0], "in")], "body", [], [helper.make_tensor_value_info("in", FLOAT, None)])
+            made = helper.make_node("If", ["x"], outputs[:1], f"n{index}", then_branch=body, else_branch=body)
+        nodes.append(made)
+        tensors += made.output
+    return nodes
+
+
+def sorted_names(nodes) -> list[str]:
+    graph = Graph(onnx.ModelProto(), {"w": np.zeros(1)})
+    graph.proto.graph.input.append(helper.make_tensor_value_info("x", FLOAT, [1]))
+    graph.nodes.extend(nodes)
+    graph.sort()
+    assert sorted(n.SerializeToString() for n in graph.nodes) == sorted(n.SerializeToString() for n in nodes), "the same nodes"
+    return [n.name for n in graph.nodes]
+
+
+def names_by_passes(nodes) -> list[str]:
+    """What sort() promises, in as many passes over the list as it takes."""
+    ready, waiting, taken = {"x", "w"}, list(nodes), []
+    while waiting:
+        later = []
+        for candidate in waiting:
+            if ready.issuperset(reads(candidate)):
+                taken.append(candidate.name)
+                ready.update(candidate.output)
+            else:
+                later.append(candidate)
+        waiting = later
+    return taken
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_nodes_in_order_stay_as_they_are_and_others_come_into_it(seed):
+    nodes = random_nodes(seed)
+    assert sorted_names(nodes) == [n.name for n in nodes]
+    random_module.Random(seed).shuffle(nodes)
+    names, made = sorted_names(nodes), {"x", "w"}
+    for n in sorted(nodes, key=lambda n: names.index(n.name)):
+        assert made.issuperset(reads(n)), "an execution order"
+        made.update(n.output)
+    assert names == names_by_passes(nodes)
+
+
+def test_a_tensor_that_nobody_makes_keeps_no_node_waiting():
+    """An input that is missing is found by whoever reads the model next, and named there."""
+    assert sorted_names([node("Relu", "missing", "a", "first"), node("Relu", "a", "b", "second")]) == ["first", "second"]
+
+
+@pytest.mark.parametrize(
+    "nodes, name",
+    [
+        ([node("Add", "x b", "a"), node("Relu", "a", "b")], "'Add'"),
+        ([node("Relu", "x", "a", "before"), node("Add", "a b", "b", "own"), node("Relu", "b", "c", "behind")], "'own'"),
+        ([node("Relu", "c", "d", "behind"), node("Add", "a c", "b", "one"), node("Relu", "b", "c", "two")], "'one'"),
+    ],
+)
+def test_a_cycle_is_the_models_fault_and_one_of_its_nodes_is_named(nodes, name):
+    with refused(ExitCode.MODEL, f"the graph has a cycle through node {name}"):
+        Graph.from_model(model(nodes, {"x": [2]}, {"b": [2]}))
 
 
 def test_equal_node_names_are_told_apart():
