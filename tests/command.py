@@ -1,14 +1,16 @@
-"""Run the command as a user does, in a process of its own."""
+"""Run the command as a user does, and other programs, in processes of their own."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+IMPORTABLE = f"import sys; sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
 
 
 @dataclass
@@ -54,3 +56,16 @@ def check_schema(result: dict) -> None:
     except ImportError:
         return
     jsonschema.validate(result, json.loads((ROOT / "onnx2trt" / "report" / "result.schema.json").read_text()))
+
+
+def python(program: str, *arguments) -> subprocess.Popen:
+    """Start a Python program that may import the package and the helpers of the tests."""
+    command = [sys.executable, "-c", IMPORTABLE + textwrap.dedent(program), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def others_get_the_lock(path, seconds=0.0) -> bool:
+    """Whether another process gets it; within one process every taker does."""
+    program = "from onnx2trt.base.locks import locked\nwith locked(sys.argv[1], float(sys.argv[2])) as held: print(held)"
+    out, error = python(program, path, seconds).communicate(timeout=20)
+    return {"True\n": True, "False\n": False}[out]

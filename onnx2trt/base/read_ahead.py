@@ -1,4 +1,4 @@
-"""Reading ahead of a consumer on all cores, and memory for what is read that is used again."""
+"""Reading ahead of a consumer on all cores."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ def test_a_quota_of_cgroups_v1(tmp_path, quota, cores):
 
 def test_affinity_counts():
     script = (
-        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); from base.cores import usable_cores; print(usable_cores())"
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from onnx2trt.base.cores import usable_cores; print(usable_cores())"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"

@@ -38,8 +38,8 @@ def not_permitted(folder):
 
 
 def in_process(program: str, *arguments: str) -> subprocess.CompletedProcess:
-    """Run a program that imports base.files; its last words are on stdout."""
-    start = f"import sys; sys.path.insert(0, {ROOT!r})\nfrom core import files\nfrom base.errors import ConversionError\n"
+    """Run a program that imports onnx2trt.base.files; its last words are on stdout."""
+    start = f"import sys; sys.path.insert(0, {ROOT!r})\nfrom onnx2trt.base import files\nfrom onnx2trt.base.errors import ConversionError\n"
     return subprocess.run([sys.executable, "-I", "-S", "-c", start + program, *arguments], capture_output=True, text=True, timeout=20)
 
 

@@ -1,4 +1,4 @@
-"""preprocess.py: one documented way from an image to the tensor of a model; its batches are in test_preprocess_batches.py."""
+"""data/reader.py and data/image_files.py: from an image file to pixels, whole or not at all; batches are in test_reader_batches.py."""
 
 import os
 import platform
@@ -23,8 +23,8 @@ from helpers import (
 
 from onnx2trt.base.errors import DataError
 from onnx2trt.base.opencv import opencv
-from onnx2trt.data.pixels import displayed
-from onnx2trt.data.reader import decode, image_tensor, load_image, read_image
+from onnx2trt.data.pixels import image_tensor
+from onnx2trt.data.reader import decode, load_image, read_image
 
 cv2 = opencv()
 
@@ -34,122 +34,15 @@ def put(tmp_path, data: bytes, name: str = "a.png") -> str:
     return str(tmp_path / name)
 
 
-# ---- from pixels to the tensor
-
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def test_the_tensor_is_the_plain_formula_to_the_last_bit():
-    pixels = image(50, 70)
-    resized = cv2.resize(pixels, (32, 24), interpolation=cv2.INTER_LINEAR)
-    rgb = cv2.cvtColor(resized, cv2.COLOR_BGR2RGB).astype(np.float32)
-    expected = (rgb / np.float32(255) - np.float32(MEAN)) / np.float32(STD)
-    tensor = image_tensor(pixels, prepared(mean=MEAN, std=STD))
-    assert np.array_equal(tensor, expected.transpose(2, 0, 1))
-    assert tensor.shape == (3, 24, 32) and tensor.dtype == np.float32 and tensor.flags.c_contiguous
+PIXELS, ALPHA, GRAY = image(24, 32), image(24, 32, 4), image(24, 32, 1)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp"])
 def test_file_and_array_give_the_same_tensor(tmp_path, suffix):
     data = encode(suffix, image(50, 70))
-    pre = prepared(mean=MEAN, std=STD)
+    pre = prepared(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     decoded = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
     assert np.array_equal(load_image(put(tmp_path, data, f"a{suffix}"), pre), image_tensor(decoded, pre))
-
-
-PIXELS = image(24, 32)  # the size asked for: what is left is order, range and layout
-BGR = PIXELS.astype(np.float32)
-ALPHA = image(24, 32, 4)
-GRAY = image(24, 32, 1)
-RAW = {"input_range": 255}
-
-
-@pytest.mark.parametrize(
-    ("pixels", "pre", "expected"),
-    [
-        (PIXELS, prepared(**RAW), BGR.transpose(2, 0, 1)[::-1]),
-        (PIXELS, prepared(**RAW, color="bgr"), BGR.transpose(2, 0, 1)),
-        (PIXELS, prepared(**RAW, layout="NHWC"), BGR[:, :, ::-1]),
-        (PIXELS, prepared(**RAW, layout="NHWC", color="bgr"), BGR),
-        (PIXELS, prepared(), BGR.transpose(2, 0, 1)[::-1] / np.float32(255)),
-        (PIXELS, prepared(**RAW, mean=(1.0, 2.0, 4.0), std=(2.0, 4.0, 8.0), layout="NHWC"), (BGR[:, :, ::-1] - [1, 2, 4]) / [2, 4, 8]),
-        (PIXELS, prepared(**RAW, mean=(1.0, 2.0, 4.0), color="bgr", layout="NHWC"), BGR - [1, 2, 4]),
-        (PIXELS, prepared(**RAW, dtype="uint8"), PIXELS.transpose(2, 0, 1)[::-1]),
-        (PIXELS, prepared(**RAW, dtype="uint8", layout="NHWC"), PIXELS[:, :, ::-1]),
-        (PIXELS, prepared(dtype="float16"), (BGR.transpose(2, 0, 1)[::-1] / np.float32(255)).astype(np.float16)),
-        (GRAY, prepared(1, **RAW), GRAY[None].astype(np.float32)),
-        (GRAY, prepared(1, **RAW, layout="NHWC"), GRAY[:, :, None].astype(np.float32)),
-        (GRAY, prepared(1, mean=(0.5,), std=(0.25,)), (GRAY[None] / np.float32(255) - np.float32(0.5)) / np.float32(0.25)),
-        (ALPHA, prepared(4, **RAW), ALPHA.transpose(2, 0, 1)[[2, 1, 0, 3]].astype(np.float32)),
-        (ALPHA, prepared(4, **RAW, color="bgr", layout="NHWC"), ALPHA.astype(np.float32)),
-    ],
-)
-def test_order_range_layout_and_type(pixels, pre, expected):
-    tensor = image_tensor(pixels, pre)
-    assert tensor.dtype == pre.dtype and tensor.flags.c_contiguous
-    assert np.array_equal(tensor, expected)
-
-
-def test_letterbox_keeps_the_proportions_and_pads_with_grey_in_the_middle():
-    wide, pre = image(50, 100), prepared(height=40, width=40, resize="letterbox", dtype="uint8", color="bgr", layout="NHWC")
-    tensor = image_tensor(wide, pre)
-    assert np.array_equal(tensor[10:30], cv2.resize(wide, (40, 20), interpolation=cv2.INTER_LINEAR))
-    assert (tensor[:10] == 114).all() and (tensor[30:] == 114).all()
-    tall = wide.transpose(1, 0, 2).copy()
-    turned = image_tensor(tall, pre)
-    assert np.array_equal(turned[:, 10:30], cv2.resize(tall, (20, 40), interpolation=cv2.INTER_LINEAR))
-    assert (turned[:, :10] == 114).all() and (turned[:, 30:] == 114).all()
-
-
-def test_an_odd_rest_of_letterbox_and_crop():
-    letterbox = image_tensor(image(50, 100), prepared(height=41, width=40, resize="letterbox", dtype="uint8", layout="NHWC"))
-    assert (letterbox[:10] == 114).all() and (letterbox[30:] == 114).all() and letterbox.shape == (41, 40, 3)
-    assert image_tensor(image(50, 75), prepared(height=40, width=41, resize="crop")).shape == (3, 40, 41)
-
-
-def test_crop_keeps_the_proportions_and_cuts_the_centre():
-    wide, pre = image(50, 100), prepared(height=40, width=40, resize="crop", dtype="uint8", color="bgr", layout="NHWC")
-    assert np.array_equal(image_tensor(wide, pre), cv2.resize(wide, (80, 40), interpolation=cv2.INTER_LINEAR)[:, 20:60])
-    tall = wide.transpose(1, 0, 2).copy()
-    assert np.array_equal(image_tensor(tall, pre), cv2.resize(tall, (40, 80), interpolation=cv2.INTER_LINEAR)[20:60])
-
-
-@pytest.mark.parametrize("resize", ["stretch", "letterbox", "crop"])
-@pytest.mark.parametrize("channels", [1, 3, 4])
-@pytest.mark.parametrize("size", [(1, 1), (24, 32), (7, 900), (900, 7), (1, 5000)])
-def test_any_size_and_number_of_channels(resize, channels, size):
-    assert image_tensor(image(*size, channels), prepared(channels, resize=resize)).shape == (channels, 24, 32)
-
-
-def plainly(pixels: np.ndarray, pre) -> np.ndarray:
-    """What image_tensor has to give, for `stretch`, in plain numpy."""
-    resized = cv2.resize(pixels, (pre.width, pre.height), interpolation=cv2.INTER_LINEAR).reshape(pre.height, pre.width, pre.channels)
-    if pre.color == "rgb":
-        resized = resized[:, :, [2, 1, 0, 3][: pre.channels]]
-    if pre.dtype != "uint8":
-        values = resized.astype(np.float32)
-        values = values / np.float32(255) if pre.input_range == 1 else values
-        resized = (values - np.float32(pre.mean)) / np.float32(pre.std)
-    return (resized if pre.layout == "NHWC" else resized.transpose(2, 0, 1)).astype(pre.dtype)
-
-
-@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
-@pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
-@pytest.mark.parametrize(("channels", "color"), [(1, "gray"), (3, "rgb"), (3, "bgr"), (4, "rgb"), (4, "bgr")])
-def test_every_variant_is_the_plain_formula_also_in_given_memory(layout, dtype, channels, color):
-    pixels, numbers = (
-        image(50, 70, channels),
-        {"mean": (0.485, 0.456, 0.406, 0.5)[:channels], "std": (0.229, 0.224, 0.225, 2.0)[:channels]},
-    )
-    for changes in ({}, {"input_range": 255}, numbers, {**numbers, "input_range": 255}):
-        for size in ({}, {"height": 1, "width": 1}, {"height": 1}, {"width": 1}):
-            pre = prepared(channels, layout=layout, dtype=dtype, color=color, **({} if dtype == "uint8" else changes), **size)
-            expected = plainly(pixels, pre)
-            batch = np.zeros((3, *pre.shape), dtype)
-            given = image_tensor(pixels, pre, batch[1])
-            assert np.shares_memory(given, batch) and batch[1].tobytes() == expected.tobytes() and not batch[::2].any()
-            fresh = image_tensor(pixels, pre)
-            assert fresh.tobytes() == expected.tobytes() and fresh.shape == expected.shape == pre.shape and fresh.dtype == dtype
 
 
 # ---- decoding
@@ -191,7 +84,7 @@ def test_gray_and_alpha_in_png_become_four_channels():
 @pytest.mark.parametrize(
     ("number", "turn"), [(1, lambda p: p), (3, lambda p: np.rot90(p, 2)), (6, lambda p: np.rot90(p, -1)), (8, np.rot90)]
 )
-def test_a_image_is_turned_as_its_exif_data_says(channels, number, turn):
+def test_an_image_is_turned_as_its_exif_data_says(channels, number, turn):
     jpeg = encode(".jpg", image(24, 32))
     assert np.array_equal(decode(jpeg_with_app1(jpeg, orientation(number)), channels), turn(decode(jpeg, channels)))
 
@@ -275,7 +168,7 @@ def test_any_file_name(tmp_path, name):
     assert np.array_equal(load_image(put(tmp_path, PNG, name), prepared()), load_image(put(tmp_path, PNG), prepared()))
 
 
-def test_a_link_to_a_image_is_a_image(tmp_path):
+def test_a_link_to_an_image_is_an_image(tmp_path):
     (tmp_path / "link").symlink_to(put(tmp_path, PNG))
     assert np.array_equal(load_image(str(tmp_path / "link"), prepared()), load_image(str(tmp_path / "a.png"), prepared()))
 
@@ -288,7 +181,7 @@ def test_a_small_file_that_claims_a_giant_image(channels):
 
 def test_the_limit_is_ours_and_set_before_opencv_is_loaded():
     """OpenCV's own limit is ten times as large, and read once; hence a process of its own."""
-    program = "import sys; import preprocess; preprocess.decode(sys.stdin.buffer.read(), 3)"
+    program = "import sys; from onnx2trt.data import reader; reader.decode(sys.stdin.buffer.read(), 3)"
     environment = {key: text for key, text in os.environ.items() if not key.startswith("OPENCV")}
     command = [sys.executable, "-c", program]
     told = subprocess.run(command, input=png_claiming(10_001, 10_001), cwd=ROOT, env=environment, capture_output=True, timeout=30)
@@ -297,11 +190,11 @@ def test_the_limit_is_ours_and_set_before_opencv_is_loaded():
 
 FAULTS = """
 import resource, sys
-from onnx2trt.data import reader as preprocess
+from onnx2trt.data import reader
 data, faults = sys.stdin.buffer.read(), []
 for _ in range(5):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    preprocess.decode(data, 3)
+    reader.decode(data, 3)
     faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 print(min(faults))
 """
@@ -319,22 +212,3 @@ def test_the_memory_of_one_image_is_kept_for_the_next():
 @pytest.mark.parametrize("data", [JPEG + b"film \xff\xda film", PNG + bytes(100)], ids=["jpeg", "png"])
 def test_a_whole_image_with_something_behind_it(tmp_path, data):
     assert load_image(put(tmp_path, data), prepared()).shape == (3, 24, 32)
-
-
-@pytest.mark.parametrize(
-    "pre",
-    [
-        prepared(),
-        prepared(color="bgr", layout="NHWC", input_range=255, mean=(1.0, 2.0, 3.0), std=(4.0, 5.0, 6.0)),
-        prepared(mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4), dtype="float16"),
-        prepared(dtype="uint8", input_range=255),
-        prepared(channels=1, layout="NHWC"),
-        prepared(channels=4),
-    ],
-    ids=["rgb", "bgr-nhwc-255", "half", "uint8", "gray", "alpha"],
-)
-def test_what_a_tensor_shows_is_the_image_that_it_was_made_of(pre):
-    pixels = image(24, 32, pre.channels)
-    shown = displayed(image_tensor(pixels, pre), pre).astype(int)
-    expected = np.repeat(pixels[..., None], 3, 2) if pre.channels == 1 else pixels[..., :3]
-    assert shown.shape == (24, 32, 3) and np.abs(shown - expected).max() <= 1

@@ -1,4 +1,4 @@
-"""preprocess.py: preprocessing from flags and model, and batches of images and arrays."""
+"""data/reader.py: preprocessing from flags and model, and batches of images and arrays."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ from helpers import encode, image, prepared, refused
 
 from onnx2trt.base.errors import ExitCode
 from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec
-from onnx2trt.data import reader as preprocess
+from onnx2trt.data import reader as reader_module
 from onnx2trt.data.reader import Reader, load_image, make_preprocessing
 from onnx2trt.data.reused_arrays import ReusedArrays
 from onnx2trt.data.samples import Dataset, synthetic
@@ -190,7 +190,7 @@ def memories(monkeypatch) -> list[ReusedArrays]:
             super().__init__(*args)
             made.append(self)
 
-    monkeypatch.setattr(preprocess, "ReusedArrays", Watched)
+    monkeypatch.setattr(reader_module, "ReusedArrays", Watched)
     monkeypatch.setattr("onnx2trt.base.read_ahead.usable_cores", lambda: 2)
     return made
 

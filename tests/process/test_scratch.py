@@ -21,7 +21,7 @@ def temporaries(tmp_path, monkeypatch):
 
 def killed(folder) -> None:
     """A run that is killed with a file in its folder."""
-    program = "import os, signal\nfrom process.scratch import Scratch\nopen(Scratch().path + '/model.data', 'w')\nos.kill(os.getpid(), 9)"
+    program = "import os\nfrom onnx2trt.process.scratch import Scratch\nopen(Scratch().path + '/model.data', 'w')\nos.kill(os.getpid(), 9)"
     environment = {**os.environ, "TMPDIR": str(folder), "PYTHONPATH": ROOT}
     assert subprocess.run([sys.executable, "-S", "-c", program], env=environment).returncode == -signal.SIGKILL
 

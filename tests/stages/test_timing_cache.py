@@ -1,54 +1,20 @@
-"""base/timing_cache.py and stages/timing_cache.py: one file of kernel timings, several conversions at once."""
+"""stages/timing_cache.py: one file of kernel timings, several conversions at once."""
 
 import json
 import os
-import re
 import subprocess
-import sys
-import textwrap
 import time
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
-from helpers import LIBRARIES, ROOT, parse, refused, small_disk, wait_until
+from command import IMPORTABLE, others_get_the_lock, python
+from helpers import LIBRARIES, parse, refused, small_disk, wait_until
 
-from onnx2trt.base import timing_cache
-from onnx2trt.base.cache_folders import default_path, user_cache_folder
 from onnx2trt.base.errors import ExitCode
-from onnx2trt.base.locks import lock_path, locked
+from onnx2trt.base.locks import LOCK_SECONDS, lock_path
 from onnx2trt.plan.plan import make_plan
-from onnx2trt.trt.builder import EngineBuilder
-from onnx2trt.trt.logger import Messages
 
-# ---- where it is
-
-
-@pytest.mark.parametrize(
-    ("environ", "platform", "expected"),
-    [
-        ({"XDG_CACHE_HOME": "/c", "HOME": "/h"}, "linux", "/c/onnx2trt"),
-        ({"HOME": "/h"}, "linux", "/h/.cache/onnx2trt"),
-        ({"XDG_CACHE_HOME": "", "HOME": "/h"}, "darwin", "/h/.cache/onnx2trt"),
-        ({"XDG_CACHE_HOME": "relative", "HOME": "/h"}, "linux", "/h/.cache/onnx2trt"),
-        ({"XDG_CACHE_HOME": "relative", "HOME": "relative"}, "linux", ""),
-        ({"LOCALAPPDATA": "L", "XDG_CACHE_HOME": "/c"}, "win32", os.path.join("L", "onnx2trt")),
-        ({"HOME": "/h"}, "win32", ""),
-    ],
-)
-def test_the_users_cache_folder(environ, platform, expected):
-    assert user_cache_folder(environ, platform) == expected
-
-
-def test_the_file_is_named_by_library_and_gpu():
-    made = ("tensorrt", "10.6.0.26", "NVIDIA H200", "9.0")
-    path = default_path("/c", *made)
-    assert path == "/c/timing/tensorrt-10.6.0.26-NVIDIA_H200-sm90.cache"
-    for index, other in enumerate(("tensorrt-rtx", "10.6.1.26", "NVIDIA H100", "8.9")):
-        assert default_path("/c", *made[:index], other, *made[index + 1 :]) != path
-    assert re.fullmatch(r"/c/timing/[\w.-]+", default_path("/c", "tensorrt", "10", "../../A/B: \0*", "9.0"))
-    assert default_path("", *made) is None
-
+# ---- which file
 
 WITH_FOLDER = {name: replace(library, cache_folder="/c") for name, library in LIBRARIES.items()}
 
@@ -68,120 +34,6 @@ WITH_FOLDER = {name: replace(library, cache_folder="/c") for name, library in LI
 def test_it_is_used_unless_it_is_switched_off_or_useless(library, flags, path, named):
     build = make_plan(parse(*flags), WITH_FOLDER[library]).build
     assert build.timing_cache == path and (build.timing_cache is None or build.timing_cache_named is named)
-
-
-# ---- the lock
-
-
-def python(program: str, *arguments, **options) -> subprocess.Popen:
-    start = f"import sys; sys.path[:0] = [{ROOT!r}, {os.path.join(ROOT, 'tests')!r}]\n"
-    command = [sys.executable, "-c", start + textwrap.dedent(program), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def others_get_the_lock(path, seconds=0.0) -> bool:
-    """Whether another process gets it; within one process every taker does."""
-    program = "from base.timing_cache import locked\nwith locked(sys.argv[1], float(sys.argv[2])) as held: print(held)"
-    out, error = python(program, path, seconds).communicate(timeout=20)
-    return {"True\n": True, "False\n": False}[out]
-
-
-def test_one_process_holds_it_and_others_wait(tmp_path):
-    path = str(tmp_path / "t")
-    with locked(path) as held:
-        assert held and not others_get_the_lock(path)
-    assert others_get_the_lock(path)
-    assert os.listdir(tmp_path) == ["t.lock"], "removing it would let two holders in"
-
-
-def test_waiting_ends_when_the_holder_lets_go(tmp_path):
-    path = str(tmp_path / "t")
-    program = "from base.timing_cache import locked\nwith locked(sys.argv[1], 15) as held: print(held)"
-    with locked(path):
-        waiting = python(program, path)
-        time.sleep(0.6)
-        assert waiting.poll() is None
-    assert waiting.communicate(timeout=20)[0] == "True\n"
-
-
-def test_a_dead_holder_holds_nothing(tmp_path):
-    path = str(tmp_path / "t")
-    program = """
-    from onnx2trt.base.locks import locked
-    import time
-    with locked(sys.argv[1]):
-        print("held", flush=True)
-        time.sleep(60)
-    """
-    holder = python(program, path)
-    assert holder.stdout.readline() == "held\n" and not others_get_the_lock(path)
-    holder.kill()
-    holder.communicate()
-    assert others_get_the_lock(path)
-
-
-def test_where_there_can_be_no_lock_nobody_waits(tmp_path, monkeypatch):
-    with locked(str(tmp_path / "no" / "t"), 60) as held:
-        assert not held
-    monkeypatch.setattr(timing_cache, "fcntl", None)
-    monkeypatch.setattr(timing_cache, "msvcrt", None)
-    with locked(str(tmp_path / "t"), 60) as held:
-        assert not held
-
-
-# ---- merging, with a builder that takes what starts with "ok"
-
-
-class FakeCache:
-    def __init__(self, contents):
-        self.lines = set(contents.split())
-
-    def combine(self, other, ignore_mismatch):
-        assert ignore_mismatch is False, "timings of another GPU would be taken"
-        mixed = b"other-gpu" in other.lines
-        self.lines |= set() if mixed else other.lines
-        return not mixed
-
-    def serialize(self):
-        return b" ".join(sorted(self.lines))
-
-
-def fake_builder(complain):
-    """complain: how the library says that it does not take a cache: by None, an error, or a warning."""
-    messages = Messages()
-
-    class Config:
-        def create_timing_cache(self, contents):
-            if contents.startswith(b"ok") or not contents:
-                return FakeCache(contents)
-            if complain == "none":
-                return None
-            if complain == "error":
-                messages.errors.append("bad magic")
-            if complain == "warning":
-                messages.warnings["Failed to deserialize timing cache. Returning an empty timing cache."] += 1
-            return FakeCache(b"")
-
-        def set_timing_cache(self, cache, ignore_mismatch):
-            self.cache = cache
-            return True
-
-    builder = object.__new__(EngineBuilder)
-    builder._messages = messages
-    builder._builder = SimpleNamespace(create_builder_config=Config)
-    return builder
-
-
-@pytest.mark.parametrize("complain", ["none", "error", "warning"])
-def test_a_cache_that_is_refused_in_any_way_gives_way(complain):
-    builder = fake_builder(complain)
-    assert builder.merge_timing_caches(b"ok a", b"ok b") == b"a b ok"
-    for _ in range(2):  # a warning counts each time
-        assert builder.merge_timing_caches(b"ok a", b"junk") == b"ok a" and builder._messages.errors == []
-        config = builder._builder.create_builder_config()
-        assert not builder._set_timing_cache(config, b"junk") and config.cache.lines == set() and builder._messages.errors == []
-    assert builder._set_timing_cache(config, b"ok a") and config.cache.lines == {b"ok", b"a"}
-    assert builder.merge_timing_caches(b"ok a", b"ok other-gpu b") == b"ok a"
 
 
 # ---- conversions; TensorRT's merging is replaced by that of sets of lines
@@ -245,8 +97,7 @@ except ConversionError as error:
 
 
 def convert(path, line: str, how: str = "", named: str = "default") -> subprocess.Popen:
-    child = f"import sys; sys.path[:0] = [{ROOT!r}, {os.path.join(ROOT, 'tests')!r}]\n" + CHILD
-    return python(PARENT, child, path, named, line, how)
+    return python(PARENT, IMPORTABLE + CHILD, path, named, line, how)
 
 
 def result_of(process: subprocess.Popen) -> dict:
@@ -326,7 +177,7 @@ def test_a_writer_that_is_killed_leaves_the_old_cache_and_no_lock(path):
     assert "SIGKILL" in died["failed"] and path.read_bytes() == b"a\n"
     assert sorted(os.listdir(path.parent)) == ["t.cache", "t.cache.lock"], "its temporary is removed by the parent"
     started = time.monotonic()
-    assert result_of(convert(path, "c"))["timing_cache"]["written"] and time.monotonic() - started < timing_cache.LOCK_SECONDS
+    assert result_of(convert(path, "c"))["timing_cache"]["written"] and time.monotonic() - started < LOCK_SECONDS
 
 
 def test_a_folder_that_cannot_be_made_is_a_warning(tmp_path):
