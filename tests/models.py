@@ -1,4 +1,4 @@
-"""Small ONNX models made in the tests."""
+"""Small ONNX models made in the tests, and what they compute."""
 
 from __future__ import annotations
 
@@ -106,3 +106,26 @@ def offset_net(size=16, offset=2000.0) -> onnx.ModelProto:
         "offset": np.float32(offset),
     }
     return model(nodes, {"x": [1, 3, size, size]}, {"y": [1, 4, size, size]}, weights)
+
+
+# ---- what they compute
+
+
+def in_fp16(source: onnx.ModelProto, feed, overrides=(), measured=True, made_up=False):
+    """(FP32 graph, FP16 graph, what was kept in FP32 and why) with ranges measured on one feed."""
+    from onnx2trt.model.graph import Graph
+    from onnx2trt.model.observe import absolute_maxima
+    from onnx2trt.rewrite.fp16 import convert
+    from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
+
+    graph = Graph.from_model(source)
+    maxima = absolute_maxima(graph, profiles(**{name: array.shape for name, array in feed.items()}), lambda: [feed])
+    kept_fp32 = choose_kept_fp32(graph, maxima, overrides, measured, made_up=made_up)
+    return graph, convert(graph, kept_fp32), kept_fp32
+
+
+def outputs_of(graph, feed) -> list[np.ndarray]:
+    """What ONNX Runtime makes of one feed, output by output."""
+    from onnx2trt.model.session import Session
+
+    return list(Session.from_graph(graph).run(feed).values())

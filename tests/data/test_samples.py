@@ -52,7 +52,7 @@ def test_other_and_hidden_files_and_folders_are_left_out(tmp_path):
     assert found(tmp_path) == ["a.jpg"]
 
 
-def test_a_folder_with_the_name_of_a_image_is_a_folder(tmp_path):
+def test_a_folder_with_the_name_of_an_image_is_a_folder(tmp_path):
     fill(tmp_path, "x.jpg/a.png")
     assert found(tmp_path) == ["x.jpg/a.png"]
 

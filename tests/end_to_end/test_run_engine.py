@@ -71,7 +71,7 @@ def write_engine(folder, preprocessing=None, **engine):
     return result
 
 
-def test_a_image_fills_the_smallest_batch_of_the_engine(example, tmp_path):
+def test_an_image_fills_the_smallest_batch_of_the_engine(example, tmp_path):
     result = write_engine(tmp_path, prepared().describe())
     (tmp_path / "p.png").write_bytes(encode(".png", image(20, 20)))
     feed = example.load_inputs(str(tmp_path / "p.png"), result)

@@ -216,8 +216,8 @@ def test_help_of_a_flag_says_its_true_default(action):
 
 
 def test_help_and_errors_need_the_standard_library_alone():
-    program = f"import sys; sys.path.insert(0, {ROOT!r}); from plan.arguments import build_parser; build_parser().parse_args(sys.argv[1:])"
-    bare = [sys.executable, "-I", "-S", "-c", program]
+    program = f"import sys; sys.path.insert(0, {ROOT!r})\nfrom onnx2trt.plan.arguments import build_parser"
+    bare = [sys.executable, "-I", "-S", "-c", program + "\nbuild_parser().parse_args(sys.argv[1:])"]
     shown = subprocess.run([*bare, "--help"], capture_output=True, text=True, timeout=20)
     assert shown.returncode == 0 and "exit codes" in shown.stdout
     wrong = subprocess.run([*bare, "--onnx", "x", "--std", "a"], capture_output=True, text=True, timeout=20)

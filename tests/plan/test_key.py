@@ -2,14 +2,14 @@
 
 import contextlib
 import dataclasses
-import os
 import shutil
+from pathlib import Path
 
 import pytest
 from helpers import BESIDE, LIBRARIES, ROOT, flag_actions, parse, typing
 
 from onnx2trt.base.errors import ConversionError
-from onnx2trt.plan import key as identity
+from onnx2trt.plan import key as key_module
 from onnx2trt.plan.key import ELSEWHERE, differences, flag_of, options, own_sha256, sealed, versions
 from onnx2trt.plan.plan import make_plan
 
@@ -95,10 +95,10 @@ def test_a_flag_changes_the_options_of_the_key_where_it_matters(action):
 
 def test_every_field_of_the_plan_is_named_by_a_flag_or_excused():
     flags = {max(action.option_strings, key=len) for action in flag_actions()}
-    places = [place for place, _ in identity._leaves(make_plan(parse(), LIBRARIES["weak"]))]
+    places = [place for place, _ in key_module._leaves(make_plan(parse(), LIBRARIES["weak"]))]
     assert {flag_of(place) for place in places if place not in ELSEWHERE} <= flags
     assert ELSEWHERE.keys() <= set(places), "an excuse for a field that is no more"
-    assert identity.FLAGS.keys() <= set(places) and identity.TYPED.keys() <= set(places)
+    assert key_module.FLAGS.keys() <= set(places) and key_module.TYPED.keys() <= set(places)
 
 
 def test_two_spellings_of_one_value_are_equal():
@@ -167,23 +167,29 @@ def test_versions_are_those_of_the_loaded_libraries():
     assert found["opencv"].startswith(cv2.__version__)
 
 
-def test_our_own_source_is_part_of_the_key(tmp_path):
-    for place in (*identity.OWN_FOLDERS, "."):
-        os.makedirs(tmp_path / place, exist_ok=True)
-        for name in os.listdir(os.path.join(ROOT, place)):
-            if name.endswith(".py"):
-                shutil.copy(os.path.join(ROOT, place, name), tmp_path / place)
-    first = own_sha256(str(tmp_path))
-    assert first == own_sha256() == own_sha256(str(tmp_path))
-    (tmp_path / "graph" / "fp16.py").write_text("# nothing")
-    second = own_sha256(str(tmp_path))
-    (tmp_path / "graph" / "fp16.py").rename(tmp_path / "trt" / "fp16.py")
-    assert len({first, second, own_sha256(str(tmp_path))}) == 3
+PACKAGE = Path(ROOT) / "onnx2trt"
+FOLDERS = sorted(path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("__init__.py"))
 
 
-def test_all_of_our_folders_are_hashed():
-    packages = {name for name in os.listdir(ROOT) if os.path.exists(os.path.join(ROOT, name, "__init__.py"))}
-    assert packages - {"tests", "benchmarks"} == set(identity.OWN_FOLDERS)
+@pytest.fixture
+def copied(tmp_path):
+    """Our package, without what only Python makes there."""
+    return Path(shutil.copytree(PACKAGE, tmp_path / "copied", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def test_our_own_source_is_part_of_the_key(copied):
+    first = own_sha256(str(copied))
+    assert first == own_sha256() == own_sha256(str(copied)), "whatever Python has compiled"
+    (copied / "rewrite" / "fp16.py").write_text("# nothing")
+    second = own_sha256(str(copied))
+    (copied / "rewrite" / "fp16.py").rename(copied / "trt" / "fp16.py")
+    assert len({first, second, own_sha256(str(copied))}) == 3
+
+
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_all_of_our_folders_are_hashed(copied, folder):
+    (copied / folder / "__init__.py").write_text("# another")
+    assert own_sha256(str(copied)) != own_sha256()
 
 
 def test_a_plan_for_another_library_has_the_same_options_but_for_what_it_decides():

@@ -4,19 +4,16 @@ import argparse
 import ast
 import contextlib
 import dataclasses
-import glob
-import os
+from pathlib import Path
 
 import pytest
 from helpers import BESIDE, LIBRARIES, ROOT, flag_actions, parse, refused, typing
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.plan import plan as plan_module
 from onnx2trt.plan import rules
 from onnx2trt.plan.arguments import QUANTIZATION_EFFORTS
 from onnx2trt.plan.plan import EFFORTS, Calibration, Plan, Preprocess, Route, Shapes, engine_path, make_plan
 from onnx2trt.plan.rules import Effect
-from onnx2trt.rewrite.keep_fp32 import FP16_MAX
 
 
 def plan_for(library: str, *flags: str) -> Plan:
@@ -158,18 +155,16 @@ def reads_of_args() -> dict[str, set[str]]:
     """Product file -> the flags that it reads from the parsed command line."""
     flags = {action.dest for action in flag_actions()} | {"onnx"}
     found = {}
-    for path in glob.glob(os.path.join(ROOT, "*.py")) + glob.glob(os.path.join(ROOT, "*", "*.py")):
-        name = os.path.relpath(path, ROOT).replace(os.sep, "/")
-        if name.split("/")[0] in ("tests", "benchmarks", "examples"):
-            continue
-        with open(path, encoding="utf-8") as stream:
-            attributes = [node for node in ast.walk(ast.parse(stream.read())) if isinstance(node, ast.Attribute)]
-        found[name] = {node.attr for node in attributes if isinstance(node.value, ast.Name) and node.value.id == "args"} & flags
+    for path in (*Path(ROOT).glob("*.py"), *Path(ROOT, "onnx2trt").rglob("*.py")):
+        attributes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+        read = {node.attr for node in attributes if isinstance(node.value, ast.Name) and node.value.id == "args"}
+        found[path.relative_to(ROOT).as_posix()] = read & flags
     return found
 
 
 READS = reads_of_args()
-BEFORE_THE_PLAN = READS["onnx2trt.py"] | READS["stages/preflight.py"]  # --backend, --verbose and the like
+BEFORE = ("onnx2trt/cli.py", "onnx2trt/stages/preflight.py")  # --backend, --verbose and the like
+BEFORE_THE_PLAN = set().union(*(READS[name] for name in BEFORE))
 
 
 @pytest.mark.parametrize("action", flag_actions(), ids=lambda action: action.dest)
@@ -201,7 +196,7 @@ def test_every_flag_is_read_where_the_plan_is_made(action, monkeypatch):
 
 
 def test_after_the_plan_nobody_asks_the_command_line_again():
-    allowed = ("plan/plan.py", "plan/rules.py", "onnx2trt.py", "stages/preflight.py")
+    allowed = ("onnx2trt/plan/plan.py", "onnx2trt/plan/rules.py", *BEFORE)
     assert {name: flags for name, flags in READS.items() if flags and name not in allowed} == {}
 
 
@@ -333,10 +328,6 @@ def test_engine_path(onnx, output, expected):
     args = parse()
     args.onnx, args.output = onnx, output
     assert engine_path(args) == expected
-
-
-def test_largest_half():
-    assert plan_module.FP16_MAX == FP16_MAX == (2 - 2**-10) * 2**15
 
 
 def test_every_effort_that_can_be_typed_is_known_and_more_of_it_does_not_do_less():

@@ -117,7 +117,7 @@ PROBLEMS = [  # flags, what the message holds
     (["--std", "0"], "--std must be above 0: got [0.0]"),
     (["--std", "1", "-1", "1"], "--std must be above 0: got [1.0, -1.0, 1.0]"),
     (["--no-validate", "--require-execution"], "--no-validate and --require-execution contradict each other"),
-    (["--disable-strict-types", "--layer-precisions", "a:fp32"], "--disable-strict-types holds no layer"),
+    (["--disable-strict-types", "--layer-precisions", "a:fp32"], "--disable-strict-types keeps no layer"),
     (["--disable-tactic-sources", "--tactic-sources", "CUBLAS"], "--disable-tactic-sources and --tactic-sources contradict"),
     (["--precision-constraints", "none", "--layer-precisions", "a:fp32"], "--precision-constraints none binds nothing"),
     (["--disable-strict-types", "--precision-constraints", "obey"], "--disable-strict-types and --precision-constraints obey"),

@@ -151,12 +151,12 @@ def test_external_data_belongs_to_the_model(folder):
     assert why(folder).endswith(": the model")
 
 
-def test_a_image_that_changed_is_data(folder):
+def test_an_image_that_changed_is_data(folder):
     cv2.imwrite(str(folder / "images" / "0.png"), np.full((20, 24, 3), range(3), np.uint8))
     assert why(folder).endswith(": data of --calibration-dir")
 
 
-def test_a_image_that_was_added_is_data(folder):
+def test_an_image_that_was_added_is_data(folder):
     shutil.copy(folder / "images" / "0.png", folder / "images" / "00.png")
     assert why(folder).endswith(": data of --calibration-dir")
 
