@@ -1,4 +1,4 @@
-"""Scaling and shifting channels: networks stay what they are, and what may not change is left alone."""
+"""quant/equalize/apply.py and groups.py, with the rules: networks stay what they are, and what may not change is left alone."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,6 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.session import Session
 from onnx2trt.quant.equalize import apply as eq
-from onnx2trt.quant.equalize import choice as choice
 from onnx2trt.quant.equalize.groups import scale_groups, shift_groups
 from onnx2trt.quant.equalize.relations import FIXED, Group, Place
 
@@ -453,46 +452,15 @@ def test_readers_of_one_tensor_share_its_factor():
     assert [n.op_type for n in added.nodes] == ["Conv", "Mul", "Conv", "Conv", "Conv"]
 
 
-# ---- the choice
-
-
-def group_of(*slots):
-    return Group({f"t{i}": Place(np.array(own), 1, 4) for i, own in enumerate(slots)}, 1 + max(max(own) for own in slots))
-
-
-def test_every_channel_reaches_equally_far():
-    maxima = np.array([1.0, 10.0, 0.5, 3.0])
-    scales = choice.choose_scales(maxima)
-    np.testing.assert_allclose(maxima / scales, (maxima / scales)[0])
-    np.testing.assert_allclose(np.log(scales).mean(), 0, atol=1e-12)
-
-
-def test_scales_stay_within_their_limit_and_spare_dead_channels():
-    scales = choice.choose_scales(np.array([1e-12, 1.0, 1e12, 0.0, -np.inf, np.nan]), limit=8.0)
-    np.testing.assert_allclose(scales, [1 / 8, 1, 8, 1, 1, 1])
-    np.testing.assert_array_equal(choice.choose_scales(np.zeros(3)), np.ones(3))
-
-
-def test_an_anchor_brings_channels_to_the_size_of_fixed_neighbours():
-    maxima = np.array([1.0, 10.0, 0.5])
-    np.testing.assert_allclose(maxima / choice.choose_scales(maxima, anchor=4.0), 4.0)
-    scales = choice.choose_scales(maxima, anchor=1e9, limit=8.0)
-    np.testing.assert_allclose(np.log(scales).mean(), np.log(1 / 8), err_msg="no further than the limit")
-    group = group_of([0, 1, FIXED], [FIXED, 1])
-    assert group.anchor({"t0": np.array([9.0, 9.0, 2.0]), "t1": np.array([3.0, 9.0])}) == 3.0
-    np.testing.assert_array_equal(group.largest({"t0": np.array([1.0, 2.0, 7.0]), "t1": np.array([9.0, 5.0])}), [1, 5])
-    np.testing.assert_array_equal(group.largest({}), [-np.inf, -np.inf])
-
-
-def test_shifts_are_the_middle():
-    np.testing.assert_array_equal(choice.choose_shifts(np.array([-1.0, 2.0, np.inf]), np.array([3.0, 4.0, -np.inf])), [1, 3, 0])
+# ---- values that cannot be applied
 
 
 @pytest.mark.parametrize(
     "apply, bad", [(eq.equalize, [0.0, 1.0]), (eq.equalize, [-1.0, 1.0]), (eq.equalize, [np.inf, 1]), (eq.shift, [np.nan, 1])]
 )
 def test_values_that_cannot_be_applied_are_refused(apply, bad):
+    group = Group({"t0": Place(np.array([0, 1]), 1, 4)}, 2)
     with pytest.raises(ValueError, match="have to be finite"):
-        apply(between([node("Relu", "a", "b")]), (group_of([0, 1]),), [np.array(bad)])
+        apply(between([node("Relu", "a", "b")]), (group,), [np.array(bad)])
     with pytest.raises(ValueError, match="sizes"):
-        apply(between([node("Relu", "a", "b")]), (group_of([0, 1]),), [np.ones(3)])
+        apply(between([node("Relu", "a", "b")]), (group,), [np.ones(3)])
