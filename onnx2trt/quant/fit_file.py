@@ -55,7 +55,7 @@ def pack(found: Found, conditions: dict) -> memoryview:
         "shifts": list(found.shifts),
         "factors": list(found.factors),
         "fitted": {node: own.bias is not None for node, own in fit.rounded.items()},
-        "holds": found.kept_fp32,
+        "holds": found.kept_fp32,  # this name and the next are those of FORMAT 4
         "given_up": found.fp16_fallback,
     }
     arrays = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8), "scales": np.array(list(fit.scales.values()), np.float64)}
@@ -145,8 +145,8 @@ class Packed:
         return Rounded(weights, scales, bias)
 
 
-def _require(kept_fp32: bool, otherwise: str) -> None:
-    if not kept_fp32:
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
         raise ValueError(otherwise)
 
 

@@ -8,9 +8,9 @@ MET = {  # warnings as TensorRT 10.15, 11.2 and TensorRT-RTX 1.7 wrote them -> w
     "WeightsContext.cpp:177: Empty initializer p2o.helper.constant.3 was provided with non-empty data. Overriding data to nullptr": (
         "harmless"
     ),
-    "Detected layernorm nodes in FP16.": "held in FP32",
+    "Detected layernorm nodes in FP16.": "kept in FP32",
     "Running layernorm after self-attention with FP16 Reduce or Pow may cause overflow. Forcing Reduce or Pow Layers in FP32 precision, or "
-    "exporting the model to use INormalizationLayer (available with ONNX opset >= 17) can help preserving accuracy.": "held in FP32",
+    "exporting the model to use INormalizationLayer (available with ONNX opset >= 17) can help preserving accuracy.": "kept in FP32",
     "No valid obedient candidate choices for node ONNXTRT_ShapeSlice that meet the preferred precision. The remaining candidate choices "
     "will be profiled.": "fastest of the others",
     "Missing scale and zero-point for tensor y, expect fall back to non-int8 implementation for any layer consuming or producing given "
@@ -40,7 +40,7 @@ def test_the_explanations_are_short():
 
 def test_what_says_the_same_is_counted_together():
     lines = explain([("Detected layernorm nodes in FP16.", 1), ("Running layernorm after self-attention with FP16 Pow may", 2)])
-    assert lines == ["TensorRT warned 3 times: a layer normalisation in FP16: where its measured values are too large it is held in FP32"]
+    assert lines == ["TensorRT warned 3 times: a layer normalisation in FP16: where its measured values are too large it is kept in FP32"]
     assert explain([("Calibrator is not being used.", 1)])[0].startswith("TensorRT warned once: ")
 
 

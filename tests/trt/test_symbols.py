@@ -1,13 +1,13 @@
-"""Our use of TensorRT against what each release really has, as tests/record_symbols.py took it from the wheels."""
+"""trt/: our use of TensorRT against what each release really has, as tests/record_symbols.py took it from the wheels."""
 
 import ast
 import enum
 import json
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import pytest
+from command import ROOT
 
 from onnx2trt.plan.arguments import build_parser
 from onnx2trt.plan.plan import Route, make_plan
@@ -15,7 +15,6 @@ from onnx2trt.trt.config import configure, wanted_flags
 from onnx2trt.trt.driver import Driver
 from onnx2trt.trt.library import Library, capabilities
 
-ROOT = Path(__file__).resolve().parents[2]
 TABLES = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "tests" / "symbols").glob("*.json"))}
 WEAK = [name for name in TABLES if name.startswith(("tensorrt-8", "tensorrt-10"))]
 STRONG = [name for name in TABLES if name not in WEAK]
@@ -249,7 +248,7 @@ USES = [
 def test_every_member_that_we_use_exists(file, expression, cls, releases, guarded):
     used = {
         node.attr
-        for node in ast.walk(ast.parse((ROOT / file).read_text()))
+        for node in ast.walk(ast.parse((ROOT / "onnx2trt" / file).read_text()))
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == expression
     }
     assert used, f"{file} does not use {expression} any more"
