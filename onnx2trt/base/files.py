@@ -9,17 +9,9 @@ import hashlib
 import os
 import secrets
 import stat
-import time
-from collections.abc import Iterator
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-
-try:
-    import fcntl
-except ImportError:  # Windows: no stale temporary is told from a live one, so none is removed
-    fcntl = None
-
-LOCK_SECONDS = 5.0  # many times what a rename takes
+from onnx2trt.base.locks import abandoned, folder_locked, mark_alive
 
 
 class Temporary:
@@ -51,9 +43,8 @@ class Temporary:
                 self._fd = self._create()
 
     def _create(self) -> int:
-        fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0), 0o666)
-        with contextlib.suppress(OSError):  # a file system without locks
-            _lock(fd)
+        fd = os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+        mark_alive(fd)
         return fd
 
     def write(self, *parts) -> None:
@@ -161,15 +152,14 @@ def rename(temporary: str, final: str) -> None:
     final = os.path.realpath(final)
     with _as_output_error(final):
         os.replace(temporary, final)
-        if os.name == "posix":
-            folder = os.open(os.path.dirname(final), os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            except OSError as error:
-                if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
-                    raise
-            finally:
-                os.close(folder)
+        folder = os.open(os.path.dirname(final), os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot sync a folder
+                raise
+        finally:
+            os.close(folder)
 
 
 def rename_together(pairs: list) -> None:
@@ -178,55 +168,18 @@ def rename_together(pairs: list) -> None:
     Raises:
         ConversionError: OUTPUT, at the first that fails.
     """
-    with folder_held(pairs[0][1]) if pairs else contextlib.nullcontext():
+    with folder_locked(pairs[0][1]) if pairs else contextlib.nullcontext():
         for temporary, final in pairs:
             rename(temporary, final)
-
-
-@contextlib.contextmanager
-def folder_held(path: str) -> Iterator[None]:
-    """Hold the lock of this file's folder for the length of a block, so that files that belong together are renamed, and read, together.
-
-    It is the kernel's, on the folder itself, and falls with its holder. Where there is none, or it cannot be had in time, the block
-    runs all the same: each single file is whole anyway.
-    """
-    fd = -1
-    with contextlib.suppress(OSError):
-        if fcntl:
-            fd = os.open(os.path.dirname(os.path.realpath(path)), os.O_RDONLY)
-            _lock(fd)
-    try:
-        yield
-    finally:
-        if fd >= 0:
-            os.close(fd)
-
-
-def _lock(fd: int) -> None:
-    """Take the kernel's lock of an open file. Who else holds it does so for milliseconds; nobody is waited for beyond LOCK_SECONDS."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    while fcntl:
-        try:
-            return fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                return None
-            time.sleep(0.002)
 
 
 def remove_abandoned(final: str) -> None:
     """Remove temporaries of `final` whose writer is dead (killed by SIGKILL, or a power cut)."""
     folder, name = os.path.split(os.path.realpath(final))
-    if not fcntl:
-        return
     for path in glob.glob(os.path.join(glob.escape(folder), f".{glob.escape(_shortened(name))}.????????????.tmp")):
-        with contextlib.suppress(OSError):
-            fd = os.open(path, os.O_RDONLY)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while the writer lives
+        with abandoned(path) as dead, contextlib.suppress(OSError):
+            if dead:
                 os.unlink(path)
-            finally:
-                os.close(fd)
 
 
 def _check_target(final: str) -> None:

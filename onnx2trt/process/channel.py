@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import sys
 import threading
 import time
 
@@ -72,13 +71,12 @@ def attach() -> Channel | None:
 
 def _die_with(parent: int, lifeline: int) -> None:
     """End this process when the parent ends, however it ends."""
-    if sys.platform.startswith("linux"):
-        import ctypes  # not at the top: the parent needs none of it
+    import ctypes  # not at the top: the parent needs none of it
 
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # at once, even inside a long C++ call
-        if os.getppid() != parent:  # it died before prctl took effect
-            os._exit(1)
+    with contextlib.suppress(OSError, AttributeError):  # Linux has it; elsewhere there is the lifeline
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # at once, even inside a long C++ call
+    if os.getppid() != parent:  # it died before prctl took effect
+        os._exit(1)
 
     def watch() -> None:
         with contextlib.suppress(OSError):

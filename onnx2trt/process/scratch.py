@@ -12,10 +12,7 @@ import shutil
 import stat
 import tempfile
 
-try:
-    import fcntl
-except ImportError:  # Windows: no folder of a dead run is told from that of a live one, so none is removed
-    fcntl = None
+from onnx2trt.base.locks import abandoned, mark_alive
 
 PREFIX, SUFFIX = "onnx2trt-", ".tmp"
 LOCK = ".onnx2trt.lock"  # in the folder; locked for as long as its run lives
@@ -31,8 +28,7 @@ class Scratch:
         with contextlib.suppress(OSError):
             self.path = tempfile.mkdtemp(SUFFIX, PREFIX)
             self._fd = os.open(os.path.join(self.path, LOCK), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-            if fcntl:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mark_alive(self._fd)
             os.makedirs(self.path, exist_ok=True)  # another run may have removed it before it was locked
 
     def remove(self) -> None:
@@ -48,15 +44,11 @@ def remove_abandoned() -> None:
     """Remove the folders of our user's runs that are dead: SIGKILL, or a power cut."""
     found = []
     with contextlib.suppress(OSError):  # there is no such folder
-        found = glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), f"{PREFIX}*{SUFFIX}")) if fcntl else []
+        found = glob.glob(os.path.join(glob.escape(tempfile.gettempdir()), f"{PREFIX}*{SUFFIX}"))
     for path in found:
         with contextlib.suppress(OSError):
             status = os.lstat(path)
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                continue
-            fd = os.open(os.path.join(path, LOCK), os.O_RDWR | os.O_NOFOLLOW)
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # refused while the run lives
-                shutil.rmtree(path)
-            finally:
-                os.close(fd)
+            if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+                with abandoned(os.path.join(path, LOCK)) as dead:
+                    if dead:
+                        shutil.rmtree(path)

@@ -198,8 +198,7 @@ class Supervisor:
 @contextlib.contextmanager
 def _signals_raise():
     """Turn SIGINT, SIGTERM and SIGHUP into Interrupted inside the block; afterwards they wait until we have ended."""
-    names = [name for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    caught = [getattr(signal, name) for name in names if signal.getsignal(getattr(signal, name)) != signal.SIG_IGN]
+    caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
 
     def interrupt(signum, _frame):
         for number in caught:  # one is enough: a second Ctrl-C must not break the cleaning up

@@ -18,7 +18,8 @@ import struct
 from dataclasses import asdict, dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.files import feed, folder_held
+from onnx2trt.base.files import feed
+from onnx2trt.base.locks import folder_locked
 
 # TensorRT reads caches of its own major version; 10 is the last with a calibrator, so ours name it.
 DEFAULT_VERSION = "100600"
@@ -95,7 +96,7 @@ def read(path: str) -> Cache:
     try:
         if not os.path.isfile(path) or os.path.getsize(path) > LARGEST_FILE:
             raise ConversionError(f"calibration cache {path} is not a regular file of sensible size", code=ExitCode.CALIBRATION)
-        with folder_held(path), open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
+        with folder_locked(path), open(path, encoding="utf-8", errors="surrogateescape", newline="") as stream:
             text = stream.read()
             identity = _read_side_file(path, text)
     except OSError as error:

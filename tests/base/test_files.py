@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 from helpers import ROOT, pipe_at, refused
 
-from onnx2trt.base import files
+from onnx2trt.base import files, locks
 from onnx2trt.base.errors import ExitCode
-from onnx2trt.base.files import Temporary, check_writable, folder_held, remove_abandoned, rename, rename_together, write_atomically
+from onnx2trt.base.files import Temporary, check_writable, remove_abandoned, rename, rename_together, write_atomically
+from onnx2trt.base.locks import folder_locked
 
 
 def names(folder) -> list[str]:
@@ -285,15 +286,15 @@ def test_the_temporary_of_a_dead_writer_is_removed_and_that_of_a_live_one_stays(
 
 def test_a_temporary_that_is_removed_before_it_is_locked_is_made_again(tmp_path, monkeypatch):
     """Another run that starts between the two takes it for abandoned."""
-    final, lock, others = str(tmp_path / "a"), files._lock, []
+    final, mark, others = str(tmp_path / "a"), files.mark_alive, []
 
     def after_another(fd):
         if not others:
             others.append(remove_abandoned(final))
             assert names(tmp_path) == []
-        lock(fd)
+        mark(fd)
 
-    monkeypatch.setattr(files, "_lock", after_another)
+    monkeypatch.setattr(files, "mark_alive", after_another)
     temporary = Temporary(final)
     temporary.write(b"whole")
     remove_abandoned(final)
@@ -312,7 +313,7 @@ def two_files(folder) -> list[tuple[str, str]]:
 def test_files_that_belong_together_are_renamed_by_one_run_after_another(tmp_path):
     """Else the engine of one run may stand beside the description of another's."""
     pairs = two_files(tmp_path)
-    with folder_held(str(tmp_path / "other")):
+    with folder_locked(str(tmp_path / "other")):
         waiting = threading.Thread(target=rename_together, args=(pairs,))
         waiting.start()
         time.sleep(0.2)
@@ -322,18 +323,16 @@ def test_files_that_belong_together_are_renamed_by_one_run_after_another(tmp_pat
 
 
 def test_nobody_is_waited_for_for_ever(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "LOCK_SECONDS", 0.1)
-    with folder_held(str(tmp_path / "a")):
+    monkeypatch.setattr(locks, "BRIEF_SECONDS", 0.1)
+    with folder_locked(str(tmp_path / "a")):
         rename_together(two_files(tmp_path))
     assert names(tmp_path) == ["a.engine", "a.json"]
 
 
-@pytest.mark.parametrize("missing", ["fcntl", "folder"])
-def test_without_a_lock_the_block_runs_all_the_same(tmp_path, monkeypatch, missing):
-    if missing == "fcntl":
-        monkeypatch.setattr(files, "fcntl", None)
-    with folder_held(str(tmp_path / "no" / "a" if missing == "folder" else tmp_path / "a")):
-        pass
+def test_a_pipe_of_a_temporarys_name_is_not_waited_for(tmp_path):
+    with pipe_at(tmp_path / ".a.0123456789ab.tmp") as path:
+        os.chmod(path, 0o444)
+        remove_abandoned(str(tmp_path / "a"))
 
 
 def test_only_temporaries_of_this_name_are_removed(tmp_path):

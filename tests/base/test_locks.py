@@ -1,12 +1,14 @@
-"""base/locks.py: the lock of a file that several processes replace in turn."""
+"""base/locks.py: who holds what, across processes."""
 
+import errno
 import os
 import time
 
+import pytest
 from command import others_get_the_lock, python
 
 from onnx2trt.base import locks
-from onnx2trt.base.locks import locked
+from onnx2trt.base.locks import abandoned, folder_locked, locked, mark_alive
 
 
 def test_one_process_holds_it_and_others_wait(tmp_path):
@@ -43,10 +45,65 @@ def test_a_dead_holder_holds_nothing(tmp_path):
     assert others_get_the_lock(path)
 
 
-def test_where_there_can_be_no_lock_nobody_waits(tmp_path, monkeypatch):
-    with locked(str(tmp_path / "no" / "t"), 60) as held:
+def test_the_lock_that_trtexec_takes_is_the_same_one(tmp_path):
+    """lockf; flock, as filelock takes it, would not see it."""
+    path = tmp_path / "t"
+    program = """
+    import fcntl, time
+    stream = open(sys.argv[1] + ".lock", "wb+")
+    fcntl.lockf(stream, fcntl.LOCK_EX)
+    print("held", flush=True)
+    time.sleep(60)
+    """
+    trtexec = python(program, path)
+    assert trtexec.stdout.readline() == "held\n"
+    with locked(str(path), 0.1) as held:
         assert not held
-    monkeypatch.setattr(locks, "fcntl", None)
-    monkeypatch.setattr(locks, "msvcrt", None)
-    with locked(str(tmp_path / "t"), 60) as held:
-        assert not held
+    trtexec.kill()
+    trtexec.communicate()
+    with locked(str(path)) as held:
+        assert held
+
+
+@pytest.fixture
+def without_locks(monkeypatch):
+    """A file system that has none, as some network ones."""
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    for name in ("flock", "lockf"):
+        monkeypatch.setattr(locks.fcntl, name, refuse)
+
+
+def test_where_there_can_be_no_lock_nobody_waits(tmp_path, without_locks):
+    for path in (tmp_path / "no" / "t", tmp_path / "t"):
+        with locked(str(path), 60) as held:
+            assert not held
+        with folder_locked(str(path)):
+            pass
+
+
+def test_whose_writer_is_dead(tmp_path):
+    path = str(tmp_path / "t")
+    with abandoned(path) as dead:
+        assert not dead, "there is no such file"
+    with open(path, "wb") as writer:
+        mark_alive(writer.fileno())
+        with abandoned(path) as dead:
+            assert not dead
+    with abandoned(path) as dead, abandoned(path) as to_another:
+        assert dead and not to_another, "one of several removes it"
+
+
+def test_nothing_is_taken_for_abandoned_where_there_are_no_locks(tmp_path, without_locks):
+    (tmp_path / "t").touch()
+    with abandoned(str(tmp_path / "t")) as dead:
+        assert not dead
+
+
+def test_a_link_is_never_abandoned(tmp_path):
+    (tmp_path / "t").touch()
+    (tmp_path / "link").symlink_to(tmp_path / "t")
+    with abandoned(str(tmp_path / "link")) as dead:
+        assert not dead

@@ -1,5 +1,6 @@
 """process/scratch.py: whatever stands in a run's own temporary folder goes with the run."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import tempfile
 import pytest
 from helpers import ROOT
 
-from onnx2trt.process import scratch
+from onnx2trt.base import locks
 from onnx2trt.process.scratch import LOCK, Scratch, remove_abandoned
 
 
@@ -71,6 +72,10 @@ def test_where_there_is_no_room_for_it_the_systems_own_folder_will_do(monkeypatc
 
 def test_without_locks_nothing_is_removed(temporaries, monkeypatch):
     killed(temporaries)
-    monkeypatch.setattr(scratch, "fcntl", None)
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
     Scratch().remove()
     assert len(os.listdir(temporaries)) == 1
