@@ -1,4 +1,4 @@
-"""validate.py: how outputs become samples."""
+"""compare/outputs.py: how outputs become samples."""
 
 import numpy as np
 from models import random

@@ -1,4 +1,4 @@
-"""The working form of a model."""
+"""model/graph.py: the working form of a model."""
 
 import random as random_module
 

@@ -1,4 +1,4 @@
-"""Inner tensors while the model runs."""
+"""model/observe.py: inner tensors while the model runs."""
 
 import time
 

@@ -336,3 +336,33 @@ def test_every_effort_that_can_be_typed_is_known_and_more_of_it_does_not_do_less
         assert dataclasses.astuple(less) < dataclasses.astuple(more)
         assert less.equalization <= more.equalization and less.fit <= more.fit and less.samples <= more.samples
     assert not EFFORTS["fast"].fit and not EFFORTS["fast"].equalization
+
+
+# ---- which engines are built
+
+NO_GPU = with_gpu("rtx", "", "there is no driver")
+
+
+@pytest.mark.parametrize(
+    "library, flags, variants",
+    [
+        ("weak", "--precision fp16", ("fp16",)),
+        ("weak", "--precision int8 --calibration-dir d", ("int8", "fp16")),
+        ("weak", "--precision int8 --calibration-dir d --no-baseline", ("int8",)),
+        ("weak", "--precision int8 --calibration-dir d --no-validate", ("int8",)),
+        ("no gpu", "--precision int8 --calibration-dir d", ("int8",)),
+        ("no gpu", "--compare", ("fp16", "fp32", "int8")),
+        ("weak", "--precision int8 --compare", ("int8", "fp32", "fp16")),
+        ("weak", "--precision best", ("fp16",)),
+        ("weak", "--precision best --calibration-dir d", ("fp16", "int8")),
+        ("weak", "--precision best --calibration-cache c", ("fp16", "int8")),
+        ("strong", "--precision best --compare", ("fp16", "fp32", "int8")),
+    ],
+)
+def test_what_is_built(library, flags, variants):
+    assert make_plan(parse(*flags.split()), {**LIBRARIES, "no gpu": NO_GPU}[library]).variants == variants
+
+
+def test_best_needs_a_gpu():
+    with refused(ExitCode.MACHINE, "--precision best", "there is no driver", hint="--compare"):
+        make_plan(parse("--precision", "best"), NO_GPU)

@@ -125,6 +125,8 @@ PROBLEMS = [  # flags, what the message holds
     (["--precision", "fp32", "--layer-precisions", "a:fp32"], "--layer-precisions needs --precision fp16 or int8"),
     (["--gpu-arch", "75,89"], "sm_75"),
     (["--gpu-arch", "8.9", "--gpu-arch", "7.5"], "sm_75"),
+    (["--compare", "--no-validate"], "--no-validate cannot go with it"),
+    (["--precision", "best", "--no-validate"], "--no-validate cannot go with it"),
     (["--output", ""], "--output is empty"),
     (["--output", "a\0b"], "--output is empty or holds a NUL character: 'a\\x00b'"),
     (["--calibration-dir", ""], "--calibration-dir is empty"),

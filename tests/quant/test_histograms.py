@@ -1,4 +1,4 @@
-"""Streaming statistics and scales."""
+"""quant/histograms.py: streaming statistics and scales."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""report/: the page that --report writes, made from values; no engine is needed."""
+"""report/html.py and what it is made of: the page that --report writes, made from values; no engine is needed."""
 
 import dataclasses
 import os

@@ -1,4 +1,4 @@
-"""The report in a real browser: it loads nothing, says nothing on the console, and fits narrow and wide windows in light and dark.
+"""report/html.py in a real browser: the page loads nothing, says nothing on the console, and fits narrow and wide windows, light and dark.
 
 Run with: pytest -m browser
 """

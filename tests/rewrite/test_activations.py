@@ -1,4 +1,4 @@
-"""Hard sigmoids and hard swishes that a model spells out."""
+"""rewrite/activations.py: hard sigmoids and hard swishes that a model spells out."""
 
 import numpy as np
 import onnx

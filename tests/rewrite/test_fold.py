@@ -1,4 +1,4 @@
-"""Rewrites that must not change any result."""
+"""rewrite/fold.py: rewrites that must not change any result."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Q/DQ insertion and what it counts."""
+"""rewrite/qdq.py: Q/DQ insertion and what it counts."""
 
 import numpy as np
 import onnx

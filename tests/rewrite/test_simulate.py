@@ -1,4 +1,4 @@
-"""The simulation must round as the GPU's FP16 does, and overflow where it does."""
+"""rewrite/simulate.py: the simulation must round as the GPU's FP16 does, and overflow where it does."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The accuracy guard of FP16, end to end: real TensorRT-RTX engines on a machine without a GPU."""
+"""stages/fp16_guard.py by the command: real TensorRT-RTX engines on a machine without a GPU."""
 
 import cv2
 import numpy as np

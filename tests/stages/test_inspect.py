@@ -1,15 +1,15 @@
-"""--inspect: what is in an engine file, from its header, the JSON beside it, and the engine itself."""
+"""stages/inspect.py: what is in an engine file, from its header, the JSON beside it, and the engine itself."""
 
 import dataclasses
 import json
 import os
 import shutil
-import struct
 
 import numpy as np
 import onnx
 import pytest
 from command import check_schema, onnx2trt
+from fake_engines import header_bytes
 from helpers import LIBRARIES
 from models import conv_net
 
@@ -19,13 +19,8 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.report.result import to_json
 from onnx2trt.report.table import render
 from onnx2trt.stages import inspect as inspecting
-from onnx2trt.trt import refusal
 from onnx2trt.trt.engine import Engine, EngineTensor
-from onnx2trt.trt.header import Header, read_header, what_else
-
-
-def header_bytes(mark: bytes, version: tuple[int, ...], targets: int = 0, size: int = 64) -> bytes:
-    return struct.pack("<4sIQQ4B4sI28x", mark, 0, 2, size, *version, mark, targets)
+from onnx2trt.trt.header import Header, read_header
 
 
 @pytest.fixture(scope="module")
@@ -46,98 +41,12 @@ def folder(built, tmp_path):
     return tmp_path
 
 
-# ---- the header
-
-
 def test_the_header_of_real_engines(built):
     import tensorrt_rtx
 
     size = (built / "portable.engine").stat().st_size
     assert read_header((built / "portable.engine").read_bytes()) == Header("tensorrt-rtx", tensorrt_rtx.__version__, (), size)
     assert read_header((built / "two.engine").read_bytes()).gpu_archs == ("8.9", "12.0")
-
-
-@pytest.mark.parametrize(
-    "data, expected",
-    [
-        (header_bytes(b"ftrt", (10, 6, 0, 26)), Header("tensorrt", "10.6.0.26", None, None)),
-        (header_bytes(b"vtrt", (1, 4, 0, 76), 0b1, 7), Header("tensorrt-rtx", "1.4.0.76", ("7.5",), 7)),
-        (header_bytes(b"vtrt", (1, 7, 1, 116), 0x7E), Header("tensorrt-rtx", "1.7.1.116", (), 64)),
-        (header_bytes(b"ftrt", (10, 6, 0, 26))[:63], None),
-        (header_bytes(b"xtrt", (10, 6, 0, 26)), None),
-        (b"ftrt\1" + bytes(100), None),  # another layout
-        (b"", None),
-    ],
-)
-def test_headers(data, expected):
-    assert read_header(data) == expected
-
-
-def test_whom_an_engine_is_for_in_words():
-    assert Header("tensorrt", "10.6.0.26", None, None).targets == ""
-    assert Header("tensorrt-rtx", "1.7", ("8.6", "8.9"), 1).targets == "for compute capability 8.6, 8.9"
-    assert Header("tensorrt-rtx", "1.7", (), 1).targets.startswith("portable")
-
-
-META = json.dumps({"stride": 32}).encode()
-
-
-@pytest.mark.parametrize(
-    "data, words",
-    [
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "Git LFS"),
-        (struct.pack("<I", len(META)) + META + b"ftrt", f"{4 + len(META)} bytes of metadata"),
-        (b"\x08\x08\x12\x07pytorch", "ONNX"),
-        (b"{'not': 'an engine'} and so on", "text"),
-        (bytes(range(200, 220)), "it begins with c8 c9"),
-        (b"a", "text"),
-    ],
-)
-def test_what_else_it_looks_like(data, words):
-    assert words in what_else(data)
-
-
-# ---- why it does not load
-
-REFUSALS = [  # what TensorRT says, made by, here -> the sentence
-    ("The engine plan file is generated on an incompatible device, expecting compute 8.6 got compute 7.5, please rebuild.", "", "", "7.5"),
-    ("The engine cannot run on this GPU, which has compute capability 9.0.", "", "", "the one here has 9.0"),
-    (
-        "The engine plan file is not compatible with this version of TensorRT, expecting library version 10.6.0.26 got 10.3.0.26, please "
-        "rebuild.",
-        "",
-        "",
-        "made by version 10.3.0.26, here is 10.6.0.26",
-    ),
-    ("something odd", "8.6.1.6", "10.6.0.26", "made by version 8.6.1.6, here is 10.6.0.26"),
-    ("Serialization assertion creator failed.Cannot deserialize plugin since corresponding IPluginCreator not found", "", "", "a plugin"),
-    (
-        "IPluginRegistry::getCreator: Error Code 4: Cannot find plugin: EfficientNMS_TRT, version: 1, namespace:.",
-        "",
-        "",
-        "EfficientNMS_TRT",
-    ),
-    (
-        "Cannot deserialize engine with lean runtime since IRuntime::getEngineHostCodeAllowed() is false.",
-        "10.6.0.26",
-        "10.15.1",
-        "brings code of its own",
-    ),
-    ("Serialization assertion plan.header.size == blobSize failed. In parsePlan", "1.7.1.116", "1.7.1.116", "damaged or cut off"),
-    ("Serialization assertion header.magicTag == kEXPECTED_MAGIC_TAG failed", "", "", "another version"),
-    ("Version tag does not match. Note: Current Version: 237, Serialized Engine Version: 239", "", "", "another version"),
-    ("Error Code 2: OutOfMemory (Requested size was 1 bytes; out of memory)", "", "", "not enough free memory"),
-]
-
-
-@pytest.mark.parametrize("errors, made_by, here, words", REFUSALS, ids=lambda value: value[:30])
-def test_the_reason_in_one_sentence_with_the_next_step(errors, made_by, here, words):
-    why, hint = refusal.explain(errors, made_by, here)
-    assert words in why and hint.endswith(".") and "\n" not in why
-
-
-def test_no_reason_is_made_up():
-    assert refusal.explain("something odd", "10.6.0.26", "10.6.0") == ("", "")
 
 
 # ---- the command, on a machine where engines do not load

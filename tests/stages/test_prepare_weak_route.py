@@ -1,4 +1,4 @@
-"""What TensorRT 8.6 to 10 get to build: prepared on any machine, up to the network."""
+"""stages/prepare.py: what TensorRT 8.6 to 10 get to build: prepared on any machine, up to the network."""
 
 import os
 

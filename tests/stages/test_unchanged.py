@@ -1,4 +1,4 @@
-"""--skip-unchanged through the command: real TensorRT-RTX engines, and every kind of change."""
+"""stages/unchanged.py through the command, by --skip-unchanged: real TensorRT-RTX engines, and every kind of change."""
 
 import json
 import os

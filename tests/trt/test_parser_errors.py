@@ -1,4 +1,4 @@
-"""What is said of a model that TensorRT's parser cannot read: every node at fault, what it reads, the next step. Real RTX parser."""
+"""trt/parser_errors.py: every node at fault, what it reads and the next step. Real RTX parser."""
 
 import numpy as np
 import onnx

@@ -1,4 +1,4 @@
-"""Layers that were given up and are tried in INT8 once more."""
+"""stages/int8/guard.py: layers that fell back to FP16 and are tried in INT8 once more."""
 
 from types import SimpleNamespace
 
