@@ -10,7 +10,7 @@ from helpers import refused
 from html_page import Page
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.compare.evidence import Drops, Evidence, Output, Sample, choose_kind, look
+from onnx2trt.compare.evidence import Drops, Evidence, Output, Sample, look
 from onnx2trt.conversion.run import Run
 from onnx2trt.process.channel import Channel
 from onnx2trt.report import html
@@ -81,60 +81,6 @@ def output(kind: str, reference: np.ndarray, candidate: np.ndarray, threshold=No
 
 def blobs(channels: int, height=24, width=32) -> np.ndarray:
     return np.random.default_rng(1).standard_normal((channels, height, width)).astype(np.float32)
-
-
-# ---- what is kept
-
-KINDS = [  # reference sample, image size, metric -> kind
-    (np.eye(1, 10)[0], None, "top1", "scores"),
-    (np.zeros((10, 1, 1)), (24, 32), "argmax", "scores"),
-    (blobs(4), (24, 32), "argmax", "classes"),
-    (blobs(4), None, "noise", "classes"),
-    (np.zeros((24, 32), np.int64), (24, 32), "noise", "classes"),  # class numbers
-    (np.full((1, 24, 32), 0.5), (24, 32), "mask:0.3", "mask"),
-    (blobs(1), (24, 32), "mask:0.5", "mask"),  # by the user's choice
-    (blobs(1), (24, 32), "noise", "map"),
-    (np.zeros((24, 32), bool), (24, 32), "noise", "mask"),
-    (blobs(1, 4, 4), (24, 32), "noise", "values"),
-    (blobs(1)[0], (24, 32), "noise", "map"),
-    (blobs(1)[0], None, "argmax", "values"),  # a sequence
-    (np.zeros((7, 5)), (24, 32), "noise", "values"),
-    (np.float32(3), None, "noise", "values"),
-    (np.zeros((0, 5)), None, "noise", "values"),
-]
-
-
-@pytest.mark.parametrize(("reference", "size", "metric", "expected"), KINDS)
-def test_what_an_output_is_shown_as(reference, size, metric, expected):
-    assert choose_kind(np.asarray(reference), size, False, metric, False)[0] == expected
-    assert choose_kind(np.asarray(reference), size, False, metric, True)[0] == "values"  # made-up inputs
-
-
-def test_classes_of_channels_last_models():
-    assert choose_kind(blobs(4).transpose(1, 2, 0), (24, 32), True, "argmax", False)[0] == "classes"
-    kept = look("y", "classes", None, blobs(4).transpose(1, 2, 0), blobs(4).transpose(1, 2, 0), True)
-    assert np.array_equal(kept.reference, blobs(4).argmax(0)) and kept.differing_share == 0
-
-
-def test_what_is_kept_is_bounded_and_a_single_different_pixel_survives():
-    reference = np.zeros((2, 1700, 1001), np.float32)
-    candidate = reference.copy()
-    candidate[1, 1234, 777] = 1
-    kept = output("classes", reference, candidate)
-    assert max(kept.reference.shape) <= 800 and kept.differing.shape == kept.reference.shape
-    assert kept.differing.sum() == 1 and kept.differing[1234 // 3, 777 // 3]
-    assert kept.differing_share == pytest.approx(1 / (1700 * 1001))
-    values = output("values", reference, candidate)
-    assert values.reference.size == values.candidate.size == 50_000
-
-
-def test_values_that_are_not_finite_can_be_shown():
-    reference = blobs(1)
-    reference[0, 0, :3] = np.nan, np.inf, -np.inf
-    for kind in ("map", "values", "mask"):
-        assert page(result(), evidence(output(kind, reference, blobs(1), 0.0)))
-    scores = np.array([np.nan, -np.inf, 3, 2], np.float32)
-    assert "class 2" in page(result(), evidence(output("scores", scores, scores))).text
 
 
 # ---- each kind of output
@@ -219,6 +165,15 @@ def test_identical_outputs_have_no_histogram_of_errors():
     assert "Every value is the same" in page(result(), evidence(same)).text
 
 
+def test_values_that_are_not_finite_can_be_shown():
+    reference = blobs(1)
+    reference[0, 0, :3] = np.nan, np.inf, -np.inf
+    for kind in ("map", "values", "mask"):
+        assert page(result(), evidence(output(kind, reference, blobs(1), 0.0)))
+    scores = np.array([np.nan, -np.inf, 3, 2], np.float32)
+    assert "class 2" in page(result(), evidence(output("scores", scores, scores))).text
+
+
 # ---- the parts in words
 
 
@@ -241,7 +196,7 @@ def test_accuracy_calibration_layers_and_facts():
     calibration = read.sections["calibration"]
     for words in ("mse, 20 samples", "1 damaged files skipped", "✗ no", "✓ yes"):
         assert words in calibration
-    assert "calibration by mse on 20 samples; of the network with balanced channels" in calibration
+    assert "calibration by mse on 20 samples; of the network with equalized channels" in calibration
     assert "all 2 tensors" in calibration and "no INT8 layer" in calibration
     facts = read.sections["facts"]
     for words in ("TensorRT-RTX 1.7.1", "Nx3x24x32", "letterbox", "1, 2, 3", "min 1x3x24x32 opt 1x3x24x32 max 4x3x24x32", SHA, "head*"):
