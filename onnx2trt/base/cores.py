@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import resource
 from pathlib import Path
 
 QUOTA_FILES = (("/sys/fs/cgroup/cpu.max",), ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
@@ -24,3 +25,8 @@ def usable_cores(quota_files: tuple[tuple[str, ...], ...] = QUOTA_FILES) -> int:
         if quota > 0 and period > 0:
             return max(1, min(affinity, math.ceil(quota / period)))
     return affinity
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size of this process so far, in MB of 10**6 bytes; Linux counts it in KiB."""
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6, 1)

@@ -83,7 +83,7 @@ def load_image(path: str, pre: Preprocessing, out: np.ndarray | None = None) -> 
 
 
 def read_image(path: str) -> bytes:
-    """The file's bytes; read by Python, because cv2.imread fails on non-ASCII names on Windows and blocks on a pipe."""
+    """The file's bytes; read by Python, because cv2.imread blocks on a pipe."""
     try:
         if not os.path.isfile(path):
             raise DataError("is not a regular file")

@@ -6,9 +6,9 @@ A Builder or Runtime of TensorRT 8.6 to 11 raises, aborts or segfaults on a mach
 from __future__ import annotations
 
 import ctypes
-import sys
 from dataclasses import dataclass
 
+DRIVER = "libcuda.so.1"
 CUDA_ERROR_NO_DEVICE = 100
 CUDA_ERROR_SYSTEM_DRIVER_MISMATCH = 803
 ATTRIBUTE_CC_MAJOR, ATTRIBUTE_CC_MINOR = 75, 76  # cuda.h, CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_*
@@ -26,11 +26,10 @@ class Driver:
 
 def probe_driver() -> Driver:
     """Load the driver library and ask for its version and the first GPU. Never raises."""
-    name = "nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1"
     try:
-        cuda = ctypes.CDLL(name)
+        cuda = ctypes.CDLL(DRIVER)
     except OSError:
-        return Driver(problem=f"no NVIDIA driver is installed ({name} cannot be loaded)")
+        return Driver(problem=f"no NVIDIA driver is installed ({DRIVER} cannot be loaded)")
     number = ctypes.c_int(0)
     version = ""
     if cuda.cuDriverGetVersion(ctypes.byref(number)) == 0 and number.value:
