@@ -11,7 +11,7 @@ from html import unescape
 
 import numpy as np
 import pytest
-from test_report import CASES, EVIL, evidence, result
+from test_html import CASES, EVIL, evidence, result
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.opencv import opencv
