@@ -1,7 +1,9 @@
 """quant/fit_file.py: what is written comes back exactly; whatever else the file holds is refused, at no cost in memory."""
 
+import contextlib
 import io
 import json
+import random as random_module
 import struct
 import zipfile
 
@@ -119,6 +121,9 @@ def test_members_that_are_rebuilt_unchanged_are_read():
         (zipped(members(scales=b"no array")), "magic"),
         (zipped(members(scales=b"")), "damaged"),
         (zipped(members(scales=npy(np.ones(3), version=(2, 0)))), "version"),
+        (zipped(members(scales=declared((3, ")"), data=bytes(24)))), "shape is not valid"),
+        (zipped(members(scales=b"\x93NUMPY\x01\x00\x02\x00{(")), "EOF in multi-line statement"),
+        (zipped(members(scales=b"\x93NUMPY\x01\x00\x02\x00{)")), "parse header"),
         (zipped(members(about=None)), "about"),
         (zipped(members(about=npy(np.frombuffer(b"[" * 10**5, np.uint8)))), "recursion"),
         (zipped(members(about=npy(np.frombuffer(b"[1]", np.uint8)))), "damaged"),
@@ -130,6 +135,18 @@ def test_damaged_and_hostile_files(data, message):
     with pytest.raises(ValueError, match="it is damaged") as caught:
         Packed(data)
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whatever_bytes_are_changed_a_file_is_read_or_refused(seed):
+    """Headers of .npy are Python literals: characters that mean something there find more than any others."""
+    draw, stored = random_module.Random(seed), members()
+    for name in ("about", "scales", "weights_0", "factor_0"):
+        data = bytearray(stored[name])
+        for _ in range(draw.choice((1, 2, 5))):
+            data[draw.randrange(128)] = draw.choice((draw.randrange(256), *b"0123456789-,()[]{}\"' \n\\L#"))
+        with contextlib.suppress(ValueError):
+            Packed(zipped({**stored, name: bytes(data)})).unpack(GRAPH)
 
 
 def test_two_members_of_one_name():
