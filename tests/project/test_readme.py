@@ -78,6 +78,11 @@ def links(text: str) -> list[str]:
     return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if not re.match(r"[a-z]+:", target)]
 
 
+def python_nodes(path: Path) -> list[ast.AST]:
+    """Of the syntax trees of all Python examples."""
+    return [node for block in re.findall(r"^```python\n(.*?)^```", read(path), re.M | re.S) for node in ast.walk(ast.parse(block))]
+
+
 def broken(path: Path) -> list[str]:
     """Links of a file that lead nowhere."""
     found = []
@@ -159,14 +164,16 @@ def test_the_readme_is_short():
 
 
 @pytest.mark.parametrize("path", [*READMES, *DOCS], ids=by_name)
-def test_the_python_examples_name_what_is_there(path):
-    keywords = {action.dest for action in build_parser()._actions}
-    for block in re.findall(r"^```python\n(.*?)^```", read(path), re.MULTILINE | re.DOTALL):
-        for node in ast.walk(ast.parse(block)):
-            if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "onnx2trt":
-                assert hasattr(onnx2trt, node.attr), node.attr
-            if isinstance(node, ast.Call) and ast.unparse(node.func) == "onnx2trt.convert":
-                assert {keyword.arg for keyword in node.keywords} <= keywords
+def test_the_keywords_of_the_python_examples_are_flags(path):
+    calls = [node for node in python_nodes(path) if isinstance(node, ast.Call) and ast.unparse(node.func) == "onnx2trt.convert"]
+    assert {keyword.arg for call in calls for keyword in call.keywords} <= {action.dest for action in build_parser()._actions}
+
+
+@pytest.mark.parametrize("path", [*READMES, *DOCS], ids=by_name)
+def test_the_python_examples_use_what_is_there(path):
+    for node in python_nodes(path):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "onnx2trt":
+            assert hasattr(onnx2trt, node.attr), node.attr
 
 
 # ---- tables that the code decides
