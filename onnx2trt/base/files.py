@@ -1,4 +1,4 @@
-"""Files that we write: a locked temporary beside the final name, synced, then renamed; nothing half-written is ever seen."""
+"""Files. Those that we write: a locked temporary beside the final name, synced, then renamed; nothing half-written is ever seen."""
 
 from __future__ import annotations
 

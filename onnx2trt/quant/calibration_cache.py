@@ -83,8 +83,12 @@ def to_text(scales: dict[str, float], method: str, version: str = DEFAULT_VERSIO
 
 def side_text(text: str, identity: Identity) -> str:
     """Content of the side file of a cache with this text."""
-    record = {"schema_version": 1, "cache_sha256": hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest(), **asdict(identity)}
+    record = {"schema_version": 1, "cache_sha256": _sha256(text), **asdict(identity)}
     return json.dumps(record, indent=2) + "\n"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def read(path: str) -> Cache:
@@ -165,8 +169,7 @@ def _read_side_file(path: str, text: str) -> Identity | None:
     try:
         with open(side_file(path), encoding="utf-8") as stream:
             record = json.load(stream)
-        expected = hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
-        if record.get("schema_version") != 1 or record.get("cache_sha256") != expected:
+        if record.get("schema_version") != 1 or record.get("cache_sha256") != _sha256(text):
             return None
         known = {key: record[key] for key in Identity.__dataclass_fields__ if key in record}
         return Identity(**{**known, "silent": tuple(record.get("silent", ()))})
