@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum, unique
 
 
@@ -30,6 +32,9 @@ class ConversionError(Exception):
         message: one or more sentences; names the file, node, tensor or value.
         hint: the next step, as a sentence; empty where there is none.
         code: the exit code of the process.
+
+    Attributes:
+        found: field of the result -> value, of what was found before the failure and is worth showing with it.
     """
 
     def __init__(self, message: str, *, hint: str = "", code: ExitCode):
@@ -37,6 +42,7 @@ class ConversionError(Exception):
         self.message = message
         self.hint = hint
         self.code = ExitCode(code)
+        self.found: dict = {}
 
 
 class AccuracyError(ConversionError):
@@ -49,6 +55,16 @@ class AccuracyError(ConversionError):
     def __init__(self, message: str, *, hint: str, drop_percent: float | None):
         super().__init__(message, hint=hint, code=ExitCode.VALIDATION)
         self.drop_percent = drop_percent
+
+
+@contextmanager
+def having_found(found: dict) -> Iterator[None]:
+    """Whatever fails in the block, these fields of the result are known all the same; the block may add to them."""
+    try:
+        yield
+    except ConversionError as error:
+        error.found = {**found, **error.found}
+        raise
 
 
 def unforeseen(error: BaseException) -> ConversionError:

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode
 from onnx2trt.base.read_ahead import map_in_order
+from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.evidence import Watch
 from onnx2trt.compare.metrics import OutputComparison, choose_metric, metric_for, misfit
 from onnx2trt.data.reader import Batch
@@ -21,81 +22,60 @@ class OtherShape(ConversionError):
 
 
 @dataclass(frozen=True)
-class Accuracy:
-    """One row of the result: one output compared over one data set."""
+class Comparison:
+    """How the outputs of one model are compared."""
 
-    executed_on: str  # gpu | simulated
-    inputs: str  # the folder or file, or "synthetic"
-    output: str
-    metric: str
-    drop_percent: float
-    standard_error: float | None
-    sqnr_db: float
-    max_abs_error: float
-    nonfinite: int
-    samples: int
-    worst: str | None
-    worst_drop_percent: float | None
-    constant: bool  # the reference output never changes: no evidence of accuracy
+    outputs: tuple[str, ...]  # their names
+    metric: str = "auto"  # the user's choice (--metric), for the outputs that it fits
+    image: tuple[int, int] | None = None  # (height, width) of the image input, for the choice of metric
+    channels_last: bool = False  # the model is NHWC
+    executed_on: str = "simulated"  # or gpu
 
+    def compare(
+        self, reference: Runner, candidate: Runner, batches: Iterable[Batch], origin: str, watch: Watch | None = None, at_once: int = 1
+    ) -> tuple[Accuracy, ...]:
+        """Run both on every batch and compare each output.
 
-def compare(
-    reference: Runner,
-    candidate: Runner,
-    batches: Iterable[Batch],
-    outputs: tuple[str, ...],
-    *,
-    origin: str,
-    executed_on: str,
-    image: tuple[int, int] | None = None,
-    channels_last: bool = False,
-    metric: str = "auto",
-    watch: Watch | None = None,
-    at_once: int = 1,
-) -> tuple[Accuracy, ...]:
-    """Run both on every batch and compare each output.
+        Args:
+            reference: the ONNX model as the user gave it.
+            candidate: the engine, or the simulation of the prepared model.
+            batches: the data.
+            origin: where the data comes from; on synthetic data `auto` is noise, since classes mean nothing there.
+            watch: looks on, for the report.
+            at_once: batches that several threads may give to `candidate` at the same time; `reference` gets them one by one, in order.
 
-    Args:
-        reference: the ONNX model as the user gave it.
-        candidate: the engine, or the simulation of the prepared model.
-        batches: the data.
-        outputs: names of the outputs to compare.
-        origin: where the data comes from; on synthetic data `auto` is noise, since classes mean nothing there.
-        executed_on: gpu or simulated.
-        image: (height, width) of the image input, for the choice of metric.
-        channels_last: the model is NHWC.
-        metric: the user's choice (--metric), for the outputs that it fits.
-        watch: looks on, for the report.
-        at_once: batches that several threads may give to `candidate` at the same time; `reference` gets them one by one, in order.
+        Raises:
+            ConversionError: VALIDATION, where shapes differ or there is no sample; USAGE, where `metric` fits no output.
+        """
+        comparisons: dict[str, OutputComparison] = {}
+        for batch, found in map_in_order(batches, candidate, at_once):
+            expected = reference(batch)
+            unfit = misfit(self.metric, {name: expected[name].shape for name in self.outputs}, self.channels_last)
+            if unfit:
+                raise unfit
+            for name in self.outputs:
+                a, b = expected[name], found[name]
+                if a.shape != b.shape:
+                    raise OtherShape(
+                        f"output {name!r} has shape {list(b.shape)}, the ONNX model gives {list(a.shape)}", code=ExitCode.VALIDATION
+                    )
+                if name not in comparisons:
+                    comparisons[name] = OutputComparison(name, self._metric_of(a, origin))
+                by_row = comparisons[name].metric in ("top1", "argmax", "argmax_last")
+                for reference_sample, sample, path in _samples(a, b, batch, by_row):
+                    comparisons[name].add(reference_sample, sample, path)
+                    if watch is not None:
+                        watch.see(comparisons[name], reference_sample, sample, path)
+        if not comparisons:
+            raise ConversionError(f"no sample of {origin} could be read", code=ExitCode.VALIDATION)
+        if watch is not None:
+            watch.end(comparisons)
+        return tuple(_accuracy(comparison, origin, self.executed_on) for comparison in comparisons.values())
 
-    Raises:
-        ConversionError: VALIDATION, where shapes differ or there is no sample; USAGE, where `metric` fits no output.
-    """
-    comparisons: dict[str, OutputComparison] = {}
-    for batch, found in map_in_order(batches, candidate, at_once):
-        expected = reference(batch)
-        unfit = misfit(metric, {name: expected[name].shape for name in outputs}, channels_last)
-        if unfit:
-            raise unfit
-        for name in outputs:
-            a, b = expected[name], found[name]
-            if a.shape != b.shape:
-                raise OtherShape(
-                    f"output {name!r} has shape {list(b.shape)}, the ONNX model gives {list(a.shape)}", code=ExitCode.VALIDATION
-                )
-            if name not in comparisons:
-                automatic = "noise" if origin == "synthetic" else choose_metric(a.shape, *_range(a), image, channels_last)
-                comparisons[name] = OutputComparison(name, metric_for(metric, automatic, a.shape, channels_last))
-            by_row = comparisons[name].metric in ("top1", "argmax", "argmax_last")
-            for reference_sample, sample, path in _samples(a, b, batch, by_row):
-                comparisons[name].add(reference_sample, sample, path)
-                if watch is not None:
-                    watch.see(comparisons[name], reference_sample, sample, path)
-    if not comparisons:
-        raise ConversionError(f"no sample of {origin} could be read", code=ExitCode.VALIDATION)
-    if watch is not None:
-        watch.end(comparisons)
-    return tuple(_accuracy(comparison, origin, executed_on) for comparison in comparisons.values())
+    def _metric_of(self, expected: np.ndarray, origin: str) -> str:
+        """By what an output is compared that looks like this."""
+        found = "noise" if origin == "synthetic" else choose_metric(expected.shape, *_range(expected), self.image, self.channels_last)
+        return metric_for(self.metric, found, expected.shape, self.channels_last)
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
@@ -150,8 +130,8 @@ def failure(accuracies: tuple[Accuracy, ...], limit_percent: float) -> AccuracyE
             return AccuracyError(
                 f"{where}: differs from the ONNX model by {row.drop_percent:.2f} % ({row.metric}), "
                 f"more than --max-accuracy-drop {limit_percent:g}; SQNR {row.sqnr_db:.1f} dB",
-                hint="Use a higher --precision, other calibration data or --calibration-method, keep layers in a higher precision with --layer-precisions, "
-                "or accept the difference with a larger --max-accuracy-drop.",
+                hint="Use a higher --precision, other calibration data or --calibration-method, keep layers in a higher precision with "
+                "--layer-precisions, or accept the difference with a larger --max-accuracy-drop.",
                 drop_percent=row.drop_percent,
             )
     return None

@@ -1,13 +1,19 @@
-"""Two runners of one model against each other, as every stage that measures accuracy does it."""
+"""Two runners of one model against each other: what every stage that measures accuracy needs beside compare/outputs.py."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from itertools import count
 
-from onnx2trt.compare.evidence import Watch
-from onnx2trt.compare.outputs import Accuracy, Runner, compare
+import numpy as np
+
+from onnx2trt.compare.accuracy import Accuracy
+from onnx2trt.compare.outputs import Runner
 from onnx2trt.conversion.job import Job
 from onnx2trt.data.reader import Arrays, Batch
+from onnx2trt.model.session import Session
+
+REMEMBERED_BYTES = 2**28  # of reference outputs
 
 
 def on_arrays(run: Callable[[Arrays], Arrays]) -> Runner:
@@ -15,27 +21,46 @@ def on_arrays(run: Callable[[Arrays], Arrays]) -> Runner:
     return lambda batch: run(batch.arrays)
 
 
-def compare_runners(
-    job: Job,
-    reference: Runner,
-    candidate: Runner,
-    batches: Iterable[Batch],
-    origin: str,
-    executed_on: str = "simulated",
-    watch: Watch | None = None,
-    at_once: int = 1,
-) -> tuple[Accuracy, ...]:
-    """See validate.compare: all outputs, by the metric of the plan."""
-    return compare(
-        reference,
-        candidate,
-        batches,
-        tuple(spec.name for spec in job.info.outputs),
-        origin=origin,
-        executed_on=executed_on,
-        image=job.data.image_size,
-        channels_last=job.data.channels_last,
-        metric=job.plan.validation.metric,
-        watch=watch,
-        at_once=at_once,
-    )
+def as_declared(job: Job, run_it: Callable[[Arrays], Arrays], cast_inputs: bool = True) -> Runner:
+    """Wrap what runs a model whose inputs and outputs --io-types has changed, so that it takes and gives what the ONNX declares."""
+    changed = {spec.name: spec.dtype for spec in job.engine_io.inputs}
+    declared = {spec.name: spec.dtype for spec in job.info.outputs}
+
+    def runner(batch: Batch) -> Arrays:
+        given = {name: array.astype(changed[name], copy=False) for name, array in batch.arrays.items()} if cast_inputs else batch.arrays
+        return {name: array.astype(declared[name], copy=False) for name, array in run_it(given).items()}
+
+    return runner
+
+
+class Reference:
+    """A graph's outputs on the same batches again and again; computed once, as far as there is room to remember them."""
+
+    def __init__(self, session: Session):
+        self._session = session
+        self._remembered: list[dict[str, np.ndarray]] = []
+
+    def one_pass(self) -> Runner:
+        """The outputs for each batch in turn, from the first."""
+        position = count()
+
+        def run(batch):
+            index = next(position)
+            if index < len(self._remembered):
+                return self._remembered[index]
+            found = self._session.run(batch.arrays)
+            if index == len(self._remembered) and (index + 1) * sum(array.nbytes for array in found.values()) <= REMEMBERED_BYTES:
+                self._remembered.append(found)
+            return found
+
+        return run
+
+    def forget(self) -> None:
+        """Give the memory back."""
+        self._remembered.clear()
+
+
+def worst_output(rows: Sequence[Accuracy]) -> tuple[Accuracy, bool]:
+    """(the output with the largest drop, one standard error included; whether all outputs stayed finite)."""
+    worst = max(rows, key=lambda row: row.drop_percent + (row.standard_error or 0.0))
+    return worst, not any(row.nonfinite for row in rows)

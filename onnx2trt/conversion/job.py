@@ -7,8 +7,11 @@ from dataclasses import dataclass, field, replace
 import onnx
 
 from onnx2trt.base.model_info import ModelInfo, Profile
+from onnx2trt.compare.outputs import Comparison
 from onnx2trt.data.datasets import Data
-from onnx2trt.plan.plan import Plan
+from onnx2trt.model.graph import Graph
+from onnx2trt.plan.plan import Plan, Route
+from onnx2trt.rewrite.qdq import QUANTIZE_OPSET
 from onnx2trt.trt.library import Library
 
 ENGINE_TYPES = {"fp32": "float32", "fp16": "float16"}
@@ -27,6 +30,21 @@ class Job:
     inputs: dict = field(default_factory=dict)  # what the result depends on, by stages.unchanged
 
     @property
+    def strong(self) -> bool:
+        """The ONNX itself carries the precision."""
+        return self.plan.route is Route.STRONG
+
+    @property
+    def quantizes(self) -> bool:
+        """INT8 was asked for, and the model does not carry Q/DQ itself."""
+        return self.plan.precision == "int8" and not self.info.quantized
+
+    @property
+    def fp16_io(self) -> frozenset[str]:
+        """Inputs and outputs that --io-types makes FP16."""
+        return frozenset(name for name, precision in self.plan.io_types if precision == "fp16")
+
+    @property
     def engine_io(self) -> ModelInfo:
         """The model with inputs and outputs as the engine has them (--io-types)."""
         wanted = {name: ENGINE_TYPES[precision] for name, precision in self.plan.io_types}
@@ -35,3 +53,17 @@ class Job:
             return tuple(replace(spec, dtype=wanted.get(spec.name, spec.dtype)) for spec in specs)
 
         return replace(self.info, inputs=typed(self.info.inputs), outputs=typed(self.info.outputs))
+
+    def fp16_scales(self, graph: Graph) -> bool:
+        """Whether the Q/DQ scales of this graph are stored in FP16."""
+        return self.plan.fp16_scales and graph.opset >= QUANTIZE_OPSET
+
+    def comparison(self, executed_on: str = "simulated") -> Comparison:
+        """How outputs are compared, by every stage that measures accuracy."""
+        return Comparison(
+            outputs=tuple(spec.name for spec in self.info.outputs),
+            metric=self.plan.validation.metric,
+            image=self.data.image_size,
+            channels_last=self.data.channels_last,
+            executed_on=executed_on,
+        )

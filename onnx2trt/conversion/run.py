@@ -1,94 +1,67 @@
-"""What every stage of the child is given: the way to speak, and the result as far as it is known."""
+"""What every stage of the child is given beside its values: the way to speak, and the way to write files."""
 
 from __future__ import annotations
 
 import gc
 import os
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from onnx2trt.base import files
-from onnx2trt.base.errors import ConversionError, unforeseen
 from onnx2trt.base.files import Temporary
 from onnx2trt.compare.evidence import Evidence
 from onnx2trt.process.channel import Channel
 from onnx2trt.report.console import Console
-from onnx2trt.report.result import fail, new_result
 
 RENAME_SECONDS = 5.0  # the parent renames at once, or it is gone and so are we
-
-
-@dataclass
-class Variant:
-    """What came of one of several engines."""
-
-    name: str
-    result: dict = field(default_factory=dict)
-    rejected: list[tuple[str, str]] = field(default_factory=list)
-    engine_details: dict = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
-    evidence: Evidence = field(default_factory=Evidence)
 
 
 class Run:
     """One conversion in progress."""
 
-    def __init__(self, channel: Channel, verbose: bool, quiet: bool, report: str | None = None, json: str | None = None):
-        self.channel = channel
-        self.console = Console(verbose, quiet)
-        self.result = new_result()
-        self.evidence = Evidence(wanted=report is not None)
-        self._report, self._json = report, json
-        self._started = time.monotonic()
+    def __init__(self, channel: Channel, console: Console, keep_evidence: bool = False):
+        """
+        Args:
+            keep_evidence: for the report.
+        """
+        self.channel, self.console = channel, console
+        self.evidence = Evidence(wanted=keep_evidence)
         self.files: list[tuple[str, str]] = []  # (temporary, final) in the order in which the parent renames them
-        self.engine_details: dict = {}  # what the loaded engine says of itself
         self.written: dict[str, str] = {}  # final name -> SHA-256, of the files that had their name before the end
-        self.rejected: list[tuple[str, str]] = []  # the same, where the run fails
+        self.rejected: list[tuple[str, str]] = []  # as `files`, where the run fails
+        self.abort: Callable[[BaseException], None] = _cannot_abort  # ends the process with this error; see worker.py
+        self._started = time.monotonic()
 
     @contextmanager
     def stage(self, name: str, label: str) -> Iterator[None]:
         """A stage that the user sees, and that the parent names if we die in it."""
         self.channel.stage(name)
         gc.collect()  # trt.library.load_library has switched the automatic collection off, and says why
-        try:
-            with self.console.stage(name, label):
-                yield
-        finally:
-            self.result["timings_s"] = {**self.console.timings, "total": time.monotonic() - self._started}
-            self.result["timings_s"] = {key: round(value, 3) for key, value in self.result["timings_s"].items()}
-            self.result["warnings"] = list(self.console.warnings)
+        with self.console.stage(name, label):
+            yield
 
-    @contextmanager
-    def variant(self, name: str) -> Iterator[Variant]:
-        """A result of its own for one of several engines; `adopt` makes it that of the run."""
-        kept = (self.result, self.rejected, self.engine_details, self.console)
-        common = {key: self.result[key] for key in ("model", "environment", "plan", "preprocessing")}
-        self.result, self.rejected, self.engine_details = {**new_result(), **common}, [], {}
-        self.console, of_all = self.console.labelled(name), self.evidence
-        variant = Variant(name, evidence=Evidence(of_all.wanted))
-        self.evidence = variant.evidence
-        try:
-            yield variant
-        finally:
-            variant.result, variant.rejected, variant.engine_details = self.result, self.rejected, self.engine_details
-            variant.result["warnings"] = list(self.console.warnings)
-            variant.timings = self.console.timings
-            self.result, self.rejected, self.engine_details, self.console = kept
-            self.evidence = of_all
+    def labelled(self, name: str) -> Run:
+        """A run of its own for one of several engines, named in its messages; the files and the way to the parent are shared."""
+        other = Run(self.channel, self.console.labelled(name), self.evidence.wanted)
+        other.files, other.written, other.abort = self.files, self.written, self.abort
+        other._started = self._started
+        return other
 
-    def adopt(self, variant: Variant) -> None:
-        """The run's result is this one from now on."""
-        for text in variant.result["warnings"]:
+    def adopt(self, other: Run) -> None:
+        """What one of several engines left: its warnings, times, evidence and rejected engine are the run's."""
+        for text in other.console.warnings:
             if text not in self.console.warnings:
                 self.console.warnings.append(text)
-        before = self.console.timings
-        self.console.timings = {**before, **{name: before.get(name, 0.0) + seconds for name, seconds in variant.timings.items()}}
-        self.result = {**variant.result, "warnings": list(self.console.warnings)}
-        self.rejected, self.engine_details, self.evidence = variant.rejected, variant.engine_details, variant.evidence
+        for name, seconds in other.console.timings.items():
+            self.console.timings[name] = self.console.timings.get(name, 0.0) + seconds
+        self.evidence, self.rejected = other.evidence, other.rejected
+
+    def said(self) -> dict:
+        """The fields of the result that tell of the run itself, as far as it has come."""
+        timings = {**self.console.timings, "total": time.monotonic() - self._started}
+        return {"timings_s": {name: round(seconds, 3) for name, seconds in timings.items()}, "warnings": list(self.console.warnings)}
 
     def temporary(self, final: str) -> Temporary:
         """A new file beside `final` that the parent removes unless it is renamed."""
@@ -112,43 +85,6 @@ class Run:
         temporary = self.temporary(final)
         temporary.write(data)
         self.rejected = [(temporary.path, temporary.final)]
-
-    def abort(self, error: BaseException) -> None:
-        """End the process now with this error; for callbacks of TensorRT, which swallows exceptions and builds on for minutes."""
-        known = error if isinstance(error, ConversionError) else unforeseen(error)
-        self.result["timings_s"] = {key: round(value, 3) for key, value in self.console.timings.items()}
-        self.result, self.files = fail(self.result, known), []
-        self.write_report()
-        self.channel.done(self.result, self.files, "")
-        self.channel.leave(int(known.code))
-
-    def write_report(self) -> None:
-        """The page of --report, of failed runs, too.
-
-        Where it cannot be written, the run has failed, and no other file is replaced; for a defect in drawing it, the rest is delivered.
-        """
-        if self._report is None:
-            return
-        self.channel.stage("report")
-        self.result["warnings"] = list(self.console.warnings)
-        try:
-            from onnx2trt.report import html
-
-            self.write_at_end(self._report, html.render(self.result, self.evidence, sys.argv[1:], self._all_written()))
-        except Exception as error:
-            known = error if isinstance(error, ConversionError) else unforeseen(error)
-            if self.result["error"] is None:
-                self.result = fail(self.result, known)
-                if known is error:
-                    self.files = []
-            elif self.result["error"]["message"] != known.message:  # the reason of the failure is not the same one
-                self.console.warn(f"there is no report: {known.message}")
-
-    def _all_written(self) -> list[str]:
-        """Names of all files that this run writes, its report and the parent's --json included; relative ones in this folder."""
-        names = [final for _, final in self.files] + list(self.written)
-        names += [os.path.realpath(path) for path in (self._json, self._report) if path not in (None, "-")]
-        return [name.removeprefix(os.path.join(os.getcwd(), "")) for name in dict.fromkeys(names)]
 
     def write_now(self, contents: dict) -> None:
         """Write files that are worth having whatever comes of the rest, and that belong together.
@@ -184,3 +120,8 @@ class Run:
         if done:
             self.written[temporary.final] = files.sha256(data)
         return done
+
+
+def _cannot_abort(error: BaseException) -> None:
+    """Outside of a supervised child there is nobody to tell."""
+    raise error

@@ -15,6 +15,7 @@ from onnx2trt.plan.rules import Cell, effects_of
 PORTABLE_FROM = 8.0  # compute capability: what TensorRT-RTX builds for when no architecture is named
 NATIVE_METHODS = ("entropy", "minmax")
 BEST = "best"  # --precision best
+LEAST_FP16_LAYERS = 0.10  # share of the layers for FP16 to count as delivered; for INT8 --min-int8-share says it
 
 
 class Route(Enum):
@@ -56,7 +57,7 @@ class Capabilities:
 class Effort:
     """What is done for the accuracy of INT8, and at what cost in time (--quantization-effort)."""
 
-    equalization: bool  # shift and scale channels (quant.equalize.apply)
+    equalize: bool  # shift and scale channels (quant.equalize.apply)
     fit: bool  # fit weights and biases to data (quant.weight_solver)
     samples: int  # on which the cost of each layer is measured
     second_looks: int  # measurements of layers that were given up, in INT8 once more
@@ -152,7 +153,7 @@ class Plan:
     io_types: tuple[tuple[str, str], ...]  # (input or output, fp32 | fp16)
     min_int8_share: float  # of the multiply-accumulates, 0..1, for INT8 to count as delivered
     calibrator: bool  # INT8 by TensorRT's calibrator, not by Q/DQ
-    half_scales: bool  # Q/DQ with FP16 scales; rewrite.strong_typing says why TensorRT 10 gets FP32 ones
+    fp16_scales: bool  # Q/DQ with FP16 scales; rewrite.strong_typing says why TensorRT 10 gets FP32 ones
     native_method: str | None  # what TensorRT's calibrator shall compute itself; None: it gets our scales
     build: Build
     shapes: Shapes
@@ -196,7 +197,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         io_types=flatten(args.io_types),
         min_int8_share=args.min_int8_share / 100,
         calibrator=route is Route.WEAK and args.quantization != "qdq",
-        half_scales=not caps.weak_typing,
+        fp16_scales=not caps.weak_typing,
         native_method=_native_method(args),
         build=_build_options(args, caps),
         shapes=Shapes(flatten(args.min_shapes), flatten(args.opt_shapes), flatten(args.max_shapes), args.max_batch_size),

@@ -33,7 +33,7 @@ class Tried:
 
 
 def choose_scales(
-    graph: Graph, layers: tuple[Layer, ...], candidates: dict[str, Fit], feeds: Callable[[], Iterable[Feed]], half: bool
+    graph: Graph, layers: tuple[Layer, ...], candidates: dict[str, Fit], feeds: Callable[[], Iterable[Feed]]
 ) -> tuple[str, dict[str, float]]:
     """The candidate scales whose INT8 simulation is nearest to the FP32 graph.
 
@@ -49,12 +49,12 @@ def choose_scales(
     expected = list(Session.from_graph(graph, in_turn=False).run_each(feeds()))
     changes = {}
     for method, fit in candidates.items():
-        session = Session.from_graph(fit.apply(graph, layers, half), in_turn=False)
+        session = Session.from_graph(fit.apply(graph, layers), in_turn=False)
         changes[method] = change(expected, list(session.run_each(feeds())))
     return min(changes, key=changes.get), changes
 
 
-def layer_errors(graph: Graph, layers: tuple[Layer, ...], fit: Fit, feeds: list[Feed], half: bool) -> Iterator[tuple[str, float]]:
+def layer_errors(graph: Graph, layers: tuple[Layer, ...], fit: Fit, feeds: list[Feed]) -> Iterator[tuple[str, float]]:
     """(node, change of the outputs (see `change`)) with that one layer in INT8 and everything else in FP32.
 
     Args:
@@ -62,7 +62,7 @@ def layer_errors(graph: Graph, layers: tuple[Layer, ...], fit: Fit, feeds: list[
     """
     expected = list(Session.from_graph(graph, in_turn=False).run_each(feeds))
     for layer in layers:
-        session = Session.from_graph(fit.apply(graph, (layer,), half), in_turn=False)
+        session = Session.from_graph(fit.apply(graph, (layer,)), in_turn=False)
         yield layer.node, change(expected, list(session.run_each(feeds)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,15 +17,18 @@ Feed = dict[str, np.ndarray]
 SUMS_BYTES = 2**28  # sums kept at a time; the layers beyond take another pass over the data
 
 
+@dataclass(frozen=True)
+class Samples:
+    """The data that weights are fitted to, any number of times."""
+
+    feeds: Callable[[], Iterable[Feed]]  # makes a fresh iterator over the data
+    count: int  # of the feeds
+    trials: int = 0  # how many more times to fit without a part of the data
+    trial: Callable[[], int] = lambda: -1  # number of the trial that leaves the present feed out; -1 for none
+
+
 def fit_weights(
-    graph: Graph,
-    profiles: tuple[Profile, ...],
-    layers: tuple[Layer, ...],
-    scales: dict[str, float],
-    feeds: Callable[[], Iterable[Feed]],
-    samples: int,
-    trials: int = 0,
-    trial: Callable[[], int] = lambda: -1,
+    graph: Graph, profiles: tuple[Profile, ...], layers: tuple[Layer, ...], scales: dict[str, float], samples: Samples
 ) -> list[dict[str, Rounded]]:
     """See quant.weight_solver for what is fitted.
 
@@ -32,10 +36,6 @@ def fit_weights(
         graph: FP32.
         layers: those without a scale, and those that quant.weight_solver does not support, are left out.
         scales: activation tensor -> scale.
-        feeds: makes a fresh iterator over the data.
-        samples: how many feeds there are.
-        trials: how many more times to fit without a part of the data.
-        trial: number of the trial that leaves the present feed out; -1 for none.
 
     Returns:
         Node -> fitted weights: one for each trial, and last for all samples.
@@ -43,13 +43,13 @@ def fit_weights(
     nodes = {node.name: node for node in graph.nodes}
     usable = [layer for layer in layers if layer.activation in scales and supports(nodes[layer.node], graph.weights[layer.weight])]
     columns = {layer.node: Columns(nodes[layer.node], graph.weights[layer.weight]) for layer in usable}
-    fits: list[dict[str, Rounded]] = [{} for _ in range(trials + 1)]
+    fits: list[dict[str, Rounded]] = [{} for _ in range(samples.trials + 1)]
 
     def sums_bytes(layer: Layer) -> int:
-        return 8 * columns[layer.node].groups * columns[layer.node].count ** 2 * (trials + 1)
+        return 8 * columns[layer.node].groups * columns[layer.node].count ** 2 * (samples.trials + 1)
 
     for group in in_groups(usable, sums_bytes, SUMS_BYTES):
-        sums = _collect(graph, profiles, group, columns, scales, feeds, samples, trial)
+        sums = _collect(graph, profiles, {layer: columns[layer.node] for layer in group}, scales, samples)
         for layer in group:
             parts = sums.pop(layer.node)
             for number, fit in enumerate(fits):
@@ -60,7 +60,9 @@ def fit_weights(
     return fits
 
 
-def _collect(graph, profiles, group, columns, scales, feeds, samples, trial) -> dict[str, dict[int, Sums]]:
+def _collect(
+    graph: Graph, profiles: tuple[Profile, ...], group: dict[Layer, Columns], scales: dict[str, float], samples: Samples
+) -> dict[str, dict[int, Sums]]:
     """Node -> trial -> sums of the samples that it leaves out."""
     readers: dict[str, list[Layer]] = {}
     for layer in group:
@@ -70,12 +72,12 @@ def _collect(graph, profiles, group, columns, scales, feeds, samples, trial) -> 
 
     def visit(name: str, values: np.ndarray) -> None:
         for layer in readers[name]:
-            own = columns[layer.node]
-            most = -(-rows_wanted(own) // max(samples, 1))
-            part = sums[layer.node].setdefault(trial(), Sums(own))
+            own = group[layer]
+            most = -(-rows_wanted(own) // max(samples.count, 1))
+            part = sums[layer.node].setdefault(samples.trial(), Sums(own))
             part.add(own.sample(values, most, random), scales[name])
 
-    observe(graph, profiles, list(readers), feeds, visit)
+    observe(graph, profiles, list(readers), samples.feeds, visit)
     return sums
 
 

@@ -1,87 +1,279 @@
-"""The result of a run as one JSON object (schema_version 1). Standard library only: the supervising parent writes it, too."""
+"""The result of a run: typed, and as one JSON object (result.schema.json). Standard library only: the supervising parent writes it, too."""
 
 from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from onnx2trt.compare.accuracy import Accuracy
 
 if TYPE_CHECKING:  # the parent has no use for them, and they take their time to load
     from onnx2trt.base.errors import ConversionError
     from onnx2trt.base.model_info import ModelInfo, Profile
     from onnx2trt.plan.plan import Capabilities, Plan
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+RENAMED = {  # key of schema_version 1 -> key of 2
+    "precision": {"kept_high": "fallback"},
+    "plan": {"hold_layers": "keep_layers"},
+    "timings_s": {"balance": "equalize"},
+}
 
 
-def new_result() -> dict:
-    """A result in which nothing is known yet; every key of the schema is there."""
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "status": "failed",
-        "exit_code": 1,
-        "error": None,
-        "model": None,
-        "environment": {
-            "backend": None,
-            "tensorrt": None,
-            "gpu": None,
-            "driver": None,
-            "python": ".".join(map(str, sys.version_info[:3])),
-        },
-        "plan": None,
-        "preprocessing": None,
-        "precision": None,
-        "calibration": None,
-        "accuracy": [],
-        "latency": None,
-        "timing_cache": None,
-        "variants": [],
-        "engine": None,
-        "skipped": False,
-        "key": None,
-        "saved_onnx": None,
-        "timings_s": {},
-        "warnings": [],
+def python_version() -> str:
+    return ".".join(map(str, sys.version_info[:3]))
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run has failed."""
+
+    message: str
+    hint: str
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Where a run took place."""
+
+    backend: str | None = None  # tensorrt | tensorrt-rtx
+    tensorrt: str | None = None  # its version
+    gpu: str | None = None  # name and compute capability
+    driver: str | None = None  # newest CUDA version that it supports
+    python: str = field(default_factory=python_version)
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """The --onnx file."""
+
+    path: str
+    sha256: str
+    bytes: int
+    opset: int
+    nodes: int
+    quantized: bool  # carries Q/DQ
+    half: bool  # carries FP16 tensors
+    inputs: list[dict]  # name, dtype, shape
+    outputs: list[dict]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What was asked for, and what the engine really is."""
+
+    requested: str | None
+    delivered: str | None = None
+    int8_mac_share: float | None = None
+    layers: dict[str, int] | None = None  # int8, fp16, fp32 -> layers
+    layers_source: str = "network"  # network | inspector
+    fallback: list[dict] = field(default_factory=list)  # layers in a higher precision than asked for: name, precision, reason
+    ignored_constraints: list[dict] = field(default_factory=list)  # name, asked, delivered
+    tried: list[dict] | None = None  # choices of FP16 layers that were measured
+
+    optional: ClassVar = ("tried",)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Where the INT8 scales come from."""
+
+    method: str
+    samples_used: int | None  # None: the scales come from the cache
+    samples_skipped: int
+    cache: str | None
+    seconds: float
+    peak_memory_mb: float | None  # largest resident size of the process, MB of 10**6 bytes
+    tried: list[dict] | None = None  # choices of INT8 layers that were measured
+
+    optional: ClassVar = ("tried",)
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of single inferences of the engine on the GPU, in milliseconds."""
+
+    mean_ms: float
+    p50_ms: float
+    p90_ms: float
+    p99_ms: float
+    runs: int
+    shape: dict[str, list[int]]  # of each input
+    covers: str  # what was timed, in words
+    fp16_p50_ms: float | None = None  # of the FP16 engine that was timed in turn
+
+
+@dataclass(frozen=True)
+class TimingCache:
+    """The kernel timings that are kept between builds."""
+
+    path: str
+    state: str  # new | read | replaced
+    written: bool = False
+
+
+@dataclass(frozen=True)
+class VariantRow:
+    """One of several engines that were built beside one another; None where it is not known."""
+
+    precision: str
+    status: str
+    delivered: str | None
+    int8_mac_share: float | None
+    engine_bytes: int | None
+    p50_ms: float | None
+    p99_ms: float | None
+    throughput_per_s: float | None
+    drop_percent: float | None
+    metric: str | None
+    sqnr_db: float | None
+    build_s: float
+    error: str | None
+
+
+@dataclass(frozen=True)
+class EngineFile:
+    """The engine that was written or looked at; what is None was not there to be known, or is for --inspect only."""
+
+    path: str
+    bytes: int
+    sha256: str
+    gpu_archs: list[str]
+    weights_bytes: int | None = None
+    profiles: int | None = None
+    device_memory_bytes: int | None = None
+    tensors: list[dict] | None = None
+    layers: int | None = None
+    profile_shapes: list | None = None
+    made_with: dict | None = None
+    sources: list[str] | None = None
+    loaded: bool | None = None
+    not_loaded_because: str | None = None
+
+    optional: ClassVar = (
+        *("weights_bytes", "profiles", "device_memory_bytes", "tensors", "layers", "profile_shapes"),
+        *("made_with", "sources", "loaded", "not_loaded_because"),
+    )
+
+
+@dataclass
+class Result:
+    """Everything that a run has to say; the pipeline fills it with what the stages return."""
+
+    schema_version: int = SCHEMA_VERSION
+    status: str = "failed"  # validated | simulated | not_validated | planned | inspected | failed
+    exit_code: int = 1
+    error: Failure | None = None
+    model: ModelFile | None = None
+    environment: Environment = field(default_factory=Environment)
+    plan: dict | None = None
+    preprocessing: dict | None = None
+    precision: Precision | None = None
+    calibration: Calibration | None = None
+    accuracy: list[Accuracy] = field(default_factory=list)
+    latency: Latency | None = None
+    timing_cache: TimingCache | None = None
+    variants: list[VariantRow] = field(default_factory=list)
+    engine: EngineFile | None = None
+    skipped: bool = False
+    key: dict | None = None
+    saved_onnx: dict | None = None
+    timings_s: dict[str, float] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    def take(self, **found) -> None:
+        """What a stage has found."""
+        for name, value in found.items():
+            if name not in FIELDS:
+                raise AttributeError(f"a result has no {name!r}")
+            setattr(self, name, value)
+
+    def fail(self, error: ConversionError) -> None:
+        """End with an error, and with what was found before it."""
+        self.take(**error.found)
+        self.take(status="failed", exit_code=int(error.code), error=Failure(error.message, error.hint))
+
+    def variant(self) -> Result:
+        """A result of its own for one of several engines: what all of them have in common is there."""
+        return Result(model=self.model, environment=self.environment, plan=self.plan, preprocessing=self.preprocessing)
+
+    def adopt(self, other: Result) -> None:
+        """Be this one from now on."""
+        self.take(**{name: getattr(other, name) for name in FIELDS})
+
+    def to_dict(self) -> dict:
+        """As it stands in the JSON."""
+        return {name: _plain(getattr(self, name)) for name in FIELDS}
+
+    @classmethod
+    def from_dict(cls, record: dict) -> Result:
+        """The inverse of to_dict; records of schema_version 1 are understood.
+
+        Raises:
+            ValueError: it is no result.
+        """
+        try:
+            record = upgraded(record)
+            values = {name: record[name] for name in FIELDS}
+            parts = {name: part(**values[name]) for name, part in PARTS.items() if values[name] is not None}
+            rows = {name: [row(**entry) for entry in values[name]] for name, row in ROWS.items()}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not as a conversion writes it ({type(error).__name__}: {error})") from None
+        return cls(**{**values, **parts, **rows})
+
+
+FIELDS = tuple(entry.name for entry in fields(Result))
+PARTS = {
+    "error": Failure,
+    "model": ModelFile,
+    "environment": Environment,
+    "precision": Precision,
+    "calibration": Calibration,
+    "latency": Latency,
+    "timing_cache": TimingCache,
+    "engine": EngineFile,
+}
+ROWS = {"accuracy": Accuracy, "variants": VariantRow}
+
+
+def _plain(value):
+    """Dataclasses as dicts, without the optional parts that are not known."""
+    if isinstance(value, list):
+        return [_plain(entry) for entry in value]
+    if not is_dataclass(value):
+        return value
+    return {name: part for name, part in asdict(value).items() if part is not None or name not in getattr(value, "optional", ())}
+
+
+def upgraded(record: dict) -> dict:
+    """A record of this schema_version, made of one of this or of version 1.
+
+    Raises:
+        ValueError: it is of another version.
+    """
+    if record["schema_version"] == SCHEMA_VERSION:
+        return record
+    if record["schema_version"] != 1:
+        raise ValueError(f"schema_version {record['schema_version']}")
+    renamed = {
+        part: {names.get(key, key): value for key, value in record[part].items()} for part, names in RENAMED.items() if record.get(part)
     }
+    return {**record, **renamed, "schema_version": SCHEMA_VERSION}
 
 
-def fail(result: dict, error: ConversionError) -> dict:
-    """The same result, ended by an error."""
-    return {
-        **result,
-        "status": "failed",
-        "exit_code": int(error.code),
-        "error": {"message": error.message, "hint": error.hint},
-    }
-
-
-def describe_model(info: ModelInfo) -> dict:
+def describe_model(info: ModelInfo) -> ModelFile:
     def specs(values) -> list[dict]:
         return [{"name": s.name, "dtype": s.dtype, "shape": None if s.shape is None else list(s.shape)} for s in values]
 
-    return {
-        "path": info.path,
-        "sha256": info.sha256,
-        "bytes": info.bytes,
-        "opset": info.opset,
-        "nodes": info.nodes,
-        "quantized": info.quantized,
-        "half": info.half,
-        "inputs": specs(info.inputs),
-        "outputs": specs(info.outputs),
-    }
+    return ModelFile(
+        info.path, info.sha256, info.bytes, info.opset, info.nodes, info.quantized, info.half, specs(info.inputs), specs(info.outputs)
+    )
 
 
-def describe_environment(caps: Capabilities) -> dict:
-    return {
-        "backend": caps.backend,
-        "tensorrt": caps.version,
-        "gpu": f"{caps.gpu} ({caps.gpu_arch})" if caps.gpu else None,
-        "driver": caps.driver or None,
-        "python": ".".join(map(str, sys.version_info[:3])),
-    }
+def describe_environment(caps: Capabilities) -> Environment:
+    return Environment(caps.backend, caps.version, f"{caps.gpu} ({caps.gpu_arch})" if caps.gpu else None, caps.driver or None)
 
 
 def describe_plan(plan: Plan, profiles: tuple[Profile, ...]) -> dict:
@@ -106,9 +298,9 @@ def describe_plan(plan: Plan, profiles: tuple[Profile, ...]) -> dict:
     }
 
 
-def to_json(result: dict) -> str:
+def to_json(result: Result) -> str:
     """Indented JSON text; file names that are not UTF-8 are escaped."""
-    return json.dumps(result, indent=2, allow_nan=False) + "\n"
+    return json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
 
 
 def mega(count: int) -> str:

@@ -16,11 +16,12 @@ class Fit:
 
     scales: dict[str, float]  # activation tensor -> scale
     rounded: dict[str, Rounded] = field(default_factory=dict)  # node -> weights fitted to data
+    fp16_scales: bool = False  # Q/DQ scales are stored in FP16
 
-    def apply(self, graph: Graph, layers: Iterable[Layer], half: bool) -> Graph:
+    def apply(self, graph: Graph, layers: Iterable[Layer]) -> Graph:
         """The graph with these layers in INT8, as far as they have a scale, and with what lies between them."""
         usable, more = self.placed(graph, layers)
-        return insert(graph, self.scales, usable, half, self.rounded, more)
+        return insert(graph, self.scales, usable, self.fp16_scales, self.rounded, more)
 
     def placed(self, graph: Graph, layers: Iterable[Layer]) -> tuple[tuple[Layer, ...], tuple[Reading, ...]]:
         """(those of the layers that have a scale, what else reads INT8 where they do)"""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
@@ -29,7 +28,7 @@ class Prepared:
     """A graph ready for the parser, and what was decided about its layers."""
 
     graph: Graph
-    fallback: tuple[tuple[str, str, str], ...] = ()  # (node, precision, reason)
+    fallback: tuple[tuple[str, str, str], ...] = ()  # layers in a higher precision than asked for: (node, precision, reason)
     int8_mac_share: float | None = None  # of convolutions and matrix products; None where INT8 was not asked for
     changed: bool = True  # False: the model as it was given
     constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | int8, to set on a weakly typed network
@@ -37,46 +36,75 @@ class Prepared:
     half_nodes: frozenset[str] = frozenset()  # nodes that it shall not compute in INT8, but in FP16
     scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
     equivalent: Graph | None = None  # Q/DQ model of what TensorRT's calibrator makes of `graph`
-    without: Callable[[dict[str, str]], Prepared] | None = None  # the same with more layers in FP16: node -> reason
-    again: Callable[[float], Prepared] | None = None  # with INT8 layers chosen anew, for an accuracy drop smaller by this factor
+
+
+@dataclass(frozen=True)
+class Int8Plan:
+    """What was decided about the layers of one FP32 graph, before it is written down for a route."""
+
+    graph: Graph
+    profiles: tuple[Profile, ...]
+    layers: tuple[qdq.Layer, ...]  # to become INT8
+    fit: Fit
+    kept_fp32: dict[str, str]  # node -> reason
+    kept_fp16: dict[str, str]  # layers that could be INT8, but are not -> reason
+
+    @property
+    def usable(self) -> tuple[qdq.Layer, ...]:
+        """Those of the layers that have a scale."""
+        return tuple(layer for layer in self.layers if layer.activation in self.fit.scales)
+
+    @property
+    def in_fp16(self) -> dict[str, str]:
+        """Layers that could be INT8 and end in FP16 -> reason."""
+        silent = {layer.node: "always zero in calibration" for layer in self.layers if layer.activation not in self.fit.scales}
+        return {name: reason for name, reason in {**self.kept_fp16, **silent}.items() if name not in self.kept_fp32}
+
+    @property
+    def fallback(self) -> tuple[tuple[str, str, str], ...]:
+        """As in Prepared."""
+        return _kept(self.graph, self.in_fp16, "fp16") + _kept(self.graph, self.kept_fp32, "fp32")
+
+    def quantized(self) -> Graph:
+        """The graph with Q/DQ."""
+        return self.fit.apply(self.graph, self.usable)
 
 
 def working_graph(
-    model: onnx.ModelProto, profiles: tuple[Profile, ...], quantize: bool, half: bool, overrides: tuple[tuple[str, str], ...] = ()
-) -> tuple[Graph, bool]:
+    model: onnx.ModelProto,
+    profiles: tuple[Profile, ...],
+    quantize: bool,
+    fp16_scales: bool,
+    overrides: tuple[tuple[str, str], ...] = (),
+) -> Graph:
     """The folded FP32 graph that precision is written into.
 
     Args:
         quantize: Q/DQ will be put in, or are there.
-        half: their scales shall be FP16, which takes opset 19.
+        fp16_scales: their scales shall be FP16, which takes opset 19; where the model cannot be raised to that, it has an older one.
         overrides: (pattern, precision) of --layer-precisions; nodes that they name stay.
-
-    Returns:
-        (graph, whether Q/DQ scales may be FP16)
     """
     graph = fold(Graph.from_model(model, profiles), overrides)
     if not quantize:
-        return graph, False
-    raised = raise_opset(graph, qdq.QUANTIZE_OPSET) if half else None
-    if raised is not None:
-        return raised, True
-    raised = raise_opset(graph, SHAPES_OPSET) or raise_opset(graph, 13)  # per-channel scales take 13
+        return graph
+    raised = raise_opset(graph, qdq.QUANTIZE_OPSET) if fp16_scales else None
+    raised = raised or raise_opset(graph, SHAPES_OPSET) or raise_opset(graph, 13)  # per-channel scales take 13
     if raised is None:
         raise ConversionError(
             f"opset {graph.opset} of the model cannot be raised to 13, which per-channel INT8 needs",
             hint="Export the model with opset 17 or newer.",
             code=ExitCode.MODEL,
         )
-    return raised, False
+    return raised
 
 
 def choose_layers(
-    graph: Graph, profiles: tuple[Profile, ...], in_fp32: dict[str, str], overrides: tuple[tuple[str, str], ...]
+    graph: Graph, profiles: tuple[Profile, ...], kept_fp32: dict[str, str], overrides: tuple[tuple[str, str], ...]
 ) -> tuple[tuple[qdq.Layer, ...], dict[str, str]]:
     """The layers to quantise, and the reason for each that could be, but is not.
 
     Args:
-        held: nodes that stay in FP32 -> reason.
+        kept_fp32: nodes that stay in FP32 -> reason.
         overrides: (pattern, precision) of --layer-precisions; what it names is not INT8.
 
     Raises:
@@ -96,8 +124,8 @@ def choose_layers(
     for layer in layers:
         override = next((f"{OVERRIDE} {p}:{to}" for p, to in reversed(overrides) if fnmatchcase(layer.node, p)), "")
         share = macs.get(layer.node, total) / total if total else 1.0
-        if override or layer.node in in_fp32:
-            left[layer.node] = override or in_fp32[layer.node]
+        if override or layer.node in kept_fp32:
+            left[layer.node] = override or kept_fp32[layer.node]
         elif share < SMALLEST_INT8_SHARE:
             left[layer.node] = f"below {SMALLEST_INT8_SHARE:.2%} of the work: INT8 would cost more than it saves"
         elif layer.node in depthwise:
@@ -116,7 +144,7 @@ def _depthwise(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]
     return found if others >= LEAST_OTHER_WORK * sum(macs.values()) else set()
 
 
-def prepare_half(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str]) -> Prepared:
+def prepare_fp16(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str]) -> Prepared:
     """FP16, but for the nodes kept in FP32."""
     return Prepared(strongly_typed(graph, kept_fp32, True, fp16_io), _kept(graph, kept_fp32, "fp32"))
 
@@ -131,35 +159,19 @@ def prepare_weak(graph: Graph, kept_fp32: dict[str, str], overrides: tuple[tuple
     return Prepared(graph, _kept(graph, kept_fp32, "fp32"), changed=bool(graph.repairs), constraints=constraints)
 
 
-def prepare_weak_int8(
-    graph: Graph,
-    profiles: tuple[Profile, ...],
-    kept_fp32: dict[str, str],
-    fit: Fit,
-    layers: tuple[qdq.Layer, ...],
-    left: dict[str, str],
-) -> Prepared:
+def prepare_weak_int8(plan: Int8Plan) -> Prepared:
     """Q/DQ with FP32 scales in an FP32 graph; TensorRT's INT8 and FP16 flags do the rest."""
-    quantized, _, kept_fp16, kept = _quantized(graph, kept_fp32, fit, layers, left, half=False)
-    constraints = {**dict.fromkeys(_overridden(kept_fp16), "fp16"), **dict.fromkeys(kept_fp32, "fp32")}
-    return Prepared(quantized, kept, mac_share(quantized, profiles), constraints=constraints)
+    quantized = plan.quantized()
+    constraints = {**dict.fromkeys(_overridden(plan.in_fp16), "fp16"), **dict.fromkeys(plan.kept_fp32, "fp32")}
+    return Prepared(quantized, plan.fallback, mac_share(quantized, plan.profiles), constraints=constraints)
 
 
-def _overridden(kept_fp16: dict[str, str]) -> set[str]:
+def _overridden(in_fp16: dict[str, str]) -> set[str]:
     """Of the layers in FP16, those that the user has asked for."""
-    return {name for name, reason in kept_fp16.items() if reason.startswith(OVERRIDE)}
+    return {name for name, reason in in_fp16.items() if reason.startswith(OVERRIDE)}
 
 
-def prepare_calibrated(
-    graph: Graph,
-    profiles: tuple[Profile, ...],
-    kept_fp32: dict[str, str],
-    fit: Fit,
-    layers: tuple[qdq.Layer, ...],
-    left: dict[str, str],
-    others: dict[str, float] | None,
-    strict: bool,
-) -> Prepared:
+def prepare_calibrated(plan: Int8Plan, others: dict[str, float] | None, strict: bool) -> Prepared:
     """An FP32 graph for TensorRT's calibrator: its weights are INT8 values already, and layers that stay FP16 are constrained.
 
     Args:
@@ -169,15 +181,15 @@ def prepare_calibrated(
             in FP16 to FP16, so that the engine computes what was simulated. Of the other layers, those that read what has a scale are
             bound to FP16; the rest cannot become INT8, and TensorRT may compute it in FP32 where that is faster.
     """
-    quantized, usable, kept_fp16, kept = _quantized(graph, kept_fp32, fit, layers, left, half=False)
+    graph, fit, usable, quantized = plan.graph, plan.fit, plan.usable, plan.quantized()
     int8 = dict.fromkeys((layer.node for layer in usable), "int8") if strict else {}
-    overridden = _overridden(kept_fp16)
+    overridden = _overridden(plan.in_fp16)
     prepared = Prepared(
         qdq.bake(graph, usable, fit.rounded),
-        kept,
-        mac_share(quantized, profiles),
-        constraints={**int8, **dict.fromkeys(overridden, "fp16"), **dict.fromkeys(kept_fp32, "fp32")},
-        half_nodes=frozenset(kept_fp16).difference(overridden),
+        plan.fallback,
+        mac_share(quantized, plan.profiles),
+        constraints={**int8, **dict.fromkeys(overridden, "fp16"), **dict.fromkeys(plan.kept_fp32, "fp32")},
+        half_nodes=frozenset(plan.in_fp16).difference(overridden),
     )
     if others is None:
         return prepared
@@ -193,28 +205,11 @@ def prepare_calibrated(
     return replace(prepared, scales=scales, equivalent=quantized)
 
 
-def _quantized(graph: Graph, kept_fp32: dict[str, str], fit: Fit, layers: tuple[qdq.Layer, ...], left: dict[str, str], half: bool):
-    """(Q/DQ graph, its INT8 layers, node -> reason of those in FP16, all that is kept high as in Prepared)"""
-    silent = {layer.node: "always zero in calibration" for layer in layers if layer.activation not in fit.scales}
-    usable = tuple(layer for layer in layers if layer.node not in silent)
-    kept_fp16 = {name: reason for name, reason in {**left, **silent}.items() if name not in kept_fp32}
-    kept = _kept(graph, kept_fp16, "fp16") + _kept(graph, kept_fp32, "fp32")
-    return fit.apply(graph, usable, half), usable, kept_fp16, kept
-
-
-def prepare_int8(
-    graph: Graph,
-    profiles: tuple[Profile, ...],
-    kept_fp32: dict[str, str],
-    fit: Fit,
-    layers: tuple[qdq.Layer, ...],
-    left: dict[str, str],
-    half: bool,
-    fp16_io: frozenset[str],
-) -> Prepared:
-    """INT8 by Q/DQ for `layers`, FP16 for the rest, FP32 for the nodes kept in it."""
-    quantized, _, _, kept = _quantized(graph, kept_fp32, fit, layers, left, half)
-    return Prepared(strongly_typed(quantized, kept_fp32, half, fp16_io), kept, mac_share(quantized, profiles))
+def prepare_int8(plan: Int8Plan, fp16_io: frozenset[str]) -> Prepared:
+    """INT8 by Q/DQ for the layers, FP16 for the rest, FP32 for the nodes kept in it."""
+    quantized = plan.quantized()
+    typed = strongly_typed(quantized, plan.kept_fp32, plan.fit.fp16_scales, fp16_io)
+    return Prepared(typed, plan.fallback, mac_share(quantized, plan.profiles))
 
 
 def macs_of(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, int]:
@@ -236,7 +231,8 @@ def _kept(graph: Graph, reasons: dict[str, str], precision: str) -> tuple[tuple[
 
 
 def prepare_quantized(
-    graph: Graph, profiles: tuple[Profile, ...], kept_fp32: dict[str, str], half: bool, fp16_io: frozenset[str]
+    graph: Graph, profiles: tuple[Profile, ...], kept_fp32: dict[str, str], fp16_scales: bool, fp16_io: frozenset[str]
 ) -> Prepared:
     """A model that carries Q/DQ itself: FP16 around them."""
-    return Prepared(strongly_typed(graph, kept_fp32, half, fp16_io), _kept(graph, kept_fp32, "fp32"), mac_share(graph, profiles))
+    typed = strongly_typed(graph, kept_fp32, fp16_scales, fp16_io)
+    return Prepared(typed, _kept(graph, kept_fp32, "fp32"), mac_share(graph, profiles))

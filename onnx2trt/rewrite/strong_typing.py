@@ -9,18 +9,18 @@ from onnx2trt.rewrite import fp16
 from onnx2trt.rewrite.qdq import int8_layers
 
 
-def strongly_typed(graph: Graph, kept_fp32: dict[str, str], half_scales: bool, fp16_io: frozenset[str] = frozenset()) -> Graph:
+def strongly_typed(graph: Graph, kept_fp32: dict[str, str], fp16_scales: bool, fp16_io: frozenset[str] = frozenset()) -> Graph:
     """FP16 for every node that is not kept in FP32.
 
     Args:
         graph: FP32, with or without Q/DQ.
         kept_fp32: node -> reason.
-        half_scales: Q/DQ get FP16 scales (opset 19), so that layers between them are FP16. False: FP32 scales, and FP32 is the
+        fp16_scales: Q/DQ get FP16 scales (opset 19), so that layers between them are FP16. False: FP32 scales, and FP32 is the
             type of what lies between them; the layers themselves are INT8 all the same. TensorRT 10 needs that: it does not build
             every network with FP16 scales ("No supported formats"), and computes some of those that it builds wrongly.
         fp16_io: inputs and outputs that become FP16 (--io-types).
     """
-    between = {} if half_scales else dict.fromkeys(between_scales(graph), "between FP32 scales")
+    between = {} if fp16_scales else dict.fromkeys(between_scales(graph), "between FP32 scales")
     return fp16.convert(graph, {**between, **kept_fp32}, fp16_io)
 
 

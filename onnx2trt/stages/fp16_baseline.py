@@ -15,6 +15,7 @@ from onnx2trt.base.errors import ConversionError
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan import key as identity
+from onnx2trt.report.result import VariantRow
 from onnx2trt.trt.inspector import EngineLayer
 from onnx2trt.trt.profile import Timed
 
@@ -27,7 +28,7 @@ ONLY_INT8 = ("--calibration-samples", "--calibration-method", "--accept-stale-ca
 class Baseline:
     """An FP16 engine as it was measured."""
 
-    row: dict  # of result["variants"]
+    row: VariantRow
     timed: Timed  # its layers
     measured: str  # date
 
@@ -39,15 +40,17 @@ def recall(job: Job, run: Run) -> Baseline | None:
         with open(path or "", encoding="utf-8") as stream:
             kept = json.load(stream)
         layers = tuple(EngineLayer(**{key: tuple(v) if isinstance(v, list) else v for key, v in layer.items()}) for layer in kept["layers"])
-        found = Baseline(kept["row"], (layers, {str(name): float(ms) for name, ms in kept["layer_ms"].items()}), str(kept["measured"]))
-        p50 = float(found.row["p50_ms"])
+        found = Baseline(
+            VariantRow(**kept["row"]), (layers, {str(name): float(ms) for name, ms in kept["layer_ms"].items()}), str(kept["measured"])
+        )
+        p50 = float(found.row.p50_ms)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     run.console.info(f"the FP16 engine to compare with is not built again: p50 {p50:.3f} ms, measured on {found.measured} ({path})")
     return found
 
 
-def remember(job: Job, row: dict, timed: Timed, run: Run) -> None:
+def remember(job: Job, row: VariantRow, timed: Timed, run: Run) -> None:
     """Keep what was measured; a folder that cannot be written is no fault."""
     path = _path(job)
     if path is None:
@@ -55,7 +58,7 @@ def remember(job: Job, row: dict, timed: Timed, run: Run) -> None:
     layers, times = timed
     kept = {
         "measured": time.strftime("%Y-%m-%d", time.gmtime()),
-        "row": row,
+        "row": asdict(row),
         "layers": [asdict(layer) for layer in layers],
         "layer_ms": times,
     }

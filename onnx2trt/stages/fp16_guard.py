@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.compare.outputs import OtherShape
-from onnx2trt.conversion.comparing import compare_runners
+from onnx2trt.conversion.comparing import Reference, as_declared, worst_output
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.datasets import batches_to_compare
+from onnx2trt.data.feeds import batches_to_compare
 from onnx2trt.data.samples import Dataset
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import AT_ONCE, Session
+from onnx2trt.plan.plan import LEAST_FP16_LAYERS
 from onnx2trt.quant.fp16_segments import Segment, Tried, bound_to_half, lowered, segment_errors, segments, unconvertible, working
 from onnx2trt.quant.sensitivity import climb
+from onnx2trt.report.result import Precision
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.simulate import simulation
-from onnx2trt.stages.int8.trials import Reference, worst_output
-from onnx2trt.stages.read_back import LEAST_FP16_LAYERS
-from onnx2trt.stages.validate import as_declared
 
 FIRST_LOOK = 20  # samples; nearly all models pass, and shall not wait for it
 MOST_MEASURED = 100  # samples for each of several choices
@@ -28,41 +28,54 @@ ROUNDS = 2  # all segments; then those that had to be kept, cut up once more
 NOTHING_AGREES = 100.0  # percent
 
 
-def choose_fp16(job: Job, graph: Graph, kept_fp32: dict[str, str], run: Run) -> dict[str, str]:
+@dataclass(frozen=True)
+class Fp16Choice:
+    """What the guard of FP16 has decided."""
+
+    kept_fp32: dict[str, str]  # node -> reason
+    tried: tuple[Tried, ...] | None = None  # what was measured, in order; None where FP16 as it is was good, or nothing was measured
+
+    def rows(self) -> list[dict] | None:
+        """For the result."""
+        keys = ("fp16_share", "drop_percent", "standard_error", "passed")
+        return None if self.tried is None else [{key: getattr(rung, key) for key in keys} for rung in self.tried]
+
+
+def choose_fp16(job: Job, graph: Graph, kept_fp32: dict[str, str], run: Run) -> Fp16Choice:
     """The nodes that stay in FP32: those kept already, and more while FP16 costs more than --max-accuracy-drop.
 
     Args:
         graph: FP32.
-        kept_fp32: node -> reason, by range and by the user's wishes.
-
-    Returns:
-        Node -> reason.
+        kept_fp32: node -> reason, by range and by layer precision overrides.
 
     Raises:
         ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
     """
-    plan = job.plan
+    plan, as_they_are = job.plan, Fp16Choice(kept_fp32)
     guarded = plan.precision == "fp16" and plan.keep_layers and plan.validation.enabled and not plan.build.plugins
     if not guarded or job.info.quantized:  # a model's own Q/DQ are kept as they are
-        return kept_fp32
+        return as_they_are
     in_fp32 = {**unconvertible(graph), **kept_fp32}  # weak typing: TensorRT does not lower control flow either
     bound = bound_to_half(graph, plan.layer_precisions)
     free = tuple(node for node in lowered(graph, in_fp32) if node not in bound)
     if not free:
-        return kept_fp32
+        return as_they_are
     with run.stage("choose", "choosing the FP16 layers"):
         try:
             trials = _Trials(job, graph, in_fp32, run)
             if trials.share(set()) < LEAST_FP16_LAYERS:  # stages/read_back.py will say so
-                return kept_fp32
+                return as_they_are
             first = _first_look(trials, job.data.to_compare()[0])
             run.console.debug(_line(first))
-            return kept_fp32 if first.passed else {**kept_fp32, **_search(trials, free, first)}
+            if first.passed:
+                return as_they_are
+            more, tried = _search(trials, free, first)
+            return Fp16Choice({**kept_fp32, **more}, tuple(tried))
         except ConversionError as error:
             if error.code is not ExitCode.MODEL:
                 raise
             run.console.warn(f"FP16 cannot be simulated here, so no layer is kept in FP32 for its accuracy: {error.message}")
-            return kept_fp32
+            return as_they_are
 
 
 class _Trials:
@@ -72,7 +85,6 @@ class _Trials:
         self.job, self.graph, self.in_fp32, self.run = job, graph, in_fp32, run
         self.working = working(graph)
         self._session = Session.from_graph(graph)
-        self._fp16_io = frozenset(name for name, precision in job.plan.io_types if precision == "fp16")
 
     def use(self, dataset: Dataset) -> None:
         """Measure on this from now on."""
@@ -87,13 +99,13 @@ class _Trials:
         job, dataset = self.job, self.dataset
         nodes = {node for segment in kept for node in segment}
         share = round(self.share(nodes), 6)
-        half = convert(self.graph, {**self.in_fp32, **dict.fromkeys(nodes, "")}, self._fp16_io)
+        half = convert(self.graph, {**self.in_fp32, **dict.fromkeys(nodes, "")}, job.fp16_io)
         batches = batches_to_compare(job.data, [dataset])
         try:
             tracked = self.run.console.track(batches, max(len(dataset.paths), 1), f"measuring with {share:.0%} in FP16")
             session = Session.from_graph(simulation(half), in_turn=len(dataset.paths) < AT_ONCE)
             candidate = as_declared(job, session.run)
-            rows = compare_runners(job, self._reference.one_pass(), candidate, tracked, dataset.origin, at_once=session.at_once)
+            rows = job.comparison().compare(self._reference.one_pass(), candidate, tracked, dataset.origin, at_once=session.at_once)
         except OtherShape as error:
             return Tried(len(kept), share, NOTHING_AGREES, 0.0, False, error.message)
         worst, finite = worst_output(rows)
@@ -118,8 +130,8 @@ def _first_look(trials: _Trials, dataset: Dataset) -> Tried:
     return first
 
 
-def _search(trials: _Trials, free: Segment, first: Tried) -> dict[str, str]:
-    """The segments to keep in FP32, most harmful first, as few as the limit allows. Node -> reason.
+def _search(trials: _Trials, free: Segment, first: Tried) -> tuple[dict[str, str], list[Tried]]:
+    """The segments to keep in FP32, most harmful first, as few as the limit allows: (node -> reason, what was tried).
 
     Args:
         free: nodes that may be kept.
@@ -144,16 +156,17 @@ def _search(trials: _Trials, free: Segment, first: Tried) -> dict[str, str]:
             break
         chosen = {node for part in best for node in part}
         parts = segments([node for node in free if node in chosen])
-    _record(trials.run, tried)
+    for rung in tried:
+        trials.run.console.debug(_line(rung))
     limit = trials.job.plan.validation.max_drop_percent
     if best is None and first.drop_percent <= limit < first.drop_percent + first.standard_error:
         # The final check asks for no spare standard error, and nothing may fail here that passes there.
         reached = f"FP16 is within --max-accuracy-drop {limit:g} % by less than one standard error"
         trials.run.console.warn(f"{reached}, and no layers in FP32 better that: {_line(first)}")
-        return {}
+        return {}, tried
     if best is None:
         raise _out_of_reach(trials, tried)
-    return {node: _reason(part, errors[part]) for part in best for node in part}
+    return {node: _reason(part, errors[part]) for part in best for node in part}, tried
 
 
 def _errors(trials: _Trials, parts: list[Segment]) -> dict[Segment, float]:
@@ -168,23 +181,6 @@ def _errors(trials: _Trials, parts: list[Segment]) -> dict[Segment, float]:
     return errors
 
 
-def _record(run: Run, tried: list[Tried]) -> None:
-    """In the result, also of a run that ends here; stages/read_back.py fills in the rest."""
-    keys = ("fp16_share", "drop_percent", "standard_error", "passed")
-    run.result["precision"] = {
-        "requested": "fp16",
-        "delivered": None,
-        "int8_mac_share": None,
-        "layers": None,
-        "layers_source": "network",
-        "fallback": [],
-        "ignored_constraints": [],
-        "tried": [{key: getattr(rung, key) for key in keys} for rung in tried],
-    }
-    for rung in tried:
-        run.console.debug(_line(rung))
-
-
 def _reason(part: Segment, error: float) -> str:
     where = "here" if len(part) == 1 else f"in this part of {len(part)} nodes"
     if math.isinf(error):
@@ -196,12 +192,14 @@ def _out_of_reach(trials: _Trials, tried: list[Tried]) -> ConversionError:
     limit = trials.job.plan.validation.max_drop_percent
     bound = " or fewer --layer-precisions in fp16," if trials.job.plan.layer_precisions else ""
     lines = "\n".join(f"  {_line(rung)}" for rung in tried)
-    return ConversionError(
+    error = ConversionError(
         f"{tried[0].decided_by}: FP16 does not reach --max-accuracy-drop {limit:g} % "
         f"with at least {LEAST_FP16_LAYERS:.0%} of the layers in FP16. What was tried:\n{lines}",
         hint=f"Use --precision fp32,{bound} or a larger --max-accuracy-drop.",
         code=ExitCode.VALIDATION,
     )
+    error.found["precision"] = Precision("fp16", tried=Fp16Choice({}, tuple(tried)).rows())
+    return error
 
 
 def _line(rung: Tried) -> str:

@@ -1,49 +1,24 @@
-"""Stages 'probe' and 'preflight': what is possible here, and everything that can be refused before long work."""
+"""Stage 'preflight': everything that can be refused before long work."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import replace
 
-from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import check_writable, read_engine, remove_abandoned
 from onnx2trt.base.model_info import ModelInfo
 from onnx2trt.compare.metrics import misfit
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import Data, choose_data
-from onnx2trt.model.preflight import check_file
 from onnx2trt.model.preflight import preflight as check_model
-from onnx2trt.plan import plan as rules
 from onnx2trt.plan.plan import Plan
 from onnx2trt.plan.shapes import make_profiles
 from onnx2trt.quant.calibration_cache import fit_file, side_file
 from onnx2trt.report.html import check_libraries
-from onnx2trt.report.result import describe_environment, describe_model, describe_plan
-from onnx2trt.stages.unchanged import inputs_of
+from onnx2trt.report.result import EngineFile, describe_model, describe_plan
 from onnx2trt.trt.engine import Engine
-from onnx2trt.trt.library import Library, capabilities, load_library
-from onnx2trt.trt.plugins import load_plugins
-
-
-def make_plan(args, run: Run) -> tuple[Library, Plan]:
-    """Load the library, ask the machine, decide everything that flags decide.
-
-    Raises:
-        ConversionError: MACHINE, or MODEL where --onnx is no file (cheaper to see than a library is to load).
-    """
-    with run.stage("probe", "looking at library and machine"):
-        check_file(args.onnx)
-        library = load_library(args.backend)
-        caps = capabilities(library)
-        run.result["environment"] = describe_environment(caps)
-        plan = rules.make_plan(args, caps)
-        load_plugins(library, plan.build.plugins, run.console.debug)
-    if caps.backend == "tensorrt" and not (args.timing_cache or caps.cache_folder):
-        run.console.warn("kernel timings are not kept: there is no cache folder, neither by XDG_CACHE_HOME nor in a home")
-    for flag, cell in plan.effects:
-        run.console.info(f"{flag}: {cell.effect.value}: {cell.note}")
-    return library, plan
+from onnx2trt.trt.library import Library
 
 
 def preflight(library: Library, plan: Plan, run: Run) -> Job:
@@ -52,7 +27,8 @@ def preflight(library: Library, plan: Plan, run: Run) -> Job:
     Raises:
         ConversionError: OUTPUT, MODEL, USAGE, CALIBRATION or VALIDATION.
     """
-    with run.stage("preflight", f"checking {plan.onnx}"):
+    found: dict = {}
+    with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
         for path in _written(plan):
             check_writable(path)
             remove_abandoned(path)
@@ -60,21 +36,27 @@ def preflight(library: Library, plan: Plan, run: Run) -> Job:
         if plan.build.timing_cache:
             remove_abandoned(plan.build.timing_cache)
         model, info = check_model(plan.onnx, bool(plan.build.plugins))
-        run.result["model"] = describe_model(info)
+        found["model"] = describe_model(info)
         profiles = make_profiles(info.inputs, plan.shapes)
-        run.result["plan"] = describe_plan(plan, profiles)
+        found["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles)
         _check_metric(plan, info, data)
-        if data.reader.preprocessing:
-            run.result["preprocessing"] = data.reader.preprocessing.describe()
-        job = Job(library, plan, model, info, profiles, data)
-        job = replace(job, inputs=inputs_of(job, run))
     for warning in info.warnings:
         run.console.warn(warning)
-    return job
+    return Job(library, plan, model, info, profiles, data)
 
 
-def read_engine_file(plan: Plan, run: Run) -> bytes:
+def describe(job: Job) -> dict:
+    """The fields of the result that a job fills."""
+    preprocessing = job.data.reader.preprocessing
+    return {
+        "model": describe_model(job.info),
+        "plan": describe_plan(job.plan, job.profiles),
+        "preprocessing": preprocessing.describe() if preprocessing else None,
+    }
+
+
+def read_engine_file(plan: Plan) -> tuple[bytes, EngineFile]:
     """The engine named by --validate-only.
 
     Raises:
@@ -88,9 +70,7 @@ def read_engine_file(plan: Plan, run: Run) -> bytes:
             hint="Run it on the machine with the GPU that the engine was built for.",
             code=ExitCode.MACHINE,
         )
-    sha256 = hashlib.sha256(data).hexdigest()
-    run.result["engine"] = {"path": path, "bytes": len(data), "sha256": sha256, "gpu_archs": []}
-    return data
+    return data, EngineFile(path, len(data), hashlib.sha256(data).hexdigest(), [])
 
 
 def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> Job:
@@ -99,25 +79,23 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
     Raises:
         ConversionError: MODEL or VALIDATION, where names or ranks differ.
     """
-    with run.stage("preflight", f"checking {plan.onnx}"):
+    found: dict = {}
+    with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
         _check_report(plan)
         model, info = check_model(plan.onnx, bool(plan.build.plugins))
-        run.result["model"] = describe_model(info)
-        ends = {tensor.name: len(tensor.shape) for tensor in engine.tensors}
+        found["model"] = describe_model(info)
+        ranks = {tensor.name: len(tensor.shape) for tensor in engine.tensors}
         declared = {spec.name: spec.shape for spec in (*info.inputs, *info.outputs)}
-        if set(ends) != set(declared) or any(shape is not None and len(shape) != ends[name] for name, shape in declared.items()):
+        if set(ranks) != set(declared) or any(shape is not None and len(shape) != ranks[name] for name, shape in declared.items()):
             raise ConversionError(
-                f"{plan.validation.engine} is no engine of {plan.onnx}: its tensors are {sorted(ends)}, the model's {sorted(declared)}",
+                f"{plan.validation.engine} is no engine of {plan.onnx}: its tensors are {sorted(ranks)}, the model's {sorted(declared)}",
                 code=ExitCode.VALIDATION,
             )
         by_name = {tensor.name: tensor.profile for tensor in engine.tensors if tensor.is_input}
         profiles = tuple(by_name[spec.name] for spec in info.inputs)
-        run.result["engine"].update(run.engine_details)
-        run.result["plan"] = describe_plan(plan, profiles)
+        found["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles)
         _check_metric(plan, info, data)
-        if data.reader.preprocessing:
-            run.result["preprocessing"] = data.reader.preprocessing.describe()
     return Job(library, plan, model, info, profiles, data)
 
 

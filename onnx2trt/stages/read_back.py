@@ -2,54 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
-from onnx2trt.plan.plan import Plan, Route
+from onnx2trt.plan.plan import LEAST_FP16_LAYERS, Route
+from onnx2trt.report.result import Precision
 from onnx2trt.rewrite.prepare import Prepared, mac_share
 from onnx2trt.trt import inspector
 from onnx2trt.trt.builder import BuiltEngine
 from onnx2trt.trt.constraints import labels
 from onnx2trt.trt.engine import Engine
-from onnx2trt.trt.library import Library
-from onnx2trt.trt.memory import open_cuda
 
-LEAST_FP16_LAYERS = 0.10  # share of the layers for FP16 to count as delivered; for INT8 the plan says it
 ORDER = ("fp32", "fp16", "int8")
 
 
-@contextmanager
-def loaded_engine(library: Library, plan: Plan, data, run: Run, host_code: bool = False) -> Iterator[Engine | None]:
-    """The engine on the GPU of this machine for the length of a block; None where it cannot be executed here.
+def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Engine | None, run: Run) -> Precision:
+    """The precision that was delivered.
 
-    Raises:
-        ConversionError: MACHINE, where it should load, but does not.
-    """
-    if not plan.executes_here:
-        yield None
-        return
-    cuda = open_cuda()
-    try:
-        with run.stage("load", "loading the engine"):
-            engine = Engine(library, data, cuda, run.console.debug, host_code)
-            run.engine_details = engine.describe()
-        try:
-            yield engine
-        finally:
-            engine.close()
-    finally:
-        cuda.close()
-
-
-def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Engine | None, run: Run) -> None:
-    """Put the delivered precision into the result.
-
-    Raises:
-        ConversionError: VALIDATION, where it is less than what was asked for.
+    Args:
+        engine: None where it cannot be loaded here.
     """
     layers, source, share = built.layers, "network", prepared.int8_mac_share
     ignored: tuple[tuple[str, str, str], ...] = ()
@@ -64,38 +36,35 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
     for node, asked, got in ignored:
         run.console.warn(f"TensorRT ignored the constraint of node {node!r}: asked for {asked}, got {got}")
     layers = layers or dict.fromkeys(("int8", "fp16", "fp32"), 0)
-    delivered = _delivered(layers, share, job.plan.min_int8_share)
-    run.result["precision"] = {
-        **(run.result["precision"] or {}),  # what was tried to get there
-        "requested": job.plan.precision,
-        "delivered": delivered,
-        "int8_mac_share": share,
-        "layers": layers,
-        "layers_source": source,
-        "fallback": [{"name": name, "precision": kept, "reason": reason} for name, kept, reason in prepared.fallback],
-        "ignored_constraints": [{"name": node, "asked": asked, "delivered": got} for node, asked, got in ignored],
-    }
-    if ORDER.index(delivered) < ORDER.index(job.plan.precision):
-        raise _less_than_asked(job, layers, share, delivered)
+    return Precision(
+        requested=job.plan.precision,
+        delivered=_delivered(layers, share, job.plan.min_int8_share),
+        int8_mac_share=share,
+        layers=layers,
+        layers_source=source,
+        fallback=[{"name": name, "precision": kept, "reason": reason} for name, kept, reason in prepared.fallback],
+        ignored_constraints=[{"name": node, "asked": asked, "delivered": got} for node, asked, got in ignored],
+    )
 
 
-def describe_engine(job: Job, engine: Engine, run: Run) -> None:
-    """Put the precision of an engine that was built elsewhere into the result; nothing was asked for, so nothing can be missing."""
+def judge_precision(job: Job, precision: Precision) -> None:
+    """
+    Raises:
+        ConversionError: VALIDATION, where less was delivered than was asked for.
+    """
+    if ORDER.index(precision.delivered) < ORDER.index(job.plan.precision):
+        raise _less_than_asked(job, precision)
+
+
+def describe_engine(job: Job, engine: Engine, run: Run) -> Precision:
+    """The precision of an engine that was built elsewhere; nothing was asked for, so nothing can be missing."""
     graph = Graph.from_model(job.model, job.profiles)
     found = inspector.parse_layers(engine.inspect(), labels((node.name, tuple(node.output)) for node in graph.nodes))
-    share = mac_share(graph, job.profiles, inspector.nodes_in(found, "int8")) if found else None
-    layers = inspector.count_layers(found) if found else None
-    if layers is None:
+    if not found:
         run.console.warn("the engine was built without detailed verbosity: its layers cannot be read")
-    run.result["precision"] = {
-        "requested": None,
-        "delivered": _delivered(layers, share, job.plan.min_int8_share) if layers else None,
-        "int8_mac_share": share,
-        "layers": layers,
-        "layers_source": "inspector",
-        "fallback": [],
-        "ignored_constraints": [],
-    }
+        return Precision(None, layers_source="inspector")
+    layers, share = inspector.count_layers(found), mac_share(graph, job.profiles, inspector.nodes_in(found, "int8"))
+    return Precision(None, _delivered(layers, share, job.plan.min_int8_share), share, layers, "inspector")
 
 
 def _delivered(layers: dict[str, int], share: float | None, least_share: float) -> str:
@@ -105,8 +74,8 @@ def _delivered(layers: dict[str, int], share: float | None, least_share: float) 
     return "fp16" if total and layers["fp16"] >= LEAST_FP16_LAYERS * total else "fp32"
 
 
-def _less_than_asked(job: Job, layers: dict[str, int], share: float | None, delivered: str) -> ConversionError:
-    asked = job.plan.precision
+def _less_than_asked(job: Job, precision: Precision) -> ConversionError:
+    asked, layers, share, delivered = job.plan.precision, precision.layers, precision.int8_mac_share, precision.delivered
     counts = ", ".join(f"{count} {name.upper()}" for name, count in layers.items())
     text = ""
     if share is not None:

@@ -7,14 +7,13 @@ from dataclasses import replace
 from statistics import median
 
 from onnx2trt.conversion.job import Job
-from onnx2trt.conversion.run import Run
 from onnx2trt.data.arrays import synthetic_arrays
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.operators import QUANTIZERS
 from onnx2trt.rewrite.prepare import macs_of
-from onnx2trt.stages.read_back import loaded_engine
 from onnx2trt.trt import inspector
 from onnx2trt.trt.constraints import labels
+from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.inspector import EngineLayer
 from onnx2trt.trt.profile import Groups, Part, Timed, parts_of
 
@@ -24,18 +23,17 @@ ENOUGH_PARTS = 5  # whose times tell the pace
 RUNS = 50
 
 
-def time_layers(job: Job, made, run: Run) -> Timed:
-    """The layers of an engine and their times.
+def time_layers(job: Job, graph: Graph, engine: Engine) -> Timed:
+    """The layers of a loaded engine and their times.
 
     Args:
-        made: variants.Made.
+        graph: that it was built from.
     """
-    with loaded_engine(job.library, job.plan, made.built.data, run, job.plan.build.version_compatible) as engine:
-        engine.load(synthetic_arrays(job.info.inputs, job.profiles))
-        nodes = ((node.name, tuple(node.output)) for node in made.prepared.graph.nodes)
-        layers = inspector.parse_layers(engine.inspect(), labels(nodes))
-        engine.time_ms(RUNS)  # to wake the GPU up
-        return served_by(made.prepared.graph, layers), engine.layer_ms(RUNS)
+    engine.load(synthetic_arrays(job.info.inputs, job.profiles))
+    nodes = ((node.name, tuple(node.output)) for node in graph.nodes)
+    layers = inspector.parse_layers(engine.inspect(), labels(nodes))
+    engine.time_ms(RUNS)  # to wake the GPU up
+    return served_by(graph, layers), engine.layer_ms(RUNS)
 
 
 def served_by(graph: Graph, layers: tuple[EngineLayer, ...]) -> tuple[EngineLayer, ...]:
@@ -60,15 +58,14 @@ def _read_by(graph: Graph) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def slower_in_int8(job: Job, made, int8: Timed, fp16: Timed) -> dict[str, str]:
+def slower_in_int8(job: Job, graph: Graph, int8: Timed, fp16: Timed) -> dict[str, str]:
     """INT8 nodes that should rather be FP16, with the reason; empty where that would gain less than WORTH_IT.
 
     As many stay in INT8 as --min-int8-share asks for, those that lose least.
 
     Args:
-        made: variants.Made of the INT8 engine.
+        graph: that the INT8 engine was built from.
     """
-    graph = made.prepared.graph
     macs = macs_of(graph, job.profiles)
     least = job.plan.min_int8_share * sum(macs.values())
     int8_nodes = inspector.nodes_in(int8[0], "int8")

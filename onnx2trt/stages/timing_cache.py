@@ -3,70 +3,74 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.locks import locked
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan.plan import Plan
-from onnx2trt.trt.builder import BuiltEngine, EngineBuilder
+from onnx2trt.report.result import TimingCache
+from onnx2trt.trt.builder import BuiltEngine
 
 
-def read(plan: Plan, run: Run) -> bytes | None:
-    """Contents of the timing cache; empty where there is none yet, None where none is to be used."""
+def read(plan: Plan, run: Run) -> tuple[bytes | None, TimingCache | None]:
+    """(contents, empty where there are none yet and None where none are to be used; what the result says of it)"""
     path = plan.build.timing_cache
     if path is None:
-        return None
+        return None, None
     try:
         with locked(path):
             contents = _contents(path)
     except OSError as error:
         run.console.warn(f"timing cache {path} cannot be read ({error.strerror}); a new one is started")
         contents = b""
-    run.result["timing_cache"] = {"path": path, "state": "read" if contents else "new", "written": False}
-    return contents
+    return contents, TimingCache(path, "read" if contents else "new")
 
 
-def write(builder: EngineBuilder, plan: Plan, built: BuiltEngine, before: bytes | None, run: Run) -> None:
+def write(plan: Plan, built: BuiltEngine, before: bytes | None, about: TimingCache | None, run: Run) -> TimingCache | None:
     """Write the timings of this build, together with those that others have written since we read.
 
     The lock is held from reading until the parent has renamed the new file, so that no writer's timings are lost.
 
     Args:
-        before: what `read` returned.
+        before, about: what `read` returned.
+
+    Returns:
+        What the result says of it now.
 
     Raises:
         ConversionError: OUTPUT, where a cache that the user has named cannot be written; the default one only warns.
     """
     path = plan.build.timing_cache
     if path is None or built.timing_cache is None:
-        return
+        return about
     if built.timing_cache_refused:
         run.console.warn(f"timing cache {path} is damaged, or of another TensorRT or GPU; a new one is started")
-        run.result["timing_cache"]["state"] = "replaced"
+        about = replace(about, state="replaced")
     try:
         if not plan.build.timing_cache_named:
             os.makedirs(os.path.dirname(path), exist_ok=True)
         with locked(path) as held:
             if not held:
                 run.console.debug(f"timing cache {path} cannot be locked; it is written all the same")
-            written = _merge_and_write(builder, plan, built.timing_cache, before, run)
-        run.result["timing_cache"]["written"] = written
+            return replace(about, written=_merge_and_write(plan, built, before, run))
     except (ConversionError, OSError) as error:
         if plan.build.timing_cache_named:
             raise
         reason = error.message if isinstance(error, ConversionError) else f"cannot write {path}: {error.strerror}"
         run.console.warn(f"the timing cache is not kept: {reason}; --timing-cache none goes without")
+        return about
 
 
-def _merge_and_write(builder: EngineBuilder, plan: Plan, ours: bytes, before: bytes | None, run: Run) -> bool:
+def _merge_and_write(plan: Plan, built: BuiltEngine, before: bytes | None, run: Run) -> bool:
     """Whether the file holds our timings now."""
-    path = plan.build.timing_cache
+    path, ours = plan.build.timing_cache, built.timing_cache
     try:
         present = _contents(path)
     except OSError:
         present = b""
     if present and present != before:  # another process was faster
-        ours = builder.merge_timing_caches(ours, present)
+        ours = built.merge_timings(ours, present)
     if ours == present:
         return True
     return run.replace_now(path, ours, required=plan.build.timing_cache_named)

@@ -5,25 +5,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import replace
 
 from onnx2trt.base.files import feed
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
+from onnx2trt.data.holdout import choose_split
 from onnx2trt.data.samples import Dataset
 from onnx2trt.plan import key as identity
 from onnx2trt.quant.calibration_cache import fit_file, hash_files, side_file
-from onnx2trt.report.result import SCHEMA_VERSION, new_result
-from onnx2trt.stages.int8.holdout import choose_split
+from onnx2trt.report.result import Environment, Result
 
 DONE = ("validated", "simulated", "not_validated")
 
 
-def inputs_of(job: Job, run: Run) -> dict:
+def inputs_of(job: Job, environment: Environment) -> dict:
     """All that the result depends on, but for the caches, which the run itself may write; looked at before the work."""
-    environment = run.result["environment"]
-    versions = {"library": f"{environment['backend']} {environment['tensorrt']}", **identity.versions()}
+    versions = {"library": f"{environment.backend} {environment.tensorrt}", **identity.versions()}
     if job.plan.executes_here:
-        versions |= {"gpu": environment["gpu"], "driver": environment["driver"]}
+        versions |= {"gpu": environment.gpu, "driver": environment.driver}
     data = {
         "--calibration-dir": _hash_data(job.data.calibration, _also_measured(job)),
         "--validation-dir": _hash_data(job.data.validation),
@@ -46,7 +46,7 @@ def key_of(job: Job, run: Run) -> dict:
     return identity.sealed({**job.inputs, "data": {**job.inputs["data"], **caches}})
 
 
-def find_former(job: Job, run: Run) -> dict | None:
+def find_former(job: Job, run: Run) -> Result | None:
     """The result of an earlier run that this one would only repeat; None where there is none. Says which, and why."""
     former, reason = _read_former(job.plan.outputs.engine, job.plan.outputs.side_file)
     if former:
@@ -55,51 +55,50 @@ def find_former(job: Job, run: Run) -> dict | None:
     if reason:
         run.console.info(f"not skipped: {reason}")
         return None
-    run.console.info(f"unchanged: {engine} ({former['status']}) was made from the same model, options, data and versions")
+    run.console.info(f"unchanged: {engine} ({former.status}) was made from the same model, options, data and versions")
     return former
 
 
-def take(former: dict, job: Job, run: Run) -> str:
-    """Make the former result this run's; times, environment and names of files are those of now.
-
-    Returns:
-        The status.
-    """
-    now = {key: run.result[key] for key in ("environment", "timings_s")}
-    names = {"model": {**former["model"], "path": job.info.path}, "engine": {**former["engine"], "path": job.plan.outputs.engine}}
-    run.result = {**former, **now, **names, "skipped": True}
-    return former["status"]
+def take_former(former: Result, job: Job, environment: Environment) -> Result:
+    """The former result as this run's: environment and names of files are those of now."""
+    model = replace(former.model, path=job.info.path)
+    engine = replace(former.engine, path=job.plan.outputs.engine)
+    return replace(former, environment=environment, model=model, engine=engine, skipped=True)
 
 
-def _read_former(engine: str, side: str) -> tuple[dict | None, str]:
+def _read_former(engine: str, side: str) -> tuple[Result | None, str]:
     """(result beside the engine, why there is none)"""
     sha256 = _hash_file(engine)
     if sha256 is None:
         return None, f"there is no {engine} yet"
     try:
         with open(side, encoding="utf-8") as stream:
-            former = json.load(stream)
-        built = former["engine"]["sha256"]
-        sound = former["schema_version"] == SCHEMA_VERSION and former["status"] in DONE and former["exit_code"] == 0
+            record = json.load(stream)
+        built = record["engine"]["sha256"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None, f"{side}, which would say how {engine} was made, is missing or damaged"
     if built != sha256:
         return None, f"{engine} is not the file that {side} speaks of"
-    if not sound or former.keys() != new_result().keys() or not isinstance(former.get("key"), dict):
+    try:
+        former = Result.from_dict(record)
+        sound = former.status in DONE and former.exit_code == 0 and record.keys() == former.to_dict().keys()
+    except ValueError:
+        sound = False
+    if not sound or not isinstance(former.key, dict):
         return None, f"{side} does not say what {engine} was made from, or that it was in order"
     return former, ""
 
 
-def _why_not(former: dict, job: Job, key: dict) -> str:
+def _why_not(former: Result, job: Job, key: dict) -> str:
     """Why a former result does not do; empty where it does."""
-    changed = identity.differences(former["key"], key)
+    changed = identity.differences(former.key, key)
     if changed:
         return "changed since the engine was built: " + "; ".join(changed)
-    if job.plan.validation.require_execution and former["status"] == "simulated":
+    if job.plan.validation.require_execution and former.status == "simulated":
         return "the engine was not executed, which --require-execution asks for"
     save = job.plan.outputs.save_onnx
     if save:
-        saved = former.get("saved_onnx") or {}
+        saved = former.saved_onnx or {}
         if not saved or any(_hash_file(save + suffix) != sha256 for suffix, sha256 in saved.items()):
             return f"{save} is missing, or not the model that the engine was built from"
     return ""

@@ -37,6 +37,7 @@ class BuiltEngine:
     timing_cache: bytes | None  # the timings that were given and those that were made
     timing_cache_refused: bool  # what was given could not be used
     warnings: tuple[tuple[str, int], ...]  # (kind, how often)
+    merge_timings: Callable[[bytes, bytes], bytes]  # see EngineBuilder.merge_timing_caches
 
     @property
     def nbytes(self) -> int:
@@ -100,7 +101,8 @@ class EngineBuilder:
         self._refuse_errors("building the engine")
         layers = typed_layers(self._network) if self._plan.route is Route.STRONG else None
         timings = None if timing_cache is None else bytes(config.get_timing_cache().serialize())
-        return BuiltEngine(engine, layers, constrained, timings, refused, tuple(self._messages.warnings.items()))
+        warned = tuple(self._messages.warnings.items())
+        return BuiltEngine(engine, layers, constrained, timings, refused, warned, self.merge_timing_caches)
 
     def merge_timing_caches(self, ours: bytes, theirs: bytes) -> bytes:
         """Both caches in one; ours where an entry is in both, and ours alone where TensorRT does not take theirs."""

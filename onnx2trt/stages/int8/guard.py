@@ -1,42 +1,38 @@
-"""Which of the fitted layers become INT8: as many as the limit of the accuracy drop allows, found by measurement."""
+"""Stage 'choose' of INT8: which of the fitted layers become INT8; as many as the limit of the accuracy drop allows, by measurement."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import cached_property
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.model.graph import Graph
+from onnx2trt.data.holdout import Parts
 from onnx2trt.quant.sensitivity import Tried, by_error_per_mac, climb, layer_errors
-from onnx2trt.rewrite.prepare import macs_of
-from onnx2trt.stages.int8.holdout import Parts
-from onnx2trt.stages.int8.quantize import Fitted
-from onnx2trt.stages.int8.trials import Trials
 
-STEP_DOWN = 0.02  # of the work: what is given up at a time where the final fit is unlucky
+STEP_DOWN = 0.02  # of the work: what goes back to FP16 at a time where the final fit is unlucky
 WORTH_A_LOOK = 0.01  # of the work: smaller layers are not tried once more
 
 
-class Choice:
-    """Chooses the INT8 layers of one fitted graph; for a smaller drop again, without measuring anything twice."""
+class Guard:
+    """Chooses the layers of one fitted graph that go back to FP16; for a smaller drop again, without measuring anything twice."""
 
-    def __init__(self, job: Job, fitted: Fitted, run: Run, half: bool, finish: Callable[[Graph], Graph]):
+    def __init__(self, job: Job, fitted: Fitted, macs: dict[str, int], trials, run: Run):
         """
         Args:
-            half: Q/DQ scales will be FP16.
-            finish: see Trials.
+            macs: node -> multiply-accumulates, of all of the graph.
+            trials: measures a choice (stages.int8.trials.Trials).
         """
-        self._job, self._fitted, self._run, self._half, self._finish = job, fitted, run, half, finish
-        self._fp16_fallback: dict[str, str] = {}
+        self._job, self._fitted, self._macs, self._trials, self._run = job, fitted, macs, trials, run
+        self.tried: list[Tried] = []  # of the last choice, in order
 
-    @property
-    def can_measure(self) -> bool:
-        return self._fitted.split is not None and self._job.plan.validation.enabled
+    def choose(self, limit: float, or_best: bool = False) -> dict[str, str]:
+        """The layers that have to go back to FP16.
 
-    def choose_fallback(self) -> dict[str, str]:
-        """The layers that INT8 has to give up for --max-accuracy-drop.
+        Args:
+            limit: of the accuracy drop, in %.
+            or_best: where no choice meets the limit, the one with the fewest INT8 layers that was tried.
 
         Returns:
             Node -> reason.
@@ -44,70 +40,52 @@ class Choice:
         Raises:
             ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
         """
-        if self._fitted.fp16_fallback is not None:
-            self._fp16_fallback = self._fitted.fp16_fallback
-        elif self._fitted.split is None:
-            self._run.console.warn(
-                "without --calibration-dir or --validation-dir no data tells what INT8 costs: all layers that can be are INT8"
-            )
-        elif self.can_measure:
-            self._fp16_fallback = self._choose(self._job.plan.validation.max_drop_percent)
-        return self._fp16_fallback
-
-    def choose_more_fallback(self, factor: float) -> dict[str, str]:
-        """What to give up for a drop that is smaller by this factor than what the first choice has reached, or as small as can be."""
-        reached = self._trials.measure(tuple(self._fp16_fallback), 0.0, final=True)
-        self._fp16_fallback = self._choose((reached.drop_percent + reached.standard_error) * factor, or_best=True)
-        return self._fp16_fallback
-
-    def _choose(self, limit: float, or_best: bool = False) -> dict[str, str]:
         order: list[str] = []
         with self._run.stage("choose", "choosing the INT8 layers"):
-            tried = [self._trials.measure((), limit)]
+            self.tried = tried = [self._trials.measure((), limit)]
             if not tried[0].passed:
                 order = self._order
                 least, total = self._job.plan.min_int8_share, sum(self._macs.values())
-                tried = climb(order, self._macs, total, least, tried[0], lambda kept: self._trials.measure(order[:kept], limit))
+                found = climb(order, self._macs, total, least, tried[0], lambda kept: self._trials.measure(order[:kept], limit))
+                self.tried = tried = found
             best = self._confirmed(order, tried, limit)
-            fp16_fallback = None if best is None else self._take_back(order[:best], tried, limit)
+            fallback = None if best is None else self._take_back(order[:best], tried, limit)
             self._trials.forget()
-        self._describe(tried)
-        if fp16_fallback is None and or_best:
-            fp16_fallback = order[: max(rung.kept for rung in tried)]
-        if fp16_fallback is None:
+        for rung in tried:
+            self._run.console.debug(_line(rung))
+        if fallback is None and or_best:
+            fallback = order[: max(rung.kept for rung in tried)]
+        if fallback is None:
             raise ConversionError(
                 f"INT8 does not reach --max-accuracy-drop {limit:g} %. What was tried:\n{_table(tried)}",
                 hint="Use --precision fp16, more calibration data, --quantization-effort best, or a larger --max-accuracy-drop.",
                 code=ExitCode.VALIDATION,
             )
-        return {node: f"INT8 here alone changes the outputs by {self._errors[node]:.2%}" for node in fp16_fallback}
+        return {node: f"INT8 here alone changes the outputs by {self._errors[node]:.2%}" for node in fallback}
 
-    @cached_property
-    def _macs(self) -> dict[str, int]:
-        return macs_of(self._fitted.graph, self._job.profiles)
-
-    @cached_property
-    def _trials(self) -> Trials:
-        return Trials(self._job, self._fitted, self._macs, self._half, self._finish, self._run)
+    def reached(self, fallback: dict[str, str]) -> float:
+        """The drop with these layers in FP16, one standard error included, in % of what will be built."""
+        found = self._trials.measure(tuple(fallback), 0.0, final=True)
+        return found.drop_percent + found.standard_error
 
     @cached_property
     def _errors(self) -> dict[str, float]:
         """Node -> what INT8 there alone changes."""
-        job, fitted, run = self._job, self._fitted, self._run
-        few = list(Parts(job.data, fitted.split, run, "reading samples", job.plan.calibration.effort.samples)())
-        found = layer_errors(fitted.graph, fitted.layers, fitted.fit, few, self._half)
-        return dict(run.console.track(found, len(fitted.layers), "measuring what INT8 costs in each layer"))
+        job, fitted, console = self._job, self._fitted, self._run.console
+        few = list(Parts(job.data, fitted.split, console, "reading samples", job.plan.calibration.effort.samples)())
+        found = layer_errors(fitted.graph, fitted.layers, fitted.fit, few)
+        return dict(console.track(found, len(fitted.layers), "measuring what INT8 costs in each layer"))
 
     @cached_property
     def _order(self) -> list[str]:
-        """The layers in the order of giving them up."""
+        """The layers in the order in which they go back to FP16."""
         order = by_error_per_mac(self._errors, self._macs)
         for node in order:
             self._run.console.debug(f"{node}: {self._errors[node]:.3%} for {self._macs[node] / sum(self._macs.values()):.2%} of the work")
         return order
 
     def _confirmed(self, order: list[str], tried: list[Tried], limit: float) -> int | None:
-        """How many layers to give up: the fewest that passed, and more while what will be built does not pass; None: no number is enough.
+        """How many layers go back to FP16: the fewest that passed, and more while what will be built does not pass; None: none is enough.
 
         The trials show what to expect on average; one fit can be unlucky, and then a few decisions tip over.
         """
@@ -123,33 +101,25 @@ class Choice:
                 kept = None
         return None
 
-    def _take_back(self, fp16_fallback: list[str], tried: list[Tried], limit: float) -> list[str]:
-        """What still has to be given up when the layers with most work, tried one by one, are INT8 again where that passes.
+    def _take_back(self, fallback: list[str], tried: list[Tried], limit: float) -> list[str]:
+        """What still has to be FP16 when the layers with most work, tried one by one, are INT8 again where that passes.
 
-        Errors of layers do not simply add up, so the order of giving them up cannot tell which ones do; of equal work it comes last first.
+        Errors of layers do not simply add up, so their order cannot tell which ones do; of equal work it comes last first.
         """
-        candidates = sorted(fp16_fallback, key=lambda node: (self._macs.get(node, 0), fp16_fallback.index(node)), reverse=True)
+        candidates = sorted(fallback, key=lambda node: (self._macs.get(node, 0), fallback.index(node)), reverse=True)
         least = WORTH_A_LOOK * sum(self._macs.values())
         enough = len(tried) + self._job.plan.calibration.effort.second_looks
         for node in candidates:
             if self._macs.get(node, 0) < least or len(tried) >= enough:
                 break
-            rest = [other for other in fp16_fallback if other != node]
+            rest = [other for other in fallback if other != node]
             for final in (True, False):  # what will be built first: it is the stricter one more often
                 tried.append(self._trials.measure(rest, limit, final=final))
                 if not tried[-1].passed:
                     break
             else:
-                fp16_fallback = rest
-        return fp16_fallback
-
-    def _describe(self, tried: list[Tried]) -> None:
-        self._run.result["calibration"]["tried"] = [
-            {"int8_mac_share": t.int8_mac_share, "drop_percent": t.drop_percent, "standard_error": t.standard_error, "passed": t.passed}
-            for t in tried
-        ]
-        for rung in tried:
-            self._run.console.debug(_line(rung))
+                fallback = rest
+        return fallback
 
 
 def _line(rung: Tried) -> str:

@@ -4,48 +4,37 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.conversion.int8 import Known, WrittenCache
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.observe import static_shapes
 from onnx2trt.plan.plan import EFFORTS, Route
 from onnx2trt.quant import calibration_cache
 from onnx2trt.quant.calibration_cache import Cache
+from onnx2trt.quant.equalize.equalization import rebuild
 from onnx2trt.quant.fit_file import FORMAT, Found, Packed, most_bytes, pack
 from onnx2trt.quant.fp16_segments import unconvertible
-from onnx2trt.stages.int8 import calibrate as calibrating
-from onnx2trt.stages.int8 import equalize as equalizing
-from onnx2trt.stages.int8.calibrate import Written
-from onnx2trt.stages.int8.equalize import Equalization
 
 # What the choice of layers depends on, but not how the layers were made INT8
 ONLY_FOR_THE_CHOICE = ("--max-accuracy-drop", "--metric", "--min-int8-share", "--no-validate", "--validation-dir")
 
 
-@dataclass(frozen=True)
-class Known:
-    """What need not be found again."""
-
-    cache: Cache | None = None  # None: calibrate
-    found: Found | None = None  # None: nothing beyond the scales
-    equalization: Equalization | None = None
-    chosen: bool = True  # found.given_up is what has to be given up; otherwise it shall be measured again
-
-
-def look_up(job: Job, graph: Graph, run: Run) -> Known:
+def look_up(job: Job, graph: Graph, cache: Cache | None, run: Run) -> Known:
     """The cache, and what belongs to it.
 
     With calibration data, whatever does not fit is found again; without, it is said, and what there is has to do.
 
     Args:
         graph: folded, FP32.
+        cache: as it was read; None where there is none yet.
 
     Raises:
         ConversionError: CALIBRATION, for a cache or fit file that is damaged or of another model.
     """
-    cache = calibrating.read_cache(job, run)
     if cache is None or not cache.fits:
         return Known(cache)
     packed, path = _read(cache, graph), calibration_cache.fit_file(cache.path)
@@ -68,15 +57,14 @@ def look_up(job: Job, graph: Graph, run: Run) -> Known:
     run.console.info(f"{what} from {path}")
     try:
         found = packed.unpack(graph)
-        equalization = equalizing.rebuild(job, graph, found.shifts, found.factors)
+        equalization = rebuild(graph, static_shapes(graph, job.profiles), found.shifts, found.factors)
     except ValueError as error:
         raise _damaged(path, error) from None
-    calibrating.describe(run, found.method, None, 0, cache.path, 0.0)
-    fit = found.fit if found.fit.scales else replace(found.fit, scales=cache.scales)
+    fit = replace(found.fit, scales=found.fit.scales or cache.scales, fp16_scales=job.fp16_scales(graph))
     return Known(cache, replace(found, fit=fit, kept_fp32=_kept_here(found.kept_fp32, graph, job)), equalization, chosen)
 
 
-def write_found(job: Job, graph: Graph, written: Written | None, found: Found, run: Run) -> None:
+def write_found(job: Job, graph: Graph, written: WrittenCache | None, found: Found, run: Run) -> None:
     """Write the fit file of a cache that was written, and tie the two.
 
     Args:

@@ -4,67 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import count
 
-import numpy as np
-
-from onnx2trt.compare.outputs import Accuracy, Runner
-from onnx2trt.conversion.comparing import compare_runners
+from onnx2trt.compare.accuracy import Accuracy
+from onnx2trt.conversion.comparing import Reference, worst_output
+from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.datasets import batches_to_compare
+from onnx2trt.data.feeds import batches_to_compare
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.quant.sensitivity import Tried
 from onnx2trt.rewrite.qdq import Layer
 
-REMEMBERED_BYTES = 2**28  # of reference outputs
-
-
-class Reference:
-    """A graph's outputs on the same batches again and again; computed once, as far as there is room to remember them."""
-
-    def __init__(self, session: Session):
-        self._session = session
-        self._remembered: list[dict[str, np.ndarray]] = []
-
-    def one_pass(self) -> Runner:
-        """The outputs for each batch in turn, from the first."""
-        position = count()
-
-        def run(batch):
-            index = next(position)
-            if index < len(self._remembered):
-                return self._remembered[index]
-            found = self._session.run(batch.arrays)
-            if index == len(self._remembered) and (index + 1) * sum(array.nbytes for array in found.values()) <= REMEMBERED_BYTES:
-                self._remembered.append(found)
-            return found
-
-        return run
-
-    def forget(self) -> None:
-        """Give the memory back."""
-        self._remembered.clear()
-
-
-def worst_output(rows: Sequence[Accuracy]) -> tuple[Accuracy, bool]:
-    """(the output with the largest drop, one standard error included; whether all outputs stayed finite)."""
-    worst = max(rows, key=lambda row: row.drop_percent + (row.standard_error or 0.0))
-    return worst, not any(row.nonfinite for row in rows)
-
 
 class Trials:
     """Measures choices of INT8 layers one after the other."""
 
-    def __init__(self, job: Job, fitted, macs: dict[str, int], half: bool, finish: Callable[[Graph], Graph], run: Run):
+    def __init__(self, job: Job, fitted: Fitted, macs: dict[str, int], finish: Callable[[Graph], Graph], run: Run):
         """
         Args:
-            fitted: quantizing.Fitted, with a split.
+            fitted: with a split.
             macs: node -> multiply-accumulates, of all of the graph.
             finish: makes of the graph with INT8 layers what a CPU can run of the one that will be built.
         """
-        self._job, self._fitted, self._macs, self._half, self._run = job, fitted, macs, half, run
+        self._job, self._fitted, self._macs, self._run = job, fitted, macs, run
         self._finish = finish
         self._reference = Reference(Session.from_graph(fitted.graph))
         self._measured: dict[tuple, Tried] = {}
@@ -90,7 +53,7 @@ class Trials:
         fitted, layers, share = self._fitted, self._without(kept), self.share(kept)
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
         equalized = fitted.graph_for(layers)
-        graphs = [fit.apply(equalized, layers, self._half) for fit in fits]
+        graphs = [fit.apply(equalized, layers) for fit in fits]
         rows = self._compare([Session.from_graph(self._finish(graph) if final else graph, in_turn=False) for graph in graphs], share)
         worst, finite = worst_output(rows)
         return Tried(len(kept), round(share, 6), round(worst.drop_percent, 6), round(worst.standard_error or 0.0, 6), finite=finite)
@@ -114,4 +77,4 @@ class Trials:
 
         found = batches_to_compare(job.data, split.cuts(dataset))
         batches = self._run.console.track(found, len(dataset.paths), f"measuring with {share:.0%} in INT8")
-        return compare_runners(job, self._reference.one_pass(), candidate, batches, dataset.origin, at_once=sessions[0].at_once)
+        return job.comparison().compare(self._reference.one_pass(), candidate, batches, dataset.origin, at_once=sessions[0].at_once)

@@ -9,8 +9,9 @@ from itertools import groupby
 
 import numpy as np
 
-from onnx2trt.conversion.run import Run
-from onnx2trt.data.datasets import Data, Feeds
+from onnx2trt.base.progress import Progress
+from onnx2trt.data.datasets import Data
+from onnx2trt.data.feeds import Feeds
 from onnx2trt.data.samples import Dataset
 
 FOLDS = 5
@@ -91,7 +92,7 @@ class Parts:
 
     data: Data
     split: Split
-    run: Run
+    console: Progress
     label: str
     most: int | None = None
     current: int = -1
@@ -99,7 +100,7 @@ class Parts:
 
     def __call__(self) -> Iterator[dict[str, np.ndarray]]:
         dataset = self.split.to_fit(self.most)
-        self.feeds = Feeds(self.data.reader, dataset, self.run, self.label, cuts=self.split.cuts(dataset))
+        self.feeds = Feeds(self.data.reader, dataset, self.console, self.label, cuts=self.split.cuts(dataset))
         for feed in self.feeds():
             self.current = self.split.part_of(self.feeds.paths[0])
             yield feed

@@ -1,0 +1,78 @@
+"""Values that the INT8 stages hand to each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from onnx2trt.data.holdout import Split
+from onnx2trt.model.graph import Graph
+from onnx2trt.quant.calibration_cache import Cache, Identity
+from onnx2trt.quant.equalize.equalization import Equalization
+from onnx2trt.quant.fit_file import Found
+from onnx2trt.report.result import Calibration
+from onnx2trt.rewrite.fit import Fit
+from onnx2trt.rewrite.placement import tensors
+from onnx2trt.rewrite.qdq import Layer
+
+
+@dataclass(frozen=True)
+class Known:
+    """What need not be found again."""
+
+    cache: Cache | None = None  # None: calibrate
+    found: Found | None = None  # None: nothing beyond the scales
+    equalization: Equalization | None = None
+    chosen: bool = True  # found.fp16_fallback is what has to stay FP16; otherwise it shall be measured again
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """Scales by one method."""
+
+    method: str
+    scales: dict[str, float]  # from all samples
+    silent: tuple[str, ...] = ()  # tensors that were always zero
+    trials: tuple[dict[str, float], ...] = ()  # without the samples that each trial of the split is measured on
+    about: Calibration | None = None  # for the result
+
+
+@dataclass(frozen=True)
+class WrittenCache:
+    """A cache that this run has written."""
+
+    path: str
+    text: str
+    identity: Identity
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A graph whose layers are ready to become INT8."""
+
+    equalization: Equalization
+    graph: Graph  # FP32, computes what the model computes; equalized for all of `layers`
+    layers: tuple[Layer, ...]
+    fit: Fit  # from all samples
+    trials: tuple[Fit, ...]  # without the samples that each is measured on; empty where other data is measured on
+    split: Split | None  # None: there is no data to measure on
+    method: str  # of calibration
+    about: Calibration  # for the result
+    fp16_fallback: dict[str, str] | None = None  # layers that INT8 does not suit, where an earlier run has found them; node -> reason
+    by_tensorrt: bool = False  # TensorRT will calibrate by itself: these scales are only to judge the layers by
+    written: WrittenCache | None = None  # the cache that this run has written
+    others: dict[str, float] = field(default_factory=dict)  # scales of the tensors that nothing reads as INT8
+
+    @property
+    def equalized(self) -> bool:
+        return bool(self.equalization.shifts or self.equalization.scales)
+
+    def graph_for(self, layers: Iterable[Layer]) -> Graph:
+        """The graph, equalized for these INT8 layers; scales and weights that were fitted fit it, too."""
+        usable, more = self.fit.placed(self.graph, layers)
+        return self.equalization.graph(tensors(usable, more), usable)
+
+    def found(self, kept_fp32: dict[str, str], fp16_fallback: dict[str, str]) -> Found:
+        """All of it in the form in which it is kept for other runs."""
+        shifts, factors = self.equalization.vectors()
+        return Found(self.method, self.fit, shifts, factors, kept_fp32, fp16_fallback)

@@ -1,0 +1,127 @@
+"""The order of the stages, one line each; nobody else knows it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+from onnx2trt.base.errors import AccuracyError, ConversionError
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.pipeline import int8, prepare
+from onnx2trt.quant.fit_file import Found
+from onnx2trt.report.result import Result
+from onnx2trt.rewrite.fit import Fit
+from onnx2trt.rewrite.prepare import Prepared
+from onnx2trt.rewrite.qdq import quantizable_layers
+from onnx2trt.stages import asked, timing_cache, validate
+from onnx2trt.stages.build import build_engine
+from onnx2trt.stages.int8 import cache as caches
+from onnx2trt.stages.int8 import reuse, trt_calibrator
+from onnx2trt.stages.latency import latencies
+from onnx2trt.stages.load import loaded_engine
+from onnx2trt.stages.read_back import judge_precision, read_precision
+from onnx2trt.stages.write import keep_rejected
+from onnx2trt.trt.builder import BuiltEngine
+
+Choice = prepare.Choice | int8.Int8Choice
+
+
+@dataclass(frozen=True)
+class Made:
+    """An engine that passed, and what it was made of."""
+
+    job: Job
+    choice: Choice
+    prepared: Prepared
+    built: BuiltEngine
+    details: dict  # what the loaded engine says of itself
+
+
+def make_engine(job: Job, result: Result, run: Run) -> Made:
+    """All stages from the preparation to the check.
+
+    Args:
+        result: of this engine; it takes what the stages find.
+
+    Raises:
+        ConversionError: from any of them.
+    """
+    asked.say_what_it_carries(job, run)
+    asked.check_io_types(job)
+    choice = int8.choose(job, run) if job.quantizes else prepare.choose(job, run)
+    prepared = choice.prepared(run)
+    try:
+        return build_and_check(job, choice, prepared, result, run)
+    except AccuracyError as error:
+        return build_and_check(job, choice, choice.lower(error, run), result, run)
+
+
+def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result, run: Run) -> Made:
+    """From a prepared model to an engine that passed.
+
+    Raises:
+        ConversionError: from any stage; --keep-failed then keeps the engine.
+    """
+    for warning in prepared.graph.repairs:
+        run.console.warn(warning)
+    result.take(calibration=choice.about)
+    built, prepared = _build(job, prepared, result, run)
+    with loaded_engine(job.library, job.plan, built.data, run, job.plan.build.version_compatible) as engine:
+        try:
+            details = engine.describe() if engine else {}
+            precision = replace(read_precision(job, prepared, built, engine, run), tried=choice.tried)
+            result.take(precision=precision)
+            judge_precision(job, precision)
+            check(job, prepared, engine, result, run)
+        except ConversionError:
+            keep_rejected(job, built, run)
+            raise
+    return Made(job, choice, prepared, built, details)
+
+
+def check(job: Job, prepared: Prepared | None, engine, result: Result, run: Run) -> None:
+    """Compare the outputs, and time the engine where it runs here.
+
+    Raises:
+        ConversionError: VALIDATION.
+    """
+    rows = validate.compare_outputs(job, prepared, engine, run)
+    result.take(accuracy=[row.rounded() for row in rows])
+    result.take(status=validate.judge(job, rows, engine is not None, run))
+    if engine is not None and job.plan.validation.enabled:
+        with run.stage("latency", "measuring the latency"):
+            latency, run.evidence.latency_ms = latencies(job, {"": engine})[""]
+        result.take(latency=latency)
+
+
+def _build(job: Job, prepared: Prepared, result: Result, run: Run) -> tuple[BuiltEngine, Prepared]:
+    """(engine, prepared model); where TensorRT calibrated by itself, the equivalent Q/DQ model is known only now."""
+    timings, about = timing_cache.read(job.plan, run)
+    result.take(timing_cache=about)
+    started = time.monotonic()
+    with trt_calibrator.opened(job, prepared.scales, run) as calibrator:
+        built = build_engine(job, prepared, calibrator, timings, run)
+        found = calibrator.found(time.monotonic() - started) if calibrator else None
+    result.take(timing_cache=timing_cache.write(job.plan, built, timings, about, run))
+    if found:
+        result.take(calibration=found.about)
+        _remember(job, prepared, found, run)
+    scales = found.scales if found else prepared.scales
+    if calibrator:
+        run.evidence.scales = scales
+    if calibrator and prepared.equivalent is None:
+        bound = {**dict.fromkeys(prepared.half_nodes, "fp16"), **prepared.constraints}
+        layers = tuple(layer for layer in quantizable_layers(prepared.graph) if bound.get(layer.node, "int8") == "int8")
+        prepared = replace(prepared, equivalent=Fit(scales).apply(prepared.graph, layers))
+    return built, prepared
+
+
+def _remember(job: Job, prepared: Prepared, found: trt_calibrator.Calibrated, run: Run) -> None:
+    """Keep the cache that TensorRT made, and what was decided about the layers."""
+    kept = {"fp32": {}, "fp16": {}}
+    for node, precision, reason in prepared.fallback:
+        kept[precision][node] = reason
+    written = caches.write_cache(job, found.text, found.method, run, found.silent)
+    own = Found(found.method, Fit({}), kept_fp32=kept["fp32"], fp16_fallback=kept["fp16"])
+    reuse.write_found(job, prepared.graph, written, own, run)

@@ -1,0 +1,241 @@
+"""INT8 from the data to the layers: one object that keeps what was measured and decides which layers become INT8."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+from onnx2trt.base.errors import AccuracyError, ConversionError, having_found
+from onnx2trt.conversion.int8 import Calibrated, Fitted, Known, WrittenCache
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.data.holdout import choose_split
+from onnx2trt.model.graph import Graph
+from onnx2trt.pipeline.prepare import Choice, warn_of_fp32_scales
+from onnx2trt.plan.plan import EFFORTS, Effort
+from onnx2trt.quant import calibration_cache
+from onnx2trt.quant.calibration_cache import Cache
+from onnx2trt.quant.equalize.equalization import Equalization
+from onnx2trt.report.result import Calibration
+from onnx2trt.rewrite import prepare
+from onnx2trt.rewrite.placement import readings, tensors
+from onnx2trt.rewrite.prepare import Int8Plan, Prepared
+from onnx2trt.rewrite.qdq import Layer, quantizable_layers, scales_by_range
+from onnx2trt.rewrite.simulate import simulation
+from onnx2trt.rewrite.strong_typing import strongly_typed
+from onnx2trt.stages.int8 import cache as caches
+from onnx2trt.stages.int8 import reuse
+from onnx2trt.stages.int8.calibrate import calibrate
+from onnx2trt.stages.int8.equalize import equalize
+from onnx2trt.stages.int8.fit import fit
+from onnx2trt.stages.int8.guard import Guard
+from onnx2trt.stages.int8.trials import Trials
+from onnx2trt.stages.ranges import kept_fp32, measure_ranges
+
+
+def choose(job: Job, run: Run) -> Choice | Int8Choice:
+    """Scales, weights and layers for INT8; by what an earlier run has found, where that is known.
+
+    Raises:
+        ConversionError: MODEL, CALIBRATION or USAGE, or VALIDATION where no choice of layers meets the limit of the accuracy drop.
+    """
+    if job.plan.build.plugins and job.plan.calibrator:
+        return _choose_with_plugins(job, run)
+    graph = prepare.working_graph(job.model, job.profiles, True, job.plan.fp16_scales, job.plan.layer_precisions)
+    if job.strong:
+        warn_of_fp32_scales(job, graph, run)
+    cache = caches.read_cache(job, run)
+    with having_found({"calibration": caches.describe(job, caches.method_of(cache))} if cache else {}):
+        choice = Int8Choice(job, graph, reuse.look_up(job, graph, cache, run), run)
+        choice.choose()
+    return choice
+
+
+def _choose_with_plugins(job: Job, run: Run) -> Choice:
+    """TensorRT's calibrator does everything: without TensorRT nothing can be measured of a model with plugins."""
+    cache = caches.read_cache(job, run)
+    graph = Graph.from_model(job.model, job.profiles)
+    weak = prepare.prepare_weak(graph, kept_fp32(job, graph, measure_ranges(job, graph, run)), job.plan.layer_precisions)
+    about = caches.describe(job, caches.method_of(cache)) if cache else None
+    return Choice(replace(weak, scales=cache.scales if cache else None), about=about)
+
+
+class Int8Choice:
+    """The decisions for INT8 of one model, and what they were made by; the pipeline asks it for a model, again with fewer INT8 layers."""
+
+    tried = None  # of FP16 layers
+
+    def __init__(self, job: Job, graph: Graph, known: Known, run: Run):
+        """Find, or take over, what INT8 layers are made with.
+
+        Args:
+            graph: FP32, folded.
+            known: what need not be found again.
+        """
+        self._job, self._graph, self._known, self._run = job, graph, known, run
+        maxima = {} if known.found else measure_ranges(job, graph, run)
+        self._kept_fp32 = known.found.kept_fp32 if known.found else kept_fp32(job, graph, maxima)
+        layers, self._kept_fp16 = prepare.choose_layers(graph, job.profiles, self._kept_fp32, job.plan.layer_precisions)
+        self._fitted = self._fit(layers, scales_by_range(maxima))
+        if self._fitted.graph is not graph and not known.found:  # other ranges than those that decided what stays in FP32
+            self._look_at_ranges_again()
+        self._fallback: dict[str, str] = {}
+        run.evidence.keep_scales(self._fitted.fit.scales, self._fitted.equalized)
+
+    @property
+    def about(self) -> Calibration:
+        """For the result."""
+        tried = self._guard.tried if "_guard" in self.__dict__ else []
+        keys = ("int8_mac_share", "drop_percent", "standard_error", "passed")
+        return replace(self._fitted.about, tried=[{key: getattr(rung, key) for key in keys} for rung in tried] or None)
+
+    @property
+    def can_measure(self) -> bool:
+        return self._fitted.split is not None and self._job.plan.validation.enabled
+
+    def choose(self) -> None:
+        """Which layers go back to FP16 for --max-accuracy-drop.
+
+        Raises:
+            ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
+        """
+        if self._fitted.fp16_fallback is not None:
+            self._fallback = self._fitted.fp16_fallback
+        elif self._fitted.split is None:
+            self._run.console.warn(
+                "without --calibration-dir or --validation-dir no data tells what INT8 costs: all layers that can be are INT8"
+            )
+        elif self.can_measure:
+            self._fallback = self._choose(self._job.plan.validation.max_drop_percent)
+        self._remember()
+
+    def lower(self, error: AccuracyError, run: Run) -> Prepared:
+        """Fewer INT8 layers, for what missed the limit of the accuracy drop although it had passed before it was built.
+
+        They are chosen for a drop that is smaller by the factor by which it was too large.
+
+        Raises:
+            AccuracyError: `error`, where no other choice would be better.
+        """
+        if not self.can_measure or error.drop_percent is None:
+            raise error
+        factor = self._job.plan.validation.max_drop_percent / error.drop_percent
+        run.console.warn(f"{error.message}: built once more, with fewer INT8 layers, for a drop of {factor:.0%} of this one")
+        before = self.prepared(run).fallback
+        self._fallback = self._choose(self._guard.reached(self._fallback) * factor, or_best=True)
+        self._remember()
+        again = self.prepared(run)
+        if again.fallback == before:
+            raise error
+        return again
+
+    def prepared(self, run: Run, more: dict[str, str] | None = None) -> Prepared:
+        """The model with the chosen layers in INT8, as the route of the job has it.
+
+        Args:
+            more: nodes that shall be FP16 besides -> reason.
+        """
+        job, fitted, fallback = self._job, self._fitted, {**self._fallback, **(more or {})}
+        layers = tuple(layer for layer in fitted.layers if layer.node not in fallback)
+        run.evidence.keep_scales(fitted.fit.scales, fitted.equalized, (layer.activation for layer in layers))
+        plan = Int8Plan(fitted.graph_for(layers), job.profiles, layers, fitted.fit, self._kept_fp32, self._kept_fp16 | fallback)
+        if job.strong:
+            return prepare.prepare_int8(plan, job.fp16_io)
+        if job.plan.calibrator:
+            return prepare.prepare_calibrated(plan, None if fitted.by_tensorrt else fitted.others, job.plan.keep_layers)
+        return prepare.prepare_weak_int8(plan)
+
+    def _choose(self, limit: float, or_best: bool = False) -> dict[str, str]:
+        try:
+            return self._guard.choose(limit, or_best)
+        except ConversionError as error:
+            error.found = {"calibration": self.about, **error.found}
+            raise
+
+    def _remember(self) -> None:
+        """Keep what was found and chosen for other runs, beside the cache that this run has written."""
+        reuse.write_found(self._job, self._graph, self._fitted.written, self._fitted.found(self._kept_fp32, self._fallback), self._run)
+
+    @cached_property
+    def _guard(self) -> Guard:
+        job, fitted = self._job, self._fitted
+        macs = prepare.macs_of(fitted.graph, job.profiles)
+        return Guard(job, fitted, macs, Trials(job, fitted, macs, self._simulated, self._run), self._run)
+
+    def _simulated(self, graph: Graph) -> Graph:
+        """What a CPU can run of the graph that will be built of one with INT8 layers."""
+        return simulation(strongly_typed(graph, self._kept_fp32, self._fitted.fit.fp16_scales)) if self._job.strong else graph
+
+    def _look_at_ranges_again(self) -> None:
+        """What stays in FP32 by the ranges of the equalized model, too."""
+        job, fitted = self._job, self._fitted
+        maxima = measure_ranges(job, fitted.graph, self._run, of=" of the equalized model")
+        self._kept_fp32 = {**kept_fp32(job, fitted.graph, maxima), **self._kept_fp32}
+        layers = tuple(layer for layer in fitted.layers if layer.node not in self._kept_fp32)
+        self._fitted = replace(fitted, layers=layers, others=scales_by_range(maxima) or fitted.others)
+
+    def _fit(self, layers: tuple[Layer, ...], ranged: dict[str, float]) -> Fitted:
+        """What an earlier run found, else scales from the cache or by calibration; with the calibration data, channels are equalized and
+        weights fitted, unless TensorRT will calibrate by itself.
+
+        Args:
+            layers: that may become INT8.
+            ranged: scales by the ranges of all tensors, for those that calibration leaves out.
+
+        Raises:
+            ConversionError: CALIBRATION.
+        """
+        job, graph, known, split = self._job, self._graph, self._known, choose_split(self._job.data)
+        if split is not None and split.blind:
+            self._run.console.warn(
+                f"{split.fitted.origin} holds one sample only: INT8 is measured on what it was fitted to, which tells nothing about other "
+                "samples; give more, or --validation-dir"
+            )
+        names = tensors(layers, readings(graph, layers))
+        others = known.cache.scales if known.cache else ranged
+        if known.found is not None:
+            found, equalized = known.found, known.equalization.graph(names, layers)
+            about, fallback = caches.describe(job, found.method), found.fp16_fallback if known.chosen else None
+            return Fitted(known.equalization, equalized, layers, found.fit, (), split, found.method, about, fallback, others=others)
+        by_tensorrt = job.plan.calibrator and job.plan.native_method is not None and known.cache is None
+        effort = EFFORTS["fast"] if by_tensorrt else job.plan.calibration.effort
+        equalization, written = Equalization(graph), None
+        if known.cache is not None:
+            calibrated = self._by_cache(known.cache, layers, names, ranged)
+        else:
+            calibrated, equalization, written = self._calibrate(layers, names, effort, None if by_tensorrt else ranged)
+        equalized = equalization.graph(names, layers)
+        *trials, fitted = fit(job, equalized, layers, calibrated, effort.fit, self._run)
+        made = Fitted(equalization, equalized, layers, fitted, tuple(trials), split, calibrated.method, calibrated.about, others=others)
+        return replace(made, by_tensorrt=by_tensorrt, written=written)
+
+    def _by_cache(self, cache: Cache, layers: tuple[Layer, ...], names: tuple[str, ...], ranged: dict[str, float]) -> Calibrated:
+        scales = caches.scales_of(cache, tuple(layer.activation for layer in layers), names)
+        caches.check_plausible(self._job, cache, names, ranged, self._run)
+        split = choose_split(self._job.data)
+        trials = (scales,) * (split.trials if split else 0)
+        return Calibrated(cache.algorithm, scales, trials=trials, about=caches.describe(self._job, caches.method_of(cache)))
+
+    def _calibrate(
+        self, layers: tuple[Layer, ...], names: tuple[str, ...], effort: Effort, ranged: dict[str, float] | None
+    ) -> tuple[Calibrated, Equalization, WrittenCache | None]:
+        """(scales, how the graph is equalized that they belong to, the cache that was written)
+
+        Args:
+            ranged: as for _fit; None: no cache is written, for TensorRT will write its own.
+        """
+        job, graph, run = self._job, self._graph, self._run
+        found = written = None
+        if job.plan.calibration.cache or not effort.equalize:
+            all_layers = quantizable_layers(graph)
+            everything = tuple(dict.fromkeys([*tensors(all_layers, readings(graph, all_layers)), *names]))
+            found = calibrate(job, graph, layers, everything, run, with_weights=False)
+            if ranged is not None:  # the cache keeps the scales of the model as it is, of all tensors: other programs may want them
+                heard = {name: scale for name, scale in ranged.items() if name not in found.silent}
+                text = calibration_cache.to_text({**heard, **found.scales}, found.method)
+                written = caches.write_cache(job, text, found.method, run, found.silent)
+        if found is not None and not effort.equalize:
+            return found, Equalization(graph), written
+        with run.stage("equalize", "equalizing channels"):
+            equalization = equalize(job, graph, names, run)
+        return calibrate(job, equalization.graph(names, layers), layers, names, run, effort.fit), equalization, written

@@ -1,0 +1,72 @@
+"""What channel equalization has chosen for a network, and the network with it done for the layers that become INT8.
+
+After cross-layer equalization (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction", ICCV 2019), but by
+the measured ranges of activations instead of the weights' ranges, and with shifts besides scales.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Container, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx2trt.model.graph import Graph
+from onnx2trt.quant.equalize.apply import equalize, shift
+from onnx2trt.quant.equalize.groups import scale_groups, shift_groups
+from onnx2trt.quant.equalize.relations import Group
+from onnx2trt.rewrite.qdq import Layer
+
+
+@dataclass(frozen=True)
+class Equalization:
+    """What was chosen for a graph, to be applied for those layers that will be INT8."""
+
+    original: Graph
+    shifts: tuple[tuple[Group, np.ndarray], ...] = ()
+    scales: tuple[tuple[Group, np.ndarray], ...] = ()
+
+    def graph(self, tensors: Container[str], layers: Iterable[Layer]) -> Graph:
+        """The same network, equalized for INT8 layers.
+
+        What is FP16 stays as it is. Shifted, it would lose what INT8 gains, since FP16 is finest around 0. Scaled, a constant that all
+        channels share would become one for each, which TensorRT's INT8 mode does not fuse with the operator before: 24 kernels more in
+        PP-OCRv4 det.
+
+        Args:
+            tensors: read by the layers.
+            layers: what they write is equalized, too, since their fitted weights fit that.
+        """
+        chosen = {layer.node for layer in layers}
+        written = {name for node in self.original.nodes if node.name in chosen for name in node.output}
+        shifts = [(group, vector) for group, vector in self.shifts if any(name in tensors for name in group.places)]
+        scales = [(g, vector) for g, vector in self.scales if any(name in tensors or name in written for name in g.places)]
+        graph = shift(self.original, [group for group, _ in shifts], [vector for _, vector in shifts]) if shifts else self.original
+        return equalize(graph, [group for group, _ in scales], [vector for _, vector in scales]) if scales else graph
+
+    def vectors(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """(shifts, scales) by the first tensor of each group; `rebuild` is the inverse."""
+        return tuple({_first(group): vector for group, vector in chosen} for chosen in (self.shifts, self.scales))
+
+
+def rebuild(graph: Graph, shapes: dict[str, tuple[int, ...]], shifts: dict[str, np.ndarray], scales: dict[str, np.ndarray]) -> Equalization:
+    """The equalization that has these vectors.
+
+    Raises:
+        ValueError: they do not fit the graph.
+    """
+    chosen = []
+    for find, vectors in ((shift_groups, shifts), (scale_groups, scales)):
+        groups = {_first(group): group for group in find(graph, shapes)} if vectors else {}
+        if {name: (group.size,) for name, group in groups.items()} != {name: vector.shape for name, vector in vectors.items()}:
+            raise ValueError("other channels are equalized together")
+        chosen.append(tuple((group, vectors[name]) for name, group in groups.items()))
+    if not all(np.isfinite(vector).all() for _, vector in chosen[0]):
+        raise ValueError("a shift is not finite")
+    if not all((np.isfinite(vector) & (vector > 0)).all() for _, vector in chosen[1]):
+        raise ValueError("a scale of a channel is not above 0 and finite")
+    return Equalization(graph, *chosen)
+
+
+def _first(group: Group) -> str:
+    return next(iter(group.places))

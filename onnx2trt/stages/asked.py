@@ -1,0 +1,54 @@
+"""What was asked for, held against what the model is: refused before any work on it."""
+
+from __future__ import annotations
+
+import os
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+
+
+def say_what_it_carries(job: Job, run: Run) -> None:
+    """What the model is already, and what it lacks for what was asked for.
+
+    Raises:
+        ConversionError: MODEL or CALIBRATION.
+    """
+    plan, info = job.plan, job.info
+    if info.half and plan.precision == "fp32":
+        raise ConversionError(
+            f"{info.path} carries FP16 tensors already, so an FP32 engine cannot be made of it",
+            hint="Use --precision fp16, or export the model in FP32.",
+            code=ExitCode.MODEL,
+        )
+    if info.half:
+        run.console.warn("the model carries FP16 tensors already; they stay as they are")
+    if info.quantized:
+        data = ", calibration data only for the ranges of the other layers" if plan.calibration.directory else ""
+        run.console.warn(f"the model carries Q/DQ already; its own scales are used{data}")
+        return
+    cache = plan.calibration.cache
+    if plan.precision == "int8" and not plan.calibration.directory and not (cache and os.path.exists(cache)):
+        raise ConversionError(
+            "--precision int8 needs calibration data: neither --calibration-dir nor an existing --calibration-cache was given",
+            hint="Give --calibration-dir a folder of typical images (some hundred), or of .npz files.",
+            code=ExitCode.CALIBRATION,
+        )
+
+
+def check_io_types(job: Job) -> None:
+    """
+    Raises:
+        ConversionError: USAGE, where --io-types does not fit the model.
+    """
+    plan, info = job.plan, job.info
+    declared = {spec.name: spec.dtype for spec in (*info.inputs, *info.outputs)}
+    for name, precision in plan.io_types:
+        if declared.get(name) not in ("float32", "float16"):
+            known = ", ".join(f"{own} ({dtype})" for own, dtype in declared.items())
+            raise ConversionError(
+                f"--io-types {name}:{precision}: {name!r} is no floating-point input or output; the model has {known}", code=ExitCode.USAGE
+            )
+        if declared[name] == "float16" and precision == "fp32":
+            raise ConversionError(f"--io-types {name}:fp32: the model itself declares {name!r} as float16", code=ExitCode.USAGE)

@@ -1,0 +1,114 @@
+"""The calibration cache: read and checked before anything is calibrated, written as soon as there are scales."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+
+from onnx2trt.base.cores import peak_memory_mb
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.conversion.int8 import WrittenCache
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.quant import calibration_cache
+from onnx2trt.quant.calibration_cache import Cache, Identity
+from onnx2trt.report.result import Calibration
+
+IMPLAUSIBLE = 1000.0  # between a scale's reach and the largest value seen; on noise, scales made of images reach 0.09 to 3.2 times as far
+
+
+def read_cache(job: Job, run: Run) -> Cache | None:
+    """The cache named by --calibration-cache, checked; None where there is none yet.
+
+    Raises:
+        ConversionError: CALIBRATION, where it is damaged or stale.
+    """
+    path = job.plan.calibration.cache
+    if not (path and os.path.exists(path)):
+        return None
+    cache = calibration_cache.read(path)
+    warning = calibration_cache.check_identity(cache, identity_of(job), job.plan.calibration.accept_stale)
+    if warning:
+        run.console.warn(warning)
+    return replace(cache, fits=cache.identity is not None and not warning)
+
+
+def describe(job: Job, method: str) -> Calibration:
+    """What the result says where the scales are those of the cache."""
+    return Calibration(method, None, 0, job.plan.calibration.cache, 0.0, peak_memory_mb())
+
+
+def method_of(cache: Cache) -> str:
+    """The method that its scales were found by, as far as it is known."""
+    return (cache.identity and cache.identity.chosen) or cache.algorithm
+
+
+def scales_of(cache: Cache, names: tuple[str, ...], more: tuple[str, ...]) -> dict[str, float]:
+    """The scales of a cache that has one for each of these tensors, and for `more` as far as it has them.
+
+    Raises:
+        ConversionError: CALIBRATION.
+    """
+    silent = cache.identity.silent if cache.identity else ()
+    missing = [name for name in names if name not in cache.scales and name not in silent]
+    if missing:
+        raise ConversionError(
+            f"calibration cache {cache.path} has no scale for {len(missing)} of {len(names)} tensors of this model, first {missing[0]!r}",
+            hint="It belongs to another model: calibrate with --calibration-dir and another --calibration-cache.",
+            code=ExitCode.CALIBRATION,
+        )
+    return {name: cache.scales[name] for name in (*names, *more) if name in cache.scales}
+
+
+def check_plausible(job: Job, cache: Cache, names: tuple[str, ...], ranged: dict[str, float], run: Run) -> None:
+    """Refuse a foreign cache whose scales have nothing to do with what the tensors hold: damage that no line betrays.
+
+    Caches of ours are known by the hash in their side file.
+
+    Args:
+        names: of the tensors whose scales will be used.
+        ranged: scales by the ranges of the tensors, which were measured on whatever data there is, and be it synthetic.
+
+    Raises:
+        ConversionError: CALIBRATION, unless --accept-stale-cache was given.
+    """
+    if cache.identity is not None:
+        return
+    for name in names:
+        reach, seen = 127 * cache.scales.get(name, 0.0), 127 * ranged.get(name, 0.0)
+        if reach > 0 and seen > 0 and not 1 / IMPLAUSIBLE < reach / seen < IMPLAUSIBLE:
+            found = f"calibration cache {cache.path}: the scale of {name!r} reaches to {reach:.3g}, the tensor to {seen:.3g}"
+            if not job.plan.calibration.accept_stale:
+                raise ConversionError(
+                    f"{found} on {job.data.any().origin} data",
+                    hint="The file is damaged or of another model: calibrate with --calibration-dir, or insist with --accept-stale-cache.",
+                    code=ExitCode.CALIBRATION,
+                )
+            run.console.warn(found)
+
+
+def write_cache(job: Job, text: str, method: str, run: Run, silent: tuple[str, ...]) -> WrittenCache | None:
+    """Write cache and side file where a cache was asked for; they are worth having even if the build fails.
+
+    Args:
+        silent: tensors without a scale because they were always zero.
+    """
+    path = job.plan.calibration.cache
+    if not path:
+        return None
+    identity = replace(identity_of(job), chosen=method, silent=silent)
+    side = calibration_cache.side_text(text, identity).encode()
+    # the side file first: killed in between, we leave no cache of unknown origin, which a later run would refuse
+    run.write_now({calibration_cache.side_file(path): side, path: text.encode("utf-8", "surrogateescape")})
+    return WrittenCache(path, text, identity)
+
+
+def identity_of(job: Job) -> Identity:
+    chosen = job.data.calibration
+    return Identity(
+        model_sha256=job.info.sha256,
+        data_sha256=calibration_cache.hash_files(chosen.paths, chosen.origin) if chosen else None,
+        samples=len(chosen.paths) if chosen else None,
+        preprocessing=job.data.reader.preprocessing.describe() if job.data.reader.preprocessing else None,
+        method=job.plan.calibration.method,
+    )

@@ -1,0 +1,35 @@
+"""Stage 'probe': the library and the machine, and what the flags mean with them."""
+
+from __future__ import annotations
+
+from onnx2trt.base.errors import having_found
+from onnx2trt.conversion.run import Run
+from onnx2trt.model.preflight import check_file
+from onnx2trt.plan.plan import Plan, make_plan
+from onnx2trt.report.result import Environment, describe_environment
+from onnx2trt.trt.library import Library, capabilities, load_library
+from onnx2trt.trt.plugins import load_plugins
+
+
+def probe(args, run: Run) -> tuple[Library, Plan, Environment]:
+    """Load the library, ask the machine, decide everything that flags decide.
+
+    Args:
+        args: the parsed command line.
+
+    Raises:
+        ConversionError: MACHINE, or MODEL where --onnx is no file (cheaper to see than a library is to load).
+    """
+    with run.stage("probe", "looking at library and machine"):
+        check_file(args.onnx)
+        library = load_library(args.backend)
+        caps = capabilities(library)
+        environment = describe_environment(caps)
+        with having_found({"environment": environment}):
+            plan = make_plan(args, caps)
+            load_plugins(library, plan.build.plugins, run.console.debug)
+    if caps.backend == "tensorrt" and not (args.timing_cache or caps.cache_folder):
+        run.console.warn("kernel timings are not kept: there is no cache folder, neither by XDG_CACHE_HOME nor in a home")
+    for flag, cell in plan.effects:
+        run.console.info(f"{flag}: {cell.effect.value}: {cell.note}")
+    return library, plan, environment

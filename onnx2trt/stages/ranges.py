@@ -1,0 +1,36 @@
+"""Stage 'ranges': the largest value of every tensor, and what has to stay in FP32 for it."""
+
+from __future__ import annotations
+
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.data.feeds import range_feeds
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.observe import absolute_maxima
+from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
+
+
+def measure_ranges(job: Job, graph: Graph, run: Run, of: str = "") -> dict[str, float]:
+    """Tensor -> max |x|; empty where nothing asks for it, or it cannot be measured.
+
+    Args:
+        of: whose ranges, where it is not the model as it came; for the user.
+    """
+    plan, data = job.plan, job.data
+    if plan.build.plugins:
+        run.console.warn("with --plugins ONNX Runtime cannot run the model: no ranges are measured, no layer is kept in FP32 for them")
+        return {}
+    if not (plan.keep_layers or plan.calibrator or plan.calibration.cache):
+        return {}
+    source = data.any()
+    with run.stage("ranges", f"measuring ranges{of} on {source.origin}"):
+        maxima = absolute_maxima(graph, job.profiles, range_feeds(data, run.console))
+    if source.kind == "synthetic":
+        run.console.warn("ranges were measured on synthetic data; --calibration-dir or --test-image gives real ones")
+    return maxima
+
+
+def kept_fp32(job: Job, graph: Graph, maxima: dict[str, float]) -> dict[str, str]:
+    """The nodes that stay in FP32, by measured ranges and by layer precision overrides; node -> reason."""
+    plan, made_up = job.plan, job.data.any().kind == "synthetic"
+    return choose_kept_fp32(graph, maxima if plan.keep_layers else {}, plan.layer_precisions, plan.keep_layers, job.strong, made_up)

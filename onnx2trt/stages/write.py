@@ -1,0 +1,57 @@
+"""Stage 'write': engine, prepared model and side file under temporary names; the parent renames them."""
+
+from __future__ import annotations
+
+import os
+
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.model.graph import INLINE_LIMIT, Graph
+from onnx2trt.report.result import EngineFile, Result, to_json
+from onnx2trt.rewrite.prepare import Prepared
+from onnx2trt.trt.builder import BuiltEngine
+
+
+def write_engine(job: Job, prepared: Prepared, built: BuiltEngine, run: Run) -> EngineFile:
+    """
+    Raises:
+        ConversionError: OUTPUT.
+    """
+    path = job.plan.outputs.engine
+    weights = sum(array.nbytes for array in prepared.graph.weights.values()) if job.strong else None
+    return EngineFile(path, built.nbytes, run.write_at_end(path, built.data), list(job.plan.gpu_archs), weights)
+
+
+def write_onnx(job: Job, prepared: Prepared, run: Run) -> dict[str, str] | None:
+    """What --save-onnx asks for.
+
+    Returns:
+        Suffix of the name -> SHA-256, of each file; None where it was not asked for.
+
+    Raises:
+        ConversionError: OUTPUT.
+    """
+    path = job.plan.outputs.save_onnx
+    if path is None:
+        return None
+    graph: Graph = prepared.equivalent or prepared.graph
+    if graph.bytes <= INLINE_LIMIT:
+        return {"": run.write_at_end(path, graph.to_model().SerializeToString())}
+    data_path = path + ".data"
+    data, arrays = graph.with_external_data(os.path.basename(data_path))
+    return {".data": run.write_at_end(data_path, *arrays), "": run.write_at_end(path, data)}
+
+
+def write_side_file(job: Job, result: Result, run: Run) -> None:
+    """The result beside the engine; after everything else, for it holds all of that.
+
+    Raises:
+        ConversionError: OUTPUT.
+    """
+    run.write_at_end(job.plan.outputs.side_file, to_json(result).encode())
+
+
+def keep_rejected(job: Job, built: BuiltEngine, run: Run) -> None:
+    """Keep an engine that failed validation under another name, where the user asked for that."""
+    if job.plan.outputs.keep_failed:
+        run.keep_rejected(job.plan.outputs.engine + ".rejected", built.data)

@@ -1,0 +1,70 @@
+"""One run in a child process, for the command and for the Python interface alike: its result, however it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from dataclasses import dataclass
+
+from onnx2trt.base import files
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.process.supervision import Interrupted, Supervisor, restore_terminal
+from onnx2trt.report.result import Result, to_json
+
+MAIN = os.path.join(os.path.dirname(os.path.abspath(__file__)), "__main__.py")
+
+
+@dataclass
+class Ended:
+    """How a run has ended."""
+
+    result: Result
+    table: str = ""  # for people, as the child made it
+    json_written: bool = False  # --json has its name already
+    interrupted: int | None = None  # by this signal
+
+
+def run_supervised(arguments: list[str], json_path: str | None = None) -> Ended:
+    """Run the command with these arguments in a child process.
+
+    Args:
+        json_path: --json; of a success it is written before any file gets its name: where there is no room for it, none is replaced.
+    """
+    supervisor, started, written = Supervisor(), time.monotonic(), []
+
+    def add_json(outcome: dict) -> list[tuple[str, str]]:
+        if outcome["result"]["exit_code"] == 0 and json_path and json_path != "-":
+            written.append(_json_file(json_path, Result.from_dict(outcome["result"])))
+        return [(temporary.path, temporary.final) for temporary in written]
+
+    warning_flags = [part for option in sys.warnoptions for part in ("-W", option)]
+    ended = Ended(Result())
+    try:
+        outcome = supervisor.run([sys.executable, *warning_flags, MAIN, *arguments], add_json)
+        ended = Ended(Result.from_dict(outcome["result"]), outcome["table"], bool(written))
+    except Interrupted as interrupt:
+        ended.interrupted, name = interrupt.signum, signal.Signals(interrupt.signum).name
+        ended.result.fail(
+            ConversionError(f"interrupted by {name} during stage '{supervisor.stage}'", code=ExitCode(128 + interrupt.signum))
+        )
+    except ConversionError as error:
+        for temporary in written:
+            temporary.discard()
+        ended.result.fail(error)
+    if ended.result.status == "failed":
+        restore_terminal()
+    ended.result.timings_s.setdefault("total", round(time.monotonic() - started, 3))
+    return ended
+
+
+def _json_file(path: str, result: Result) -> files.Temporary:
+    """A temporary beside --json, with all of it."""
+    temporary = files.Temporary(path)
+    try:
+        temporary.write(to_json(result).encode())
+    except ConversionError:
+        temporary.discard()
+        raise
+    return temporary

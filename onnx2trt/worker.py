@@ -1,0 +1,86 @@
+"""The child: runs the pipeline and hands the parent its result, whatever happens."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import traceback
+
+from onnx2trt.base.errors import ConversionError, unforeseen
+from onnx2trt.process.channel import Channel
+
+# The products of matrices are many and small: with threads of their own they mostly wait for each other, and for ONNX Runtime's
+# (fitting INT8 weights of the example on 2 busy cores: 20.9 s with OpenBLAS's 2 threads, 5.6 s with 1)
+BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+TABLE_WIDTH = 110  # columns of the table where there is no terminal to ask
+
+
+def work(args, channel: Channel) -> None:
+    """Do what the arguments ask for; this process ends with it."""
+    for variable in BLAS_THREADS:  # read when numpy is loaded
+        os.environ.setdefault(variable, "1")
+    from onnx2trt.conversion.run import Run
+    from onnx2trt.report.console import Console
+    from onnx2trt.report.result import Result
+
+    run, result = Run(channel, Console(args.verbose, args.quiet), keep_evidence=args.report is not None), Result()
+    run.abort = lambda error: _end(args, result, run, error)
+    try:
+        _pipeline(args)(args, result, run)
+    except Exception as error:  # the boundary: whatever it is, the user gets a sentence and a code
+        if args.verbose:
+            traceback.print_exc()
+        run.files.clear()
+        run.files += run.rejected
+        for _, kept in run.files:
+            run.console.info(f"the engine is kept as {kept}")
+        _end(args, result, run, error)
+    _end(args, result, run)
+
+
+def _pipeline(args):
+    from onnx2trt.pipeline import convert
+
+    if args.inspect:
+        return convert.inspect
+    return convert.revalidate if args.validate_only else convert.convert
+
+
+def _end(args, result, run, error: BaseException | None = None) -> None:
+    """Report, table, the last message to the parent, and the end of this process."""
+    if error is not None:
+        result.fail(error if isinstance(error, ConversionError) else unforeseen(error))
+    result.take(**run.said())
+    _write_report(args, result, run)
+    result.take(**run.said())
+    channel, table = run.channel, ""
+    if result.error is None:
+        from onnx2trt.report.table import render
+
+        table = render(result.to_dict(), shutil.get_terminal_size((TABLE_WIDTH, 0)).columns, color=sys.stderr.isatty())
+    channel.done(result.to_dict(), run.files, table)
+    channel.leave(result.exit_code)
+
+
+def _write_report(args, result, run) -> None:
+    """The page of --report, of failed runs, too. A report that cannot be made takes no engine down."""
+    if args.report is None:
+        return
+    run.channel.stage("report")
+    try:
+        from onnx2trt.report import html
+
+        page = html.render(result.to_dict(), run.evidence, sys.argv[1:], _all_written(args, run))
+        run.write_at_end(args.report, page)
+    except Exception as error:
+        known = error if isinstance(error, ConversionError) else unforeseen(error)
+        if result.error is None or result.error.message != known.message:  # the reason of the failure is not the same one
+            run.console.warn(f"there is no report: {known.message}")
+
+
+def _all_written(args, run) -> list[str]:
+    """Names of all files that this run writes, its report and the parent's --json included; relative ones in this folder."""
+    names = [final for _, final in run.files] + list(run.written)
+    names += [os.path.realpath(path) for path in (args.json, args.report) if path not in (None, "-")]
+    return [name.removeprefix(os.path.join(os.getcwd(), "")) for name in dict.fromkeys(names)]
