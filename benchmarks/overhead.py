@@ -28,7 +28,7 @@ if not __package__:  # run as a file
     sys.path[0] = str(ROOT)
 
 EXAMPLE = ROOT / "examples" / "ultralight_segmentation" / "model.onnx"
-INFERENCE = ("ranges", "balance", "calibrate", "fit", "choose", "validate", "latency")  # stages that are mostly that
+INFERENCE = ("ranges", "equalize", "calibrate", "fit", "choose", "validate", "latency")  # stages that are mostly that
 HELP_SECONDS, OWN_SHARE, OWN_SECONDS = 0.1, 0.10, 3.0  # the targets
 BIG = (12, 2048)  # matrix products, and rows and columns of each: 200 MB
 WAYS = {"as it is": ("--precision", "fp32", "--no-validate"), "to FP16": ()}

@@ -34,7 +34,7 @@ CHANNELS = 24
 LIMIT = "1"
 COMMON = ("--onnx", "model.onnx", "--precision", "int8", "--metric", "noise", "--calibration-cache", "c.cache", "--json", "result.json")
 DATA = ("--calibration-dir", "data")
-WORK = {"ranges", "calibrate", "balance", "fit", "choose"}  # the stages of the long work
+WORK = {"ranges", "calibrate", "equalize", "fit", "choose"}  # the stages of the long work
 
 
 def net():
@@ -239,7 +239,7 @@ def test_weights_made_under_other_conditions_are_not_used(folder, flags):
     graph = Graph.from_model(net())
     layer = next(layer for layer in quantizable_layers(graph) if layer.node == "first")
     plain, _ = quantize_weights(graph.weights["w1"], layer.axis, half=True)
-    assert np.array_equal(again.model.graph.weights["w1__quantized"], plain), "neither balanced nor fitted"
+    assert np.array_equal(again.model.graph.weights["w1__quantized"], plain), "neither equalized nor fitted"
 
 
 def test_a_file_of_another_version_is_made_again(folder):
@@ -313,7 +313,7 @@ def rewrite(folder, change):
     "change, message",
     [
         (lambda arrays: {**arrays, "weights_0": arrays["weights_0"][:1]}, "it does not fit the model (weights_0 is int8 [1, 24, 1, 1])"),
-        (lambda arrays: {**arrays, "factor_0": arrays["factor_0"][:-1]}, "other channels are balanced together"),
+        (lambda arrays: {**arrays, "factor_0": arrays["factor_0"][:-1]}, "other channels are equalized together"),
         (lambda arrays: {**arrays, "factor_0": -arrays["factor_0"]}, "a scale of a channel is not above 0 and finite"),
         (lambda arrays: {**arrays, "shift_0": arrays["shift_0"] * np.nan}, "a shift is not finite"),
     ],
