@@ -41,19 +41,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _deliver(args, ended) -> int:
     """Write --json unless it is written already, print the table (stdout) or the error (stderr)."""
-    from onnx2trt.base import files
-    from onnx2trt.base.errors import ConversionError
     from onnx2trt.report.result import to_json
+    from onnx2trt.supervised import write_json
 
     result = ended.result
     if result.error:
         _print_error(result.error.message, result.error.hint)
-    if args.json and args.json != "-" and not ended.json_written:
-        try:
-            files.write_atomically(args.json, to_json(result).encode())
-        except ConversionError as error:
-            if error.message != result.error.message:
-                _print_error(error.message, error.hint)
+    problem = write_json(args.json, ended)
+    if problem:
+        _print_error(problem.message, problem.hint)
     shown = ended.table if sys.stdout.isatty() else ANSI.sub("", ended.table)
     to_stdout = to_json(result) if args.json == "-" else shown
     try:

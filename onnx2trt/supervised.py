@@ -59,6 +59,22 @@ def run_supervised(arguments: list[str], json_path: str | None = None) -> Ended:
     return ended
 
 
+def write_json(path: str | None, ended: Ended) -> ConversionError | None:
+    """Write --json unless it is written already, or goes to stdout.
+
+    Returns:
+        Why it could not be written, where that is not the failure that the result speaks of.
+    """
+    if not path or path == "-" or ended.json_written:
+        return None
+    try:
+        files.write_atomically(path, to_json(ended.result).encode())
+    except ConversionError as error:
+        known = ended.result.error
+        return None if known and known.message == error.message else error
+    return None
+
+
 def _json_file(path: str, result: Result) -> files.Temporary:
     """A temporary beside --json, with all of it."""
     temporary = files.Temporary(path)

@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 from onnx2trt.base import files
 from onnx2trt.base.errors import ConversionError, ExitCode
@@ -198,6 +199,9 @@ class Supervisor:
 @contextlib.contextmanager
 def _signals_raise():
     """Turn SIGINT, SIGTERM and SIGHUP into Interrupted inside the block; afterwards they wait until we have ended."""
+    if threading.current_thread() is not threading.main_thread():  # no other thread may set handlers, or is interrupted by signals
+        yield
+        return
     caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
 
     def interrupt(signum, _frame):
