@@ -28,6 +28,7 @@ from onnx2trt.plan.arguments import build_parser
 from onnx2trt.plan.plan import Capabilities, make_plan
 from onnx2trt.plan.shapes import make_profiles
 from onnx2trt.process.channel import Channel
+from onnx2trt.report.console import Console
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
@@ -123,7 +124,12 @@ def planned(*flags: str, library: str = "weak") -> tuple[Job, Run]:
     found, info = preflight("model.onnx")
     profiles = make_profiles(info.inputs, plan.shapes)
     job = Job(None, plan, found, info, profiles, choose_data(plan, info, profiles))
-    return job, Run(Channel(os.open(os.devnull, os.O_WRONLY)), verbose=False, quiet=True)
+    return job, quiet_run()
+
+
+def quiet_run(keep_evidence: bool = False) -> Run:
+    """A run that nobody supervises and that says nothing; what it would have said is in run.console.warnings."""
+    return Run(Channel(os.open(os.devnull, os.O_WRONLY)), Console(quiet=True), keep_evidence)
 
 
 # ---- models

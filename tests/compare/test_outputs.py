@@ -3,16 +3,14 @@
 import numpy as np
 from models import random
 
-from onnx2trt.compare.outputs import compare
+from onnx2trt.compare.outputs import Comparison
 from onnx2trt.data.reader import Batch
 
 
 def row(expected, found, rows, metric="auto"):
     """The comparison of one output of one inference."""
     batch = Batch({}, rows, rows, ("a.npz",) * max(rows, 1))
-    return compare(
-        lambda _: {"y": expected}, lambda _: {"y": found}, [batch], ("y",), origin="data", executed_on="simulated", metric=metric
-    )[0]
+    return Comparison(("y",), metric).compare(lambda _: {"y": expected}, lambda _: {"y": found}, [batch], origin="data")[0]
 
 
 def test_classes_are_compared_along_their_own_axis_where_inputs_have_no_common_batch():

@@ -8,9 +8,9 @@ from models import model, node, random
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
+from onnx2trt.pipeline.prepare import choose
 from onnx2trt.rewrite.activations import name_activations
 from onnx2trt.rewrite.fold import fold
-from onnx2trt.stages.prepare import prepare_model
 
 VALUES = np.float32([[-1e6, -7, -3, -2.5, -1, 0, 1, 2.5, 3, 7, 1e6]])  # both bounds, and far beyond
 
@@ -156,6 +156,7 @@ def test_fp16_engines_are_built_with_it_and_fp32_engines_of_the_model_as_it_is(l
     for value in (*source.graph.input, *source.graph.output):
         value.type.tensor_type.shape.dim[1].dim_value = 11
     onnx.save(source, "model.onnx")
-    prepared = prepare_model(*planned("--precision", *flags, library=library))
+    job, quiet = planned("--precision", *flags, library=library)
+    prepared = choose(job, quiet).prepared(quiet)
     assert ("HardSigmoid" in kinds(prepared.graph)) == named
     assert prepared.changed or not named, "else the parser would read the model's own file"

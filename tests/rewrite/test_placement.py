@@ -1,4 +1,4 @@
-"""What reads INT8 between INT8 layers: residual additions, Concat, Resize, average pooling."""
+"""rewrite/placement.py: what reads INT8 between INT8 layers: residual additions, Concat, Resize, average pooling."""
 
 import numpy as np
 import onnx
@@ -10,7 +10,7 @@ from onnx import helper
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.placement import readings, results, tensors
-from onnx2trt.rewrite.prepare import prepare_calibrated
+from onnx2trt.rewrite.prepare import Int8Plan, prepare_calibrated
 from onnx2trt.rewrite.qdq import Reading, insert, quantizable_layers
 
 
@@ -135,7 +135,7 @@ def test_the_graph_with_all_of_it_is_sound_and_near_the_original(make):
     names = tensors(layers, readings(graph, layers))
     values = run(graph, [name for name in names if name != "x"], x=x)
     scales = {name: float(np.abs(x if name == "x" else values[name]).max()) / 127 for name in names}
-    made = Fit(scales).apply(graph, layers, half=False)
+    made = Fit(scales).apply(graph, layers)
     onnx.checker.check_model(made.to_model(), full_check=True)
     pairs = [n for n in made.nodes if n.op_type == "QuantizeLinear"]
     assert len(pairs) == len({*names, *(reading.tensor for reading in readings(graph, layers))}), (
@@ -161,10 +161,11 @@ def test_the_calibrator_gets_the_scale_that_is_handed_on():
     graph = decoder()
     layers = chosen(graph)
     fit = Fit({"x": 0.1, "e0": 0.2, "j": 0.3})
-    made = prepare_calibrated(graph, profiles(x=(1, 4, 8, 8)), {}, fit, layers, {}, {"e1": 9.0, "u": 9.0, "y": 0.4}, strict=True)
+    plan, others = Int8Plan(graph, profiles(x=(1, 4, 8, 8)), layers, fit, {}, {}), {"e1": 9.0, "u": 9.0, "y": 0.4}
+    made = prepare_calibrated(plan, others, strict=True)
     assert made.scales == {"x": 0.1, "e0": 0.2, "j": 0.3, "u": 0.3, "e1": 0.3} and not made.half_outputs, "an end stays as precise as it is"
     assert made.constraints == {layer.node: "int8" for layer in layers}
-    free = prepare_calibrated(graph, profiles(x=(1, 4, 8, 8)), {}, fit, layers, {}, {"e1": 9.0, "u": 9.0, "y": 0.4}, strict=False)
+    free = prepare_calibrated(plan, others, strict=False)
     assert free.scales == {**made.scales, "y": 0.4} and not free.constraints and not free.half_outputs
 
 

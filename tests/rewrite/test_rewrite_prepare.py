@@ -23,13 +23,14 @@ def test_the_calibrator_gets_baked_weights_and_the_equivalent_model_says_the_sam
     rounded = {layer.node: fitted(graph.weights[layer.weight], layer.axis) for layer in layers}
     fit = Fit({"x": 0.03, "r1": 0.02}, rounded)
     shape, left = profiles(x=(1, 3, 16, 16)), {"given": "reason"}
-    prepared = prepare.prepare_calibrated(graph, shape, {}, fit, layers[:2], left, {"c1": 0.5, "x": 9.0, "y": 1}, strict=True)
+    plan = prepare.Int8Plan(graph, shape, layers[:2], fit, {}, left)
+    prepared = prepare.prepare_calibrated(plan, {"c1": 0.5, "x": 9.0, "y": 1}, strict=True)
     assert prepared.scales == {**fit.scales, "c1": 0.5} and prepared.int8_mac_share == pytest.approx(576 / 640)
     x = random(1, 3, 16, 16)
     again = qdq.insert(prepared.graph, fit.scales, tuple(qdq.quantizable_layers(prepared.graph)[:2]), False)
     np.testing.assert_allclose(outputs_of(again, {"x": x})[0], outputs_of(prepared.equivalent, {"x": x})[0], rtol=1e-3, atol=1e-3)
     assert np.array_equal(prepared.graph.weights["w3"], graph.weights["w3"])
-    native = prepare.prepare_calibrated(graph, profiles(x=(1, 3, 16, 16)), {}, Fit(fit.scales), layers, {}, None, strict=True)
+    native = prepare.prepare_calibrated(prepare.Int8Plan(graph, shape, layers, Fit(fit.scales), {}, {}), None, strict=True)
     assert not native.half_outputs
     assert native.scales is None and native.equivalent is None and ("head", "fp16", "always zero in calibration") in native.fallback
     assert native.constraints == {layers[0].node: "int8", layers[1].node: "int8"} and native.half_nodes == {"head"}

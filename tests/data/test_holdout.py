@@ -1,4 +1,4 @@
-"""stages/int8/holdout.py: what INT8 is fitted to, and what its accuracy is measured on, are never the same samples."""
+"""data/holdout.py: what INT8 is fitted to, and what its accuracy is measured on, are never the same samples."""
 
 from types import SimpleNamespace
 
@@ -9,10 +9,10 @@ from onnx2trt.base.errors import ExitCode
 from onnx2trt.base.model_info import Profile, TensorSpec
 from onnx2trt.data import samples
 from onnx2trt.data.datasets import Data
+from onnx2trt.data.holdout import ENOUGH_TO_HOLD_OUT, FOLDS, HELD_OUT_PARTS, MOST_MEASURED, Parts, choose_split, without
 from onnx2trt.data.reader import Reader
 from onnx2trt.data.samples import Dataset
 from onnx2trt.quant.histograms import Collector
-from onnx2trt.stages.int8.holdout import ENOUGH_TO_HOLD_OUT, FOLDS, HELD_OUT_PARTS, MOST_MEASURED, Parts, choose_split, without
 
 
 def dataset(count: int, unused: int = 0, code=ExitCode.CALIBRATION, origin="data") -> Dataset:
@@ -92,9 +92,8 @@ def test_a_subset_keeps_parts_and_their_shares(count, most):
 
 
 @pytest.fixture
-def run():
-    console = SimpleNamespace(track=lambda found, *_: found, warn=lambda _: None)
-    return SimpleNamespace(console=console)
+def console():
+    return SimpleNamespace(track=lambda found, *_: found, warn=lambda _: None)
 
 
 def data_of(tmp_path, count: int, batch: int) -> Data:
@@ -109,11 +108,11 @@ def data_of(tmp_path, count: int, batch: int) -> Data:
 
 @pytest.mark.parametrize("count, batch", [(20, 1), (20, 4), (64, 4), (65, 8), (70, 5)])
 @pytest.mark.parametrize("most", [None, 16])
-def test_no_inference_mixes_samples_of_different_parts(tmp_path, run, count, batch, most):
+def test_no_inference_mixes_samples_of_different_parts(tmp_path, console, count, batch, most):
     """Batches of 4 of 64 samples in 4 parts all begin with a sample of the first part."""
     data = data_of(tmp_path, count, batch)
     split = choose_split(data)
-    parts, seen = Parts(data, split, run, "test", most), {}
+    parts, seen = Parts(data, split, console, "test", most), {}
     for feed in parts():
         seen.setdefault(parts.current, set()).update(int(value) for value in feed["x"][:, 0] - 1)
     expected = {}
