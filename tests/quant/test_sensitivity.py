@@ -100,14 +100,14 @@ def net():
 
 def test_layers_without_a_scale_are_left_alone():
     graph, layers, _ = net()
-    assert int8_layers(Fit({"x": 0.03, "r2": 0.03}).apply(graph, layers, False)) == {"stem", "head"}
-    assert int8_layers(Fit({"x": 0.03, "r2": 0.03}).apply(graph, layers[1:], False)) == {"head"}
+    assert int8_layers(Fit({"x": 0.03, "r2": 0.03}).apply(graph, layers)) == {"stem", "head"}
+    assert int8_layers(Fit({"x": 0.03, "r2": 0.03}).apply(graph, layers[1:])) == {"head"}
     assert int8_layers(graph) == set()
 
 
 def test_the_layer_with_a_bad_scale_costs_most():
     graph, layers, feeds = net()
-    errors = dict(layer_errors(graph, layers, Fit({"x": 0.03, "r1": 0.5, "r2": 0.03}), feeds, False))
+    errors = dict(layer_errors(graph, layers, Fit({"x": 0.03, "r1": 0.5, "r2": 0.03}), feeds))
     assert list(errors) == ["stem", "depthwise", "head"]
     assert errors["depthwise"] > 3 * max(errors["stem"], errors["head"]) > 0
 
@@ -115,7 +115,7 @@ def test_the_layer_with_a_bad_scale_costs_most():
 def test_the_scales_that_change_least_are_chosen():
     graph, layers, feeds = net()
     candidates = {"coarse": dict.fromkeys(("x", "r1", "r2"), 0.5), "fine": dict.fromkeys(("x", "r1", "r2"), 0.03)}
-    method, changes = choose_scales(graph, layers, {name: Fit(scales) for name, scales in candidates.items()}, lambda: iter(feeds), False)
+    method, changes = choose_scales(graph, layers, {name: Fit(scales) for name, scales in candidates.items()}, lambda: iter(feeds))
     assert method == "fine" and changes["coarse"] > 3 * changes["fine"]
 
 
@@ -124,7 +124,7 @@ def test_scales_that_make_nan_are_not_chosen():
     nodes = [node("MatMul", "x w", "m", "product"), node("Div", "m m", "y")]
     graph = Graph.from_model(model(nodes, {"x": [1, 4]}, {"y": [1, 4]}, {"w": np.eye(4, dtype=np.float32)}, opset=19))
     candidates = {"coarse": Fit({"x": 100.0}), "fine": Fit({"x": 0.01})}
-    method, changes = choose_scales(graph, quantizable_layers(graph), candidates, lambda: [{"x": np.ones((1, 4), np.float32)}], False)
+    method, changes = choose_scales(graph, quantizable_layers(graph), candidates, lambda: [{"x": np.ones((1, 4), np.float32)}])
     assert method == "fine" and changes["coarse"] == math.inf
 
 

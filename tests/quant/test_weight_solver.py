@@ -7,7 +7,7 @@ from models import model, node, profiles, random
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.quant import weight_fitting as fitting
-from onnx2trt.quant.weight_fitting import fit_weights
+from onnx2trt.quant.weight_fitting import Samples, fit_weights
 from onnx2trt.quant.weight_solver import MOST_COLUMNS, Columns, Sums, solve, supports
 from onnx2trt.rewrite.qdq import Layer, along, quantizable_layers, quantize_weights
 
@@ -270,7 +270,7 @@ def fits(feeds, trials, parts=None, scales=None):
     passes.current = -1
     scales = scales or {"x": 0.05, "r": 0.05}
     layers = quantizable_layers(graph)
-    return fit_weights(graph, profiles(x=(1, 6, 8, 8)), layers, scales, passes, len(feeds), trials, lambda: passes.current)
+    return fit_weights(graph, profiles(x=(1, 6, 8, 8)), layers, scales, Samples(passes, len(feeds), trials, lambda: passes.current))
 
 
 def feeds(count=6):

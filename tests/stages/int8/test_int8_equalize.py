@@ -17,8 +17,7 @@ from onnx2trt.model.session import Session
 from onnx2trt.quant.sensitivity import change
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import quantizable_layers
-from onnx2trt.stages.int8.equalize import equalization
-from onnx2trt.stages.int8.holdout import choose_split
+from onnx2trt.stages.int8.equalize import equalize
 
 SHAPE = (1, 3, 16, 16)
 
@@ -37,7 +36,7 @@ def equalized(job, graph, tensors=("x", "r1", "r2"), int8=None):
     console = SimpleNamespace(track=lambda found, *_: found, warn=lambda _: None)
     read = tensors if int8 is None else int8
     layers = [layer for layer in quantizable_layers(graph) if layer.activation in read]
-    return equalization(job, graph, tensors, choose_split(job.data), SimpleNamespace(console=console)).graph(read, layers)
+    return equalize(job, graph, tensors, SimpleNamespace(console=console)).graph(read, layers)
 
 
 def feeds(count=3):
@@ -53,7 +52,7 @@ def int8_change(graph):
     """How far minmax INT8 is from FP32."""
     maxima = absolute_maxima(graph, profiles(x=SHAPE), lambda: iter(feeds()))
     layers = quantizable_layers(graph)
-    quantized = Fit({layer.activation: maxima[layer.activation] / 127 for layer in layers}).apply(graph, layers, False)
+    quantized = Fit({layer.activation: maxima[layer.activation] / 127 for layer in layers}).apply(graph, layers)
     return change(outputs(graph), outputs(quantized))
 
 
@@ -118,7 +117,7 @@ def test_channels_far_from_zero_are_shifted(job):
 
 
 def test_a_constant_that_fp16_reads_stays_one_for_all_channels(job):
-    """One for each channel would be a kernel of its own in TensorRT's INT8 mode; what an INT8 layer writes is balanced as it was fitted."""
+    """One for each channel would be a kernel of its own in TensorRT's INT8 mode; what an INT8 layer writes is equalized as it was fitted."""
     nodes = [
         node("Conv", "x w1", "c", "first"),
         node("Sigmoid", "c", "s"),
@@ -141,7 +140,7 @@ def test_a_constant_that_fp16_reads_stays_one_for_all_channels(job):
             np.testing.assert_allclose(a["y"], b["y"], rtol=1e-3, atol=1e-4)
 
 
-def test_nothing_to_balance_leaves_the_values_as_they_are(job):
+def test_nothing_to_equalize_leaves_the_values_as_they_are(job):
     nodes = [node("Conv", "x w", "c", "only"), node("Sigmoid", "c", "y")]
     graph = Graph.from_model(model(nodes, {"x": list(SHAPE)}, {"y": [1, 4, 16, 16]}, {"w": random(4, 3, 1, 1)}))
     result = equalized(job, graph, ("x",))
