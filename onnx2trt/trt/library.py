@@ -15,7 +15,7 @@ from onnx2trt.plan.plan import Capabilities
 from onnx2trt.trt.driver import Driver, probe_driver
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
-INSTALL = {"tensorrt": "pip install -r requirements-gpu.txt", "tensorrt-rtx": "pip install -r requirements.txt"}
+INSTALL = {"tensorrt": "pip install 'tensorrt>=10,<11' cuda-python", "tensorrt-rtx": "pip install tensorrt-rtx"}
 NEEDED = ("__version__", "Logger", "Builder", "OnnxParser", "BuilderFlag")
 
 

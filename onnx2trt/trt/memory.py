@@ -69,7 +69,7 @@ def open_cuda(prefer: str | None = None) -> Cuda:
             problems.append(f"{name}: {error}")
     raise ConversionError(
         "the GPU cannot be used from Python: " + ("; ".join(problems) or "neither pycuda nor cuda-python is installed"),
-        hint="pip install -r requirements-gpu.txt (cuda-python), or -r requirements-pycuda.txt (compiles, needs a CUDA toolkit).",
+        hint="pip install cuda-python, or pip install pycuda, which compiles it with a CUDA toolkit.",
         code=ExitCode.MACHINE,
     )
 
