@@ -17,7 +17,7 @@ def rows(result: dict) -> Iterator[tuple[str, str, str]]:
     """
     engine, model, environment = result["engine"], result["model"], result["environment"]
     loaded = engine["loaded"]
-    yield "status", "it loads here" if loaded else f"not loaded: {engine.get('not_loaded_because')}", "green" if loaded else "yellow"
+    yield "status", "it loads here" if loaded else f"not loaded: {engine['not_loaded_because']}", "green" if loaded else "yellow"
     yield "engine", f"{engine['path']}  {mega(engine['bytes'])}", ""
     yield "sha256", engine["sha256"], ""
     yield "made with", _made_with(engine), ""

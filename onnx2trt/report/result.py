@@ -152,10 +152,11 @@ class EngineFile:
     loaded: bool | None = None
     not_loaded_because: str | None = None
 
-    optional: ClassVar = (
-        *("weights_bytes", "profiles", "device_memory_bytes", "tensors", "layers", "profile_shapes"),
-        *("made_with", "sources", "loaded", "not_loaded_because"),
-    )
+    @property
+    def optional(self) -> tuple[str, ...]:
+        """What is left out where it is None: what no engine told, and all that is for --inspect only elsewhere."""
+        of_inspect = () if self.loaded is not None else ("made_with", "sources", "loaded", "not_loaded_because")
+        return ("weights_bytes", "profiles", "device_memory_bytes", "tensors", "layers", "profile_shapes", *of_inspect)
 
 
 @dataclass

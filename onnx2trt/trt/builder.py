@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ModelInfo, Profile, dims
 from onnx2trt.plan.plan import Plan, Route
 from onnx2trt.trt.config import configure
-from onnx2trt.trt.constraints import constrain, labels
+from onnx2trt.trt.constraints import Constraints, constrain
 from onnx2trt.trt.driver import probe_driver
 from onnx2trt.trt.library import Library
 from onnx2trt.trt.logger import make_logger
-from onnx2trt.trt.network import ParserInput, parse, typed_layers
-
-
-@dataclass(frozen=True)
-class Constraints:
-    """Layer precisions for a weakly typed network, by ONNX node."""
-
-    precisions: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | int8
-    half_nodes: frozenset[str] = frozenset()  # nodes that compute in FP16, unless `precisions` says otherwise
-    half_outputs: frozenset[str] = frozenset()  # nodes whose results are FP16, whatever they are computed in
-    nodes: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (name, outputs) of every node of the model
+from onnx2trt.trt.network import ParserInput, check_io, parse, set_io_types, typed_layers
+from onnx2trt.trt.parser_errors import parser_error
 
 
 @dataclass(frozen=True)
@@ -62,7 +53,12 @@ class EngineBuilder:
             ConversionError: MODEL, with every error of the parser.
         """
         io_types = dict(self._plan.io_types) if self._plan.route is Route.WEAK else {}
-        self._parser = parse(self._trt, self._network, self._logger, self._messages, source, model, io_types)
+        self._parser, parsed = parse(self._trt, self._network, self._logger, source)
+        if not parsed:
+            errors = [self._parser.get_error(index) for index in range(self._parser.num_errors)]
+            raise parser_error(model.path, model.opset, errors, self._messages.take_errors(), source.nodes)
+        set_io_types(self._trt, self._network, io_types)
+        check_io(self._network, model)
 
     def build(
         self,
@@ -89,7 +85,7 @@ class EngineBuilder:
             self._add_profile(config, profiles)
         if calibrator is not None:
             self._set_calibrator(config, calibrator, profiles, dynamic)
-        constrained = self._constrain(constraints) if constraints else {}
+        constrained = constrain(self._trt, self._network, constraints) if constraints else {}
         self._refuse_errors("configuring the build")
         refused = timing_cache is not None and not self._set_timing_cache(config, timing_cache)
         self._refuse_errors("setting the timing cache")
@@ -140,11 +136,6 @@ class EngineBuilder:
                 fixed = self._profile(tuple(Profile(p.name, p.opt, p.opt, p.opt) for p in profiles))
                 if not config.set_calibration_profile(fixed):
                     raise self._failure("the calibration profile was not accepted")
-
-    def _constrain(self, constraints: Constraints) -> dict[str, str]:
-        outputs = {tensor: name for name, tensors in constraints.nodes for tensor in tensors}
-        known = labels(constraints.nodes)
-        return constrain(self._trt, self._network, constraints.precisions, constraints.half_nodes, constraints.half_outputs, known, outputs)
 
     def _set_timing_cache(self, config, contents: bytes) -> bool:
         """Put a timing cache into the config; False where an empty one had to take its place."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Container
+from dataclasses import dataclass, field
 from types import ModuleType
 
 from onnx2trt.base.errors import ConversionError, ExitCode
@@ -14,6 +14,19 @@ INT8_LAYERS = ("CONVOLUTION", "DECONVOLUTION", "FULLY_CONNECTED", "MATRIX_MULTIP
 # Layers whose type is not theirs to choose
 UNTYPED = ("CONSTANT", "SHAPE", "SHUFFLE", "IDENTITY", "CAST", "QUANTIZE", "DEQUANTIZE", "ASSERTION", "PLUGIN", "PLUGIN_V2", "PLUGIN_V3")
 METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """Layer precisions for a weakly typed network, by ONNX node."""
+
+    # node -> fp32 | fp16 | int8; INT8 says how a layer computes, the types of its results are left to TensorRT
+    precisions: dict[str, str] = field(default_factory=dict)
+    # nodes of which only the precision is set, to FP16, unless they stand among `precisions`: bound results would have to be converted
+    # where a kernel can write what is read next (FP32 at the end of a network)
+    half_nodes: frozenset[str] = frozenset()
+    half_outputs: frozenset[str] = frozenset()  # nodes of which only the output types are set, to FP16, whatever they are computed in
+    nodes: tuple[tuple[str, tuple[str, ...]], ...] = ()  # (name, outputs) of every node of the model
 
 
 def labels(nodes) -> dict[str, str]:
@@ -35,24 +48,8 @@ def nodes_of(metadata: str, known: dict[str, str]) -> list[str]:
     return [known[label] for label in METADATA.findall(metadata) if label in known]
 
 
-def constrain(
-    trt: ModuleType,
-    network,
-    precisions: dict[str, str],
-    half_nodes: Container[str],
-    half_outputs: Container[str],
-    known: dict[str, str],
-    outputs: dict[str, str],
-) -> dict[str, str]:
+def constrain(trt: ModuleType, network, constraints: Constraints) -> dict[str, str]:
     """Set the precision and the output types of the layers that some ONNX nodes became.
-
-    Args:
-        precisions: node name -> fp32 | fp16 | int8. INT8 says how a layer computes; the types of its results are left to TensorRT.
-        half_nodes: nodes of which only the precision is set, to FP16, unless they stand among `precisions`. Bound results would have to
-            be converted where a kernel can write what is read next (FP32 at the end of a network).
-        half_outputs: nodes of which only the output types are set, to FP16.
-        known: label -> node name.
-        outputs: output tensor -> node name, for layers that carry no label.
 
     Returns:
         Layer name -> node name, of the layers that were constrained.
@@ -60,6 +57,7 @@ def constrain(
     Raises:
         ConversionError: BUILD, where TensorRT does not keep a setting.
     """
+    known, outputs = labels(constraints.nodes), {tensor: name for name, tensors in constraints.nodes for tensor in tensors}
     types = {"fp32": trt.float32, "fp16": trt.float16, "int8": trt.int8}
     constrained = {}
     with warnings.catch_warnings():
@@ -67,13 +65,13 @@ def constrain(
         for index in range(network.num_layers):
             layer = network.get_layer(index)
             node = _node_of(layer, known, outputs)
-            bound = precisions.get(node)
-            asked = bound or ("fp16" if node in half_nodes else None)
+            bound = constraints.precisions.get(node)
+            asked = bound or ("fp16" if node in constraints.half_nodes else None)
             if asked == "int8" and layer.type.name not in INT8_LAYERS:
                 asked = None
             if layer.type.name in UNTYPED or not layer.num_outputs or layer.get_output(0).dtype.name not in FLOATS:
                 continue
-            result = bound if bound in ("fp32", "fp16") else "fp16" if node in half_outputs else None
+            result = bound if bound in ("fp32", "fp16") else "fp16" if node in constraints.half_outputs else None
             _bind(layer, node, asked and types[asked], result and types[result])
             if asked:
                 constrained[layer.name] = node

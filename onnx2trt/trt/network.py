@@ -9,8 +9,6 @@ from types import ModuleType
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ModelInfo, NodeInfo, dims
-from onnx2trt.trt.logger import Messages
-from onnx2trt.trt.parser_errors import parser_error
 
 FLOAT_TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "FP8": "fp8"}
 NO_WORK = ("CONSTANT", "QUANTIZE", "DEQUANTIZE", "CAST", "IDENTITY", "SHAPE", "SHUFFLE", "ASSERTION")
@@ -27,34 +25,36 @@ class ParserInput:
     nodes: Callable[[], Iterable[NodeInfo]] = tuple  # of the model in there, to name those at fault
 
 
-def parse(trt: ModuleType, network, logger, messages: Messages, source: ParserInput, model: ModelInfo, io_types: dict[str, str]):
-    """Read the ONNX into the network, set the types of its ends, and check that they are the model's.
-
-    Args:
-        model: with the ends that the engine shall have.
-        io_types: input or output -> fp32 | fp16, to set on a weakly typed network.
+def parse(trt: ModuleType, network, logger, source: ParserInput):
+    """Read the ONNX into the network.
 
     Returns:
-        The parser; weights of the network may point into it, so it has to outlive the build.
+        (parser, whether it could read all of it); weights of the network may point into it, so it has to outlive the build.
 
     Raises:
-        ConversionError: MODEL, with every error of the parser.
+        ConversionError: BUILD, where there is no parser.
     """
     parser = trt.OnnxParser(network, logger)
     if parser is None:
         raise ConversionError("TensorRT's OnnxParser gave nothing", code=ExitCode.BUILD)
-    ok = parser.parse(source.data) if source.path is None else _parse_file(parser, source.path)
-    if not ok or parser.num_errors:
-        errors = [parser.get_error(i) for i in range(parser.num_errors)]
-        raise parser_error(model.path, model.opset, errors, messages.take_errors(), source.nodes)
-    ends = [network.get_input(i) for i in range(network.num_inputs)] + [network.get_output(i) for i in range(network.num_outputs)]
-    for tensor in ends:
+    parsed = parser.parse(source.data) if source.path is None else _parse_file(parser, source.path)
+    return parser, parsed and not parser.num_errors
+
+
+def set_io_types(trt: ModuleType, network, io_types: dict[str, str]) -> None:
+    """
+    Args:
+        io_types: input or output -> fp32 | fp16, to set on a weakly typed network.
+    """
+    for tensor in _io(network):
         if tensor.name in io_types:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # deprecated with weak typing
                 tensor.dtype = {"fp32": trt.float32, "fp16": trt.float16}[io_types[tensor.name]]
-    _check_ends(network, model)
-    return parser
+
+
+def _io(network) -> list:
+    return [network.get_input(i) for i in range(network.num_inputs)] + [network.get_output(i) for i in range(network.num_outputs)]
 
 
 def _parse_file(parser, path: str) -> bool:
@@ -67,8 +67,15 @@ def _parse_file(parser, path: str) -> bool:
             return parser.parse(stream.read(), "model.onnx")
 
 
-def _check_ends(network, model: ModelInfo) -> None:
-    """The parser turns DOUBLE into FLOAT and an unknown rank into a scalar, and says nothing."""
+def check_io(network, model: ModelInfo) -> None:
+    """Hold inputs and outputs against the model's: the parser turns DOUBLE into FLOAT and an unknown rank into a scalar, and says nothing.
+
+    Args:
+        model: with inputs and outputs as the engine shall have them.
+
+    Raises:
+        ConversionError: MODEL.
+    """
     found = {
         "input": [network.get_input(i) for i in range(network.num_inputs)],
         "output": [network.get_output(i) for i in range(network.num_outputs)],

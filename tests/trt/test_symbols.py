@@ -231,6 +231,7 @@ USES = [
     ("trt/engine.py", "inspector", "EngineInspector", TABLES, set()),
     ("trt/builder.py", "self._builder", "Builder", TABLES, set()),
     ("trt/builder.py", "self._network", "INetworkDefinition", TABLES, set()),
+    ("trt/builder.py", "self._parser", "OnnxParser", TABLES, set()),
     ("trt/builder.py", "profile", "IOptimizationProfile", TABLES, set()),
     ("trt/builder.py", "config", "IBuilderConfig", WEAK, set()),
     ("trt/builder.py", "config", "IBuilderConfig", STRONG, {"int8_calibrator", "set_calibration_profile"}),
