@@ -1,50 +1,184 @@
-"""stages/int8/guard.py: layers that fell back to FP16 and are tried in INT8 once more."""
+"""stages/int8/guard.py: which layers go back to FP16, by what is measured of choices; here, what is measured is made up."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from helpers import quiet_run, refused
 
+from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.plan import EFFORTS
 from onnx2trt.quant.sensitivity import Tried
-from onnx2trt.stages.int8.guard import Choice
+from onnx2trt.stages.int8 import guard as guarding
+from onnx2trt.stages.int8.guard import Guard
 
-MACS = {"most": 50, "large": 20, "twin": 20, "medium": 15, "tiny": 0.5, "rest": 894.5}
+MACS = {"most": 50, "large": 21, "twin": 21, "medium": 22, "tiny": 0.5, "rest": 885.5}  # together 1000
+LIMIT = 1.0
 
 
-def choice(effort, hostile):
-    """A choice whose measurements fail where one of these layers is INT8; in the trials alone, not in the final fit, with a '?'."""
-    made = object.__new__(Choice)
-    made._job = SimpleNamespace(plan=SimpleNamespace(calibration=SimpleNamespace(effort=EFFORTS[effort])))
-    made.asked = []
+class MadeUpTrials:
+    """As stages.int8.trials.Trials. A layer costs 9 % wherever it is INT8; one with a '?' in the trials alone, one with a '!' in the
+    final fit alone."""
 
-    def measure(kept, limit, final=False):
-        made.asked.append((tuple(kept), final))
-        bad = [name for name in hostile if name.strip("?") not in kept and not (final and "?" in name)]
-        return Tried(len(kept), 0.5, 9.0 if bad else 0.1, 0.0, passed=not bad)
+    def __init__(self, hostile, standard_error=0.0):
+        self._hostile, self._standard_error = hostile, standard_error
+        self.asked, self.forgotten = [], 0
 
-    made.__dict__.update(_macs=MACS, _trials=SimpleNamespace(measure=measure))
-    return made
+    def measure(self, kept, limit, final=False) -> Tried:
+        self.asked.append((tuple(kept), final))
+        skipped = "?" if final else "!"
+        bad = [name for name in self._hostile if name.strip("?!") not in kept and skipped not in name]
+        drop = 9.0 * len(bad) or 0.1
+        return Tried(len(kept), self.share(kept), drop, self._standard_error, passed=drop + self._standard_error <= limit)
+
+    def share(self, kept) -> float:
+        return sum(macs for name, macs in MACS.items() if name not in kept) / sum(MACS.values())
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+
+@pytest.fixture
+def guarded(monkeypatch):
+    """Makes (guard, its trials, the nodes that were ranked by what INT8 costs in each, as often as they were).
+
+    It gives layers up in this order, and the rest last.
+    """
+
+    def make(order, hostile, effort="default", least=0.1, standard_error=0.0):
+        ranked, order = [], [*order, "rest"]
+
+        def layer_errors(graph, layers, fit, feeds):
+            ranked.extend(order)
+            return ((name, (MACS[name] * 4.0**-index) ** 0.5 / 100) for index, name in enumerate(order))
+
+        monkeypatch.setattr(guarding, "layer_errors", layer_errors)
+        monkeypatch.setattr(guarding, "Parts", lambda data, split, console, label, most: lambda: iter(()))
+        calibration = SimpleNamespace(effort=EFFORTS[effort])
+        job = SimpleNamespace(plan=SimpleNamespace(calibration=calibration, min_int8_share=least), data=None)
+        fitted = SimpleNamespace(graph=None, layers=tuple(order), fit=None, split=None)
+        trials = MadeUpTrials(hostile, standard_error)
+        return Guard(job, fitted, MACS, trials, quiet_run()), trials, ranked
+
+    return make
+
+
+ALL = ["most", "large", "twin", "medium", "tiny"]
+
+
+def test_where_all_of_it_passes_nothing_is_ranked(guarded):
+    guard, trials, ranked = guarded(ALL, set())
+    assert guard.choose(LIMIT) == {} and not ranked
+    assert trials.asked == [((), False), ((), True)] and trials.forgotten == 1, "the trials, then what will be built"
+    assert [rung.passed for rung in guard.tried] == [True, True]
+
+
+def test_the_fewest_layers_that_are_enough_go_back(guarded):
+    guard, trials, ranked = guarded(ALL, {"large", "most"})
+    assert guard.choose(LIMIT) == {
+        "most": "INT8 here alone changes the outputs by 7.07%",
+        "large": "INT8 here alone changes the outputs by 2.29%",
+    }
+    assert ranked == [*ALL, "rest"] and not guard.tried[0].passed and guard.tried[0].kept == 0
+    assert len(guard.tried) == len(trials.asked) and trials.forgotten == 1
+    assert (("most", "large"), True) in trials.asked, "what will be built is measured, too"
+
+
+def test_a_standard_error_has_to_be_spare(guarded):
+    guard, _, _ = guarded(ALL, set(), standard_error=0.95)
+    with refused(ExitCode.VALIDATION, "+- 0.95 %"):
+        guard.choose(LIMIT)
+    assert guard.choose(1.05) == {}
+
+
+def test_where_nothing_passes_all_that_was_tried_is_said(guarded):
+    guard, trials, _ = guarded(ALL, {"rest"})
+    with refused(ExitCode.VALIDATION, "INT8 does not reach --max-accuracy-drop 1 %. What was tried:\n", hint="--precision fp16"):
+        try:
+            guard.choose(LIMIT)
+        except ConversionError as error:
+            lines = error.message.splitlines()[1:]
+            raise
+    assert len(guard.tried) > 1 and not any(rung.passed for rung in guard.tried) and trials.forgotten == 1
+    assert lines == [f"  {rung.int8_mac_share:4.0%} INT8: drop   9.00 +- 0.00 %" for rung in guard.tried]
+
+
+def test_no_more_is_given_up_than_the_share_allows(guarded):
+    guard, trials, _ = guarded(ALL, {"rest"}, least=0.92)
+    with refused(ExitCode.VALIDATION, "INT8 does not reach"):
+        guard.choose(LIMIT)
+    assert min(trials.share(kept) for kept, _ in trials.asked) == pytest.approx(0.929), "most and large"
+
+
+def test_the_best_that_was_tried_can_be_had_all_the_same(guarded):
+    guard, _, _ = guarded(ALL, {"rest"})
+    assert list(guard.choose(LIMIT, or_best=True)) == ALL[: max(rung.kept for rung in guard.tried)] != []
+
+
+def test_a_smaller_limit_is_chosen_for_without_ranking_again(guarded):
+    guard, _, ranked = guarded(ALL, {"most"})
+    assert list(guard.choose(LIMIT)) == ["most"] and guard.reached({"most": ""}) == 0.1 and guard.reached({}) == 9.0
+    with pytest.raises(ConversionError):
+        guard.choose(0.05)
+    assert ranked == [*ALL, "rest"]
+
+
+def test_what_is_reached_is_that_of_the_final_fit_with_its_standard_error(guarded):
+    guard, trials, _ = guarded(ALL, {"large?", "most!"}, standard_error=0.25)
+    assert guard.reached({"most": "why"}) == 0.35 and guard.reached({}) == 9.25
+    assert trials.asked == [(("most",), True), ((), True)]
+
+
+# ---- one fit can be unlucky
+
+
+def test_more_goes_back_while_the_final_fit_does_not_pass(guarded):
+    guard, trials, _ = guarded(ALL, {"most", "medium!"}, effort="fast")
+    assert list(guard.choose(LIMIT)) == ALL[:4]
+    finals = [kept for kept, final in trials.asked if final]
+    assert finals == [("most",), ("most", "large"), ("most", "large", "twin"), ("most", "large", "twin", "medium")], "2 % of the work each"
+
+
+def test_it_ends_where_the_share_would_be_too_small(guarded):
+    guard, trials, _ = guarded(ALL, {"most", "medium!"}, effort="fast", least=0.92)
+    with refused(ExitCode.VALIDATION, "INT8 does not reach"):
+        guard.choose(LIMIT)
+    assert [kept for kept, final in trials.asked if final] == [("most",), ("most", "large")]
+
+
+# ---- layers that fell back are tried in INT8 once more
 
 
 @pytest.mark.parametrize(
-    "effort, hostile, left",
+    "effort, order, hostile, left",
     [
-        ("default", {"most"}, ["most", "tiny"]),
-        ("default", {"most", "twin"}, ["most", "twin", "tiny"]),
-        ("default", {"large?"}, ["large", "tiny"]),
-        ("default", {"most", "large", "twin", "medium"}, ["most", "large", "twin", "medium", "tiny"]),
-        ("best", set(), ["tiny"]),
-        ("fast", set(), ["most", "large", "twin", "medium", "tiny"]),
+        ("default", ["large", "twin", "medium", "tiny", "most"], {"most"}, ["tiny", "most"]),
+        ("default", ["most", "large", "medium", "tiny", "twin"], {"most", "twin"}, ["most", "tiny", "twin"]),
+        ("default", ["most", "twin", "medium", "tiny", "large"], {"large?"}, ["tiny", "large"]),
+        ("default", ["most", "large", "twin", "tiny", "medium"], {"most", "large", "twin", "medium"}, None),
+        ("best", ["most", "large", "twin", "tiny", "medium"], {"medium"}, ["tiny", "medium"]),
+        ("best", ALL, {"medium"}, ["medium"]),
+        ("fast", ["large", "twin", "medium", "tiny", "most"], {"most"}, None),
     ],
 )
-def test_layers_are_taken_back_where_both_measurements_pass(effort, hostile, left):
-    made, tried = choice(effort, hostile), []
-    assert made._take_back(["most", "large", "twin", "medium", "tiny"], tried, 1.0) == left
-    assert len(tried) == len(made.asked)
+def test_layers_are_taken_back_where_both_measurements_pass(guarded, effort, order, hostile, left):
+    """`left` None: all of them; a layer of next to no work is not tried."""
+    guard, trials, _ = guarded(order, hostile, effort)
+    fallback = guard.choose(LIMIT)
+    assert list(fallback) == (order if left is None else left)
+    assert len(guard.tried) == len(trials.asked)
+    last = [kept for kept, _ in trials.asked if list(kept) == list(fallback)]
+    assert len(last) >= 2, "what is chosen was measured both ways"
 
 
-def test_of_equal_work_the_last_that_was_given_up_comes_first():
-    made = choice("default", {"most"})
-    made._take_back(["large", "most", "twin"], [], 1.0)
-    firsts = [kept for kept, final in made.asked if final]
-    assert firsts == [("large", "twin"), ("large", "most"), ("most",)]
+def test_of_equal_work_the_last_that_fell_back_comes_first(guarded):
+    guard, trials, _ = guarded(["large", "twin", "most"], {"most"})
+    assert list(guard.choose(LIMIT)) == ["most"]
+    finals = [kept for kept, final in trials.asked if final]
+    assert finals == [("large", "twin", "most"), ("large", "twin"), ("large", "most"), ("most",)]
+
+
+def test_second_looks_are_counted(guarded, monkeypatch):
+    monkeypatch.setitem(EFFORTS, "default", replace(EFFORTS["default"], second_looks=2))
+    guard, _, _ = guarded(["large", "twin", "medium", "tiny", "most"], {"medium", "most"})
+    assert list(guard.choose(LIMIT)) == ["large", "twin", "medium", "tiny", "most"], "most and medium in vain, and that was enough"
