@@ -1,6 +1,6 @@
 """Several conversions at the same time on the same output and the same calibration cache: real processes, real engines.
 
-More of it by hand: ONNX2TRT_ROUNDS=20 python -m pytest -m slow tests/test_at_once.py
+More of it by hand: ONNX2TRT_ROUNDS=20 python -m pytest -m slow tests/end_to_end/test_at_once.py
 """
 
 import contextlib

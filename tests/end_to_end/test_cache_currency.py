@@ -164,11 +164,11 @@ def test_a_tensor_that_was_always_zero_does_not_spoil_our_own_cache(tmp_path):
     assert (tmp_path / "first.onnx").read_bytes() == (tmp_path / "second.onnx").read_bytes()
 
 
-def test_a_cache_has_the_scales_of_layers_that_were_held_too(folder):
+def test_a_cache_has_the_scales_of_layers_that_fell_back_too(folder):
     for path in folder.glob("c.cache*"):
         path.unlink()
-    held = ("--layer-precisions", "head:fp16", "--no-validate")
-    assert onnx2trt(folder, *INT8, *IMAGES, *held).code == 0
+    fallback = ("--layer-precisions", "head:fp16", "--no-validate")
+    assert onnx2trt(folder, *INT8, *IMAGES, *fallback).code == 0
     names = [line.split(":")[0] for line in (folder / "c.cache").read_text().splitlines()[1:]]
     assert names == ["x", "c1", "r1", "c2", "r2", "y"], "TensorRT uses INT8 only where all tensors at a layer have a scale"
     assert onnx2trt(folder, *INT8, "--no-validate").code == 0

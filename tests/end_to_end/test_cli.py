@@ -95,7 +95,7 @@ def test_two_runs_at_the_same_output_replace_each_other_whole(folder):
     assert second.json("net.engine.json")["engine"]["sha256"] == hashlib.sha256(data).hexdigest()
 
 
-# FP16 always differs a little, and no layer may be held for it
+# FP16 always differs a little, and no layer may be kept in FP32 for it
 FAILING = ("--test-image", "test.png", "--metric", "noise", "--max-accuracy-drop", "0", "--layer-precisions", "*:fp16")
 
 
@@ -114,7 +114,7 @@ def test_keep_failed_keeps_the_engine_under_another_name(folder):
     assert done.code == 7 and (folder / "net.engine.rejected").stat().st_size > 1000 and not (folder / "net.engine").exists()
 
 
-def test_overflow_is_held_and_named_and_the_engine_is_right(tmp_path):
+def test_overflow_is_kept_in_fp32_and_named_and_the_engine_is_right(tmp_path):
     onnx.save(multiplication_chain(), tmp_path / "chain.onnx")
     np.savez(tmp_path / "x.npz", x=np.linspace(0.5, 1, 8, dtype=np.float32)[None])
     done = onnx2trt(tmp_path, "--onnx", "chain.onnx", "--test-image", "x.npz")
@@ -131,7 +131,7 @@ def test_without_holds_the_overflow_is_caught_by_validation(tmp_path):
     assert done.code == 7 and "NaN or infinite" in done.error and "'y'" in done.error
 
 
-def test_fp16_that_is_all_held_is_not_called_fp16(tmp_path):
+def test_fp16_that_is_all_kept_in_fp32_is_not_called_fp16(tmp_path):
     onnx.save(multiplication_chain((300.0, 400.0)), tmp_path / "chain.onnx")
     done = onnx2trt(tmp_path, "--onnx", "chain.onnx", "--layer-precisions", "*:fp32")
     assert done.code == 7 and "fp16 was asked for, but the engine is fp32" in done.error
@@ -411,8 +411,8 @@ def test_a_metric_that_fits_no_output_is_refused_before_the_build(tmp_path):
 @pytest.mark.parametrize("share, code", [("60", 0), ("75", 7)])
 def test_int8_counts_from_the_share_that_was_asked_for(folder, share, code):
     """Stem, depthwise layer and head do 432, 144 and 64 multiply-accumulates for each pixel."""
-    held = ("--layer-precisions", "head:fp16", "--keep-failed")
-    done = onnx2trt(folder, "--onnx", "net.onnx", *INT8, *held, "--min-int8-share", share, "--json", "r.json")
+    fallback = ("--layer-precisions", "head:fp16", "--keep-failed")
+    done = onnx2trt(folder, "--onnx", "net.onnx", *INT8, *fallback, "--min-int8-share", share, "--json", "r.json")
     result = done.json("r.json")
     assert done.code == code, done.stderr
     assert result["plan"]["min_int8_share"] == float(share) / 100

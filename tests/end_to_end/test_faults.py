@@ -280,19 +280,19 @@ FAULTS = {
         4,
         ("other.engine", "no engine can be executed"),
     ),
-    "37 overflow that nobody holds": Fault(
+    "37 overflow that nothing prevents": Fault(
         write(multiplication_chain()), ("--precision", "fp16", "--disable-strict-types"), 7, ("'y'", "NaN or infinite")
     ),
     "38 warnings are errors": Fault(images(*GOOD), (*INT8, "--calibration-dir", "data"), environment={"PYTHONWARNINGS": "error"}),
 }
 
 ELSEWHERE = {  # faults that need a GPU, much memory or several processes
-    6: "test_large_model.py::test_fp32_as_it_is",
-    17: "test_gpu.py::test_an_error_in_get_batch_stops_the_build_and_writes_no_cache",
-    28: "test_gpu.py::test_dynamic_batch_is_calibrated_at_the_opt_shape",
-    32: "test_gpu.py::test_a_gpu_without_room_is_a_clear_failure",
-    33: "test_gpu.py::test_a_signal_during_the_build_ends_it_at_once",
-    35: "test_at_once.py::test_conversions_at_once_on_one_output_and_one_cache",
+    6: "end_to_end/test_large_model.py::test_fp32_as_it_is",
+    17: "end_to_end/test_gpu.py::test_an_error_in_get_batch_stops_the_build_and_writes_no_cache",
+    28: "end_to_end/test_gpu.py::test_dynamic_batch_is_calibrated_at_the_opt_shape",
+    32: "end_to_end/test_gpu.py::test_a_gpu_without_room_is_a_clear_failure",
+    33: "end_to_end/test_gpu.py::test_a_signal_during_the_build_ends_it_at_once",
+    35: "end_to_end/test_at_once.py::test_conversions_at_once_on_one_output_and_one_cache",
 }
 
 
@@ -446,7 +446,7 @@ KILLED_AFTER = """
 import os, signal, sys
 sys.path.insert(0, sys.argv[1])
 from onnx2trt.base import files
-from onnx2trt import cli as onnx2trt
+from onnx2trt import cli
 rename, left = files.rename, [int(sys.argv[2])]
 def rename_and_die(temporary, final):
     rename(temporary, final)
@@ -454,7 +454,7 @@ def rename_and_die(temporary, final):
     if left[0] == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 files.rename = rename_and_die
-sys.exit(onnx2trt.main(sys.argv[3:]))
+sys.exit(cli.main(sys.argv[3:]))
 """
 
 

@@ -113,7 +113,7 @@ def layers_of(result):
 
 
 @pytest.mark.parametrize("constraints", ["obey", "prefer"])
-def test_a_layer_is_held_in_fp32(folder, constraints):
+def test_a_layer_is_kept_in_fp32(folder, constraints):
     # nothing is left to chance: what TensorRT fuses into one kernel is bound alike
     bound = ("--layer-precisions", "*:fp16", "middle:fp32", "middle_relu:fp32", "--precision-constraints", constraints)
     _, result = convert(folder, *bound, "--test-image", "test.png")
@@ -623,7 +623,8 @@ def test_the_engine_runs_beside_torch_in_one_process(folder):
 
 def test_cuda_python_serves_where_pycuda_is_missing(folder):
     script = (
-        "import sys; sys.modules['pycuda'] = None; sys.path.insert(0, {root!r})\nfrom trt.memory import open_cuda\nprint(open_cuda().name)"
+        "import sys; sys.modules['pycuda'] = None; sys.path.insert(0, {root!r})\n"
+        "from onnx2trt.trt.memory import open_cuda; print(open_cuda().name)"
     )
     assert run_script(folder, script).strip() == "cuda-python"
 
