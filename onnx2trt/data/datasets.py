@@ -14,7 +14,6 @@ from onnx2trt.data.samples import Dataset
 from onnx2trt.plan.plan import Plan
 from onnx2trt.plan.shapes import image_input
 
-RANGE_SAMPLES = 8  # for the largest values of every tensor; the margin of rewrite.keep_fp32.HELD_ABOVE covers the others
 VALIDATION_SAMPLES = 500
 COMPARED_SAMPLES = 20  # of the calibration data, where no other was given
 

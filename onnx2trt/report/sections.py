@@ -311,7 +311,7 @@ def _engine(result: dict) -> list[tuple[str, str]]:
         return []
     rows = [("file", engine["path"]), ("sha256", engine["sha256"]), ("size", mega(engine["bytes"]))]
     if engine.get("weights_bytes") is not None:
-        rows.append(("of it weights", f"{mega(engine['weights_bytes'])}; the rest is mostly the code of its kernels"))
+        rows.append(("of which weights", f"{mega(engine['weights_bytes'])}; the rest is mostly the code of its kernels"))
     if engine.get("device_memory_bytes") is not None:
         rows.append(("scratch memory", mega(engine["device_memory_bytes"])))
     return rows

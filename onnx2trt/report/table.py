@@ -103,7 +103,7 @@ def _weights(result: dict) -> str:
     if weights is None or result["precision"] is None:
         return ""
     kernels = weights < total / 2 and result["precision"]["delivered"] == "int8"
-    return f", {mega(weights)} of it weights" + ("; the code of the kernels gets no smaller by INT8" if kernels else "")
+    return f", {mega(weights)} of which are weights" + ("; the code of the kernels gets no smaller by INT8" if kernels else "")
 
 
 def _built_with(environment: dict, plan: dict, result: dict) -> str:
