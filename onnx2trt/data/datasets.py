@@ -62,7 +62,7 @@ def choose_data(plan: Plan, model: ModelInfo, profiles: tuple[Profile, ...]) -> 
     if plan.validation.directory and plan.validation.enabled:
         validation = samples.find(plan.validation.directory, "--validation-dir", VALIDATION_SAMPLES, ExitCode.VALIDATION)
     if plan.validation.test_image and plan.validation.enabled:
-        test = samples.single(plan.validation.test_image, "--test-image", ExitCode.VALIDATION)
+        test = samples.single(plan.validation.test_image, "IMAGE" if plan.door == "preprocess" else "--test-image", ExitCode.VALIDATION)
     images = any(data and data.kind == "images" for data in (calibration, validation, test))
     preprocessing: Preprocessing | None = None
     if images:

@@ -10,16 +10,20 @@ import sys
 from onnx2trt.base.errors import ExitCode
 from onnx2trt.plan import argument_types as types
 
-EPILOG = f"""\
+EXIT_CODES = f"""\
 exit codes (the code names the thing at fault):
   {ExitCode.OK:>3}  done               {ExitCode.UNFORESEEN:>3}  unforeseen
   {ExitCode.USAGE:>3}  flags              {ExitCode.MODEL:>3}  the ONNX file
   {ExitCode.MACHINE:>3}  machine, library   {ExitCode.CALIBRATION:>3}  calibration data or cache
   {ExitCode.BUILD:>3}  build              {ExitCode.VALIDATION:>3}  validation, accuracy, test data
   {ExitCode.OUTPUT:>3}  output files       {ExitCode.SIGINT}, {ExitCode.SIGTERM}  interrupted
-
+"""
+EXAMPLE = """\
 example:
   python onnx2trt.py --onnx model.onnx --precision int8 --calibration-dir images/ --test-image test.jpg
+
+one part of the job alone, each with its own --help:
+  python onnx2trt.py calibrate | preprocess | validate
 """
 
 PRECISIONS = ("fp32", "fp16", "int8", "best")
@@ -58,17 +62,25 @@ def _terminal_columns() -> int:
     return columns if columns > 0 else 80
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all flags, in groups; defaults stand in the help text."""
+def new_parser(prog: str, usage: str, description: str, epilog: str) -> argparse.ArgumentParser:
+    """A parser without flags, of the kind that this tool has."""
     parser = argparse.ArgumentParser(
-        prog="onnx2trt.py",
-        usage=USAGE,
-        description="Turn an ONNX model into a TensorRT engine that is proven to be what was asked for.",
-        epilog=EPILOG,
+        prog=prog,
+        usage=usage,
+        description=description,
+        epilog=epilog,
         formatter_class=_Formatter,
         allow_abbrev=False,  # an abbreviation in a script would change its meaning when a flag is added
     )
     parser._negative_number_matcher = re.compile(r"-\.?\d")  # argparse takes -0.5,-0.5 and -1e-3 for flags
+    return parser
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all flags, in groups; defaults stand in the help text."""
+    description = "Turn an ONNX model into a TensorRT engine that is proven to be what was asked for."
+    parser = new_parser("onnx2trt.py", USAGE, description, f"{EXIT_CODES}\n{EXAMPLE}")
+    parser.set_defaults(door=None, named={})
     _add_model_flags(parser.add_argument_group("model and engine"))
     _add_shape_flags(parser.add_argument_group("shapes"))
     _add_precision_flags(parser.add_argument_group("precision"))
