@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from command import ROOT, onnx2trt
+from command import ROOT, onnx2trt, run
 from html_page import Page
 from models import model, multiplication_chain, node, plugin_net, random
 
@@ -639,6 +639,19 @@ def test_validate_only_loads_compares_and_times(folder):
     result = done.json("v.json")
     assert result["status"] == "validated" and result["engine"]["sha256"] == built["engine"]["sha256"]
     assert result["latency"]["p50_ms"] > 0 and result["precision"]["delivered"] == "fp16" and result["precision"]["requested"] is None
+
+
+def test_the_door_gives_an_engine_the_verdict_of_validate_only(folder):
+    _, built = convert(folder, "--max-batch-size", "2")
+    arguments = ("net.engine", "--onnx", "net.onnx", "--test-image", "test.png", "--metric", "noise")
+    done = run("validate.py", folder, *arguments, "--json", "v.json")
+    assert done.code == 0, done.stderr
+    result = done.json("v.json")
+    assert result["status"] == "validated" and result["candidate"]["kind"] == "engine" and result["latency"]["p50_ms"] > 0
+    assert result["candidate"]["sha256"] == result["engine"]["sha256"] == built["engine"]["sha256"]
+    assert result["accuracy"][0]["executed_on"] == "gpu" and "validated on the GPU" in done.stdout
+    worse = run("validate.py", folder, *arguments, "--max-accuracy-drop", "0")
+    assert worse.code == 7 and "differs from the ONNX model" in worse.error and "--layer-precisions" not in worse.error
 
 
 def test_the_report_shows_what_the_engine_gave_and_how_long_it_took(folder):
