@@ -16,6 +16,8 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import Data, choose_data
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.nodes import all_nodes
+from onnx2trt.model.operators import INTEGER
 from onnx2trt.model.preflight import preflight as check_model
 from onnx2trt.plan.door_arguments import image_beside
 from onnx2trt.plan.plan import Plan
@@ -116,8 +118,7 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
         found["model"] = describe_model(info)
         other, other_info = check_model(path)
         found["candidate"] = Candidate(path, other_info.sha256, other_info.bytes, "onnx")
-        precision = "int8" if other_info.quantized and not info.quantized else "fp16" if other_info.half else "fp32"
-        plan = replace(plan, precision=precision)  # that the candidate seems to be meant for
+        plan = replace(plan, precision=_carried(other.graph, other_info, info))
         inputs = _common_inputs(info, other_info)
         profiles = make_profiles(inputs, plan.shapes)
         found["plan"] = describe_plan(plan, profiles)
@@ -127,6 +128,13 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
     for warning in dict.fromkeys((*info.warnings, *(f"{path}: {warning}" for warning in (*other_info.warnings, *graph.repairs)))):
         run.console.warn(warning)
     return Job(None, plan, model, info, profiles, data), OnnxCandidate(other_info, graph)
+
+
+def _carried(graph, other_info: ModelInfo, info: ModelInfo) -> str:
+    """The lowest precision that a candidate carries, and the model does not."""
+    if not info.quantized and (other_info.quantized or any(node.op_type in INTEGER for node in all_nodes(graph))):
+        return "int8"
+    return "fp16" if other_info.half else "fp32"
 
 
 def _common_inputs(info: ModelInfo, other: ModelInfo) -> tuple[TensorSpec, ...]:

@@ -7,7 +7,7 @@ from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.operators import NO_WORK, QUANTIZERS
+from onnx2trt.model.operators import INTEGER, NO_WORK, QUANTIZERS
 from onnx2trt.model.preflight import dtype_name
 from onnx2trt.plan.plan import LEAST_FP16_LAYERS, Route
 from onnx2trt.report.result import Precision
@@ -73,16 +73,21 @@ def describe_engine(job: Job, engine: Engine, run: Run) -> Precision:
 
 
 def describe_onnx(job: Job, candidate: OnnxCandidate) -> Precision:
-    """The precision that a prepared ONNX carries; of operators that take INT8 without Q/DQ, their share of the work is not known."""
+    """The precision that a prepared ONNX carries; where it computes in INT8 without Q/DQ, the share of the work is not known."""
     graph = candidate.graph
     types = {name: dtype_name(elem_type) for name, elem_type in graph.types().items()}
-    int8, layers = int8_layers(graph), dict.fromkeys(("int8", "fp16", "fp32"), 0)
+    int8 = int8_layers(graph)
+    integer = {node.name for node in graph.nodes if node.op_type in INTEGER}
+    layers = dict.fromkeys(("int8", "fp16", "fp32"), 0)
     for node in graph.nodes:
         precision = {"float16": "fp16", "float32": "fp32"}.get(types.get(node.output[0], ""))
-        if precision and node.op_type not in NO_LAYER:
-            layers["int8" if node.name in int8 else precision] += 1
-    share = mac_share(graph, job.profiles, int8) if int8 else None
-    return Precision(None, _delivered(layers, share, job.plan.min_int8_share), share, layers)
+        if node.name in int8 | integer:
+            layers["int8"] += 1
+        elif precision and node.op_type not in NO_LAYER:
+            layers[precision] += 1
+    share = mac_share(graph, job.profiles, int8) if int8 and not integer else None
+    delivered = "int8" if integer else _delivered(layers, share, job.plan.min_int8_share)
+    return Precision(None, delivered, share, layers)
 
 
 def _delivered(layers: dict[str, int], share: float | None, least_share: float) -> str:

@@ -180,6 +180,33 @@ def test_int8_is_not_judged_on_synthetic_inputs(folder):
     assert verdict(folder, *TEST, "--metric", "noise", code=7)["accuracy"][0]["drop_percent"] > 1, "a scale of 0.5 is coarse"
 
 
+def integer_net():
+    """(a matrix product, the same as ONNX Runtime's dynamic quantisation makes it)"""
+    weights = random(16, 8)
+    scale = float(np.abs(weights).max()) / 127
+    nodes = [
+        node("DynamicQuantizeLinear", "x", "q s z", "quantize"),
+        node("MatMulInteger", "q w z", "i", "product"),
+        node("Cast", "i", "f", "as_float", to=TensorProto.FLOAT),
+        node("Mul", "s ws", "both", "scales"),
+        node("Mul", "f both", "y", "scaled"),
+    ]
+    quantized = {"w": np.rint(weights / scale).astype(np.int8), "ws": np.float32(scale)}
+    ends = ({"x": ["N", 16]}, {"y": ["N", 8]})
+    return model([node("MatMul", "x w", "y", "product")], *ends, {"w": weights}), model(nodes, *ends, quantized)
+
+
+def test_integer_operators_are_int8_without_qdq(tmp_path):
+    for name, source in zip(("net.onnx", "candidate.onnx"), integer_net()):
+        onnx.save(source, tmp_path / name)
+    result = verdict(tmp_path)
+    assert result["status"] == "not_validated" and result["precision"]["delivered"] == "int8", "not judged on synthetic inputs"
+    assert result["precision"]["layers"]["int8"] == 1 and result["precision"]["int8_mac_share"] is None
+    np.save(tmp_path / "x.npy", random(4, 16, seed=1))
+    result = verdict(tmp_path, "--test-image", "x.npy", "--metric", "noise")
+    assert result["status"] == "simulated" and 0 < result["accuracy"][0]["drop_percent"] < 0.5 and result["accuracy"][0]["samples"] == 4
+
+
 # ---- candidates of another model
 
 
