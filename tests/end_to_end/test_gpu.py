@@ -123,13 +123,13 @@ def test_a_layer_is_kept_in_fp32(folder, constraints):
     assert found["ignored_constraints"] == []
 
 
-def test_measured_holds_become_constraints(tmp_path):
+def test_what_measured_ranges_keep_in_fp32_becomes_constraints(tmp_path):
     nodes = list(multiplication_chain().graph.node)
     weights = {init.name: onnx.numpy_helper.to_array(init) for init in multiplication_chain().graph.initializer}
     onnx.save(model(nodes, {"x": [1, 8]}, {"y": [1, 8]}, weights), tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=np.linspace(0.5, 1, 8, dtype=np.float32)[None])
-    _, held = convert(tmp_path, "--test-image", "x.npz", "--layer-precisions", "mul0:fp16", "mul3:fp16", "--precision-constraints", "obey")
-    assert held["status"] == "validated" and {e["name"] for e in held["precision"]["fallback"]} == {"mul1", "mul2"}
+    _, result = convert(tmp_path, "--test-image", "x.npz", "--layer-precisions", "mul0:fp16", "mul3:fp16", "--precision-constraints", "obey")
+    assert result["status"] == "validated" and {e["name"] for e in result["precision"]["fallback"]} == {"mul1", "mul2"}
 
 
 def test_no_constraints_leave_the_choice_to_tensorrt(folder):
