@@ -128,7 +128,8 @@ def test_what_measured_ranges_keep_in_fp32_becomes_constraints(tmp_path):
     weights = {init.name: onnx.numpy_helper.to_array(init) for init in multiplication_chain().graph.initializer}
     onnx.save(model(nodes, {"x": [1, 8]}, {"y": [1, 8]}, weights), tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=np.linspace(0.5, 1, 8, dtype=np.float32)[None])
-    _, result = convert(tmp_path, "--test-image", "x.npz", "--layer-precisions", "mul0:fp16", "mul3:fp16", "--precision-constraints", "obey")
+    bound = ("--layer-precisions", "mul0:fp16", "mul3:fp16", "--precision-constraints", "obey")
+    _, result = convert(tmp_path, "--test-image", "x.npz", *bound)
     assert result["status"] == "validated" and {e["name"] for e in result["precision"]["fallback"]} == {"mul1", "mul2"}
 
 
