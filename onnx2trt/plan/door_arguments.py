@@ -6,7 +6,8 @@ import argparse
 import os
 from collections.abc import Iterable
 
-from onnx2trt.plan.arguments import EXIT_CODES, build_parser, new_parser
+from onnx2trt.plan.arguments import build_parser
+from onnx2trt.plan.parser import EXIT_CODES, new_parser
 
 ARRAY_SUFFIXES = (".npy", ".npz")  # of what preprocess writes
 
