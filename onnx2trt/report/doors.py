@@ -82,4 +82,5 @@ def _resize(image: dict, pre: dict) -> str:
 
 
 def _numbers(values: list[float]) -> str:
-    return ", ".join(f"{value:g}" for value in dict.fromkeys(values)) if len(set(values)) == 1 else ", ".join(f"{v:g}" for v in values)
+    """One for all channels is written once."""
+    return ", ".join(f"{value:g}" for value in (values if len(set(values)) > 1 else values[:1]))

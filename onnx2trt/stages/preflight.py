@@ -175,7 +175,7 @@ def _fit(own: tuple | None, other: tuple | None) -> bool:
 
 def _common_shape(own: tuple | None, other: tuple | None) -> tuple | None:
     if own is None or other is None:
-        return own or other
+        return other if own is None else own
     return tuple(a if isinstance(a, int) or not isinstance(b, int) else b for a, b in zip(own, other))
 
 
