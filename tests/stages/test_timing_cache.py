@@ -44,6 +44,7 @@ from onnx2trt.process.channel import attach
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.plan.plan import make_plan
 from dataclasses import replace
+from types import SimpleNamespace
 from helpers import LIBRARIES, parse
 from onnx2trt.stages import timing_cache as timing
 from onnx2trt.conversion.run import Run
@@ -61,10 +62,16 @@ class Built:  # what timing_cache needs of trt.builder.BuiltEngine
     def __init__(self, ours):
         self.timing_cache = ours
 
-    def merge_timings(self, ours, theirs):
+class Builder:  # and of EngineBuilder
+    def __init__(self, library, plan, show):
+        pass
+
+    def merge_timing_caches(self, ours, theirs):
         time.sleep(0.3)  # long enough for others to come between, were there no lock
         return b"".join(sorted(set(ours.splitlines(True)) | set(theirs.splitlines(True))))
 
+timing.EngineBuilder = Builder
+job = SimpleNamespace(library=None, plan=plan)
 run, result = Run(attach(), Console(quiet=True)), Result()
 before, about = timing.read(plan, run)
 if how == "other writes":
@@ -83,7 +90,7 @@ if how == "killed":
     run.channel.publish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # written, locked, not renamed yet
 ours = b"".join(sorted(set((before or b"").splitlines(True)) | {line.encode() + b"\\n"}))
 try:
-    result.take(timing_cache=timing.write(plan, Built(ours), before, about, run))
+    result.take(timing_cache=timing.write(job, Built(ours), before, about, run))
 except ConversionError as error:
     result.fail(error)
 result.take(**run.said())
