@@ -164,24 +164,33 @@ def test_an_int8_engine_is_held_against_fp16_whichever_attempt_it_came_from(job,
     assert "p50 2.000 ms against 1.000 ms" in engines._not_faster(slower)
 
 
-def test_the_fp16_engine_is_remembered_as_it_was_timed_last(job, monkeypatch):
+@pytest.mark.parametrize("factor, kept", [(0.9, "second"), (1.0, "first"), (1.1, "first")])
+def test_without_the_slow_layers_the_faster_engine_is_kept(job, monkeypatch, factor, kept):
+    """The FP16 engine is remembered as it was timed last."""
     attempts = {"int8": attempt(job, "int8"), "fp16": attempt(job, "fp16")}
-    times, kept = iter((1.0, 0.9)), []
+    first, (times, remembered) = attempts["int8"], (iter((1.0, 0.9)), [])
 
     def timed_in_turn(job, made, run):
         p50 = next(times)
         for one in made.values():
-            one.result.latency = latency(p50 if one.precision == "fp16" else 2 * p50)
+            one.result.latency = latency(p50 if one.precision == "fp16" else 2 * p50 if one is first else 2 * p50 * factor)
 
     monkeypatch.setattr(engines, "_time_in_turn", timed_in_turn)
     monkeypatch.setattr(engines, "_timed_layers", lambda job, made, run: ((), {}))
     monkeypatch.setattr(engines, "slower_in_int8", lambda *args: {"conv": "slower"})
-    monkeypatch.setattr(engines, "build_and_check", lambda job, choice, prepared, result, run: made_of(job, "int8"))
-    monkeypatch.setattr(engines.baseline, "remember", lambda job, row, timed, run: kept.append(row.p50_ms))
+    asked = []
+
+    def build_and_check(job, choice, prepared, result, run):
+        asked.append(prepared.without)
+        return made_of(job, "int8")
+
+    monkeypatch.setattr(engines, "build_and_check", build_and_check)
+    monkeypatch.setattr(engines.baseline, "remember", lambda job, row, timed, run: remembered.append(row.p50_ms))
     engines._time(job, attempts, quiet_run(), None)
     engines._give_slow_layers_back(job, attempts, quiet_run(), None)
-    assert kept == [0.9] == [attempts["fp16"].result.latency.p50_ms], "what the result says, too"
-    assert attempts["int8"].result.latency.p50_ms == 1.8, "the second engine is faster, and is taken"
+    assert asked == [{"conv": "slower"}] and (attempts["int8"] is first) is (kept == "first")
+    assert attempts["int8"].result.latency == replace(latency(1.8 if kept == "first" else 1.8 * factor), fp16_p50_ms=0.9)
+    assert remembered == [0.9] == [attempts["fp16"].result.latency.p50_ms], "what the result says, too"
 
 
 # ---- what is only good to have takes no engine down
