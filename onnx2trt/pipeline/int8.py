@@ -141,6 +141,7 @@ class Int8Choice:
         self._remember()
         again = self.prepared(run)
         if again.fallback == before:
+            error.found["calibration"] = self.about
             raise error
         return again
 
