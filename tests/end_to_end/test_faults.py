@@ -115,7 +115,7 @@ HEADER = "TRT-100600-EntropyCalibration2\n"
 CACHE = (*INT8, "--calibration-cache", "c.cache")
 
 
-def ends(elem_type, shape=(1, 8), dtype=np.float32):
+def identity(elem_type, shape=(1, 8)):
     return model([node("Identity", "x", "y")], {"x": (elem_type, shape)}, {"y": (elem_type, shape)})
 
 
@@ -215,11 +215,11 @@ FAULTS = {
     ),
     "8 unsupported operator, declared": Fault(write(mystery()), code=3, says=("acme.Mystery 'odd'", "--plugins")),
     "9 opset from the future": Fault(write(newer()), code=3, says=("Opset 99 is under development", "Export the model with opset")),
-    "10 double input": Fault(write(ends(TensorProto.DOUBLE)), code=3, says=("'x'", "float64")),
+    "10 double input": Fault(write(identity(TensorProto.DOUBLE)), code=3, says=("'x'", "float64")),
     "10 unknown rank": Fault(write(no_rank()), code=2, says=("'x' has no declared rank", "--opt-shapes x:DIMS")),
-    "10 dimension of 0": Fault(write(ends(TensorProto.FLOAT, (1, 0))), code=3, says=("'x'", "1x0")),
+    "10 dimension of 0": Fault(write(identity(TensorProto.FLOAT, (1, 0))), code=3, says=("'x'", "1x0")),
     "10 NaN weights": Fault(write(nan_weights()), code=3, says=("'w1'", "432 NaN")),
-    "11 string input": Fault(write(ends(TensorProto.STRING)), code=3, says=("'x'", "string")),
+    "11 string input": Fault(write(identity(TensorProto.STRING)), code=3, says=("'x'", "string")),
     "12 a bit flip cannot be seen, so the hash is kept": Fault(write(conv_net()), says=('"sha256"',)),
     "13 no profile": Fault(write(free_size()), code=2, says=("--opt-shapes", "x")),
     "13 min above max": Fault(

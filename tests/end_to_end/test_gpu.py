@@ -387,7 +387,7 @@ def test_options_are_taken(folder):
     assert result["plan"]["tactic_sources"] == [] and result["status"] == "validated"
 
 
-def test_io_types_change_the_ends(folder):
+def test_io_types_change_inputs_and_outputs(folder):
     for flags in ((), ("--strongly-typed",)):
         _, result = convert(folder, "--io-types", "x:fp16", "y:fp16", *flags, "--test-image", "test.png")
         assert result["status"] == "validated"

@@ -1,4 +1,4 @@
-"""quant/fp16_segments.py: what FP16 can be given up in, and what it costs there."""
+"""quant/fp16_segments.py: what can fall back to FP32, and what FP16 costs there."""
 
 import math
 
@@ -38,7 +38,7 @@ def shape_net() -> Graph:
     return Graph.from_model(source)
 
 
-def test_only_what_fp16_changes_can_be_given_up():
+def test_only_what_fp16_changes_can_fall_back():
     graph = shape_net()
     assert set(unconvertible(graph)) == {"custom"}
     assert lowered(graph, {"custom"}) == ("shape", "relu", "reshape"), "in order; no whole numbers"

@@ -1,4 +1,4 @@
-"""quant/sensitivity.py: what a layer costs, and the fewest layers to give up."""
+"""quant/sensitivity.py: what a layer costs, and the fewest layers that have to fall back."""
 
 import math
 
@@ -128,7 +128,7 @@ def test_scales_that_make_nan_are_not_chosen():
     assert method == "fine" and changes["coarse"] == math.inf
 
 
-def test_layers_are_given_up_by_error_for_the_work():
+def test_layers_fall_back_by_error_for_the_work():
     errors = {"a": 0.1, "b": 0.1, "c": 0.4, "d": math.inf, "unknown": 0.001}
     macs = {"a": 1000, "b": 10, "c": 4000, "d": 10**9}
     assert by_error_per_mac(errors, macs) == ["d", "b", "c", "a", "unknown"]
@@ -138,7 +138,7 @@ def test_layers_are_given_up_by_error_for_the_work():
 
 
 class Ladder:
-    """Layers whose giving up passes from `needed` on."""
+    """Layers whose fallback passes from `needed` on."""
 
     def __init__(self, work, needed, other=0):
         self.order = [f"layer{i}" for i in range(len(work))]
@@ -178,14 +178,14 @@ def test_the_fewest_layers_are_found(work, needed):
     assert len(set(ladder.asked)) == len(ladder.asked) <= 2 + math.log2(len(WORK[work]) + 1) + math.log2(1 / FINEST_STEP) / 2
     passed = [rung.kept for rung in tried if rung.passed]
     if needed > len(WORK[work]):
-        assert not passed and len(WORK[work]) in ladder.asked, "nothing is left to give up"
+        assert not passed and len(WORK[work]) in ladder.asked, "nothing is left that could fall back"
         return
     assert ladder.share(needed) - ladder.share(min(passed)) < FINEST_STEP, "no more work is lost than cannot be told apart"
 
 
 @pytest.mark.parametrize("least", [0.1, 0.5, 0.9, 1.0])
 @pytest.mark.parametrize("work", WORK)
-def test_the_least_share_is_never_given_up(work, least):
+def test_the_least_share_always_stays(work, least):
     ladder = Ladder(WORK[work], len(WORK[work]) + 1, other=1)
     tried = ladder.climb(least)
     assert all(ladder.share(kept) >= least for kept in ladder.asked) and not any(rung.passed for rung in tried)
@@ -200,7 +200,7 @@ def test_many_layers_take_few_measurements():
     assert len(ladder.asked) <= 8 and 333 <= min(kept for kept in ladder.asked if kept >= 333) < 343
 
 
-def test_segments_can_be_given_up_like_layers():
+def test_segments_can_fall_back_like_layers():
     order = [("a", "b"), ("c",), ("d", "e", "f")]
 
     def measure(kept):

@@ -60,7 +60,7 @@ def test_inserted_pairs_compute_what_the_formula_says():
     assert not np.allclose(Session.from_graph(quantized).run({"x": x})["y"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_names_and_ends_are_kept_and_the_model_is_valid():
+def test_names_inputs_and_outputs_are_kept_and_the_model_is_valid():
     graph, layers, _, quantized = quantized_net()
     half = convert(quantized, {})
     onnx.checker.check_model(half.to_model(), full_check=True)

@@ -76,8 +76,8 @@ def test_baked_weights_are_quantised_to_the_fitted_integers_again(case):
 def test_layers_that_share_weights_get_their_own():
     nodes = [node("Conv", f"x{i} w b", f"y{i}", f"layer{i}") for i in range(4)]
     weights = {"w": random(3, 2, 1, 1), "b": random(3, seed=1)}
-    ends = {f"x{i}": [1, 2, 4, 4] for i in range(4)}, {f"y{i}": None for i in range(4)}
-    graph = Graph.from_model(model(nodes, *ends, weights, opset=19))
+    io = {f"x{i}": [1, 2, 4, 4] for i in range(4)}, {f"y{i}": None for i in range(4)}
+    graph = Graph.from_model(model(nodes, *io, weights, opset=19))
     layers = qdq.quantizable_layers(graph)
     rounded = {f"layer{i}": fitted(weights["w"], 0, seed=i, bias=np.full(3, i, np.float32)) for i in (0, 1)}
     scales = {f"x{i}": 0.05 for i in range(4)}

@@ -44,8 +44,8 @@ def chain(widths, channels=40):
         group = channels if width < 0 else 1
         nodes.append(node("Conv", f"t{index} w{index}", f"t{index + 1}", f"c{index}", group=group, pads=[abs(width) // 2] * 4))
         weights[f"w{index}"] = random(channels, channels // group, abs(width), abs(width), seed=index)
-    ends = {"t0": [1, channels, 8, 8]}, {f"t{len(widths)}": [1, channels, 8, 8]}
-    return Graph.from_model(model(nodes, *ends, weights)), profiles(t0=(1, channels, 8, 8))
+    io = {"t0": [1, channels, 8, 8]}, {f"t{len(widths)}": [1, channels, 8, 8]}
+    return Graph.from_model(model(nodes, *io, weights)), profiles(t0=(1, channels, 8, 8))
 
 
 @pytest.mark.parametrize(

@@ -49,7 +49,7 @@ def test_a_graph_without_half_is_its_own_simulation():
     assert simulation(graph) is graph
 
 
-def test_names_and_types_at_the_ends_are_kept():
+def test_names_and_types_of_inputs_and_outputs_are_kept():
     source = model([node("Mul", "x w", "y")], {"x": (HALF, [4])}, {"y": (HALF, [4])}, {"w": np.float16([1, 2, 3, 60000])})
     graph = Graph.from_model(source)
     twin = simulation(graph)

@@ -104,7 +104,7 @@ def test_where_nothing_passes_all_that_was_tried_is_said(guarded):
     assert lines == [f"  {rung.int8_mac_share:4.0%} INT8: drop   9.00 +- 0.00 %" for rung in guard.tried]
 
 
-def test_no_more_is_given_up_than_the_share_allows(guarded):
+def test_no_more_falls_back_than_the_share_allows(guarded):
     guard, trials, _ = guarded(ALL, {"rest"}, least=0.92)
     with refused(ExitCode.VALIDATION, "INT8 does not reach"):
         guard.choose(LIMIT)
