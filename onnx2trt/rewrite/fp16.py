@@ -44,7 +44,7 @@ class _Converter:
         self._source = graph
         self._result = graph.copy()
         self._types = graph.types()
-        self._holds = kept_fp32
+        self._kept_fp32 = kept_fp32
         self._fp16_io = fp16_io
         self._made_half: dict[str, str] = {}  # float32 tensor -> its name, where a node now makes it in FP16
         self._cast_half: dict[str, str] = {}  # float32 tensor or weight -> name of its FP16 copy
@@ -69,7 +69,7 @@ class _Converter:
         return self._result
 
     def _convert_node(self, node: onnx.NodeProto, outputs: set[str]) -> None:
-        schema = None if node.name in self._holds else standard_schema(node, self._source.opset)
+        schema = None if node.name in self._kept_fp32 else standard_schema(node, self._source.opset)
         if schema is None:
             for name in dict.fromkeys(reads(node)):
                 if self._types.get(name) == FLOAT:
