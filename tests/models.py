@@ -29,6 +29,13 @@ def random(*shape, seed=0, scale=1.0) -> np.ndarray:
     return (np.random.default_rng(seed).standard_normal(shape) * scale).astype(np.float32)
 
 
+def correlated(channels: int, positions: int, seed: int, mean=0.0) -> np.ndarray:
+    """Values [channels, positions] of channels that are mixtures of the same four signals, as those of real networks are."""
+    random = np.random.default_rng(seed)
+    mixed = random.standard_normal((channels, 4)) @ random.standard_normal((4, positions))
+    return (mixed + mean).astype(np.float32)
+
+
 def conv_net(batch="N", size=16, classes=4, opset=17) -> onnx.ModelProto:
     """Conv, ReLU, depthwise Conv, ReLU, 1x1 Conv: [N, 3, size, size] -> [N, classes, size, size]."""
     nodes = [

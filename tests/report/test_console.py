@@ -2,23 +2,29 @@
 
 import os
 import pty
+import re
 import subprocess
 import sys
 import time
 
 import pytest
-from helpers import ROOT
+from command import ROOT
 
 from onnx2trt.report.console import Console
 
-TALKS = """
+BEGINS = """
 from onnx2trt.report.console import Console
 console = Console()
+"""
+TALKS = (
+    BEGINS
+    + """
 with console.stage("probe", "looking"):
     for _ in console.track(range(3), 3, "counting"):
         pass
 console.warn("careful")
 """
+)
 
 
 def test_a_stage_that_runs_twice_says_its_own_time_and_sums_up_in_the_result(capsys):
@@ -30,6 +36,9 @@ def test_a_stage_that_runs_twice_says_its_own_time_and_sums_up_in_the_result(cap
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["[   0.3 s] measuring", "[   0.0 s] measuring again"]
     assert console.timings["ranges"] >= 0.3
+
+
+CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\r")
 
 
 def said(script: str, terminal: bool, **variables: str) -> str:
@@ -59,6 +68,71 @@ def test_colours_on_a_terminal_and_none_with_no_color():
     assert "\x1b[33mwarning: careful" in said(TALKS, terminal=True)
     plain = said(TALKS, terminal=True, NO_COLOR="1")
     assert "warning: careful" in plain and "\x1b[33m" not in plain
+
+
+def shown(script: str) -> str:
+    """What a terminal was given to show, without control characters; afterwards it shows the cursor again."""
+    text = said(BEGINS + script, terminal=True)
+    assert re.findall(r"\x1b\[\?25[hl]", text)[-1] == "\x1b[?25h"
+    return CONTROL.sub("", text)
+
+
+def together(text: str, *labels: str) -> bool:
+    """Whether these lines stood below each other at one time, the first at the margin and each other one further in."""
+    lines = (rf"\S {'  ' * depth}{re.escape(label)} [^\n]*" for depth, label in enumerate(labels))
+    return re.search(r"\n".join(lines), text) is not None
+
+
+def test_a_stage_inside_a_stage():
+    text = shown("""
+with console.stage("latency", "timing"):
+    with console.stage("load", "loading"):
+        for _ in console.track(range(3), 3, "reading"):
+            pass
+    for _ in console.track(range(3), 3, "running"):
+        pass
+""")
+    assert together(text, "timing", "loading", "reading") and together(text, "timing", "running")
+    assert re.findall(r"\[ +0\.\d s\] (\w+)\n", text) == ["loading", "timing"]
+
+
+def test_a_stage_of_another_console_of_the_run_inside_a_stage():
+    text = shown("""
+with console.stage("compare", "comparing"), console.labelled("fp16").stage("build", "building"):
+    pass
+""")
+    assert together(text, "comparing", "fp16: building")
+
+
+def test_an_error_in_the_innermost_stage_and_what_comes_after_it():
+    text = shown("""
+try:
+    with console.stage("latency", "timing"), console.stage("load", "loading"):
+        for _ in console.track(range(3), 3, "reading"):
+            raise ValueError
+except ValueError:
+    pass
+with console.stage("build", "building"):
+    pass
+""")
+    assert together(text, "timing", "loading", "reading")
+    assert "loading" not in text.split("building")[1]
+
+
+def test_progress_that_outlives_its_stage_counts_on_unseen_and_leaves_the_next_one_alone():
+    text = shown("""
+with console.stage("first", "one"):
+    outliving = console.track(range(3), 3, "outliving")
+    seen = [next(outliving)]
+with console.stage("second", "two"):
+    for _ in console.track(range(2), 2, "own"):
+        seen += outliving
+        with console.stage("third", "three"):
+            pass
+console.info(f"seen {seen}")
+""")
+    assert together(text, "one", "outliving") and together(text, "two", "own", "three")
+    assert "outliving" not in text[text.index("] one\n") :] and "seen [0, 1, 2]" in text
 
 
 @pytest.mark.parametrize("quiet, verbose", [(True, False), (False, True)])
