@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import ClassVar
 
 LEAST_SQNR_DB = 10.0  # below which nothing passes that the user has not asked for by --metric
 MOST_NOISE_PERCENT = 10.0  # of what varies: the same, so that outputs that hardly do anything are not held against themselves
@@ -27,7 +28,7 @@ class Accuracy:
     worst: str | None
     worst_drop_percent: float | None
     constant: bool  # the reference output never changes: no evidence of accuracy
-    kind: str = ""  # what the output was taken for: values, classes, class map, sequence, mask, labels, rows; "as asked" by --metric
+    kind: str | None = None  # what the output was taken for: values, classes, class map, sequence, mask, labels, rows; "as asked" by --metric
     shown_percent: float | None = None  # of the drop, what so few samples show at least: this is held against the limit
     interval_percent: list[float] | None = None  # in which the drop is with a probability of 95 %
     count: float | None = None  # decisions or values that tell the drop
@@ -36,9 +37,13 @@ class Accuracy:
     noise_percent: float | None = None  # error in what varies, of the worst slice
     worst_slice: str | None = None  # in words
     parts: list[dict] | None = None  # of outputs that hold several things, as boxes and scores
-    steps: int | None = None  # inferences in a row, each fed with the state that the one before has left
+    steps: int | None = None  # the samples are inferences in a row, each fed with the state that the one before has left
     feeds: str | None = None  # the input that the output is fed back to
-    stuck: bool = False  # the candidate's output never changes, the reference's does
+    stuck: bool | None = None  # the candidate's output never changes, the reference's does; None: it does
+
+    optional: ClassVar = tuple(
+        "kind shown_percent interval_percent count signal_percent signal_limit_percent noise_percent worst_slice parts steps feeds stuck".split()
+    )
 
     def rounded(self) -> Accuracy:
         """The same with as many digits as mean something."""
@@ -92,7 +97,7 @@ class Accuracy:
         if self.metric.startswith("mask:"):
             text = f"output {self.output!r}: taken for a mask, judged by the overlap (IoU) of what is above {self.metric[5:]}"
         if self.feeds:
-            text += f"; it feeds input {self.feeds!r}, so {self.steps or 'no'} steps in a row were compared, too"
+            text += f"; it is fed back to input {self.feeds!r}"
         return f"{text}; --metric {self.output}:{OTHERWISE.get(self.metric, 'values')} would say otherwise"
 
 
@@ -111,11 +116,6 @@ OTHERWISE = {"values": "top1, argmax, rows or noise"}
 def worst_of(rows: tuple[Accuracy, ...], limit_percent: float) -> Accuracy:
     """The row that is furthest above the limit, or nearest to it."""
     return max(rows, key=lambda row: (row.excess(limit_percent), row.drop_percent))
-
-
-def together(accuracy: Accuracy, **more) -> Accuracy:
-    """The same with more known."""
-    return replace(accuracy, **more)
 
 
 def _share(value: float, limit: float) -> float:

@@ -35,7 +35,7 @@ def not_finite(accuracies: tuple[Accuracy, ...]) -> AccuracyError | None:
 
 
 def _where(row: Accuracy) -> str:
-    number = f"{row.steps} steps in a row" if row.steps and not row.feeds else f"{row.samples} sample{'s' * (row.samples > 1)}"
+    number = f"{row.steps} steps in a row" if row.steps else f"{row.samples} sample{'s' * (row.samples > 1)}"
     return f"output {row.output!r} on {row.inputs} ({number})"
 
 

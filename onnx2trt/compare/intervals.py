@@ -14,6 +14,7 @@ F_QUANTILES = (
     (3, 19.16), (4, 9.12), (5, 6.26), (6, 4.95), (7, 4.21), (8, 3.73), (10, 3.14), (12, 2.79), (15, 2.46), (20, 2.16), (30, 1.85)
 )  # fmt: skip
 Z_ONE_SIDED = 1.645
+FEW, ENOUGH = 100.0, 400.0  # decisions or values
 MOST_ALLOWED = 50.0  # two values would allow an error of 200 times the limit, and nothing at all would be seen
 
 
@@ -30,21 +31,33 @@ def wilson(missed: float, total: float) -> tuple[float, float]:
     return 100 * max(middle - half, 0.0), 100 * min(middle + half, 1.0)
 
 
+def enough(count) -> np.ndarray:
+    """0 where so many decisions or values are few, and only what they show counts; 1 where they are enough, and the drop itself counts.
+
+    Where nothing differs, 400 decisions show a drop below 1 %, and 100 one below 4 %.
+    """
+    return np.clip(np.log(np.maximum(count, 1.0) / FEW) / np.log(ENOUGH / FEW), 0.0, 1.0)
+
+
 def shown_share(missed: float, total: float) -> float:
-    """What `missed` of `total` show at least, in percent; one alone shows nothing, for it may be chance."""
-    return 0.0 if missed <= 1 else wilson(missed, total)[0]
+    """What `missed` of `total` show at least, in percent; one of few shows nothing, for it may be chance."""
+    if total <= 0:
+        return 0.0
+    low = 0.0 if missed <= 1 else wilson(missed, total)[0]
+    return low + (100 * missed / total - low) * float(enough(total))
 
 
 def allowance(count) -> np.ndarray:
     """The factor by which an error in shares of a variance may be above the truth, where `count` values tell both.
 
     Args:
-        count: one or several, as n_eff of slices.Moments.
+        count: one or several, as effective_count of slices.Moments.
     """
     counts = np.maximum(np.asarray(count, np.float64), 2.0)
     known, quantiles = np.array(F_QUANTILES, np.float64).T
     few = np.exp(np.interp(np.log(counts), np.log([2.0, *known]), np.log([199.5, *quantiles])))
-    return np.minimum(np.where(counts < known[-1], few, np.exp(Z_ONE_SIDED * np.sqrt(4 / counts))), MOST_ALLOWED)
+    found = np.where(counts < known[-1], few, np.exp(Z_ONE_SIDED * np.sqrt(4 / counts)))
+    return np.minimum(found, MOST_ALLOWED) ** (1 - enough(counts))
 
 
 def bootstrap(drop, count: int) -> np.ndarray | None:

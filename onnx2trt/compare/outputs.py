@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.read_ahead import map_in_order
 from onnx2trt.compare.accuracy import Accuracy
+from onnx2trt.compare.change import Change
 from onnx2trt.compare.evidence import Watch
 from onnx2trt.compare.metrics import fits, misfit
 from onnx2trt.compare.rows import Lists, Pair
@@ -68,7 +69,12 @@ class Comparison:
         if not self.states or origin == "synthetic":
             return rows
         steps = self._pass(kept.steps(reference, candidate), origin, None, {})
-        return tuple(_stated(row, self.states, steps) for row in rows) + tuple(_stated(row, self.states, steps, True) for row in steps)
+        rows += tuple(replace(row, steps=row.samples) for row in steps)
+        return tuple(replace(row, feeds=self.states.get(row.output)) for row in rows)
+
+    def change(self, expected: Sequence[dict[str, np.ndarray]]) -> Change:
+        """What tells how far outputs are from these, for the ranking of layers; by what was learned of the reference."""
+        return Change([{name: batch[name] for name in self.outputs} for batch in expected], self.learned, dict(self.metric))
 
     def _pass(self, runs: Iterable, origin: str, watch: Watch | None, learned: dict[str, Variation]) -> tuple[Accuracy, ...]:
         """One row for each output."""
@@ -164,11 +170,5 @@ class Comparison:
             noise_percent=judged.signal.drop_percent if judged.signal else None,
             worst_slice=judged.worst_slice,
             parts=judged.parts,
-            stuck=study.stuck and judged.may_be_stuck,
+            stuck=True if study.stuck and judged.may_be_stuck else None,
         )
-
-
-def _stated(row: Accuracy, states: dict[str, str], steps: tuple[Accuracy, ...], of_steps: bool = False) -> Accuracy:
-    """With what is known of the state that goes round."""
-    count = max((one.samples for one in steps), default=None)
-    return Accuracy(**{**vars(row), "feeds": states.get(row.output), "steps": count if of_steps or row.output in states else None})

@@ -22,7 +22,7 @@ MOST_BYTES = 2**27  # of lists that are remembered until the data is through; la
 LOOKED_AT = 8  # samples after which what has shown no sign of being a list is forgotten
 SURE_BITS = 30.0  # of evidence that a column is sorted: one order of n values is log2(n!) bits
 SURE_COLLISIONS = 20.0  # indices that would have come twice, were they random
-EXCUSED = 0.05  # of the rows of a list without scores: one may come or go at the border, of each side
+EXCUSED = 0.1  # of the rows of a list without scores: one may come or go at the border, of each side
 LARGEST_PERCENT = 1e9
 
 Pair = tuple[np.ndarray, np.ndarray]  # reference and candidate of one sample, [rows, ...]
@@ -215,7 +215,7 @@ class _Group:
                 if one.name in errors:
                     errors[one.name][sample] = (reference.weights[a, None] * (given - expected) ** 2).sum(0)
                     weights[one.name][sample] = reference.weights[a].sum()
-        share = missed.sum() / weight.sum() if weight.sum() else 0.0
+        share = float(missed.sum() / weight.sum()) if weight.sum() else 0.0
         each = 100 * np.divide(missed, weight, out=np.zeros(count), where=weight > 0)
         lost = 100 * share, shown_share(share * effective, max(effective, 1.0)), each
 

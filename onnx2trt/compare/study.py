@@ -289,7 +289,7 @@ class Study:
         if kind.metric not in ("noise", "cosine"):
             missed, total = float(wholes.sum() - parts.sum()), float(wholes.sum())
             low, high = wilson(missed, total)
-            shown = shown_share(missed, total)
+            shown = min(shown_share(missed, total), drop)
             interval = (min(low, interval[0]), max(high, interval[1])) if interval else (low, high)
         each = drop_percent(kind.metric, parts[:, None], wholes[:, None])
         error = None if drawn is None else float(np.std(drawn))
