@@ -28,7 +28,7 @@ class Accuracy:
     worst: str | None
     worst_drop_percent: float | None
     constant: bool  # the reference output never changes: no evidence of accuracy
-    kind: str | None = None  # what the output was taken for: values, classes, class map, sequence, mask, labels, rows; "as asked" by --metric
+    kind: str | None = None  # what it was taken for: values, classes, class map, sequence, mask, labels, rows; "as asked" by --metric
     shown_percent: float | None = None  # of the drop, what so few samples show at least: this is held against the limit
     interval_percent: list[float] | None = None  # in which the drop is with a probability of 95 %
     count: float | None = None  # decisions or values that tell the drop
@@ -41,8 +41,9 @@ class Accuracy:
     feeds: str | None = None  # the input that the output is fed back to
     stuck: bool | None = None  # the candidate's output never changes, the reference's does; None: it does
 
-    optional: ClassVar = tuple(
-        "kind shown_percent interval_percent count signal_percent signal_limit_percent noise_percent worst_slice parts steps feeds stuck".split()
+    optional: ClassVar = (
+        *("kind", "shown_percent", "interval_percent", "count", "signal_percent", "signal_limit_percent"),
+        *("noise_percent", "worst_slice", "parts", "steps", "feeds", "stuck"),
     )
 
     def rounded(self) -> Accuracy:

@@ -124,6 +124,5 @@ def decibels(signal: float, noise: float) -> float:
     """10 log10(signal / noise), within what JSON can hold."""
     if noise == 0:
         return SQNR_LIMIT_DB
-    if signal == 0:
-        return -SQNR_LIMIT_DB
-    return max(-SQNR_LIMIT_DB, min(SQNR_LIMIT_DB, 10 * math.log10(signal / noise)))
+    ratio = signal / noise
+    return max(-SQNR_LIMIT_DB, min(SQNR_LIMIT_DB, 10 * math.log10(ratio))) if ratio else -SQNR_LIMIT_DB

@@ -13,7 +13,8 @@ from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.change import Change
 from onnx2trt.compare.evidence import Watch
 from onnx2trt.compare.metrics import fits, misfit
-from onnx2trt.compare.rows import Lists, Pair
+from onnx2trt.compare.row_groups import Pair
+from onnx2trt.compare.rows import Lists
 from onnx2trt.compare.states import Kept, Runner
 from onnx2trt.compare.study import Judged, Study, View
 from onnx2trt.compare.variation import Variation
@@ -89,9 +90,10 @@ class Comparison:
                 raise unfit
             if not studies:
                 studies = {name: self._study(name, expected[name], origin, learned) for name in self.outputs}
+            given = tuple(getattr(array, "shape", ()) for array in batch.arrays.values())
             for sample, path in self._samples(expected, found, batch):
                 if watched:
-                    lists.add(sample)
+                    lists.add(sample, given)
                 for name, (a, b) in sample.items():
                     if a.shape != b.shape:
                         shapes.setdefault(name, (a.shape, b.shape))

@@ -15,7 +15,7 @@ from onnx2trt.compare import values
 from onnx2trt.compare.intervals import bootstrap, percentiles, shown_share, wilson
 from onnx2trt.compare.labels import LABELS_OF_FLOATS, Labels
 from onnx2trt.compare.metrics import MASK_THRESHOLD, class_axis, decibels, drop_percent, measure
-from onnx2trt.compare.rows import ListFinding
+from onnx2trt.compare.row_groups import ListFinding
 from onnx2trt.compare.values import Errors, Finding
 from onnx2trt.compare.variation import Variation
 from onnx2trt.compare.winners import Winners

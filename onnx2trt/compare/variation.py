@@ -23,7 +23,8 @@ PLACES_SHARE = 0.1
 MOST_LENT = 50.0  # times the variance over the samples: a constant answer is never within 2 %
 SMALLEST_BOUNDED = 1e-4  # variance of slices within 0..1: classes that do not occur in the data
 SMALL_PEAK = 0.05  # outputs within 0..1 that never get so far have a scale of their own
-SMALLEST_OF_LARGEST = 1e-6  # of the largest variance along the axis
+SMALLEST_OF_LARGEST = 1e-8  # of the largest variance along the axis
+NUMERICAL = 1e-10  # of it, below which a slice is rounding errors of nothing
 SMALLEST_OF_SQUARE = 1e-4  # of the squared mean: 0.1 % of a value that is nearly constant is 1 %
 ONE_KIND_SHARE = 0.2  # of the mean variance of slices that are of one kind: what a quieter one is held against
 KINDS_DIFFER = 1.0  # Axis.contrast, from which on the slices of an axis are of several kinds
@@ -59,7 +60,7 @@ class Axis:
     def alive(self) -> np.ndarray:
         """[slices]: it changes at all."""
         moments = self.moments
-        return moments.variance > np.maximum(1e-12 * moments.mean**2, 1e-12 * moments.variance.max(initial=0.0))
+        return moments.variance > np.maximum(1e-12 * moments.mean**2, NUMERICAL * moments.variance.max(initial=0.0))
 
     @property
     def contrast(self) -> float:
