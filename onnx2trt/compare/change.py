@@ -63,7 +63,7 @@ class Change:
         """Of outputs that are lists: the share of what is lost, as an amplitude."""
         lists = Lists()
         for a, b in zip(self._expected, found):
-            lists.add({name: (a[name], b[name]) for name in a})
+            lists.add({name: (a[name], b[name]) for name in a}, unbatched=tuple(a))
         return {name: math.sqrt(finding.drop_percent / 100) for name, finding in lists.findings().items()}
 
     def _values(self, name: str, reference: np.ndarray, output: np.ndarray) -> float:

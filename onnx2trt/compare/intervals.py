@@ -14,7 +14,7 @@ F_QUANTILES = (
     (3, 19.16), (4, 9.12), (5, 6.26), (6, 4.95), (7, 4.21), (8, 3.73), (10, 3.14), (12, 2.79), (15, 2.46), (20, 2.16), (30, 1.85)
 )  # fmt: skip
 Z_ONE_SIDED = 1.645
-FEW, ENOUGH = 100.0, 400.0  # decisions or values
+FEW, ENOUGH = 200.0, 800.0  # decisions or values
 MOST_ALLOWED = 50.0  # two values would allow an error of 200 times the limit, and nothing at all would be seen
 
 
@@ -34,7 +34,7 @@ def wilson(missed: float, total: float) -> tuple[float, float]:
 def enough(count) -> np.ndarray:
     """0 where so many decisions or values are few, and only what they show counts; 1 where they are enough, and the drop itself counts.
 
-    Where nothing differs, 400 decisions show a drop below 1 %, and 100 one below 4 %.
+    Where nothing differs, 200 decisions show a drop below 2 %, and 800 one below 0.5 %.
     """
     return np.clip(np.log(np.maximum(count, 1.0) / FEW) / np.log(ENOUGH / FEW), 0.0, 1.0)
 

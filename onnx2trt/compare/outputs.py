@@ -20,12 +20,16 @@ from onnx2trt.compare.study import Judged, Study, View
 from onnx2trt.compare.variation import Variation
 from onnx2trt.data.reader import Batch
 
-Sample = tuple[dict[str, Pair], str]  # output -> (reference, candidate) without the batch axis; file
+Sample = tuple[dict[str, Pair], str, frozenset[str]]  # output -> (reference, candidate) without the batch axis; file; outputs without one
 BY_ROW = ("top1", "argmax")  # metrics whose own definition says that the first axis counts samples
 
 
 class OtherShape(ConversionError):
     """An output has another shape than the ONNX model's, as lists of what was found can have."""
+
+
+def _other_shape(name: str, expected: tuple[int, ...], found: tuple[int, ...]) -> OtherShape:
+    return OtherShape(f"output {name!r} has shape {list(found)}, the ONNX model gives {list(expected)}", code=ExitCode.VALIDATION)
 
 
 @dataclass(frozen=True)
@@ -91,9 +95,9 @@ class Comparison:
             if not studies:
                 studies = {name: self._study(name, expected[name], origin, learned) for name in self.outputs}
             given = tuple(getattr(array, "shape", ()) for array in batch.arrays.values())
-            for sample, path in self._samples(expected, found, batch):
+            for sample, path, unbatched in self._samples(expected, found, batch):
                 if watched:
-                    lists.add(sample, given)
+                    lists.add(sample, given, unbatched)
                 for name, (a, b) in sample.items():
                     if a.shape != b.shape:
                         shapes.setdefault(name, (a.shape, b.shape))
@@ -106,7 +110,7 @@ class Comparison:
         found_lists = lists.findings() if watched else {}
         for name, (a, b) in shapes.items():
             if name not in found_lists:
-                raise OtherShape(f"output {name!r} has shape {list(b)}, the ONNX model gives {list(a)}", code=ExitCode.VALIDATION)
+                raise _other_shape(name, a, b)
         judged = {name: study.judged(found_lists.get(name)) for name, study in studies.items() if study.samples or name in found_lists}
         if watch is not None:
             watch.end(studies, judged)
@@ -127,6 +131,7 @@ class Comparison:
     def _samples(self, expected: dict[str, np.ndarray], found: dict[str, np.ndarray], batch: Batch) -> Iterator[Sample]:
         """Of each real row; an output without the batch axis is one sample, that of the first row."""
         rows = {name: self._rows(name, expected[name], found[name], batch) for name in self.outputs}
+        unbatched = frozenset(name for name, number in rows.items() if number is None)
         count = max([number for number in rows.values() if number is not None], default=1)
         for row in range(max(count, 1)):
             sample = {}
@@ -135,10 +140,12 @@ class Comparison:
                     sample[name] = expected[name], found[name]
                 elif number is not None and row < number:
                     sample[name] = expected[name][row], found[name][row]
-            yield sample, batch.paths[min(row, len(batch.paths) - 1)]
+            yield sample, batch.paths[min(row, len(batch.paths) - 1)], unbatched
 
     def _rows(self, name: str, a: np.ndarray, b: np.ndarray, batch: Batch) -> int | None:
         """How many samples an output holds along its first axis; None where that does not count samples."""
+        if a.ndim and a.ndim == b.ndim and a.shape[0] == batch.rows > 1 and b.shape[0] != batch.rows:
+            raise _other_shape(name, a.shape, b.shape)  # whole samples are missing
         if not a.ndim or a.ndim != b.ndim or a.shape[0] != b.shape[0] or name in self.unbatched:
             return None
         if a.shape[0] == batch.rows:

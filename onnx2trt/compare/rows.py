@@ -8,6 +8,7 @@ together.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -26,6 +27,7 @@ class ListOutput:
     """One output that may be a list, with its samples."""
 
     name: str
+    unbatched: bool = False  # its first axis is none of a batch
     pairs: list[Pair] = field(default_factory=list)
     falling: np.ndarray | None = None  # bool [columns]: it falls, or stays, from row to row in every sample
     bits: np.ndarray | None = None  # [columns]
@@ -77,13 +79,14 @@ class ListOutput:
 
     @property
     def other_counts(self) -> bool:
-        """The candidate has another number of rows than the reference."""
-        return any(a != b for a, b in self.counts)
+        """The candidate has another number of rows than the reference, and not always the same one, which would be another shape."""
+        return self.varying and any(a != b for a, b in self.counts)
 
     @property
     def varying(self) -> bool:
-        """How many rows there are differs from sample to sample, or from the candidate's."""
-        return len({count for both in self.counts for count in both}) > 1
+        """How many rows there are differs from sample to sample, or without a batch from the candidate's."""
+        over_samples = any(len(set(one)) > 1 for one in zip(*self.counts))
+        return over_samples or self.unbatched and any(a != b for a, b in self.counts)
 
     @property
     def indices(self) -> bool:
@@ -115,11 +118,12 @@ class Lists:
         self._samples = 0
         self._over = False
 
-    def add(self, sample: dict[str, Pair], inputs: object = None) -> None:
+    def add(self, sample: dict[str, Pair], inputs: object = None, unbatched: Collection[str] = ()) -> None:
         """All outputs of one sample, without their batch axis.
 
         Args:
             inputs: stands for the shapes of the inputs.
+            unbatched: outputs that are given as they are, for they have none.
         """
         if self._over:
             return
@@ -131,6 +135,7 @@ class Lists:
             if self._samples == 1 and self._may_be(name, reference):
                 self._outputs[name] = ListOutput(name)
             if name in self._outputs:
+                self._outputs[name].unbatched |= name in unbatched
                 self._bytes += reference.nbytes + output.nbytes
                 if not self._outputs[name].add(reference.copy(), output.copy()):
                     del self._outputs[name]

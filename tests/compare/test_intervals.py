@@ -29,18 +29,18 @@ def test_one_of_few_shows_nothing(total):
     assert total < 2 or shown_share(2, total) > 0
 
 
-@pytest.mark.parametrize("missed", [0, 2, 10, 399])
+@pytest.mark.parametrize("missed", [0, 2, 10, 799])
 def test_of_many_the_drop_itself_counts(missed):
-    assert shown_share(missed, 400) == pytest.approx(missed / 4) and shown_share(missed / 4, 100) <= missed / 4
+    assert shown_share(missed, 800) == pytest.approx(missed / 8) and shown_share(missed / 8, 100) <= missed / 8
 
 
 def test_what_is_shown_grows_with_what_is_missed_and_with_the_number():
     assert all(shown_share(number, 150) < shown_share(number + 1, 150) for number in range(1, 149))
-    assert all(shown_share(0.05 * count, count) < shown_share(0.06 * count, 1.2 * count) for count in range(41, 330, 10))
+    assert all(shown_share(0.05 * count, count) < shown_share(0.06 * count, 1.2 * count) for count in range(41, 660, 10))
 
 
 def test_from_few_to_enough():
-    assert enough(1) == enough(100) == 0 and enough(400) == enough(1e6) == 1 and 0 < enough(200) < 1
+    assert enough(1) == enough(200) == 0 and enough(800) == enough(1e6) == 1 and 0 < enough(400) < 1
 
 
 @pytest.mark.parametrize("count", [3, 4, 5, 8, 12, 20, 30, 60, 100])
@@ -54,8 +54,8 @@ def test_an_error_seems_larger_by_the_allowance_in_one_of_twenty_experiments(cou
 
 
 def test_the_allowance_falls_to_nothing_and_is_bounded():
-    counts = np.array([0, 1, 2, 2.5, 3, 7, 20, 29.9, 30, 50, 100, 200, 399])
-    assert (np.diff(allowance(counts)) <= 1e-9).all() and allowance(2) == 50 and allowance(400) == allowance(10**7) == 1
+    counts = np.array([0, 1, 2, 2.5, 3, 7, 20, 29.9, 30, 50, 100, 200, 799])
+    assert (np.diff(allowance(counts)) <= 1e-9).all() and allowance(2) == 50 and allowance(800) == allowance(10**7) == 1
 
 
 def test_the_bootstrap_of_a_share_is_that_of_the_binomial_distribution():

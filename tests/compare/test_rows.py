@@ -8,9 +8,10 @@ from onnx2trt.compare.rows import LOOKED_AT, Lists
 
 def findings(reference, output, **options):
     """Of samples of outputs, as {name: array}."""
+    unbatched = options.pop("unbatched", ())
     lists = Lists(**options)
     for a, b in zip(reference, output):
-        lists.add({name: (a[name], b[name]) for name in a})
+        lists.add({name: (a[name], b[name]) for name in a}, unbatched=unbatched)
     return lists.findings()
 
 
@@ -101,6 +102,12 @@ def test_another_number_of_rows_is_no_failure_by_itself():
     assert set(found) == {"boxes", "scores", "labels"} and found["boxes"].drop_percent < 1
     half = each(reference, lambda one: {name: array[::2] for name, array in one.items()})
     assert findings(reference, half)["boxes"].shown_percent > 20
+
+
+def test_always_another_number_is_another_shape_but_of_lists_without_a_batch():
+    values = np.random.default_rng(0).standard_normal((3, 30, 4))
+    reference, output = [{"y": one} for one in values], [{"y": one[:29]} for one in values]
+    assert findings(reference, output) == {} and findings(reference, output, unbatched=("y",))["y"].drop_percent == 0
 
 
 def test_selected_indices_are_a_set():
