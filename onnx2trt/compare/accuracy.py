@@ -8,6 +8,7 @@ from typing import ClassVar
 
 LEAST_SQNR_DB = 10.0  # below which nothing passes that the user has not asked for by --metric
 MOST_NOISE_PERCENT = 10.0  # of what varies: the same, so that outputs that hardly do anything are not held against themselves
+HARDLY_PERCENT = 2.0  # of its size that an output changes over the samples, below which it is said
 UNSURE_FACTOR = 2.0  # between an error and what it may be, from which on it is said that the samples are few
 
 
@@ -35,6 +36,7 @@ class Accuracy:
     signal_percent: float | None = None  # error in what varies, as shown at least, of outputs that are judged by decisions
     signal_limit_percent: float | None = None
     noise_percent: float | None = None  # error in what varies, of the worst slice
+    change_percent: float | None = None  # by how much the reference differs over the samples, of its size
     worst_slice: str | None = None  # in words
     parts: list[dict] | None = None  # of outputs that hold several things, as boxes and scores
     steps: int | None = None  # the samples are inferences in a row, each fed with the state that the one before has left
@@ -43,7 +45,7 @@ class Accuracy:
 
     optional: ClassVar = (
         *("kind", "shown_percent", "interval_percent", "count", "signal_percent", "signal_limit_percent"),
-        *("noise_percent", "worst_slice", "parts", "steps", "feeds", "stuck"),
+        *("noise_percent", "change_percent", "worst_slice", "parts", "steps", "feeds", "stuck"),
     )
 
     def rounded(self) -> Accuracy:
@@ -78,11 +80,14 @@ class Accuracy:
         return told and self.sqnr_db < LEAST_SQNR_DB and self.noise_percent > MOST_NOISE_PERCENT
 
     def few(self, limit_percent: float) -> str:
-        """That the samples are too few to tell the limit, in words; empty where they are enough."""
+        """That the samples are too few or too much alike to tell the limit, in words; empty where they do."""
         number = f"{self.samples} sample{'s' * (self.samples > 1)} of {self.inputs}"
         what = f"{number} cannot show {limit_percent:g} % for output {self.output!r}"
         if self.count is None or self.inputs == "synthetic" or not limit_percent:
             return ""
+        if self.kind == "values" and self.change_percent is not None and self.change_percent < HARDLY_PERCENT:
+            of = f"output {self.output!r} differs from sample to sample by {self.change_percent:.2g} % of its size"
+            return f"the samples of {self.inputs} are much alike: {of}, and every error is large against that"
         if self.metric == "values":
             factor = _share(self.drop_percent, self.shown) if self.shown else 1.0
             return f"{what}: its error may be off by a factor of {factor:.0f}" if factor >= UNSURE_FACTOR else ""

@@ -54,5 +54,5 @@ class Boxes:
 
     @property
     def size(self) -> float:
-        """A quarter of the mean area: the square of what an error of a coordinate is held against, from the centre to the edge."""
+        """A quarter of the mean area: the square of what a shift is held against, from the centre to the edge."""
         return float(self._areas[self._form] / self._boxes) / 4

@@ -177,6 +177,7 @@ class Comparison:
             signal_percent=judged.signal_percent,
             signal_limit_percent=None if judged.signal_percent is None else judged.signal_limit,
             noise_percent=judged.signal.drop_percent if judged.signal else None,
+            change_percent=judged.change_percent,
             worst_slice=judged.worst_slice,
             parts=judged.parts,
             stuck=True if study.stuck and judged.may_be_stuck else None,

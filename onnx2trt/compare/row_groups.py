@@ -67,13 +67,15 @@ class Member:
         """[columns]: what squared errors are held against."""
         moments = self.moments
         scale = np.maximum(moments.variance, SMALLEST_SHARE * np.minimum(moments.mean**2 + moments.variance, 1.0))
-        if len(scale) >= 4:
-            boxes = Boxes()
-            for reference, _ in self.tables:
-                boxes.add(reference[:, :4].T)
-            if boxes.found:
-                scale = np.concatenate([np.minimum(scale[:4], boxes.size), scale[4:]])
         return np.where(self.labels, np.inf, np.maximum(scale, 1e-30))
+
+    @cached_property
+    def box_size(self) -> float | None:
+        """What the square of a shift of all boxes is held against, where the first four columns are boxes."""
+        boxes = Boxes()
+        for reference, _ in self.tables if len(self.labels) >= 4 else ():
+            boxes.add(reference[:, :4].T)
+        return boxes.size if boxes.found else None
 
 
 @dataclass
@@ -84,6 +86,7 @@ class _Sample:
     missed: float  # of those without a partner
     effective: float  # rows of one weight that would tell as much
     errors: list[np.ndarray]  # of each member: weighted squares, [columns]
+    shifts: list[np.ndarray]  # and weighted errors
     matched: float  # weight of the reference's rows with a partner
     energies: list[tuple[float, float]]
 
@@ -121,16 +124,16 @@ class Group:
     def _compare(self, index: int) -> _Sample:
         reference, found = self._rows(index, 0), self._rows(index, 1)
         a, b = match(reference, found)
-        errors, energies = [], []
+        errors, shifts, energies = [], [], []
         for member in self._members:
             expected, given = (table[rows] for table, rows in zip(member.tables[index], (a, b)))
-            squares = (given - expected) ** 2
-            errors.append((reference.weights[a, None] * squares).sum(0))
-            energies.append((float((expected**2).sum()), float(squares.sum())))
+            error = given - expected
+            errors.append((reference.weights[a, None] * error**2).sum(0))
+            shifts.append((reference.weights[a, None] * error).sum(0))
+            energies.append((float((expected**2).sum()), float((error**2).sum())))
         weight = float(reference.weights.sum() + found.weights.sum())
-        return _Sample(
-            weight, self._missed(reference, found, a, b), _effective(reference.weights), errors, float(reference.weights[a].sum()), energies
-        )
+        missed, effective = self._missed(reference, found, a, b), _effective(reference.weights)
+        return _Sample(weight, missed, effective, errors, shifts, float(reference.weights[a].sum()), energies)
 
     def _rows(self, index: int, which: int) -> Rows:
         """The list of one sample, of the reference (0) or the candidate (1)."""
@@ -174,7 +177,10 @@ def _finding(member: Member, index: int, samples: list[_Sample], lost: tuple[flo
     if member.labels.all() or not matched.sum():
         return ListFinding(share, shown, tuple(map(float, each)), energies, None)
     errors = np.array([one.errors[index] for one in samples])
-    ratios = np.minimum(100 * errors.sum(0) / matched.sum() / member.scale, LARGEST_PERCENT)
+    ratios = errors.sum(0) / matched.sum() / member.scale
+    if member.box_size is not None:
+        ratios[:4] += (sum(one.shifts[index][:4] for one in samples) / matched.sum()) ** 2 / member.box_size
+    ratios = np.minimum(100 * ratios, LARGEST_PERCENT)
     worst = int(np.argmax(ratios))
     told = float(ratios[worst] / allowance(member.moments.effective_count[worst]))
     own = 100 * np.divide(errors, matched[:, None], out=np.zeros(errors.shape), where=matched[:, None] > 0) / member.scale

@@ -59,6 +59,7 @@ class Judged:
     signal_percent: float | None = None  # the same as one number, as shown at least
     signal_limit: float = SIGNAL_LIMIT
     count: float | None = None  # decisions or values that tell the drop
+    change_percent: float | None = None  # by how much the reference differs over the samples, of its size
     worst_slice: str | None = None  # in words
     parts: list[dict] | None = None  # of values that hold several things
     sqnr_db: float | None = None  # where it is not that of the outputs as they are
@@ -262,6 +263,7 @@ class Study:
             found.drops,
             found,
             count=found.count,
+            change_percent=None if self.variation.change is None else 100 * self.variation.change,
             worst_slice=self._slice(found),
             parts=[vars(part) for part in found.parts] or None,
             may_be_stuck=self.asked == "auto",

@@ -49,6 +49,7 @@ class Errors:
     """Squared errors of one output, slice by slice, over the samples."""
 
     sums: dict[int | None, np.ndarray] = field(default_factory=dict)  # axis -> sum of squares of each slice
+    shifts: dict[int | None, np.ndarray] = field(default_factory=dict)  # axis -> sum of each slice
     counts: dict[int | None, np.ndarray] = field(default_factory=dict)
     samples: dict[int | None, list[np.ndarray]] = field(default_factory=dict)  # axis -> mean squares of each sample and slice
     shape: tuple[int, ...] | None = None
@@ -68,6 +69,7 @@ class Errors:
             sliced = by_slice(square, axis)
             sums = sliced.sum(1)
             self.sums[axis] = self.sums.get(axis, 0.0) + sums
+            self.shifts[axis] = self.shifts.get(axis, 0.0) + by_slice(error, axis).sum(1)
             self.counts[axis] = self.counts.get(axis, 0.0) + np.full(len(sums), float(sliced.shape[1]))
             kept = self.samples.setdefault(axis, [])
             if (len(kept) + 1) * len(sums) <= MOST_KEPT:
@@ -86,7 +88,11 @@ def finding(scales: Iterable[Scale], errors: Errors, most_allowed: float = MOST_
 
 
 def _of_axis(scale: Scale, errors: Errors, most_allowed: float) -> Finding:
-    ratios = np.minimum(100 * errors.sums[scale.axis] / np.maximum(errors.counts[scale.axis], 1) / scale.variance, LARGEST_PERCENT)
+    count = np.maximum(errors.counts[scale.axis], 1)
+    ratios = errors.sums[scale.axis] / count / scale.variance
+    if scale.box_size is not None:  # single boxes that are a little off are noise, all of them at once are none
+        ratios[:4] += (errors.shifts[scale.axis][:4] / count[:4]) ** 2 / scale.box_size
+    ratios = np.minimum(100 * ratios, LARGEST_PERCENT)
     allowed = np.minimum(allowance(scale.count), most_allowed)
     worst = int(np.argmax(ratios / allowed))
     shown = float(ratios[worst] / allowed[worst])

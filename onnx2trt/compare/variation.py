@@ -19,13 +19,13 @@ PLACE_AXIS = 16  # slices; shorter axes are channels, coordinates and the like, 
 ALIKE = 0.5  # correlation of neighbours from which on an axis counts places
 # The variance of an output is that between its places (an image has dark and bright ones) and that over the samples. The latter is what
 # the output tells, but the former is what a rounding error is a share of: where samples hardly differ, it counts for a part.
-PLACES_SHARE = 0.1
+PLACES_SHARE = 0.2
 MOST_LENT = 50.0  # times the variance over the samples: a constant answer is never within 2 %
 SMALLEST_BOUNDED = 1e-4  # variance of slices within 0..1: classes that do not occur in the data
 SMALL_PEAK = 0.05  # outputs within 0..1 that never get so far have a scale of their own
 SMALLEST_OF_LARGEST = 1e-8  # of the largest variance along the axis
 NUMERICAL = 1e-10  # of it, below which a slice is rounding errors of nothing
-SMALLEST_OF_SQUARE = 1e-4  # of the squared mean: 0.1 % of a value that is nearly constant is 1 %
+SMALLEST_OF_SQUARE = 3e-4  # of the squared mean: 0.17 % of a value that is nearly constant is 1 %
 ONE_KIND_SHARE = 0.2  # of the mean variance of slices that are of one kind: what a quieter one is held against
 KINDS_DIFFER = 1.0  # Axis.contrast, from which on the slices of an axis are of several kinds
 FEWEST_ALIKE = 8  # slices that tell how much the variances of slices differ
@@ -39,6 +39,7 @@ class Scale:
     variance: np.ndarray  # [slices], positive
     count: np.ndarray  # [slices]: how many values tell it (slices.Moments.effective_count)
     bounded: np.ndarray  # [slices]: all values lie in 0..1
+    box_size: float | None = None  # the first four slices are boxes: what the square of their shift is held against
 
 
 @dataclass
@@ -167,12 +168,11 @@ class Variation:
             variance = np.clip(PLACES_SHARE * total, over_samples, MOST_LENT * over_samples)
         if len(total) >= FEWEST_ALIKE:
             variance = alike(variance, count)
-        if axis.boxes is not None and axis.boxes.found:
-            variance = np.concatenate([np.minimum(variance[:4], axis.boxes.size), variance[4:]])
         if self.samples == 1 and sum(size > 1 for size in self.shape) < 2:  # nothing tells the features of a single sample from each other
             variance = np.maximum(variance, self.energy / max(self.values, 1))
         bounded = (moments.low >= 0) & (moments.high <= 1)
-        return Scale(axis.index, np.maximum(variance, self._smallest(axis, variance, bounded)), count, bounded)
+        size = axis.boxes.size if axis.boxes is not None and axis.boxes.found else None
+        return Scale(axis.index, np.maximum(variance, self._smallest(axis, variance, bounded)), count, bounded, size)
 
     def _smallest(self, axis: Axis, variance: np.ndarray, bounded: np.ndarray) -> np.ndarray:
         """What counts as variance at least: slices that do nothing in the data shall not rule."""
@@ -186,6 +186,12 @@ class Variation:
         usual = ONE_KIND_SHARE * float(variance[alive].mean() if one_kind else np.median(variance[alive]))
         floor = np.where(bounded, of_bounded, np.where(alive, floor, np.maximum(floor, usual)))
         return np.maximum(floor, usual if one_kind else 1e-30)
+
+    @property
+    def change(self) -> float | None:
+        """By how much the values of a place differ over the samples, as a share of their size; None where it cannot be told."""
+        share, square = self.over_samples, self.energy / max(self.values, 1)
+        return None if share is None or not square else math.sqrt(share * float(self.axes[-1].moments.variance[0]) / square)
 
     @property
     def over_samples(self) -> float | None:

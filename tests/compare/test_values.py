@@ -20,7 +20,7 @@ def values(*shape, seed=0):
 
 
 def test_one_percent_is_20_db_below_what_varies():
-    reference = values(5000, 3) + 100
+    reference = values(5000, 3) + 10
     result = found(reference, reference + 0.1 * reference.std(0) * np.sign(values(5000, 3, seed=1)))
     assert result.drop_percent == pytest.approx(1, rel=0.01) and result.shown_percent == pytest.approx(result.drop_percent)
 
@@ -74,6 +74,15 @@ def test_boxes_and_scores_are_named_apart():
     assert (boxes.first, boxes.last, scores.first, scores.last) == (0, 3, 4, 8)
     assert boxes.drop_percent == 0 and boxes.sqnr_db == 200 and scores.drop_percent > 16 and scores.sqnr_db < 8
     assert found(values(9, 6), values(9, 6)).parts == ()
+
+
+def test_a_shift_of_all_boxes_is_worse_than_noise_of_the_same_size():
+    random = np.random.default_rng(0)
+    centre, size = random.random((8, 200, 2)) * 300, 20 + 20 * random.random((8, 200, 2))
+    boxes = np.concatenate([centre - size / 2, centre + size / 2], -1)
+    noise = found(boxes, boxes + 3 * np.sign(random.standard_normal(boxes.shape)))
+    shift = found(boxes, boxes + 3)
+    assert noise.drop_percent < 1 < 3 < shift.drop_percent
 
 
 def test_nothing_was_compared():
