@@ -26,8 +26,9 @@ SMALL_PEAK = 0.05  # outputs within 0..1 that never get so far have a scale of t
 SMALLEST_OF_LARGEST = 1e-8  # of the largest variance along the axis
 NUMERICAL = 1e-10  # of it, below which a slice is rounding errors of nothing
 SMALLEST_OF_SQUARE = 3e-4  # of the squared mean: 0.17 % of a value that is nearly constant is 1 %
-ONE_KIND_SHARE = 0.2  # of the mean variance of slices that are of one kind: what a quieter one is held against
-KINDS_DIFFER = 1.0  # Axis.contrast, from which on the slices of an axis are of several kinds
+KIND_FACTOR = 30.0  # between the variances of slices of one kind and those of the next; lengths and scores differ by far more
+ONE_KIND_SHARE = 0.5  # of the mean variance of the slices of one kind: what a quieter one is held against
+CLEARLY_FEATURES = 1.0  # difference of Axis.contrast by which one axis holds the features rather than another
 FEWEST_ALIKE = 8  # slices that tell how much the variances of slices differ
 
 
@@ -144,7 +145,7 @@ class Variation:
     def _features(self, first: Axis, last: Axis) -> list[Axis]:
         """Which of two axes holds the features, by whose slices differ; of maps the channels, where that does not tell; of tables both."""
         difference = last.contrast - first.contrast
-        if abs(difference) > KINDS_DIFFER:
+        if abs(difference) > CLEARLY_FEATURES:
             return [last if difference > 0 else first]
         if sum(size > 1 for size in self.shape) < 3:
             return [first, last]
@@ -182,10 +183,9 @@ class Variation:
         peak = float(moments.high[bounded].max()) if bounded.any() else 0.0
         of_bounded = SMALLEST_BOUNDED * min(1.0, peak / SMALL_PEAK) ** 2
         floor = np.maximum(SMALLEST_OF_LARGEST * variance.max(), SMALLEST_OF_SQUARE * moments.mean**2)
-        one_kind = axis.contrast < KINDS_DIFFER
-        usual = ONE_KIND_SHARE * float(variance[alive].mean() if one_kind else np.median(variance[alive]))
-        floor = np.where(bounded, of_bounded, np.where(alive, floor, np.maximum(floor, usual)))
-        return np.maximum(floor, usual if one_kind else 1e-30)
+        floor = np.where(bounded, of_bounded, np.where(alive, floor, np.maximum(floor, ONE_KIND_SHARE * np.median(variance[alive]))))
+        floor[alive] = np.maximum(floor[alive], ONE_KIND_SHARE * of_kind(variance[alive]))
+        return np.maximum(floor, 1e-30)
 
     @property
     def change(self) -> float | None:
@@ -239,6 +239,16 @@ class Within:
         inside = inside * self._count / max(self._count - 1, 1)
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(total > 0, inside / total, 1.0)
+
+
+def of_kind(variance: np.ndarray) -> np.ndarray:
+    """[slices]: the mean variance of those of its kind; kinds are what a gap in the order of the variances divides."""
+    order = np.argsort(variance)
+    kinds = np.concatenate([[0], np.cumsum(np.diff(np.log(variance[order])) > np.log(KIND_FACTOR))])
+    means = np.bincount(kinds, variance[order]) / np.bincount(kinds)
+    found = np.empty(len(variance))
+    found[order] = means[kinds]
+    return found
 
 
 def _too_small(count: np.ndarray) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnx2trt.compare.variation import MOST_LENT, PLACES_SHARE, Variation, alike
+from onnx2trt.compare.variation import MOST_LENT, PLACES_SHARE, Variation, alike, of_kind
 
 
 def learned(samples, **options) -> Variation:
@@ -25,6 +25,14 @@ def test_features_are_held_against_their_own_variance():
     values = random.standard_normal((300, 3)) * [1, 10, 0.01] + [5, 0, 0]
     scale = only(learned(values))
     assert scale.axis == 0 and scale.variance == pytest.approx(values.var(0, ddof=1)) and not scale.bounded.any()
+
+
+def test_a_quiet_slice_is_held_against_others_of_its_kind():
+    """Features of an embedding: one of them tells little, and may be as far off as the others."""
+    assert of_kind(np.array([1.0, 0.1, 0.01, 3.0])) == pytest.approx(np.full(4, 4.11 / 4))
+    assert of_kind(np.array([1e4, 1e-3, 2e4, 3e-3])) == pytest.approx([1.5e4, 2e-3, 1.5e4, 2e-3])
+    values = np.random.default_rng(0).standard_normal((2000, 8)) * [1, 1, 1, 1, 1, 1, 1, 0.2]
+    assert only(learned(values)).variance == pytest.approx([*[1] * 7, 0.5 * 7.04 / 8], rel=0.1)
 
 
 def test_channels_of_maps_are_the_slices_whatever_the_layout():
