@@ -131,6 +131,15 @@ def in_fp16(source: onnx.ModelProto, feed, overrides=(), measured=True, made_up=
     return graph, convert(graph, kept_fp32), kept_fp32
 
 
+def weight_and_axis(graph, name: str) -> tuple[np.ndarray, int | None]:
+    """(the weights that a node reads, the axis of their output channels)"""
+    from onnx2trt.rewrite.qdq import weight_axis
+
+    layer = next(node for node in graph.nodes if node.name == name)
+    weight = graph.weights[layer.input[1]]
+    return weight, weight_axis(layer, weight.ndim)
+
+
 def outputs_of(graph, feed) -> list[np.ndarray]:
     """What ONNX Runtime makes of one feed, output by output."""
     from onnx2trt.model.session import Session

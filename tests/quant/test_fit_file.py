@@ -9,24 +9,23 @@ import zipfile
 
 import numpy as np
 import pytest
-from models import conv_net, random
+from models import conv_net, random, weight_and_axis
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant import fit_file
 from onnx2trt.quant.fit_file import Found, Packed, pack
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.qdq import Rounded, quantizable_layers, quantize_weights
+from onnx2trt.rewrite.qdq import Rounded, quantize_weights
 
 GRAPH = Graph.from_model(conv_net())
-LAYERS = {layer.node: layer for layer in quantizable_layers(GRAPH)}
 CONDITIONS = {"--max-accuracy-drop": 1.0, "--layer-precisions": [["head", "fp16"]], "--validation-dir": None}
 
 
 def found():
     rounded = {}
     for name, bias in (("stem", random(16)), ("head", None)):
-        weight = GRAPH.weights[LAYERS[name].weight]
-        rounded[name] = Rounded(*quantize_weights(np.asfortranarray(weight), LAYERS[name].axis, half=True), bias)
+        weight, axis = weight_and_axis(GRAPH, name)
+        rounded[name] = Rounded(*quantize_weights(np.asfortranarray(weight), axis, half=True), bias)
     scales = {"x": 0.1, "r1": 1 / 3, "r2": 1e-30}
     factors = {"c1": np.geomspace(0.1, 1, 16), "c2": np.full(16, np.float64(np.pi))}
     return Found("mse", Fit(scales, rounded), {"c1": np.zeros(16)}, factors, {"stem_relu": "reason"}, {"depthwise": 'a "reason" \udc80'})

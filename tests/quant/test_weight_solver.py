@@ -7,7 +7,7 @@ from models import correlated, model, node, random
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.quant.weight_solver import MOST_COLUMNS, Columns, Sums, solve, supports
-from onnx2trt.rewrite.qdq import Layer, along, quantize_weights
+from onnx2trt.rewrite.qdq import along, quantize_weights
 
 ALL = 10**9
 
@@ -130,7 +130,8 @@ def errors(kind, seed, mean=0.0):
     sums = Sums(columns)
     for part in np.split(x, 6, axis=1):
         sums.add(part.reshape(columns.groups, columns.count, -1), scale)
-    fit = solve(columns, Layer("layer", "x", "w", axis), weight, sums, biased)
+    (fit,) = solve(columns, weight, sums, [scale], biased)
+    assert columns.axis == axis
     assert fit.weights.dtype == np.int8 and fit.weights.shape == weight.shape and (fit.bias is not None) is biased
     largest = np.abs(fit.weights.astype(int)).max(axis=None if axis is None else tuple(i for i in range(len(shape)) if i != axis))
     assert (largest == 127).all(), "who computes the scales anew gets the same ones"
@@ -183,7 +184,7 @@ def test_few_positions_are_not_fitted_so_closely_that_others_suffer(kind):
     columns = Columns(node(op, "x w", "y", "layer", **attributes), weight)
     values = np.random.default_rng(3).standard_normal((columns.groups, columns.count, 1016)).astype(np.float32)
     seen, fresh = values[:, :, :16], values[:, :, 16:]
-    fit = solve(columns, Layer("layer", "x", "w", axis), weight, sums_of(columns, seen, scale=0.3))
+    (fit,) = solve(columns, weight, sums_of(columns, seen, scale=0.3), [0.3])
     expected, found = columns.rows(weight) @ fresh, quantized(fresh, np.float32(0.3))
     nearest = columns.rows(weight) @ found - expected
     error = columns.rows(fit.weights * along(fit.scales, axis, weight.ndim)) @ found + fit.bias.reshape(columns.groups, -1, 1) - expected
@@ -199,10 +200,10 @@ def sums_of(columns, *samples, scale=0.1):
 
 def test_inputs_that_never_change_keep_the_nearest_weights():
     weight = random(4, 6)
-    columns, layer = Columns(node("MatMul", "x w", "y"), weight.T.copy()), Layer("l", "x", "w", 1)
+    columns = Columns(node("MatMul", "x w", "y"), weight.T.copy())
     nearest, scales = quantize_weights(weight.T, 1, half=True)
     for constant in (0.0, 0.314):
-        fit = solve(columns, layer, weight.T.copy(), sums_of(columns, np.full((1, 6, 50), constant, np.float32)))
+        (fit,) = solve(columns, weight.T.copy(), sums_of(columns, np.full((1, 6, 50), constant, np.float32)), [0.1])
         assert np.array_equal(fit.weights, nearest) and np.array_equal(fit.scales, scales)
         error = scales * (nearest.T @ np.full(6, quantized(constant, 0.1))) - weight @ np.full(6, constant)
         np.testing.assert_allclose(fit.bias, -error, atol=1e-5)
@@ -210,10 +211,10 @@ def test_inputs_that_never_change_keep_the_nearest_weights():
 
 def test_one_dead_channel_does_not_stop_the_fit_of_the_others():
     weight = random(3, 1, 3, 3)
-    columns, layer = Columns(node("Conv", "x w", "y", group=3), weight), Layer("l", "x", "w", 0)
+    columns = Columns(node("Conv", "x w", "y", group=3), weight)
     sample = correlated(27, 500, 0).reshape(3, 9, 500)
     sample[1] = 0
-    fit = solve(columns, layer, weight, sums_of(columns, sample))
+    (fit,) = solve(columns, weight, sums_of(columns, sample), [0.1])
     nearest, _ = quantize_weights(weight, 0, half=True)
     assert np.array_equal(fit.weights[1], nearest[1]) and fit.bias[1] == 0
     assert not np.array_equal(fit.weights, nearest)

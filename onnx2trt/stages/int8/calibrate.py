@@ -57,7 +57,7 @@ def _compare_methods(
     dataset = choose_split(job.data).to_fit(METHOD_SAMPLES)
     few = list(Feeds(job.data.reader, dataset, run.console, "reading samples")())
     seen, fresh = (few[::2], few[1::2]) if len(few) > 1 else (few, few)
-    samples = Samples(lambda: seen, ROUGHLY * len(seen))  # as if there were so many, of which each gives so many fewer rows
+    samples = Samples(lambda: seen, ROUGHLY * len(seen), compared=False)  # as if there were so many, of which each gives so many fewer rows
     fits = {}
     for name, scales in run.console.track(candidates.items(), len(candidates), "comparing calibration methods"):
         rounded = fit_weights(graph, job.profiles, layers, scales, samples)[0] if with_weights else {}

@@ -4,11 +4,11 @@ import numpy as np
 import onnx
 import pytest
 from command import onnx2trt
-from models import model, node, random
+from models import model, node, random, weight_and_axis
 from onnx import numpy_helper
 
 from onnx2trt.model.graph import Graph
-from onnx2trt.rewrite.qdq import quantizable_layers, quantize_weights
+from onnx2trt.rewrite.qdq import quantize_weights
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -99,7 +99,9 @@ def int8_weights(path):
 
 def test_effort_decides_whether_weights_are_fitted(folder):
     graph = Graph.from_model(hostile_net())
-    nearest = {layer.weight: quantize_weights(graph.weights[layer.weight], layer.axis, True)[0] for layer in quantizable_layers(graph)}
+    nearest = {
+        node.input[1]: quantize_weights(*weight_and_axis(graph, node.name), True)[0] for node in graph.nodes if node.op_type == "Conv"
+    }
     found = {}
     for effort in ("fast", "default"):
         done = convert(folder, "--quantization-effort", effort, "--save-onnx", f"{effort}.onnx", limit="100")
