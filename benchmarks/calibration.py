@@ -25,7 +25,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-if not __package__:  # run as a file: the root's calibration.py, not this one
+if not __package__:  # run as a file: our package stands one folder up
     sys.path[0] = str(ROOT)
 
 from benchmarks import workers  # noqa: E402
@@ -42,13 +42,13 @@ def calibrate_ours(folder: str) -> None:
     """As `--calibration-method entropy` does it, without what comes after."""
     from benchmarks import entropy_scales as detector
     from onnx2trt.model.observe import observe_parallel
-    from onnx2trt.quant import histograms as calibration
+    from onnx2trt.quant.histograms import Collector
     from onnx2trt.rewrite import qdq
 
     yield
     graph = detector.detector()
     names = dict.fromkeys(layer.activation for layer in qdq.quantizable_layers(graph))
-    collector = calibration.Collector()
+    collector = Collector()
     observe_parallel(graph, detector.PROFILES, names, lambda: detector.images(folder), lambda: collector.visit)
     assert len(collector.scales("entropy")) == len(names)
 

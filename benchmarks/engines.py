@@ -27,7 +27,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-if not __package__:
+if not __package__:  # run as a file: our package stands one folder up
     sys.path[0] = str(ROOT)
 
 NETWORKS = {"resnet50": 0.75, "unet": 0.75, "ppocr": 1.02, "example1": None, "example16": None}  # the ratio to raw fp16 for int8 to reach

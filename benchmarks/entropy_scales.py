@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-if not __package__:  # run as a file: calibration.py beside this one must not hide the root's
+if not __package__:  # run as a file: our package stands one folder up
     sys.path[0] = str(ROOT)
 
-import calibration  # noqa: E402
 import numpy as np  # noqa: E402
 
 from onnx2trt.base.errors import ExitCode  # noqa: E402
@@ -32,6 +31,7 @@ from onnx2trt.model.preflight import preflight  # noqa: E402
 from onnx2trt.model.session import Session  # noqa: E402
 from onnx2trt.plan.plan import Preprocess  # noqa: E402
 from onnx2trt.quant import calibration_cache  # noqa: E402
+from onnx2trt.quant.histograms import Collector  # noqa: E402
 from onnx2trt.rewrite import qdq  # noqa: E402
 from onnx2trt.rewrite.prepare import working_graph  # noqa: E402
 from tests.real_models import ppocr  # noqa: E402
@@ -53,13 +53,13 @@ def images(folder: Path | str) -> Iterator[dict[str, np.ndarray]]:
 
 def detector() -> Graph:
     """The FP32 graph that INT8 is written into."""
-    return working_graph(preflight(str(ppocr("det")))[0], PROFILES, quantize=True, half=False)[0]
+    return working_graph(preflight(str(ppocr("det")))[0], PROFILES, quantize=True, fp16_scales=False)
 
 
 def entropy_scales(graph: Graph) -> dict[str, float]:
     """Ours, of the inputs of all convolutions."""
     names = dict.fromkeys(layer.activation for layer in qdq.quantizable_layers(graph))
-    collector = calibration.Collector()
+    collector = Collector()
     observe_parallel(graph, PROFILES, names, lambda: images(DATA / "calibration"), lambda: collector.visit)
     return collector.scales("entropy")
 

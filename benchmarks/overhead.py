@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-if not __package__:  # run as a file
+if not __package__:  # run as a file: our package stands one folder up
     sys.path[0] = str(ROOT)
 
 EXAMPLE = ROOT / "examples" / "ultralight_segmentation" / "model.onnx"

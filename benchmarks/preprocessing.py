@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-if not __package__:  # run as a file: the root's modules, not those beside this one
+if not __package__:  # run as a file: our package stands one folder up
     sys.path[0] = str(ROOT)
 
 from benchmarks import workers  # noqa: E402

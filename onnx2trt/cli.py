@@ -14,16 +14,24 @@ from onnx2trt.plan.arguments import build_parser
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours: the child that made the table sees only stderr
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, prog: str = "") -> int:
     """Parse, supervise, report.
+
+    Args:
+        argv: the words of the command line; the first one may name a part of the job (plan.door_arguments.DOORS).
+        prog: the file that the user has started, where it does only a part of the job; for messages.
 
     Returns:
         The exit code (base.errors.ExitCode).
     """
     arguments = sys.argv[1:] if argv is None else argv
-    parser = build_parser()
-    args = parser.parse_args(arguments)
-    from onnx2trt.plan.rules import flag_problem  # from here on, what --help has no need of
+    parser, words = _parser_for(arguments, prog)
+    args = parser.parse_args(words)
+    problem = _system_problem()  # from here on, what --help has no need of
+    if problem:
+        _print_error(problem.message, problem.hint)
+        return int(problem.code)
+    from onnx2trt.plan.rules import flag_problem
     from onnx2trt.process.channel import attach
 
     channel = attach()
@@ -37,6 +45,27 @@ def main(argv: list[str] | None = None) -> int:
     from onnx2trt.supervised import run_supervised
 
     return _deliver(args, run_supervised(arguments, args.json))
+
+
+def _parser_for(arguments: list[str], prog: str):
+    """(the parser of the whole job or of one part of it, the words that it shall parse)"""
+    if arguments and not arguments[0].startswith("-"):
+        from onnx2trt.plan.door_arguments import DOORS, build_door_parser
+
+        if arguments[0] in DOORS:
+            return build_door_parser(arguments[0], prog), arguments[1:]
+    return build_parser(), arguments
+
+
+def _system_problem():
+    from onnx2trt.base.errors import ConversionError
+    from onnx2trt.base.system import check_system
+
+    try:
+        check_system()
+    except ConversionError as error:
+        return error
+    return None
 
 
 def _deliver(args, ended) -> int:

@@ -40,20 +40,33 @@ def work(args, channel: Channel) -> None:
 
 
 def _pipeline(args):
-    from onnx2trt.pipeline import convert
+    """What does the work: (args, result, run) -> None."""
+    if args.door == "calibrate":
+        from onnx2trt.pipeline.calibrate import calibrate
 
+        return calibrate
+    if args.door == "preprocess":
+        from onnx2trt.pipeline.preprocess import preprocess
+
+        return preprocess
+    from onnx2trt.pipeline import convert, validate
+
+    if args.door == "validate":
+        return validate.validate
     if args.inspect:
         return convert.inspect
-    return convert.revalidate if args.validate_only else convert.convert
+    return validate.validate_engine if args.validate_only else convert.convert
 
 
 def _end(args, result, run, error: BaseException | None = None) -> None:
     """Report, table, the last message to the parent, and the end of this process."""
     if error is not None:
         result.fail(error if isinstance(error, ConversionError) else unforeseen(error))
-    result.take(**run.said())
+    if error is not None or not result.timings_s:  # else the pipeline has taken it, as it stands beside the engine
+        result.take(**run.said())
+    known = len(run.console.warnings)
     _write_report(args, result, run)
-    result.take(**run.said())
+    result.warnings += run.console.warnings[known:]
     channel, table = run.channel, ""
     if result.error is None:
         from onnx2trt.report.table import render

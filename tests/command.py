@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -33,14 +34,20 @@ class Outcome:
         return result
 
 
-def onnx2trt(folder: Path, *arguments, timeout: float = 300, alone: bool = True) -> Outcome:
-    """Run onnx2trt.py in `folder`; a traceback or a temporary file left behind is a failure of any test.
+def onnx2trt(folder: Path, *arguments, **how) -> Outcome:
+    """Run onnx2trt.py in `folder`, as `run` does."""
+    return run("onnx2trt.py", folder, *arguments, **how)
+
+
+def run(door: str, folder: Path, *arguments, timeout: float = 300, alone: bool = True, environment: dict | None = None) -> Outcome:
+    """Run one of the doors in `folder`; a traceback or a temporary file left behind is a failure of any test.
 
     Args:
         alone: nobody else makes temporary files in the folder.
+        environment: variables besides those of this process.
     """
-    command = [sys.executable, str(ROOT / "onnx2trt.py"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, cwd=folder, timeout=timeout)
+    command = [sys.executable, str(ROOT / door), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, cwd=folder, timeout=timeout, env={**os.environ, **(environment or {})})
     outcome = Outcome(done.returncode, done.stdout.decode(), done.stderr.decode(errors="replace"), folder)
     if "--verbose" not in arguments and "-v" not in arguments:
         assert "Traceback" not in outcome.stderr, outcome.stderr

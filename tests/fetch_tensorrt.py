@@ -6,6 +6,7 @@ never part of the repository.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -72,5 +73,6 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for name in RELEASES:
         print(f"{name}: {fetch(name)}")

@@ -409,7 +409,7 @@ def rows(b: Builder) -> tuple[dict, Callable]:
     b_seed = int(b.random.integers(2**31))
     shape = ["N", length] if embedded else ["N", length, c] if rank == 3 else ["N", c]
     kind = TensorProto.INT64 if embedded else FLOAT
-    return {name: (kind, shape) for name in ("x", "x2")[: 1 + two]}, feed
+    return dict.fromkeys(("x", "x2")[: 1 + two], (kind, shape)), feed
 
 
 def random_network(seed: int) -> RandomNetwork:

@@ -6,6 +6,7 @@ compiled for each, which is enough to register classes and enums. Needs gcc, nm,
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -65,6 +66,7 @@ print(json.dumps({"enums": enums, "classes": classes, "functions": functions}))
 
 
 def main() -> int:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     FOLDER.mkdir(exist_ok=True)
     for name, requirement in RELEASES.items():
         with tempfile.TemporaryDirectory() as folder:

@@ -214,6 +214,7 @@ def test_a_signal_ends_the_call_and_not_more(folder, signum, ended):
             seen.append(number)
 
         signal.signal(signal.SIGTERM, mine)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has its children ignore it
         before = signal.getsignal(signal.SIGINT)
         threading.Timer(0.2, lambda: os.kill(os.getpid(), {int(signum)})).start()
         try:

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Measure a segmentation model on the 40 test pictures: mean IoU, IoU per class, pixel accuracy.
+"""Measure a segmentation model on the 40 test images: mean IoU, IoU per class, pixel accuracy.
 
     python evaluate.py model.onnx                 # table
     python evaluate.py model.engine               # the same for an engine, on the machine that can run it
     python evaluate.py model.onnx --json          # one line of JSON
-    python evaluate.py model.onnx --limit 10      # only the first 10 pictures
+    python evaluate.py model.onnx --limit 10      # only the first 10 images
 
 Any ONNX with the input and output of `model.onnx` will do (float32, float16, or with
 QuantizeLinear/DequantizeLinear pairs), and any engine made of it. The IoU of a class is its intersection over its union,
-both summed over all pictures; mIoU is the mean over the classes, background included.
+both summed over all images; mIoU is the mean over the classes, background included.
 """
 
 from __future__ import annotations
@@ -39,10 +39,10 @@ def preprocess(data: bytes) -> np.ndarray:
     import cv2
     import numpy as np
 
-    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
-    if picture is None or picture.shape != (HEIGHT, WIDTH, 3):
-        raise ValueError(f"expected a {WIDTH}x{HEIGHT} colour picture")
-    rgb = cv2.cvtColor(picture, cv2.COLOR_BGR2RGB)
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if image is None or image.shape != (HEIGHT, WIDTH, 3):
+        raise ValueError(f"expected a {WIDTH}x{HEIGHT} colour image")
+    rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
     return np.ascontiguousarray(rgb.transpose(2, 0, 1), np.float32) / 255
 
 
@@ -57,10 +57,10 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def test_pairs(data: Path, limit: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (input float32 [3, 256, 320], mask uint8 [256, 320]) of the test pictures in order."""
+    """Yield (input float32 [3, 256, 320], mask uint8 [256, 320]) of the test images in order."""
     paths = sorted((data / "test").glob("*.jpg"))[:limit]
     if not paths:
-        raise FileNotFoundError(f"no pictures in {data / 'test'}")
+        raise FileNotFoundError(f"no images in {data / 'test'}")
     for path in paths:
         yield preprocess(path.read_bytes()), read_mask(data / "test_masks" / f"{path.stem}.png")
 
@@ -131,10 +131,10 @@ def scores(confusion: np.ndarray) -> dict:
 
 
 def evaluate(predict: Predictor, data: Path, limit: int | None = None) -> dict:
-    """Run a predictor over the test pictures one by one; return `scores` and the time taken."""
+    """Run a predictor over the test images one by one; return `scores` and the time taken."""
     import numpy as np
 
-    count, pictures, seconds = len(CLASSES), 0, 0.0
+    count, images, seconds = len(CLASSES), 0, 0.0
     confusion = np.zeros((count, count), np.int64)
     for image, truth in test_pairs(data, limit):
         start = time.perf_counter()
@@ -144,8 +144,8 @@ def evaluate(predict: Predictor, data: Path, limit: int | None = None) -> dict:
             raise ValueError(f"expected logits [1, {count}, {HEIGHT}, {WIDTH}], got {list(logits.shape)}")
         pairs = truth.astype(np.int64) * count + logits[0].argmax(0)
         confusion += np.bincount(pairs.ravel(), minlength=count * count).reshape(count, count)
-        pictures += 1
-    return scores(confusion) | {"pictures": pictures, "ms_per_picture": 1000 * seconds / pictures}
+        images += 1
+    return scores(confusion) | {"images": images, "ms_per_image": 1000 * seconds / images}
 
 
 def report(result: dict) -> str:
@@ -154,7 +154,7 @@ def report(result: dict) -> str:
     for name, value in result["iou"].items():
         lines.append(f"{name:<12}{'-' if value is None else format(value, '.4f'):>8}")
     lines += [f"{'mIoU':<12}{result['miou']:>8.4f}", f"{'accuracy':<12}{result['pixel_accuracy']:>8.4f}"]
-    return "\n".join(lines + [f"{result['pictures']} pictures, {result['ms_per_picture']:.1f} ms each"])
+    return "\n".join(lines + [f"{result['images']} images, {result['ms_per_image']:.1f} ms each"])
 
 
 def main() -> None:
@@ -167,7 +167,7 @@ def main() -> None:
         default=Path(__file__).resolve().parent,
         help="folder with test/ and test_masks/ (default: the folder of this script)",
     )
-    parser.add_argument("--limit", type=int, help="use only the first pictures")
+    parser.add_argument("--limit", type=int, help="use only the first images")
     parser.add_argument("--json", action="store_true", help="print one line of JSON instead of a table")
     args = parser.parse_args()
     with load_predictor(args.model) as predict:

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Draw the pictures of the example: shapes on textured backgrounds, with exact masks.
+"""Draw the images of the example: shapes on textured backgrounds, with exact masks.
 
 Everything is generated from fixed seeds with numpy and OpenCV, nothing is downloaded.
-As a script it writes the committed subset (calibration pictures, test pictures, test
-masks); as a module it serves `train.py` with as many training pictures as it asks for.
+As a script it writes the committed subset (calibration images, test images, test
+masks); as a module it serves `train.py` with as many training images as it asks for.
 
     python make_dataset.py            # rewrites calibration/, test/ and test_masks/
 """
@@ -20,10 +20,10 @@ HEIGHT, WIDTH = 256, 320
 CLASSES = ("background", "disc", "ring", "square", "triangle", "star", "zebra")
 PLAIN, BUSY = ("flat", "gradient", "noise"), ("stripes", "checkers", "blobs")
 
-# The first number of every seed. Different streams never share a picture.
+# The first number of every seed. Different streams never share an image.
 STREAMS = {"training": 0, "calibration": 1, "test": 2}
 CALIBRATION_COUNT, TEST_COUNT = 120, 40
-JPEG_QUALITY = 78  # of the committed pictures; training varies around it
+JPEG_QUALITY = 78  # of the committed images; training varies around it
 
 MIN_VISIBLE = 0.7  # of an object's area: less would make its class a guess
 MIN_CONTRAST = 80.0  # distance between mean colours of an object and what it covers
@@ -131,7 +131,7 @@ def shape_mask(rng: np.random.Generator, name: str, margin: int = 14) -> tuple[n
     """Draw one randomly sized, turned and placed shape.
 
     Returns (mask, top, left): mask is uint8 [h, w] with 0 or 1, a crop around the shape
-    with `margin` free pixels on each side; its corner (top, left) may lie outside the picture.
+    with `margin` free pixels on each side; its corner (top, left) may lie outside the image.
     """
     radius = 21 * 2.6 ** rng.random()
     angle, squeeze = rng.uniform(0, 2 * np.pi), rng.uniform(0.85, 1.0)
@@ -149,14 +149,14 @@ def shape_mask(rng: np.random.Generator, name: str, margin: int = 14) -> tuple[n
     return mask, int(top), int(left)
 
 
-def crop_to_picture(mask: np.ndarray, top: int, left: int) -> tuple[np.ndarray, slice, slice]:
-    """Cut a crop's mask to the picture; return it with the rows and columns it covers."""
+def crop_to_image(mask: np.ndarray, top: int, left: int) -> tuple[np.ndarray, slice, slice]:
+    """Cut a crop's mask to the image; return it with the rows and columns it covers."""
     rows = slice(max(top, 0), min(top + mask.shape[0], HEIGHT))
     cols = slice(max(left, 0), min(left + mask.shape[1], WIDTH))
     return mask[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left], rows, cols
 
 
-# ---------------------------------------------------------------------------- pictures
+# ---------------------------------------------------------------------------- images
 
 
 def contrasting(rng: np.random.Generator, skin: np.ndarray, mask: np.ndarray, under: np.ndarray) -> np.ndarray:
@@ -172,12 +172,12 @@ def contrasting(rng: np.random.Generator, skin: np.ndarray, mask: np.ndarray, un
     return np.clip(skin + (wanted - own), 0, 255)
 
 
-def paint(rng: np.random.Generator, picture: np.ndarray, kind: str, mask: np.ndarray, rows: slice, cols: slice) -> None:
-    """Paint one object with texture `kind`, shading and perhaps a shadow into the picture.
+def paint(rng: np.random.Generator, image: np.ndarray, kind: str, mask: np.ndarray, rows: slice, cols: slice) -> None:
+    """Paint one object with texture `kind`, shading and perhaps a shadow into the image.
 
-    picture is float32 [256, 320, 3] in 0..255 and changes in place; mask is uint8 [h, w].
+    image is float32 [256, 320, 3] in 0..255 and changes in place; mask is uint8 [h, w].
     """
-    area = picture[rows, cols]
+    area = image[rows, cols]
     soft = grey(cv2.GaussianBlur(mask.astype(np.float32), (3, 3), 0))
     skin = contrasting(rng, texture(rng, kind, *mask.shape), mask, area)
     skin *= grey(1 - rng.uniform(0, 0.45) * ramp(rng, *mask.shape))
@@ -185,22 +185,22 @@ def paint(rng: np.random.Generator, picture: np.ndarray, kind: str, mask: np.nda
         shift = np.float32([[1, 0, rng.uniform(-6, 6)], [0, 1, rng.uniform(-6, 6)]])
         shadow = cv2.warpAffine(mask.astype(np.float32), shift, mask.shape[::-1])
         area = area * grey(1 - rng.uniform(0.25, 0.6) * cv2.blur(shadow, (7, 7)))
-    picture[rows, cols] = area + soft * (skin - area)
+    image[rows, cols] = area + soft * (skin - area)
 
 
-def add_distractors(rng: np.random.Generator, picture: np.ndarray) -> None:
+def add_distractors(rng: np.random.Generator, image: np.ndarray) -> None:
     """Add things that are background although they look like objects (in place)."""
     for _ in range(rng.integers(0, 2)):
-        mask, rows, cols = crop_to_picture(*shape_mask(rng, "blob"))
+        mask, rows, cols = crop_to_image(*shape_mask(rng, "blob"))
         if mask.any():
-            paint(rng, picture, str(rng.choice(PLAIN)), mask, rows, cols)  # a striped one is a zebra
+            paint(rng, image, str(rng.choice(PLAIN)), mask, rows, cols)  # a striped one is a zebra
     for _ in range(rng.integers(0, 3)):
         ends = rng.integers([-20, -20], [WIDTH + 20, HEIGHT + 20], (2, 2))
         colour = random_colour(rng).tolist()
-        cv2.line(picture, ends[0].tolist(), ends[1].tolist(), colour, int(rng.integers(1, 9)), cv2.LINE_AA)
+        cv2.line(image, ends[0].tolist(), ends[1].tolist(), colour, int(rng.integers(1, 9)), cv2.LINE_AA)
 
 
-def add_objects(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def add_objects(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Paint up to 10 objects over each other (in place); return the class mask, uint8 [256, 320]."""
     classes = np.zeros((HEIGHT, WIDTH), np.uint8)
     owner = np.zeros((HEIGHT, WIDTH), np.uint8)  # the number of the object on top, 0 is none
@@ -208,55 +208,55 @@ def add_objects(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
     for _ in range(rng.integers(4, 11)):
         label = int(rng.integers(1, len(CLASSES)))
         full, top, left = shape_mask(rng, CLASSES[label])
-        mask, rows, cols = crop_to_picture(full, top, left)
+        mask, rows, cols = crop_to_image(full, top, left)
         enough = MIN_VISIBLE * full.sum()
         inside = mask > 0
         seen = visible - np.bincount(owner[rows, cols][inside], minlength=len(visible))
         if inside.sum() < enough or (seen < least).any():
             continue
         kind = "stripes" if CLASSES[label] == "zebra" else random_kind(rng)
-        paint(rng, picture, kind, mask, rows, cols)
+        paint(rng, image, kind, mask, rows, cols)
         owner[rows, cols][inside] = len(visible)
         classes[rows, cols][inside] = label
         least, visible = [*least, enough], np.append(seen, inside.sum())
     return classes
 
 
-def camera(rng: np.random.Generator, picture: np.ndarray) -> np.ndarray:
+def camera(rng: np.random.Generator, image: np.ndarray) -> np.ndarray:
     """Light, exposure, blur and noise of a simulated camera; float32 in, uint8 [256, 320, 3] out."""
     light = 1 + rng.uniform(0, 0.6) * (ramp(rng, HEIGHT, WIDTH) - 0.5)
     if rng.random() < 0.3:  # a soft shadow falls over a part of the scene
         light *= 1 - rng.uniform(0.2, 0.5) * np.clip(smooth_noise(rng, HEIGHT, WIDTH, 90) * 6 - 3, 0, 1)
     if rng.random() < 0.5:  # dusk: real cameras meet both dark and bright scenes
         light *= 0.12 ** rng.random()
-    picture = picture * grey(light)
+    image = image * grey(light)
     if rng.random() < 0.6:
-        picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.4, 1.1))
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.1))
     grain = rng.standard_normal((HEIGHT, WIDTH), dtype=np.float32)
-    picture = picture + grey(grain * rng.uniform(0, 5))
-    return np.clip(picture, 0, 255).astype(np.uint8)
+    image = image + grey(grain * rng.uniform(0, 5))
+    return np.clip(image, 0, 255).astype(np.uint8)
 
 
 def draw(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Return one picture, uint8 BGR [256, 320, 3], and its classes, uint8 [256, 320]."""
-    picture = texture(rng, random_kind(rng), HEIGHT, WIDTH)
-    add_distractors(rng, picture)
-    classes = add_objects(rng, picture)
-    return camera(rng, picture), classes
+    """Return one image, uint8 BGR [256, 320, 3], and its classes, uint8 [256, 320]."""
+    image = texture(rng, random_kind(rng), HEIGHT, WIDTH)
+    add_distractors(rng, image)
+    classes = add_objects(rng, image)
+    return camera(rng, image), classes
 
 
 def sample(stream: str, index: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return picture `index` of a stream ("training", "calibration" or "test"), as `draw` does."""
+    """Return image `index` of a stream ("training", "calibration" or "test"), as `draw` does."""
     return draw(np.random.default_rng((STREAMS[stream], seed, index)))
 
 
 def training_sample(index: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return training picture `index` after JPEG: uint8 RGB [3, 256, 320], uint8 [256, 320]."""
-    picture, classes = sample("training", index, seed)
+    """Return training image `index` after JPEG: uint8 RGB [3, 256, 320], uint8 [256, 320]."""
+    image, classes = sample("training", index, seed)
     quality = JPEG_QUALITY - 10 + index % 21
-    _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, quality])
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    return np.ascontiguousarray(picture[..., ::-1].transpose(2, 0, 1)), classes
+    _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1)), classes
 
 
 def write_dataset(folder: Path) -> None:
@@ -266,14 +266,14 @@ def write_dataset(folder: Path) -> None:
     jpeg = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     for stream, count in (("calibration", CALIBRATION_COUNT), ("test", TEST_COUNT)):
         for index in range(count):
-            picture, classes = sample(stream, index)
-            cv2.imwrite(str(folder / stream / f"{index:03d}.jpg"), picture, jpeg)
+            image, classes = sample(stream, index)
+            cv2.imwrite(str(folder / stream / f"{index:03d}.jpg"), image, jpeg)
             if stream == "test":
                 cv2.imwrite(str(folder / "test_masks" / f"{index:03d}.png"), classes)
 
 
 def main() -> None:
-    """Write the committed pictures."""
+    """Write the committed images."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).resolve().parent, help="folder to write to (default: the folder of this script)"
@@ -281,7 +281,7 @@ def main() -> None:
     folder = parser.parse_args().out
     write_dataset(folder)
     size = sum(f.stat().st_size for d in ("calibration", "test", "test_masks") for f in (folder / d).iterdir())
-    print(f"{CALIBRATION_COUNT} calibration and {TEST_COUNT} test pictures in {folder}, {size / 1e6:.2f} MB")
+    print(f"{CALIBRATION_COUNT} calibration and {TEST_COUNT} test images in {folder}, {size / 1e6:.2f} MB")
 
 
 if __name__ == "__main__":

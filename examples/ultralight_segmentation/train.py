@@ -6,7 +6,7 @@
 
 The network is an encoder of MobileNetV3 blocks (inverted residuals with depthwise
 convolutions, squeeze-excite and hard-swish) with a light U-Net decoder. A pool of
-training pictures is drawn first and stays in the device's memory.
+training images is drawn first and stays in the device's memory.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from torch import nn
 
 # Encoder blocks: kernel, expanded channels, output channels, squeeze-excite, stride.
 BLOCKS = (
-    (3, 16, 16, False, 1),  # 1/2 of the picture's resolution
+    (3, 16, 16, False, 1),  # 1/2 of the image's resolution
     (3, 48, 24, False, 2),  # 1/4
     (3, 72, 24, False, 1),
     (5, 72, 40, True, 2),  # 1/8
@@ -47,7 +47,7 @@ BLOCKS = (
 )
 STEM_CHANNELS = 16
 DECODER_CHANNELS = (96, 64, 40, 24)  # at 1/16, 1/8, 1/4 and 1/2
-CROP = (160, 192)  # of a training picture: learns as well and takes a third of the time
+CROP = (160, 192)  # of a training image: learns as well and takes a third of the time
 
 
 # ---------------------------------------------------------------------------- network
@@ -171,36 +171,36 @@ class UltralightSegmenter(nn.Module):
 
 
 def draw_pool(count: int, seed: int, workers: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw `count` training pictures: uint8 RGB [count, 3, 256, 320] and classes uint8 [count, 256, 320]."""
-    pictures = torch.empty((count, 3, make_dataset.HEIGHT, make_dataset.WIDTH), dtype=torch.uint8)
+    """Draw `count` training images: uint8 RGB [count, 3, 256, 320] and classes uint8 [count, 256, 320]."""
+    images = torch.empty((count, 3, make_dataset.HEIGHT, make_dataset.WIDTH), dtype=torch.uint8)
     classes = torch.empty((count, make_dataset.HEIGHT, make_dataset.WIDTH), dtype=torch.uint8)
     with multiprocessing.get_context("spawn").Pool(workers, cv2.setNumThreads, (1,)) as pool:
         samples = pool.imap(functools.partial(make_dataset.training_sample, seed=seed), range(count), chunksize=16)
-        for index, (picture, mask) in enumerate(samples):
-            pictures[index], classes[index] = torch.from_numpy(picture), torch.from_numpy(mask)
-    return pictures, classes
+        for index, (image, mask) in enumerate(samples):
+            images[index], classes[index] = torch.from_numpy(image), torch.from_numpy(mask)
+    return images, classes
 
 
 class Batches:
     """Endless random crops of the pool, turned and with permuted colours, on the device."""
 
-    def __init__(self, pictures: torch.Tensor, classes: torch.Tensor, batch: int, seed: int, device: str) -> None:
-        self.pictures, self.classes = pictures.to(device), classes.to(device)
+    def __init__(self, images: torch.Tensor, classes: torch.Tensor, batch: int, seed: int, device: str) -> None:
+        self.images, self.classes = images.to(device), classes.to(device)
         self.batch, self.rng = batch, np.random.default_rng(seed)
 
     def __next__(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return pictures uint8 [batch, 3, h, w] and classes uint8 [batch, h, w], h and w multiples of 32."""
+        """Return images uint8 [batch, 3, h, w] and classes uint8 [batch, h, w], h and w multiples of 32."""
         rng, (height, width) = self.rng, CROP
-        chosen = torch.from_numpy(rng.integers(0, len(self.pictures), self.batch)).to(self.pictures.device)
+        chosen = torch.from_numpy(rng.integers(0, len(self.images), self.batch)).to(self.images.device)
         top = int(rng.integers(0, make_dataset.HEIGHT - height + 1))
         left = int(rng.integers(0, make_dataset.WIDTH - width + 1))
         rows, columns = slice(top, top + height), slice(left, left + width)
-        pictures = self.pictures[chosen][:, :, rows, columns]
-        pictures, classes = pictures[:, rng.permutation(3).tolist()], self.classes[chosen][:, rows, columns]
+        images = self.images[chosen][:, :, rows, columns]
+        images, classes = images[:, rng.permutation(3).tolist()], self.classes[chosen][:, rows, columns]
         for axis in (-1, -2):
             if rng.random() < 0.5:
-                pictures, classes = pictures.flip(axis), classes.flip(axis)
-        return pictures, classes
+                images, classes = images.flip(axis), classes.flip(axis)
+        return images, classes
 
 
 def loss_of(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
@@ -223,7 +223,7 @@ def train(args: argparse.Namespace) -> UltralightSegmenter:
     torch.manual_seed(args.seed)
     start = time.perf_counter()
     batches = Batches(*draw_pool(args.pool, args.seed, args.workers), args.batch, args.seed, args.device)
-    print(f"{args.pool} pictures drawn in {time.perf_counter() - start:.0f} s", flush=True)
+    print(f"{args.pool} images drawn in {time.perf_counter() - start:.0f} s", flush=True)
     net = UltralightSegmenter().to(args.device, memory_format=torch.channels_last)
     decayed = [p for p in net.parameters() if p.ndim > 1]
     others = [p for p in net.parameters() if p.ndim <= 1]
@@ -245,12 +245,12 @@ def train(args: argparse.Namespace) -> UltralightSegmenter:
 
 
 def learn(
-    net: UltralightSegmenter, optimiser: torch.optim.Optimizer, pictures: torch.Tensor, classes: torch.Tensor, device: str
+    net: UltralightSegmenter, optimiser: torch.optim.Optimizer, images: torch.Tensor, classes: torch.Tensor, device: str
 ) -> torch.Tensor:
     """One step on uint8 [N, 3, h, w] and uint8 [N, h, w]; return the loss (scalar)."""
-    pictures = (pictures.float() / 255).contiguous(memory_format=torch.channels_last)
+    images = (images.float() / 255).contiguous(memory_format=torch.channels_last)
     with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-        outputs = net(pictures)
+        outputs = net(images)
     losses = [loss_of(logits, classes.long()) for logits in outputs]
     optimiser.zero_grad(set_to_none=True)
     sum(losses).backward()
@@ -285,7 +285,7 @@ def export(net: UltralightSegmenter, path: Path) -> None:
 
 
 def check_export(net: UltralightSegmenter, predict: Callable[[np.ndarray], np.ndarray], data: Path) -> float:
-    """Compare onnxruntime with torch on three test pictures; return the largest difference of logits."""
+    """Compare onnxruntime with torch on three test images; return the largest difference of logits."""
     pairs = evaluate.test_pairs(data, limit=3)
     batch = np.stack([image for image, _ in pairs])
     with torch.no_grad():
@@ -303,12 +303,12 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=here, help="folder with test/ and test_masks/")
     parser.add_argument("--out", type=Path, default=here / "model.onnx", help="ONNX file to write")
     parser.add_argument("--seconds", type=float, default=300, help="training time; the learning rate follows it")
-    parser.add_argument("--pool", type=int, default=20000, help="training pictures to draw")
+    parser.add_argument("--pool", type=int, default=20000, help="training images to draw")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rate", type=float, default=4e-3, help="highest learning rate")
     parser.add_argument("--decay", type=float, default=0.02, help="weight decay of convolution weights")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that draw pictures")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes that draw images")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
     torch.backends.cudnn.benchmark = True  # all batches have one size: let it find the fastest kernels

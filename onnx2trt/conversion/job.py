@@ -21,7 +21,7 @@ ENGINE_TYPES = {"fp32": "float32", "fp16": "float16"}
 class Job:
     """One conversion after its preflight."""
 
-    library: Library
+    library: Library | None  # None where nothing is built or loaded
     plan: Plan
     model: onnx.ModelProto
     info: ModelInfo

@@ -14,7 +14,6 @@ from onnx2trt.data.samples import Dataset
 from onnx2trt.plan.plan import Plan
 from onnx2trt.plan.shapes import image_input
 
-RANGE_SAMPLES = 8  # for the largest values of every tensor; the margin of rewrite.keep_fp32.HELD_ABOVE covers the others
 VALIDATION_SAMPLES = 500
 COMPARED_SAMPLES = 20  # of the calibration data, where no other was given
 
@@ -63,7 +62,7 @@ def choose_data(plan: Plan, model: ModelInfo, profiles: tuple[Profile, ...]) -> 
     if plan.validation.directory and plan.validation.enabled:
         validation = samples.find(plan.validation.directory, "--validation-dir", VALIDATION_SAMPLES, ExitCode.VALIDATION)
     if plan.validation.test_image and plan.validation.enabled:
-        test = samples.single(plan.validation.test_image, "--test-image", ExitCode.VALIDATION)
+        test = samples.single(plan.validation.test_image, "IMAGE" if plan.door == "preprocess" else "--test-image", ExitCode.VALIDATION)
     images = any(data and data.kind == "images" for data in (calibration, validation, test))
     preprocessing: Preprocessing | None = None
     if images:

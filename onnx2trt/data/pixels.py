@@ -111,15 +111,19 @@ def _tables(pre: Preprocessing) -> np.ndarray:
     return np.stack(columns, axis=-1)[None].astype(pre.dtype)
 
 
-def _resize(image: np.ndarray, pre: Preprocessing) -> np.ndarray:
-    cv2 = opencv()
-    height, width = image.shape[:2]
+def scaled_size(height: int, width: int, pre: Preprocessing) -> tuple[int, int]:
+    """(width, height) that an image of this size is scaled to; what then differs from the input's size is padded or cut."""
     if pre.resize == "stretch":
-        return cv2.resize(image, (pre.width, pre.height), interpolation=cv2.INTER_LINEAR)
+        return pre.width, pre.height
     choose = min if pre.resize == "letterbox" else max
     ratio = choose(pre.height / height, pre.width / width)
-    size = max(round(width * ratio), 1), max(round(height * ratio), 1)
-    scaled = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    return max(round(width * ratio), 1), max(round(height * ratio), 1)
+
+
+def _resize(image: np.ndarray, pre: Preprocessing) -> np.ndarray:
+    scaled = opencv().resize(image, scaled_size(*image.shape[:2], pre), interpolation=opencv().INTER_LINEAR)
+    if pre.resize == "stretch":
+        return scaled
     if pre.resize == "crop":
         top, left = (scaled.shape[0] - pre.height) // 2, (scaled.shape[1] - pre.width) // 2
         return scaled[top : top + pre.height, left : left + pre.width]

@@ -101,10 +101,20 @@ def decode(data: bytes, channels: int) -> np.ndarray:
     """Encoded image -> [H, W] (1 channel), BGR [H, W, 3] or BGRA [H, W, 4], uint8, turned as its EXIF data says (not BGRA).
 
     Raises:
-        DataError: OpenCV cannot decode it, or it has more than MAX_PIXELS.
+        DataError: OpenCV cannot decode it, it has more than MAX_PIXELS, or its pixels are no integers of 8 or 16 bits.
     """
     cv2 = opencv()
     flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels]
+    image = _imdecode(data, flag | cv2.IMREAD_ANYDEPTH)  # without it, images of floating point become white or black ones
+    if image.dtype not in (np.uint8, np.uint16):
+        raise DataError(f"has {image.dtype} pixels; unsigned integers of 8 or 16 bits are known")
+    if channels == 4:
+        return _with_alpha(image)
+    return image if image.dtype == np.uint8 else _imdecode(data, flag)
+
+
+def _imdecode(data: bytes, flag: int) -> np.ndarray:
+    cv2 = opencv()
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
     except cv2.error as error:
@@ -113,15 +123,13 @@ def decode(data: bytes, channels: int) -> np.ndarray:
         raise DataError(f"cannot be decoded: {error.err or error}") from None
     if image is None or not image.size:
         raise DataError("is damaged, or no image of a known format")
-    return _with_alpha(image) if channels == 4 else image
+    return image
 
 
 def _with_alpha(image: np.ndarray) -> np.ndarray:
     cv2 = opencv()
     if image.dtype == np.uint16:
         image = (image // 257).astype(np.uint8)
-    if image.dtype != np.uint8:
-        raise DataError(f"has {image.dtype} pixels; 8 or 16 bits are known")
     if image.ndim == 2:
         return cv2.cvtColor(image, cv2.COLOR_GRAY2BGRA)
     return image if image.shape[2] == 4 else cv2.cvtColor(image, cv2.COLOR_BGR2BGRA)

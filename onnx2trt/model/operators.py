@@ -3,6 +3,7 @@
 The traits:
 - weighted: a convolution or matrix product, which INT8 speeds up.
 - quantizer: QuantizeLinear, DequantizeLinear.
+- integer: a convolution or matrix product in INT8 by itself, without Q/DQ around it, as ONNX Runtime's tools make it.
 - pointwise: computed value by value, so that TensorRT can fuse it into the layer before.
 - no_larger: only moves values, or can only make them smaller: max |output| <= max |inputs|.
 - exact: hands on values as they are, or one of several; rounding before it or after it is the same.
@@ -32,12 +33,14 @@ TABLE = {
     "Concat": "no_larger exact same_scale along",
     "ConstantOfShape": "expands",
     "Conv": "weighted spatial",
+    "ConvInteger": "integer",
     "ConvTranspose": "weighted spatial",
     "Cos": "bounded",
     "DepthToSpace": "no_larger exact",
     "DequantizeLinear": "quantizer",
     "Div": "pointwise along",
     "Dropout": "no_larger exact along",
+    "DynamicQuantizeMatMul": "integer",
     "Elu": "pointwise",
     "Erf": "pointwise bounded",
     "Exp": "pointwise",
@@ -55,6 +58,8 @@ TABLE = {
     "LeakyRelu": "pointwise no_larger fused along",
     "Log": "pointwise",
     "MatMul": "weighted",
+    "MatMulInteger": "integer",
+    "MatMulIntegerToFloat": "integer",
     "Max": "pointwise terms along",
     "MaxPool": "no_larger exact spatial",
     "Mean": "terms along",
@@ -66,6 +71,9 @@ TABLE = {
     "PRelu": "pointwise along",
     "Pad": "along",
     "Pow": "pointwise",
+    "QGemm": "integer",
+    "QLinearConv": "integer",
+    "QLinearMatMul": "integer",
     "QuantizeLinear": "quantizer",
     "RandomNormal": "random",
     "RandomNormalLike": "random",
@@ -107,6 +115,7 @@ def having(trait: str) -> frozenset[str]:
 
 WEIGHTED = having("weighted")
 QUANTIZERS = having("quantizer")
+INTEGER = having("integer")
 POINTWISE = having("pointwise")
 NO_LARGER = having("no_larger")
 EXACT = having("exact")

@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from onnx2trt.conversion.run import Run
-from onnx2trt.pipeline.engine import check
 from onnx2trt.pipeline.engines import make_all
 from onnx2trt.report.result import Result
 from onnx2trt.stages import inspect as inspecting
 from onnx2trt.stages import preflight, unchanged, write
-from onnx2trt.stages.load import loaded_engine
 from onnx2trt.stages.probe import probe
-from onnx2trt.stages.read_back import describe_engine
 
 
 def convert(args, result: Result, run: Run) -> None:
@@ -34,7 +31,8 @@ def convert(args, result: Result, run: Run) -> None:
     if plan.dry_run:
         return result.take(status="planned", exit_code=0)
     if former:
-        return result.adopt(unchanged.take_former(former, job, environment))
+        result.adopt(unchanged.take_former(former, job, environment))
+        return result.take(timings_s=run.said()["timings_s"])  # the warnings are those of the engine
     made = make_all(job, result, run)
     with run.stage("write", f"writing {plan.outputs.engine}"):
         engine = write.write_engine(job, made.prepared, made.built, run)
@@ -42,20 +40,6 @@ def convert(args, result: Result, run: Run) -> None:
         result.take(key=unchanged.key_of(job, run))
     result.take(exit_code=0, **run.said())
     write.write_side_file(job, result, run)
-
-
-def revalidate(args, result: Result, run: Run) -> None:
-    """The pipeline of --validate-only: an engine that was built elsewhere, on the machine where it will serve."""
-    library, plan, environment = probe(args, run)
-    result.take(environment=environment)
-    data, described = preflight.read_engine_file(plan)
-    result.take(engine=described)
-    with loaded_engine(library, plan, data, run) as engine:
-        result.take(engine=replace(described, **engine.describe()))
-        job = preflight.preflight_engine(library, plan, engine, run)
-        result.take(**preflight.describe(job), precision=describe_engine(job, engine, run))
-        check(job, None, engine, result, run)
-    result.take(exit_code=0)
 
 
 def inspect(args, result: Result, run: Run) -> None:

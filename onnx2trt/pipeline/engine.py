@@ -103,7 +103,7 @@ def _build(job: Job, prepared: Prepared, result: Result, run: Run) -> tuple[Buil
     with trt_calibrator.opened(job, prepared.scales, run) as calibrator:
         built = build_engine(job, prepared, calibrator, timings, run)
         found = calibrator.found(time.monotonic() - started) if calibrator else None
-    result.take(timing_cache=timing_cache.write(job.plan, built, timings, about, run))
+    result.take(timing_cache=timing_cache.write(job, built, timings, about, run))
     if found:
         result.take(calibration=found.about)
         _remember(job, prepared, found, run)

@@ -41,14 +41,24 @@ def choose(job: Job, run: Run) -> Choice | Int8Choice:
     """
     if job.plan.build.plugins and job.plan.calibrator:
         return _choose_with_plugins(job, run)
-    graph = prepare.working_graph(job.model, job.profiles, True, job.plan.fp16_scales, job.plan.layer_precisions)
-    if job.strong:
-        warn_of_fp32_scales(job, graph, run)
+    graph = graph_to_quantize(job, run)
     cache = caches.read_cache(job, run)
     with having_found({"calibration": caches.describe(job, caches.method_of(cache))} if cache else {}):
         choice = Int8Choice(job, graph, reuse.look_up(job, graph, cache, run), run)
         choice.choose()
     return choice
+
+
+def graph_to_quantize(job: Job, run: Run) -> Graph:
+    """The model, folded, FP32, of an opset that Q/DQ can be put into.
+
+    Raises:
+        ConversionError: MODEL, where its opset cannot be raised.
+    """
+    graph = prepare.working_graph(job.model, job.profiles, True, job.plan.fp16_scales, job.plan.layer_precisions)
+    if job.strong:
+        warn_of_fp32_scales(job, graph, run)
+    return graph
 
 
 def _choose_with_plugins(job: Job, run: Run) -> Choice:
@@ -90,6 +100,11 @@ class Int8Choice:
         return replace(self._fitted.about, tried=[{key: getattr(rung, key) for key in keys} for rung in tried] or None)
 
     @property
+    def written(self) -> WrittenCache | None:
+        """The calibration cache, where this run has written one."""
+        return self._fitted.written
+
+    @property
     def can_measure(self) -> bool:
         return self._fitted.split is not None and self._job.plan.validation.enabled
 
@@ -126,6 +141,7 @@ class Int8Choice:
         self._remember()
         again = self.prepared(run)
         if again.fallback == before:
+            error.found["calibration"] = self.about
             raise error
         return again
 

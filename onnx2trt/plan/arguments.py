@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import sys
 
-from onnx2trt.base.errors import ExitCode
 from onnx2trt.plan import argument_types as types
+from onnx2trt.plan.parser import COMMAND, EXIT_CODES, PROGRAM, new_parser
 
-EPILOG = f"""\
-exit codes (the code names the thing at fault):
-  {ExitCode.OK:>3}  done               {ExitCode.UNFORESEEN:>3}  unforeseen
-  {ExitCode.USAGE:>3}  flags              {ExitCode.MODEL:>3}  the ONNX file
-  {ExitCode.MACHINE:>3}  machine, library   {ExitCode.CALIBRATION:>3}  calibration data or cache
-  {ExitCode.BUILD:>3}  build              {ExitCode.VALIDATION:>3}  validation, accuracy, test data
-  {ExitCode.OUTPUT:>3}  output files       {ExitCode.SIGINT}, {ExitCode.SIGTERM}  interrupted
-
+EXAMPLE = f"""\
 example:
-  python onnx2trt.py --onnx model.onnx --precision int8 --calibration-dir images/ --test-image test.jpg
+  {" ".join(COMMAND)} --onnx model.onnx --precision int8 --calibration-dir images/ --test-image test.jpg
+
+one part of the job alone, each with its own --help:
+  {" ".join(COMMAND)} calibrate | preprocess | validate
 """
 
 PRECISIONS = ("fp32", "fp16", "int8", "best")
@@ -30,45 +23,14 @@ QUANTIZATION_EFFORTS = ("fast", "default", "best")
 NO_TIMING_CACHE = "none"
 CALIBRATION_METHODS = ("auto", "entropy", "minmax", "percentile", "mse")
 # argparse would print all flags, 40 lines, before the one that says which of them is wrong
-USAGE = f"onnx2trt.py --onnx FILE [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """argparse makes one for every flag, and each would ask the terminal again (and load shutil for it)."""
-
-    columns = 0
-
-    def __init__(self, prog: str):
-        if not _Formatter.columns:
-            _Formatter.columns = _terminal_columns()
-        super().__init__(prog, width=_Formatter.columns - 2)
-
-
-def _terminal_columns() -> int:
-    """As shutil.get_terminal_size has it: COLUMNS, else the terminal, else 80."""
-    try:
-        columns = int(os.environ["COLUMNS"])
-    except (KeyError, ValueError):
-        columns = 0
-    if columns <= 0:
-        try:
-            columns = os.get_terminal_size(sys.__stdout__.fileno()).columns
-        except (AttributeError, ValueError, OSError):
-            columns = 0
-    return columns if columns > 0 else 80
+USAGE = f"{PROGRAM} --onnx FILE [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all flags, in groups; defaults stand in the help text."""
-    parser = argparse.ArgumentParser(
-        prog="onnx2trt.py",
-        usage=USAGE,
-        description="Turn an ONNX model into a TensorRT engine that is proven to be what was asked for.",
-        epilog=EPILOG,
-        formatter_class=_Formatter,
-        allow_abbrev=False,  # an abbreviation in a script would change its meaning when a flag is added
-    )
-    parser._negative_number_matcher = re.compile(r"-\.?\d")  # argparse takes -0.5,-0.5 and -1e-3 for flags
+    description = "Turn an ONNX model into a TensorRT engine that is proven to be what was asked for."
+    parser = new_parser(PROGRAM, USAGE, description, f"{EXIT_CODES}\n{EXAMPLE}")
+    parser.set_defaults(door=None, named={})
     _add_model_flags(parser.add_argument_group("model and engine"))
     _add_shape_flags(parser.add_argument_group("shapes"))
     _add_precision_flags(parser.add_argument_group("precision"))

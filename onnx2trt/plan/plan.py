@@ -10,9 +10,9 @@ from onnx2trt.base.cache_folders import default_path
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.arguments import NO_TIMING_CACHE
+from onnx2trt.plan.capabilities import Capabilities
 from onnx2trt.plan.rules import Cell, effects_of
 
-PORTABLE_FROM = 8.0  # compute capability: what TensorRT-RTX builds for when no architecture is named
 NATIVE_METHODS = ("entropy", "minmax")
 BEST = "best"  # --precision best
 LEAST_FP16_LAYERS = 0.10  # share of the layers for FP16 to count as delivered; for INT8 --min-int8-share says it
@@ -23,34 +23,6 @@ class Route(Enum):
 
     WEAK = "weak typing"  # TensorRT 8.6 to 10: builder flags and layer precisions
     STRONG = "strong typing"  # TensorRT 11, TensorRT-RTX: the ONNX itself carries the precision
-
-
-@dataclass(frozen=True)
-class Capabilities:
-    """What the installed library and this machine can do; made by trt.capabilities.probe."""
-
-    backend: str  # tensorrt | tensorrt-rtx
-    version: str
-    weak_typing: bool
-    calibrators: bool
-    compute_capabilities: frozenset[str]  # names such as SM89 that the library can build for by name
-    tactic_sources: frozenset[str]
-    hardware_levels: frozenset[str] = frozenset()  # NONE, AMPERE_PLUS, ...
-    gpu: str = ""  # name of the first GPU; empty where none answers
-    gpu_arch: str = ""  # its compute capability, as 9.0
-    driver: str = ""  # highest CUDA version of the driver, as 13.0
-    driver_problem: str = ""  # why no GPU answers, in words
-    cache_folder: str = ""  # where files may be kept between runs; empty where there is no place for them
-
-    def executes(self, archs: tuple[str, ...]) -> bool:
-        """Whether an engine for these architectures (none: the library's default) runs on the GPU of this machine."""
-        if not self.gpu:
-            return False
-        if self.backend == "tensorrt":
-            return True
-        if archs:
-            return self.gpu_arch in archs
-        return f"SM{self.gpu_arch.replace('.', '')}" in self.compute_capabilities and float(self.gpu_arch) >= PORTABLE_FROM
 
 
 @dataclass(frozen=True)
@@ -110,15 +82,16 @@ class Validation:
 
 @dataclass(frozen=True)
 class Outputs:
-    engine: str
+    engine: str | None  # None: nothing is built
     keep_failed: bool
     save_onnx: str | None
     json: str | None
     report: str | None
+    array: str | None  # of preprocess
 
     @property
-    def side_file(self) -> str:
-        return self.engine + ".json"
+    def side_file(self) -> str | None:
+        return self.engine and self.engine + ".json"
 
 
 @dataclass(frozen=True)
@@ -137,11 +110,12 @@ class Build:
 
 @dataclass(frozen=True)
 class Plan:
+    door: str | None  # the part of the job that is done; None: the whole job
     onnx: str
     precision: str
     variants: tuple[str, ...]  # precisions to build, what was asked for first; more than one are compared
     compare: bool  # the user wants to see all of them
-    backend: str
+    backend: str | None
     route: Route
     executes_here: bool  # the engine can be run on the GPU of this machine
     gpu_archs: tuple[str, ...]  # as 8.9
@@ -177,10 +151,12 @@ def make_plan(args, caps: Capabilities) -> Plan:
         ConversionError: MACHINE for what this library or machine cannot do.
     """
     route = Route.WEAK if caps.weak_typing and not args.strongly_typed else Route.STRONG
-    effects = effects_of(args, caps.backend, caps.weak_typing)  # first: it refuses flags that the rest takes for given
+    # first: it refuses flags that the rest takes for given
+    effects = effects_of(args, caps.backend, caps.weak_typing) if caps.backend else ()
     archs = _gpu_archs(flatten(args.gpu_arch), caps)
     _refuse_impossible(args, caps, route, archs)
     return Plan(
+        door=args.door,
         onnx=args.onnx,
         precision=args.precision,
         variants=_variants(args, caps.executes(archs)),
@@ -219,7 +195,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
             require_execution=args.require_execution,
             engine=args.validate_only,
         ),
-        outputs=Outputs(engine_path(args), args.keep_failed, args.save_onnx, args.json, args.report),
+        outputs=Outputs(engine_path(args), args.keep_failed, args.save_onnx, args.json, args.report, _array_path(args)),
         dry_run=args.dry_run,
         skip_unchanged=args.skip_unchanged,
         effects=effects,
@@ -262,7 +238,7 @@ def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str,
             hint="Name a precision (--compare shows sizes and accuracy), or convert on a machine with the target GPU.",
             code=ExitCode.MACHINE,
         )
-    if args.require_execution and not caps.executes(archs):
+    if args.require_execution and caps.backend and not caps.executes(archs):
         raise ConversionError(
             f"--require-execution: the engine could not be executed on this machine: {caps.driver_problem or _foreign_gpu(caps, archs)}",
             hint="Convert on a machine with the target GPU, or leave the flag out.",
@@ -316,9 +292,15 @@ def _foreign_gpu(caps: Capabilities, archs: tuple[str, ...]) -> str:
     return f"its GPU is a {caps.gpu} ({caps.gpu_arch}), the engine is for {', '.join(archs) or 'TensorRT-RTX GPUs'}"
 
 
-def engine_path(args) -> str:
-    """The engine's file name: --output, else the model's stem + .engine in the current folder."""
+def engine_path(args) -> str | None:
+    """The engine's file name: --output, else the model's stem + .engine in the current folder; None where none is built."""
+    if args.door or args.validate_only:
+        return None
     return args.output or os.path.splitext(os.path.basename(args.onnx))[0] + ".engine"
+
+
+def _array_path(args) -> str | None:
+    return args.output if args.door == "preprocess" else None
 
 
 def _gpu_archs(archs: tuple[str, ...], caps: Capabilities) -> tuple[str, ...]:

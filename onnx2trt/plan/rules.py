@@ -11,6 +11,7 @@ from onnx2trt.base.locks import lock_path
 from onnx2trt.base.model_info import dims
 from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.arguments import NO_TIMING_CACHE, build_parser
+from onnx2trt.plan.door_arguments import ARRAY_SUFFIXES, image_beside
 
 
 class Effect(Enum):
@@ -246,25 +247,29 @@ def _combination_problem(args) -> str:
 
 def _path_problem(args) -> str:
     single = ("onnx", "output", "calibration_dir", "calibration_cache", "timing_cache", "test_image", "validation_dir")
-    for flag in (*single, "save_onnx", "json", "report", "validate_only", "inspect", "plugins"):
-        given = getattr(args, flag)
+    for dest in (*single, "save_onnx", "json", "report", "validate_only", "inspect", "plugins"):
+        given = getattr(args, dest)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and (not value or "\0" in value):
-                return f"--{flag.replace('_', '-')} is empty or holds a NUL character: {value!r}"
+                return f"{_name(args, dest)} is empty or holds a NUL character: {value!r}"
     return ""
 
 
+def _name(args, dest: str) -> str:
+    """What the user knows an argument by."""
+    return args.named.get(dest) or f"--{dest.replace('_', '-')}"
+
+
 def _output_problem(args) -> str:
-    engine = args.output or os.path.splitext(os.path.basename(args.onnx))[0] + ".engine"
-    if engine.endswith(("/", os.sep)):
-        return f"--output names a folder: {engine}"
-    files = []
-    if not args.validate_only:
-        files += [("--output", engine), ("--output's side file", engine + ".json")]
-    files.append(("--save-onnx", args.save_onnx))
-    if args.keep_failed:
-        files.append(("--keep-failed", engine + ".rejected"))
-    if args.json and args.json != "-" and (args.validate_only or _real(args.json) != _real(engine + ".json")):
+    if args.door == "preprocess":
+        files = _preprocessed_files(args)
+        if args.output and not args.output.lower().endswith(ARRAY_SUFFIXES):
+            return f"--output must end with .npy or .npz: got {args.output}"
+    else:
+        files = _engine_files(args) if args.door is None and not args.validate_only else []
+        if files and files[0][1].endswith(("/", os.sep)):
+            return f"--output names a folder: {files[0][1]}"
+    if args.json and args.json != "-" and _real(args.json) not in [_real(path) for flag, path in files if flag == SIDE_FILE]:
         files.append(("--json", args.json))
     files += [("--report", args.report), ("--calibration-cache", args.calibration_cache)]
     if args.calibration_cache:
@@ -272,13 +277,26 @@ def _output_problem(args) -> str:
         files.append(("--calibration-cache's fit file", args.calibration_cache + ".fit.npz"))
     if args.timing_cache and args.timing_cache != NO_TIMING_CACHE:
         files += [("--timing-cache", args.timing_cache), ("--timing-cache's lock file", lock_path(args.timing_cache))]
-    files += [("--onnx", args.onnx), ("--test-image", args.test_image)]
-    files.append(("--validate-only", args.validate_only))
+    files += [(_name(args, dest), getattr(args, dest)) for dest in ("onnx", "test_image", "validate_only")]
     seen: dict[str, str] = {}
     for flag, path in files:
         if path and seen.setdefault(_real(path), flag) != flag:
             return f"{flag} and {seen[_real(path)]} name the same file: {path}"
     return ""
+
+
+SIDE_FILE = "--output's side file"  # --json may name it: both hold the same
+
+
+def _engine_files(args) -> list[tuple[str, str | None]]:
+    """(flag, path) of what is written beside reports and caches where an engine is built; the engine first."""
+    engine = args.output or os.path.splitext(os.path.basename(args.onnx))[0] + ".engine"
+    rejected = [("--keep-failed", engine + ".rejected")] if args.keep_failed else []
+    return [("--output", engine), (SIDE_FILE, engine + ".json"), ("--save-onnx", args.save_onnx), *rejected]
+
+
+def _preprocessed_files(args) -> list[tuple[str, str | None]]:
+    return [("--output", args.output), ("--output's image", args.output and image_beside(args.output))]
 
 
 def _real(path: str) -> str:

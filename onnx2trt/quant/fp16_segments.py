@@ -71,7 +71,7 @@ def segments(nodes: Sequence[str], most: int = MOST_SEGMENTS) -> list[Segment]:
 
 
 def segment_errors(graph: Graph, parts: Iterable[Segment], feeds: list[Feed]) -> Iterator[tuple[Segment, float]]:
-    """(segment, change of the outputs (see guard.change)) with that one in FP16 and everything else in FP32.
+    """(segment, change of the outputs (see sensitivity.change)) with that one in FP16 and everything else in FP32.
 
     Args:
         graph: FP32.

@@ -16,6 +16,8 @@ LARGEST_INT8 = 127
 
 def engine_word(result: dict) -> str:
     """What the outputs that are compared with the model's come from."""
+    if sections.of_onnx(result):
+        return "candidate"
     on_gpu = any(row["executed_on"] == "gpu" for row in result["accuracy"])
     return "engine" if on_gpu else "simulated engine"
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.compare.evidence import Evidence
+from onnx2trt.plan.parser import COMMAND
 from onnx2trt.report import figures, sections
 from onnx2trt.report.result import mega
 
@@ -71,7 +72,7 @@ def render(result: dict, evidence: Evidence, arguments: list[str], written: Sequ
         metrics=sections.metrics(result),
         readable=sections.readable(result),
         written=written,
-        command=shlex.join(["python", "onnx2trt.py", *arguments]),
+        command=shlex.join([*COMMAND, *arguments]),
         folder=os.getcwd(),
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )

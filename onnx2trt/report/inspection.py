@@ -23,7 +23,7 @@ def rows(result: dict) -> Iterator[tuple[str, str, str]]:
     yield "made with", _made_with(engine), ""
     yield "here", _here(environment), ""
     yield "known from", ", ".join(engine["sources"]) or "nothing but its name", ""
-    yield from _ends(result)
+    yield from _inputs_and_outputs(result)
     if engine.get("device_memory_bytes") is not None:
         yield "memory", f"{mega(engine['device_memory_bytes'])} of the GPU for each execution context, weights apart", ""
     if result["preprocessing"]:
@@ -52,7 +52,7 @@ def _here(environment: dict) -> str:
     return f"{library}, {environment['gpu'] or 'no GPU'}"
 
 
-def _ends(result: dict) -> Iterator[tuple[str, str, str]]:
+def _inputs_and_outputs(result: dict) -> Iterator[tuple[str, str, str]]:
     """Inputs and outputs, of the engine where it or its side file lists them, else of the model that it was built from."""
     engine, model, plan = result["engine"], result["model"], result["plan"]
     tensors = engine.get("tensors")
@@ -62,7 +62,7 @@ def _ends(result: dict) -> Iterator[tuple[str, str, str]]:
     shapes = engine.get("profile_shapes") or ([plan["profiles"]] if plan else [])
     if tensors is None:
         types = {name: {"fp16": "float16", "fp32": "float32"}[kind] for name, kind in (plan["io_types"] if plan else ())}
-        tensors = [{**end, "input": role == "inputs", "format": None} for role in ("inputs", "outputs") for end in model[role]]
+        tensors = [{**spec, "input": role == "inputs", "format": None} for role in ("inputs", "outputs") for spec in model[role]]
         tensors = [{**tensor, "dtype": types.get(tensor["name"], tensor["dtype"])} for tensor in tensors]
     for tensor in tensors:
         shape = "?" if tensor["shape"] is None else "x".join("?" if dim in (-1, None) else str(dim) for dim in tensor["shape"]) or "scalar"

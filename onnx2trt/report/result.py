@@ -12,7 +12,8 @@ from onnx2trt.compare.accuracy import Accuracy
 if TYPE_CHECKING:  # the parent has no use for them, and they take their time to load
     from onnx2trt.base.errors import ConversionError
     from onnx2trt.base.model_info import ModelInfo, Profile
-    from onnx2trt.plan.plan import Capabilities, Plan
+    from onnx2trt.plan.capabilities import Capabilities
+    from onnx2trt.plan.plan import Plan
 
 SCHEMA_VERSION = 2
 RENAMED = {  # key of schema_version 1 -> key of 2
@@ -20,6 +21,7 @@ RENAMED = {  # key of schema_version 1 -> key of 2
     "plan": {"hold_layers": "keep_layers"},
     "timings_s": {"balance": "equalize"},
 }
+ADDED = ("candidate", "preprocessed")  # keys of version 2 that a record may lack
 
 
 def python_version() -> str:
@@ -87,8 +89,10 @@ class Calibration:
     seconds: float
     peak_memory_mb: float | None  # largest resident size of the process, MB of 10**6 bytes
     tried: list[dict] | None = None  # choices of INT8 layers that were measured
+    scales: int | None = None  # in the cache; of calibrate
+    fit_file: str | None = None  # what goes with them, beside the cache; of calibrate
 
-    optional: ClassVar = ("tried",)
+    optional: ClassVar = ("tried", "scales", "fit_file")
 
 
 @dataclass(frozen=True)
@@ -159,20 +163,43 @@ class EngineFile:
         return ("weights_bytes", "profiles", "device_memory_bytes", "tensors", "layers", "profile_shapes", *of_inspect)
 
 
+@dataclass(frozen=True)
+class Candidate:
+    """What was made elsewhere, and is compared with the model: --validate-only, validate."""
+
+    path: str
+    sha256: str  # with its external data, as for the model
+    bytes: int
+    kind: str  # engine | onnx
+
+
+@dataclass(frozen=True)
+class Preprocessed:
+    """What the network gets of a file: preprocess."""
+
+    source: str
+    inferences: int  # that the file is enough for; the first is described
+    arrays: list[dict]  # name, dtype, shape, layout, and of each channel its range and mean
+    image: dict | None  # how the image was fitted into the input; None for arrays
+    written: dict[str, str]  # file -> SHA-256
+
+
 @dataclass
 class Result:
     """Everything that a run has to say; the pipeline fills it with what the stages return."""
 
     schema_version: int = SCHEMA_VERSION
-    status: str = "failed"  # validated | simulated | not_validated | planned | inspected | failed
+    status: str = "failed"  # validated | simulated | not_validated | planned | inspected | calibrated | preprocessed | failed
     exit_code: int = 1
     error: Failure | None = None
     model: ModelFile | None = None
     environment: Environment = field(default_factory=Environment)
     plan: dict | None = None
     preprocessing: dict | None = None
+    preprocessed: Preprocessed | None = None
     precision: Precision | None = None
     calibration: Calibration | None = None
+    candidate: Candidate | None = None
     accuracy: list[Accuracy] = field(default_factory=list)
     latency: Latency | None = None
     timing_cache: TimingCache | None = None
@@ -232,6 +259,8 @@ PARTS = {
     "environment": Environment,
     "precision": Precision,
     "calibration": Calibration,
+    "candidate": Candidate,
+    "preprocessed": Preprocessed,
     "latency": Latency,
     "timing_cache": TimingCache,
     "engine": EngineFile,
@@ -254,6 +283,7 @@ def upgraded(record: dict) -> dict:
     Raises:
         ValueError: it is of another version.
     """
+    record = {**dict.fromkeys(ADDED), **record}
     if record["schema_version"] == SCHEMA_VERSION:
         return record
     if record["schema_version"] != 1:
@@ -280,7 +310,7 @@ def describe_environment(caps: Capabilities) -> Environment:
 def describe_plan(plan: Plan, profiles: tuple[Profile, ...]) -> dict:
     return {
         "precision": plan.precision,
-        "route": plan.route.value,
+        "route": plan.route.value if plan.backend else None,
         "backend": plan.backend,
         "gpu_archs": list(plan.gpu_archs),
         "workspace_bytes": plan.workspace_bytes,

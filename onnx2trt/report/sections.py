@@ -21,6 +21,13 @@ VERDICTS = {  # status -> level (its colour), icon, words, what they mean
     "planned": ("info", "dots", "Planned", "Nothing was built (--dry-run)."),
     "failed": ("bad", "cross", "Failed", ""),
 }
+OF_ONNX = {  # the same for a candidate that is an ONNX model
+    "simulated": (
+        *VERDICTS["simulated"][:3],
+        "The candidate, with FP16 by rounding, agrees with the ONNX model. It is no engine, and nothing was executed on a GPU.",
+    ),
+    "not_validated": ("warn", "bang", "Not validated", "The candidate was not judged."),
+}
 METRICS = {
     "top1": "share of samples whose best class changed",
     "argmax": "share of positions whose class changed",
@@ -70,13 +77,18 @@ def seconds(value: float) -> str:
 
 
 def title(result: dict) -> list[str]:
-    """The model's file, and the engine's where there is one."""
-    paths = [part["path"] for part in (result["model"], result["engine"]) if part]
+    """The model's file, and that of the engine or candidate where there is one."""
+    paths = [part["path"] for part in (result["model"], result["engine"] or result["candidate"]) if part]
     return [os.path.basename(path) for path in paths] or ["onnx2trt"]
 
 
+def of_onnx(result: dict) -> bool:
+    """Whether it is about a candidate that is an ONNX model."""
+    return result["candidate"] is not None and result["candidate"]["kind"] == "onnx"
+
+
 def verdict(result: dict) -> dict:
-    level, icon, words, meaning = VERDICTS[result["status"]]
+    level, icon, words, meaning = (OF_ONNX if of_onnx(result) else {}).get(result["status"]) or VERDICTS[result["status"]]
     if result["error"]:
         words = f"{words}, exit code {result['exit_code']}"
     if result["skipped"]:
@@ -113,11 +125,11 @@ def _share_card(result: dict) -> dict | None:
 
 
 def _size_card(result: dict) -> dict | None:
-    engine, model = result["engine"], result["model"]
+    engine, model = result["engine"] or result["candidate"], result["model"]
     if engine is None:
         return {"label": "Model", "value": mega(model["bytes"]), "note": "no engine was written"} if model else None
     note = f"{engine['bytes'] / model['bytes']:.2f} × the model's {mega(model['bytes'])}" if model else ""
-    return {"label": "Engine size", "value": mega(engine["bytes"]), "note": note}
+    return {"label": "Candidate size" if of_onnx(result) else "Engine size", "value": mega(engine["bytes"]), "note": note}
 
 
 def deciding(result: dict) -> dict | None:
@@ -145,7 +157,7 @@ def _accuracy_card(result: dict) -> dict | None:
 
 def why_no_latency(result: dict) -> str:
     """The sentence that stands in place of times; empty where there is nothing to explain."""
-    if result["latency"] or result["status"] == "planned":
+    if result["latency"] or result["status"] == "planned" or of_onnx(result):
         return ""
     if result["status"] == "failed":
         return "Not measured: the run ended before." if result["accuracy"] else ""
@@ -293,7 +305,7 @@ def _plan(result: dict) -> list[tuple[str, str]]:
     plan = result["plan"]
     if plan is None:
         return []
-    rows = [("route", plan["route"] + (f", INT8 by {plan['quantization']}" if plan["quantization"] else ""))]
+    rows = [("route", plan["route"] + (f", INT8 by {plan['quantization']}" if plan["quantization"] else ""))] if plan["route"] else []
     for profile in plan["profiles"]:
         shapes = [dims(profile[bound]) for bound in ("min", "opt", "max")]
         rows.append((f"input {profile['name']}", shapes[0] if len(set(shapes)) == 1 else "min {} opt {} max {}".format(*shapes)))
@@ -311,7 +323,7 @@ def _engine(result: dict) -> list[tuple[str, str]]:
         return []
     rows = [("file", engine["path"]), ("sha256", engine["sha256"]), ("size", mega(engine["bytes"]))]
     if engine.get("weights_bytes") is not None:
-        rows.append(("of it weights", f"{mega(engine['weights_bytes'])}; the rest is mostly the code of its kernels"))
+        rows.append(("of which weights", f"{mega(engine['weights_bytes'])}; the rest is mostly the code of its kernels"))
     if engine.get("device_memory_bytes") is not None:
         rows.append(("scratch memory", mega(engine["device_memory_bytes"])))
     return rows

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnx2trt.report import inspection
+from onnx2trt.report import doors, inspection
 from onnx2trt.report.result import mega
 
 REASONS_SHOWN, NAMES_SHOWN = 8, 3  # of the layers kept in higher precision; all stand in the JSON
@@ -20,6 +20,10 @@ STATUS_WORDS = {
     "not_validated": "not validated",
     "planned": "planned: nothing was built (--dry-run)",
     "failed": "failed",
+}
+OF_ONNX = {  # the same for a candidate that is an ONNX model
+    "simulated": "simulated: the candidate was computed on the CPU, what is FP16 by rounding, and agrees with the model",
+    "not_validated": "not validated: the candidate was not judged",
 }
 
 
@@ -76,14 +80,21 @@ def _rows(result: dict):
     if result["status"] == "inspected":
         yield from inspection.rows(result)
         return
-    good = result["status"] in ("validated", "simulated")
+    if result["status"] in doors.ROWS:
+        yield from doors.ROWS[result["status"]](result)
+        return
+    good, onnx = result["status"] in ("validated", "simulated"), (result["candidate"] or {}).get("kind") == "onnx"
     skipped = "; unchanged, so it was not built again" if result["skipped"] else ""
-    yield "status", STATUS_WORDS[result["status"]] + skipped, "green" if good else "yellow"
+    words = OF_ONNX if onnx else STATUS_WORDS
+    yield "status", words[result["status"]] + skipped, "green" if good else "yellow"
     model, environment, plan, engine = (result[key] for key in ("model", "environment", "plan", "engine"))
     yield "model", f"{model['path']}  {mega(model['bytes'])}, opset {model['opset']}, {model['nodes']} nodes", ""
     if engine:
         yield "engine", f"{engine['path']}  {mega(engine['bytes'])}{_weights(result)}", ""
-    yield "built with", _built_with(environment, plan, result), ""
+    if onnx:
+        yield "candidate", f"{result['candidate']['path']}  {mega(result['candidate']['bytes'])}", ""
+    else:
+        yield "built with", _built_with(environment, plan, result), ""
     for profile in plan["profiles"]:
         shapes = ["x".join(map(str, profile[bound])) or "scalar" for bound in ("min", "opt", "max")]
         yield "input", f"{profile['name']}  " + (shapes[0] if len(set(shapes)) == 1 else "min {} opt {} max {}".format(*shapes)), ""
@@ -91,7 +102,7 @@ def _rows(result: dict):
     yield from _calibration_rows(result)
     for row in result["accuracy"]:
         yield "accuracy", _accuracy(row), "yellow" if row["constant"] or row["nonfinite"] else ""
-    if result["status"] in ("validated", "simulated", "not_validated"):
+    if result["status"] in ("validated", "simulated", "not_validated") and not onnx:
         yield "latency", _latency(result), ""
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in result["timings_s"].items())
     yield "seconds", seconds, ""
@@ -103,7 +114,7 @@ def _weights(result: dict) -> str:
     if weights is None or result["precision"] is None:
         return ""
     kernels = weights < total / 2 and result["precision"]["delivered"] == "int8"
-    return f", {mega(weights)} of it weights" + ("; the code of the kernels gets no smaller by INT8" if kernels else "")
+    return f", {mega(weights)} of which are weights" + ("; the code of the kernels gets no smaller by INT8" if kernels else "")
 
 
 def _built_with(environment: dict, plan: dict, result: dict) -> str:

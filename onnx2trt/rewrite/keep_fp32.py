@@ -157,8 +157,8 @@ def _finite_parts(values: np.ndarray) -> Iterator[np.ndarray]:
             yield finite
 
 
-def _normalisation_nodes(graph: Graph) -> set[str]:
-    """Nodes of normalisations that were exported operator by operator: square, mean, + epsilon, root, division.
+def _normalisation_nodes(graph: Graph) -> list[str]:
+    """In execution order, the nodes of normalisations that were exported operator by operator: square, mean, + epsilon, root, division.
 
     Squares and their sums need more range than FP16 has for inputs that look harmless.
     """
@@ -184,4 +184,4 @@ def _normalisation_nodes(graph: Graph) -> set[str]:
             continue
         chain.extend(node for node in consumers.get(root.output[0], []) if node.op_type in ("Div", "Reciprocal", "Mul"))
         found.update(node.name for node in chain)
-    return found
+    return [node.name for node in graph.nodes if node.name in found]

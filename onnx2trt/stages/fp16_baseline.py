@@ -64,7 +64,7 @@ def remember(job: Job, row: VariantRow, timed: Timed, run: Run) -> None:
     }
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        run.write_now({path: json.dumps(kept).encode()})
+        run.replace_now(path, json.dumps(kept).encode(), required=False)
     except (OSError, ConversionError) as error:
         run.console.debug(f"{path} is not written: {error}")
 

@@ -3,38 +3,44 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
+
+import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import check_writable, read_engine, remove_abandoned
-from onnx2trt.base.model_info import ModelInfo
+from onnx2trt.base.model_info import ModelInfo, TensorSpec, dims
 from onnx2trt.compare.metrics import misfit
+from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import Data, choose_data
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.nodes import all_nodes
+from onnx2trt.model.operators import INTEGER
 from onnx2trt.model.preflight import preflight as check_model
+from onnx2trt.plan.door_arguments import image_beside
 from onnx2trt.plan.plan import Plan
 from onnx2trt.plan.shapes import make_profiles
 from onnx2trt.quant.calibration_cache import fit_file, side_file
 from onnx2trt.report.html import check_libraries
-from onnx2trt.report.result import EngineFile, describe_model, describe_plan
+from onnx2trt.report.result import Candidate, EngineFile, describe_model, describe_plan
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.library import Library
 
 
-def preflight(library: Library, plan: Plan, run: Run) -> Job:
+def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
     """Outputs writable, model sound, profiles complete, data there.
+
+    Args:
+        library: None where none is needed.
 
     Raises:
         ConversionError: OUTPUT, MODEL, USAGE, CALIBRATION or VALIDATION.
     """
     found: dict = {}
     with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
-        for path in _written(plan):
-            check_writable(path)
-            remove_abandoned(path)
-        _check_report(plan)
-        if plan.build.timing_cache:
-            remove_abandoned(plan.build.timing_cache)
+        _check_outputs(plan)
         model, info = check_model(plan.onnx, bool(plan.build.plugins))
         found["model"] = describe_model(info)
         profiles = make_profiles(info.inputs, plan.shapes)
@@ -57,16 +63,16 @@ def describe(job: Job) -> dict:
 
 
 def read_engine_file(plan: Plan) -> tuple[bytes, EngineFile]:
-    """The engine named by --validate-only.
+    """The engine that is compared.
 
     Raises:
         ConversionError: VALIDATION where it cannot be read, MACHINE where nothing here could run it.
     """
     path = plan.validation.engine
-    data = read_engine("--validate-only", path)
+    data = read_engine("CANDIDATE" if plan.door else "--validate-only", path)
     if not plan.executes_here:
         raise ConversionError(
-            f"--validate-only {path}: no engine can be executed on this machine",
+            f"{path}: no engine can be executed on this machine",
             hint="Run it on the machine with the GPU that the engine was built for.",
             code=ExitCode.MACHINE,
         )
@@ -81,7 +87,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
     """
     found: dict = {}
     with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
-        _check_report(plan)
+        _check_outputs(plan)
         model, info = check_model(plan.onnx, bool(plan.build.plugins))
         found["model"] = describe_model(info)
         ranks = {tensor.name: len(tensor.shape) for tensor in engine.tensors}
@@ -99,12 +105,89 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
     return Job(library, plan, model, info, profiles, data)
 
 
-def _check_report(plan: Plan) -> None:
-    """What --report needs is there."""
+def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
+    """Check the model against a prepared ONNX; where one of them leaves a size free, it is the other's.
+
+    Raises:
+        ConversionError: MODEL where one of them cannot be read, VALIDATION where their inputs and outputs differ, OUTPUT or USAGE.
+    """
+    path, found = plan.validation.engine, {}
+    with run.stage("preflight", f"checking {plan.onnx} and {path}"), having_found(found):
+        _check_outputs(plan)
+        model, info = check_model(plan.onnx)
+        found["model"] = describe_model(info)
+        other, other_info = check_model(path)
+        found["candidate"] = Candidate(path, other_info.sha256, other_info.bytes, "onnx")
+        plan = replace(plan, precision=_carried(other.graph, other_info, info))
+        inputs = _common_inputs(info, other_info)
+        profiles = make_profiles(inputs, plan.shapes)
+        found["plan"] = describe_plan(plan, profiles)
+        data = choose_data(plan, replace(info, inputs=inputs), profiles)
+        _check_metric(plan, info, data)
+        graph = Graph.from_model(other, profiles)
+    for warning in dict.fromkeys((*info.warnings, *(f"{path}: {warning}" for warning in (*other_info.warnings, *graph.repairs)))):
+        run.console.warn(warning)
+    return Job(None, plan, model, info, profiles, data), OnnxCandidate(other_info, graph)
+
+
+def _carried(graph, other_info: ModelInfo, info: ModelInfo) -> str:
+    """The lowest precision that a candidate carries, and the model does not."""
+    if not info.quantized and (other_info.quantized or any(node.op_type in INTEGER for node in all_nodes(graph))):
+        return "int8"
+    return "fp16" if other_info.half else "fp32"
+
+
+def _common_inputs(info: ModelInfo, other: ModelInfo) -> tuple[TensorSpec, ...]:
+    """The model's inputs, with the sizes that only the candidate fixes.
+
+    Raises:
+        ConversionError: VALIDATION, where the two do not have the same inputs and outputs, or types that are not of one kind.
+    """
+    names, others = ({spec.name for spec in (*of.inputs, *of.outputs)} for of in (info, other))
+    of_other = {spec.name: spec for spec in (*other.inputs, *other.outputs)}
+    if names != others or {spec.name for spec in info.inputs} != {spec.name for spec in other.inputs}:
+        raise ConversionError(
+            f"{other.path} is not made from {info.path}: it has {_interface(other)}; the model has {_interface(info)}",
+            hint="Inputs and outputs must have the same names in both.",
+            code=ExitCode.VALIDATION,
+        )
+    for spec in (*info.inputs, *info.outputs):
+        twin = of_other[spec.name]
+        if np.dtype(spec.dtype).kind != np.dtype(twin.dtype).kind or not (spec in info.outputs or _fit(spec.shape, twin.shape)):
+            own, its = (f"{one.dtype} {'of any rank' if one.shape is None else dims(one.shape)}" for one in (spec, twin))
+            raise ConversionError(
+                f"{other.path} is not made from {info.path}: {spec.name!r} is {its}, in the model {own}", code=ExitCode.VALIDATION
+            )
+    return tuple(replace(spec, shape=_common_shape(spec.shape, of_other[spec.name].shape)) for spec in info.inputs)
+
+
+def _interface(info: ModelInfo) -> str:
+    inputs, outputs = (", ".join(f"{spec.name!r}" for spec in specs) for specs in (info.inputs, info.outputs))
+    return f"inputs {inputs} and outputs {outputs}"
+
+
+def _fit(own: tuple | None, other: tuple | None) -> bool:
+    """Whether two declared shapes can be one."""
+    if own is None or other is None:
+        return True
+    return len(own) == len(other) and all(a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in zip(own, other))
+
+
+def _common_shape(own: tuple | None, other: tuple | None) -> tuple | None:
+    if own is None or other is None:
+        return other if own is None else own
+    return tuple(a if isinstance(a, int) or not isinstance(b, int) else b for a, b in zip(own, other))
+
+
+def _check_outputs(plan: Plan) -> None:
+    """What this run writes can be written, and what --report needs is there."""
+    for path in _written(plan):
+        check_writable(path)
+        remove_abandoned(path)
+    if plan.build.timing_cache:
+        remove_abandoned(plan.build.timing_cache)
     if plan.outputs.report:
         check_libraries()
-        check_writable(plan.outputs.report)
-        remove_abandoned(plan.outputs.report)
 
 
 def _check_metric(plan: Plan, info: ModelInfo, data: Data) -> None:
@@ -117,11 +200,13 @@ def _check_metric(plan: Plan, info: ModelInfo, data: Data) -> None:
 def _written(plan: Plan) -> list[str]:
     """Every file that this run may write."""
     outputs = plan.outputs
-    paths = [outputs.engine, outputs.side_file, outputs.save_onnx, plan.calibration.cache]
+    paths = [outputs.engine, outputs.side_file, outputs.save_onnx, plan.calibration.cache, outputs.report, outputs.array]
     if plan.build.timing_cache_named:  # one that was not asked for may fail with a warning
         paths.append(plan.build.timing_cache)
     if outputs.json != "-":
         paths.append(outputs.json)
     if plan.calibration.cache:
         paths += [side_file(plan.calibration.cache), fit_file(plan.calibration.cache)]
+    if outputs.array:
+        paths.append(image_beside(outputs.array))
     return [path for path in paths if path]

@@ -11,18 +11,19 @@ from onnx2trt.trt.library import Library, capabilities, load_library
 from onnx2trt.trt.plugins import load_plugins
 
 
-def probe(args, run: Run) -> tuple[Library, Plan, Environment]:
+def probe(args, run: Run, backend: str = "auto") -> tuple[Library, Plan, Environment]:
     """Load the library, ask the machine, decide everything that flags decide.
 
     Args:
         args: the parsed command line.
+        backend: the library that is needed, where --backend names none.
 
     Raises:
         ConversionError: MACHINE, or MODEL where --onnx is no file (cheaper to see than a library is to load).
     """
     with run.stage("probe", "looking at library and machine"):
         check_file(args.onnx)
-        library = load_library(args.backend)
+        library = load_library(backend if args.backend == "auto" else args.backend)
         caps = capabilities(library)
         environment = describe_environment(caps)
         with having_found({"environment": environment}):

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.operators import INTEGER, NO_WORK, QUANTIZERS
+from onnx2trt.model.preflight import dtype_name
 from onnx2trt.plan.plan import LEAST_FP16_LAYERS, Route
 from onnx2trt.report.result import Precision
 from onnx2trt.rewrite.prepare import Prepared, mac_share
+from onnx2trt.rewrite.qdq import int8_layers
 from onnx2trt.trt import inspector
 from onnx2trt.trt.builder import BuiltEngine
 from onnx2trt.trt.constraints import labels
 from onnx2trt.trt.engine import Engine
 
 ORDER = ("fp32", "fp16", "int8")
+NO_LAYER = QUANTIZERS | NO_WORK  # operators that are no layers by themselves
 
 
 def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Engine | None, run: Run) -> Precision:
@@ -65,6 +70,24 @@ def describe_engine(job: Job, engine: Engine, run: Run) -> Precision:
         return Precision(None, layers_source="inspector")
     layers, share = inspector.count_layers(found), mac_share(graph, job.profiles, inspector.nodes_in(found, "int8"))
     return Precision(None, _delivered(layers, share, job.plan.min_int8_share), share, layers, "inspector")
+
+
+def describe_onnx(job: Job, candidate: OnnxCandidate) -> Precision:
+    """The precision that a prepared ONNX carries; where it computes in INT8 without Q/DQ, the share of the work is not known."""
+    graph = candidate.graph
+    types = {name: dtype_name(elem_type) for name, elem_type in graph.types().items()}
+    int8 = int8_layers(graph)
+    integer = {node.name for node in graph.nodes if node.op_type in INTEGER}
+    layers = dict.fromkeys(("int8", "fp16", "fp32"), 0)
+    for node in graph.nodes:
+        precision = {"float16": "fp16", "float32": "fp32"}.get(types.get(node.output[0], ""))
+        if node.name in int8 | integer:
+            layers["int8"] += 1
+        elif precision and node.op_type not in NO_LAYER:
+            layers[precision] += 1
+    share = mac_share(graph, job.profiles, int8) if int8 and not integer else None
+    delivered = "int8" if integer else _delivered(layers, share, job.plan.min_int8_share)
+    return Precision(None, delivered, share, layers)
 
 
 def _delivered(layers: dict[str, int], share: float | None, least_share: float) -> str:

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.locks import locked
+from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan.plan import Plan
 from onnx2trt.report.result import TimingCache
-from onnx2trt.trt.builder import BuiltEngine
+from onnx2trt.trt.builder import BuiltEngine, EngineBuilder
 
 
 def read(plan: Plan, run: Run) -> tuple[bytes | None, TimingCache | None]:
@@ -27,7 +28,7 @@ def read(plan: Plan, run: Run) -> tuple[bytes | None, TimingCache | None]:
     return contents, TimingCache(path, "read" if contents else "new")
 
 
-def write(plan: Plan, built: BuiltEngine, before: bytes | None, about: TimingCache | None, run: Run) -> TimingCache | None:
+def write(job: Job, built: BuiltEngine, before: bytes | None, about: TimingCache | None, run: Run) -> TimingCache | None:
     """Write the timings of this build, together with those that others have written since we read.
 
     The lock is held from reading until the parent has renamed the new file, so that no writer's timings are lost.
@@ -41,7 +42,7 @@ def write(plan: Plan, built: BuiltEngine, before: bytes | None, about: TimingCac
     Raises:
         ConversionError: OUTPUT, where a cache that the user has named cannot be written; the default one only warns.
     """
-    path = plan.build.timing_cache
+    plan, path = job.plan, job.plan.build.timing_cache
     if path is None or built.timing_cache is None:
         return about
     if built.timing_cache_refused:
@@ -53,7 +54,7 @@ def write(plan: Plan, built: BuiltEngine, before: bytes | None, about: TimingCac
         with locked(path) as held:
             if not held:
                 run.console.debug(f"timing cache {path} cannot be locked; it is written all the same")
-            return replace(about, written=_merge_and_write(plan, built, before, run))
+            return replace(about, written=_merge_and_write(job, built, before, run))
     except (ConversionError, OSError) as error:
         if plan.build.timing_cache_named:
             raise
@@ -62,18 +63,18 @@ def write(plan: Plan, built: BuiltEngine, before: bytes | None, about: TimingCac
         return about
 
 
-def _merge_and_write(plan: Plan, built: BuiltEngine, before: bytes | None, run: Run) -> bool:
+def _merge_and_write(job: Job, built: BuiltEngine, before: bytes | None, run: Run) -> bool:
     """Whether the file holds our timings now."""
-    path, ours = plan.build.timing_cache, built.timing_cache
+    path, ours = job.plan.build.timing_cache, built.timing_cache
     try:
         present = _contents(path)
     except OSError:
         present = b""
     if present and present != before:  # another process was faster
-        ours = built.merge_timings(ours, present)
+        ours = EngineBuilder(job.library, job.plan, run.console.debug).merge_timing_caches(ours, present)
     if ours == present:
         return True
-    return run.replace_now(path, ours, required=plan.build.timing_cache_named)
+    return run.replace_now(path, ours, required=job.plan.build.timing_cache_named)
 
 
 def _contents(path: str) -> bytes:

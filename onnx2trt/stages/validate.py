@@ -2,24 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+
 import numpy as np
 
 from onnx2trt.base.errors import DataError, having_found
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.evidence import Sample, Watch
 from onnx2trt.compare.outputs import Runner, failure
+from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.comparing import as_declared, on_arrays
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import Data
 from onnx2trt.data.feeds import batches_to_compare
 from onnx2trt.data.pixels import displayed
-from onnx2trt.data.reader import load_image
+from onnx2trt.data.reader import Arrays, load_image
 from onnx2trt.data.samples import Dataset
 from onnx2trt.model.session import AT_ONCE, Session
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.trt.engine import Engine
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """What is compared with the model."""
+
+    runner: Runner
+    at_once: int = 1  # batches that it takes at the same time
+    executed_on: str = "simulated"
 
 
 def compare_outputs(job: Job, prepared: Prepared | None, engine: Engine | None, run: Run) -> tuple[Accuracy, ...]:
@@ -32,13 +45,26 @@ def compare_outputs(job: Job, prepared: Prepared | None, engine: Engine | None, 
     Raises:
         ConversionError: VALIDATION.
     """
+    return _compare(job, lambda reference: _built(job, prepared, engine, reference), run)
+
+
+def compare_onnx(job: Job, candidate: OnnxCandidate, run: Run) -> tuple[Accuracy, ...]:
+    """The same for a prepared ONNX of whatever tool, which is computed on the CPU, what it has in FP16 by rounding.
+
+    Raises:
+        ConversionError: VALIDATION, or MODEL where ONNX Runtime cannot run it.
+    """
+    return _compare(job, lambda _: _given(job, candidate), run)
+
+
+def _compare(job: Job, candidate: Callable[[Session], _Candidate], run: Run) -> tuple[Accuracy, ...]:
     if not job.plan.validation.enabled:
         return ()
     if job.plan.build.plugins:
         run.console.warn("with --plugins ONNX Runtime cannot run the model, so there is nothing to compare with")
         return ()
     with run.stage("validate", "comparing the outputs with the model's"):
-        rows = _compare_all(job, prepared, engine, run)
+        rows = _compare_all(job, candidate, run)
     for row in rows:
         if row.constant:
             run.console.warn(f"output {row.output!r} of the model is constant on {row.inputs}: agreement there is no evidence of accuracy")
@@ -71,17 +97,17 @@ def judge(job: Job, rows: tuple[Accuracy, ...], executed: bool, run: Run) -> str
     return "validated" if executed else "simulated"
 
 
-def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run: Run) -> tuple[Accuracy, ...]:
+def _compare_all(job: Job, make_candidate: Callable[[Session], _Candidate], run: Run) -> tuple[Accuracy, ...]:
     reference = Session.from_path(job.info.path)
-    candidate, at_once = _candidate(job, prepared, engine, reference)
-    comparison = job.comparison("simulated" if engine is None else "gpu")
+    candidate = make_candidate(reference)
+    comparison = job.comparison(candidate.executed_on)
     data, rows, found = job.data, (), {}
     run.evidence.start()
     for dataset in data.to_compare():
         watch = Watch(run.evidence, dataset.origin, data.image_size, data.channels_last) if run.evidence.wanted else None
         batches = run.console.track(batches_to_compare(data, [dataset]), max(len(dataset.paths), 1), f"comparing on {dataset.origin}")
         with having_found(found):
-            compared = comparison.compare(on_arrays(reference.run), candidate, batches, dataset.origin, watch, at_once)
+            compared = comparison.compare(on_arrays(reference.run), candidate.runner, batches, dataset.origin, watch, candidate.at_once)
         if watch:
             _keep_samples(run, data, dataset, watch, decides=not rows)
         rows += compared
@@ -89,14 +115,36 @@ def _compare_all(job: Job, prepared: Prepared | None, engine: Engine | None, run
     return rows
 
 
-def _candidate(job: Job, prepared: Prepared | None, engine: Engine | None, reference: Session) -> tuple[Runner, int]:
-    """(what is compared, how many batches it takes at once)"""
+def _built(job: Job, prepared: Prepared | None, engine: Engine | None, reference: Session) -> _Candidate:
+    """The engine, or what it was built from."""
     if engine is not None:
-        return as_declared(job, engine.run, cast_inputs=False), 1
+        return _Candidate(as_declared(job, engine.run, cast_inputs=False), executed_on="gpu")
     if not prepared.changed:
-        return on_arrays(reference.run), 1
-    session = Session.from_graph(simulation(prepared.graph), in_turn=len(job.data.to_compare()[0].paths) < AT_ONCE)
-    return as_declared(job, session.run), session.at_once
+        return _Candidate(on_arrays(reference.run))
+    session = Session.from_graph(simulation(prepared.graph), in_turn=_in_turn(job))
+    return _Candidate(as_declared(job, session.run), session.at_once)
+
+
+def _given(job: Job, candidate: OnnxCandidate) -> _Candidate:
+    """A prepared ONNX: as it stands, or simulated where it has FP16; with the model's types of inputs and outputs."""
+    simulated = simulation(candidate.graph)
+    if simulated is candidate.graph:
+        session = Session.from_path(candidate.info.path)
+    else:
+        session = Session.from_graph(simulated, in_turn=_in_turn(job))
+    given = {spec.name: spec.dtype for spec in candidate.info.inputs}
+    declared = {spec.name: spec.dtype for spec in job.info.outputs}
+
+    def run(arrays: Arrays) -> Arrays:
+        found = session.run({name: array.astype(given[name], copy=False) for name, array in arrays.items()})
+        return {name: array.astype(declared[name], copy=False) for name, array in found.items()}
+
+    return _Candidate(on_arrays(run), session.at_once)
+
+
+def _in_turn(job: Job) -> bool:
+    """Whether there are too few samples to compute several at once."""
+    return len(job.data.to_compare()[0].paths) < AT_ONCE
 
 
 def _keep_samples(run: Run, data: Data, dataset: Dataset, watch: Watch, decides: bool) -> None:

@@ -28,7 +28,6 @@ class BuiltEngine:
     timing_cache: bytes | None  # the timings that were given and those that were made
     timing_cache_refused: bool  # what was given could not be used
     warnings: tuple[tuple[str, int], ...]  # (kind, how often)
-    merge_timings: Callable[[bytes, bytes], bytes]  # see EngineBuilder.merge_timing_caches
 
     @property
     def nbytes(self) -> int:
@@ -97,8 +96,7 @@ class EngineBuilder:
         self._refuse_errors("building the engine")
         layers = typed_layers(self._network) if self._plan.route is Route.STRONG else None
         timings = None if timing_cache is None else bytes(config.get_timing_cache().serialize())
-        warned = tuple(self._messages.warnings.items())
-        return BuiltEngine(engine, layers, constrained, timings, refused, warned, self.merge_timing_caches)
+        return BuiltEngine(engine, layers, constrained, timings, refused, tuple(self._messages.warnings.items()))
 
     def merge_timing_caches(self, ours: bytes, theirs: bytes) -> bytes:
         """Both caches in one; ours where an entry is in both, and ours alone where TensorRT does not take theirs."""

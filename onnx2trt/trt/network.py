@@ -12,7 +12,7 @@ from onnx2trt.base.model_info import ModelInfo, NodeInfo, dims
 
 FLOAT_TYPES = {"FLOAT": "fp32", "HALF": "fp16", "BF16": "bf16", "FP8": "fp8"}
 NO_WORK = ("CONSTANT", "QUANTIZE", "DEQUANTIZE", "CAST", "IDENTITY", "SHAPE", "SHUFFLE", "ASSERTION")
-# TensorRT's name of a type -> numpy's, for the ends of a network
+# TensorRT's name of a type -> numpy's, for inputs and outputs of a network
 IO_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int32", "INT64": "int64", "BOOL": "bool", "UINT8": "uint8"}
 
 

@@ -33,7 +33,6 @@ def command_without_posix(*arguments) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True)
 
 
-@pytest.mark.xfail(reason="cli.main does not call check_system yet")
 def test_the_command_says_so_at_once():
     done = command_without_posix("--onnx", "m.onnx")
     assert done.returncode == ExitCode.MACHINE and "does not run on Windows" in done.stderr and "hint: Use WSL2" in done.stderr

@@ -53,9 +53,9 @@ class Case:
     def network(self):
         return self.builder._network
 
-    def parse(self, graph: Graph | None = None, ends=None) -> None:
+    def parse(self, graph: Graph | None = None, io=None) -> None:
         source = ParserInput(path=self.info.path) if graph is None else ParserInput(data=graph.to_model().SerializeToString())
-        self.builder.parse(source, ends or self.info)
+        self.builder.parse(source, io or self.info)
 
     def config(self, **options):
         """The builder config just before the build, which these libraries cannot do without a GPU."""

@@ -12,13 +12,13 @@ from models import conv_net, layer_norm, model, node, plugin_net, random
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.plan import Route
-from onnx2trt.quant import histograms as calibration
 from onnx2trt.quant.calibration_cache import to_text
 from onnx2trt.rewrite import qdq
 from onnx2trt.rewrite.fold import raise_opset
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.strong_typing import strongly_typed
-from onnx2trt.trt.builder import Constraints
+from onnx2trt.trt.calibrator import make_calibrator
+from onnx2trt.trt.constraints import Constraints
 from onnx2trt.trt.network import typed_layers
 
 
@@ -133,8 +133,8 @@ def test_every_layer_of_a_node_is_constrained(tmp_path):
     case = Case(tmp_path, layer_norm())
     case.parse()
     case.config(constraints=constraints_of(case, square="fp32", root="fp32"))
-    held = [case.network.get_layer(i).name for i in range(case.network.num_layers) if case.network.get_layer(i).precision_is_set]
-    assert held == ["square", "root"]
+    bound = [case.network.get_layer(i).name for i in range(case.network.num_layers) if case.network.get_layer(i).precision_is_set]
+    assert bound == ["square", "root"]
 
 
 def test_the_validator_accepts_constraints(tmp_path):
@@ -146,12 +146,12 @@ def test_the_validator_accepts_constraints(tmp_path):
 
 def test_io_types_are_set(tmp_path):
     case = Case(tmp_path, conv_net(), "--io-types", "x:fp16", "y:fp16")
-    ends = replace(
+    changed = replace(
         case.info,
         inputs=tuple(replace(s, dtype="float16") for s in case.info.inputs),
         outputs=tuple(replace(s, dtype="float16") for s in case.info.outputs),
     )
-    case.parse(ends=ends)
+    case.parse(io=changed)
     assert case.network.get_input(0).dtype == TRT.float16 and case.network.get_output(0).dtype == TRT.float16
 
 
@@ -175,7 +175,7 @@ def test_a_bad_profile_is_a_clear_failure(tmp_path):
 def test_the_calibrator_is_registered_with_its_profile(tmp_path):
     case = Case(tmp_path, conv_net(), "--precision", "int8", "--max-batch-size", "4")
     case.parse()
-    calibrator = calibration.make_calibrator(LIBRARY.calibrator_bases()["entropy"], 4, iter(()), None, None)
+    calibrator = make_calibrator(LIBRARY.calibrator_bases()["entropy"], 4, iter(()), None, None)
     config = case.config(calibrator=calibrator)
     assert config.int8_calibrator is not None and config.get_calibration_profile() is not None
     assert calibrator.get_algorithm() == TRT.CalibrationAlgoType.ENTROPY_CALIBRATION_2
@@ -186,12 +186,12 @@ READS_CACHE = """
     warnings.simplefilter("ignore")
     from contract.common import Case, LIBRARY
     from models import conv_net
-    from onnx2trt.quant import histograms as calibration
+    from onnx2trt.trt.calibrator import make_calibrator
     folder = pathlib.Path({folder!r})
     case = Case(folder, conv_net(), "--precision", "int8", show=lambda text: print(text, flush=True))
     case.parse()
     text = (folder / "c.cache").read_bytes()
-    calibrator = calibration.make_calibrator(LIBRARY.calibrator_bases()["entropy"], 1, iter(()), None, text)
+    calibrator = make_calibrator(LIBRARY.calibrator_bases()["entropy"], 1, iter(()), None, text)
     read = type(calibrator).read_calibration_cache
     type(calibrator).read_calibration_cache = lambda self, *_: (print("CACHE READ", flush=True), read(self))[1]
     case.builder.build(case.profiles, True, calibrator=calibrator)
@@ -223,8 +223,8 @@ def test_qdq_is_valid_with_the_flags(tmp_path, half):
 def test_strongly_typed_qdq_is_valid_with_fp32_scales(tmp_path):
     case = Case(tmp_path, conv_net(), "--precision", "int8", "--strongly-typed")
     graph = qdq.insert(case.graph, dict.fromkeys(("x", "r1", "r2"), 0.02), qdq.quantizable_layers(case.graph), half=False)
-    assert not case.plan.half_scales
-    case.parse(strongly_typed(graph, {}, case.plan.half_scales))
+    assert not case.plan.fp16_scales
+    case.parse(strongly_typed(graph, {}, case.plan.fp16_scales))
     counts = typed_layers(case.network)
     assert counts["int8"] == 3 and counts["fp32"] == 2, "the activations between the layers"
     assert case.builder._builder.is_network_supported(case.network, case.config())
@@ -254,7 +254,7 @@ def test_warnings_as_errors_do_no_harm(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         case.parse()
-        calibrator = calibration.make_calibrator(LIBRARY.calibrator_bases()["minmax"], 1, iter(()), None, None)
+        calibrator = make_calibrator(LIBRARY.calibrator_bases()["minmax"], 1, iter(()), None, None)
         case.config(constraints=constraints_of(case, head="fp32"), calibrator=calibrator)
 
 

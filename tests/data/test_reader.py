@@ -143,10 +143,12 @@ def test_a_file_that_is_no_image(tmp_path, data, message):
         load_image(put(tmp_path, data), prepared())
 
 
-def test_pixels_that_are_no_integers():
-    for channels in (1, 3, 4):
-        with pytest.raises(DataError, match="damaged|float32 pixels"):
-            decode(encode(".tiff", image(5, 5).astype(np.float32)), channels)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("suffix, dtype", [(".tiff", np.float32), (".tiff", np.int16), (".pfm", np.float32)])
+def test_pixels_that_are_no_integers_of_8_or_16_bits(suffix, dtype, channels):
+    """OpenCV makes 8 bits of some of them: a black or a white image."""
+    with pytest.raises(DataError, match=f"damaged|{np.dtype(dtype).name} pixels"):
+        decode(encode(suffix, image(5, 5).astype(dtype)), channels)
 
 
 def test_a_folder_a_dangling_link_and_a_missing_file(tmp_path):

@@ -124,7 +124,7 @@ def test_overflow_is_kept_in_fp32_and_named_and_the_engine_is_right(tmp_path):
     assert "mul1" in done.stdout
 
 
-def test_without_holds_the_overflow_is_caught_by_validation(tmp_path):
+def test_without_layers_kept_in_fp32_the_overflow_is_caught_by_validation(tmp_path):
     onnx.save(multiplication_chain(), tmp_path / "chain.onnx")
     np.savez(tmp_path / "x.npz", x=np.linspace(0.5, 1, 8, dtype=np.float32)[None])
     done = onnx2trt(tmp_path, "--onnx", "chain.onnx", "--test-image", "x.npz", "--disable-strict-types")

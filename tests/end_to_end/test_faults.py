@@ -371,7 +371,7 @@ FULL = {  # file in the full folder -> flags, after which it is written there
 BEFORE = {"net.engine.json": ["net.engine"], "c.cache": ["c.cache.json"], "c.cache.fit.npz": ["c.cache.json", "c.cache"]}
 
 
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", [name for name in FULL if name != "r.html"])
 def test_a_full_file_system(tmp_path, bytes_of, name):
     """34: a real one, with room for what is written before this file and for less than all of it."""
     images(*GOOD)(tmp_path)
@@ -396,6 +396,23 @@ def test_a_full_file_system(tmp_path, bytes_of, name):
         if name in ("r.json", "c.cache.fit.npz"):  # with room again, the same command needs no cleaning
             assert onnx2trt(tmp_path, "--onnx", "net.onnx", "--output", "net.engine", *FULL[name]).code == 0
             assert (tmp_path / "net.engine").read_bytes() != OLD
+
+
+def test_a_report_without_room_takes_no_engine_down(tmp_path, bytes_of):
+    """34, too: what nobody needs to run the engine."""
+    images(*GOOD)(tmp_path)
+    with small_disk(tmp_path / "full") as fill:
+        for old in ("net.engine", "net.engine.json", "r.json", "full/r.html"):
+            (tmp_path / old).write_bytes(OLD)
+        fill(but=-(-bytes_of["r.html"] // PAGE) - 1)
+        done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--output", "net.engine", "--json", "r.json", *FULL["r.html"])
+        assert done.code == 0 and "status" in done.stdout, done.stderr
+        result = done.json("r.json")
+        assert result["error"] is None and result["engine"]["sha256"] == hashlib.sha256((tmp_path / "net.engine").read_bytes()).hexdigest()
+        (warning,) = [text for text in result["warnings"] if "report" in text]
+        assert warning.startswith("there is no report: ") and "full/r.html: No space left on device" in warning and warning in done.stderr
+        assert (tmp_path / "full" / "r.html").read_bytes() == OLD
+        assert done.json("net.engine.json")["engine"] == result["engine"]
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from command import ROOT, onnx2trt
+from command import ROOT, onnx2trt, run
 from html_page import Page
 from models import model, multiplication_chain, node, plugin_net, random
 
@@ -123,13 +123,14 @@ def test_a_layer_is_kept_in_fp32(folder, constraints):
     assert found["ignored_constraints"] == []
 
 
-def test_measured_holds_become_constraints(tmp_path):
+def test_what_measured_ranges_keep_in_fp32_becomes_constraints(tmp_path):
     nodes = list(multiplication_chain().graph.node)
     weights = {init.name: onnx.numpy_helper.to_array(init) for init in multiplication_chain().graph.initializer}
     onnx.save(model(nodes, {"x": [1, 8]}, {"y": [1, 8]}, weights), tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", x=np.linspace(0.5, 1, 8, dtype=np.float32)[None])
-    _, held = convert(tmp_path, "--test-image", "x.npz", "--layer-precisions", "mul0:fp16", "mul3:fp16", "--precision-constraints", "obey")
-    assert held["status"] == "validated" and {e["name"] for e in held["precision"]["fallback"]} == {"mul1", "mul2"}
+    bound = ("--layer-precisions", "mul0:fp16", "mul3:fp16", "--precision-constraints", "obey")
+    _, result = convert(tmp_path, "--test-image", "x.npz", *bound)
+    assert result["status"] == "validated" and {e["name"] for e in result["precision"]["fallback"]} == {"mul1", "mul2"}
 
 
 def test_no_constraints_leave_the_choice_to_tensorrt(folder):
@@ -639,6 +640,19 @@ def test_validate_only_loads_compares_and_times(folder):
     result = done.json("v.json")
     assert result["status"] == "validated" and result["engine"]["sha256"] == built["engine"]["sha256"]
     assert result["latency"]["p50_ms"] > 0 and result["precision"]["delivered"] == "fp16" and result["precision"]["requested"] is None
+
+
+def test_the_door_gives_an_engine_the_verdict_of_validate_only(folder):
+    _, built = convert(folder, "--max-batch-size", "2")
+    arguments = ("net.engine", "--onnx", "net.onnx", "--test-image", "test.png", "--metric", "noise")
+    done = run("validate.py", folder, *arguments, "--json", "v.json")
+    assert done.code == 0, done.stderr
+    result = done.json("v.json")
+    assert result["status"] == "validated" and result["candidate"]["kind"] == "engine" and result["latency"]["p50_ms"] > 0
+    assert result["candidate"]["sha256"] == result["engine"]["sha256"] == built["engine"]["sha256"]
+    assert result["accuracy"][0]["executed_on"] == "gpu" and "validated on the GPU" in done.stdout
+    worse = run("validate.py", folder, *arguments, "--max-accuracy-drop", "0")
+    assert worse.code == 7 and "differs from the ONNX model" in worse.error and "--layer-precisions" not in worse.error
 
 
 def test_the_report_shows_what_the_engine_gave_and_how_long_it_took(folder):

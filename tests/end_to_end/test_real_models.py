@@ -115,13 +115,13 @@ def test_light_models_in_fp32(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_light_models_in_fp16_hold_what_overflows(tmp_path, name):
+def test_light_models_in_fp16_keep_what_overflows_in_fp32(tmp_path, name):
     done = onnx2trt(tmp_path, "--onnx", light(name), "-o", "m.engine", "--json", "r.json")
     result = done.json("r.json")
     if done.code == 7:
         assert "fp16 was asked for, but the engine is fp32" in done.error
         return
     assert done.code == 0, done.stderr
-    held = [entry for entry in result["precision"]["fallback"] if "above 32752" in entry["reason"]]
+    kept = [entry for entry in result["precision"]["fallback"] if "above 32752" in entry["reason"]]
     overflows = {"densenet121": False, "inception_v2": False, "shufflenet": False}.get(name, True)
-    assert bool(held) == overflows and result["accuracy"][0]["nonfinite"] == 0
+    assert bool(kept) == overflows and result["accuracy"][0]["nonfinite"] == 0

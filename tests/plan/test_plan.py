@@ -163,7 +163,8 @@ def reads_of_args() -> dict[str, set[str]]:
 
 
 READS = reads_of_args()
-BEFORE = ("onnx2trt/cli.py", "onnx2trt/stages/preflight.py")  # --backend, --verbose and the like
+# --backend, --verbose and the like
+BEFORE = tuple(f"onnx2trt/{name}" for name in ("cli.py", "api.py", "worker.py", "stages/probe.py", "pipeline/convert.py"))
 BEFORE_THE_PLAN = set().union(*(READS[name] for name in BEFORE))
 
 
@@ -334,8 +335,8 @@ def test_every_effort_that_can_be_typed_is_known_and_more_of_it_does_not_do_less
     assert tuple(EFFORTS) == QUANTIZATION_EFFORTS
     for less, more in zip(EFFORTS.values(), list(EFFORTS.values())[1:]):
         assert dataclasses.astuple(less) < dataclasses.astuple(more)
-        assert less.equalization <= more.equalization and less.fit <= more.fit and less.samples <= more.samples
-    assert not EFFORTS["fast"].fit and not EFFORTS["fast"].equalization
+        assert less.equalize <= more.equalize and less.fit <= more.fit and less.samples <= more.samples
+    assert not EFFORTS["fast"].fit and not EFFORTS["fast"].equalize
 
 
 # ---- which engines are built

@@ -5,15 +5,17 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
+import onnx
 import pytest
+from command import ROOT
+from models import conv_net, random
 from real_models import ppocr
 
 from benchmarks import endurance
 from benchmarks.calibration import table as calibration_table
+from onnx2trt.quant.calibration_cache import to_text
 
-ROOT = Path(__file__).resolve().parents[2]
 IMAGES = ROOT / "tests" / "data" / "ppocr_det" / "calibration"
 
 
@@ -151,3 +153,26 @@ def test_where_an_engine_loses_time_is_said_worst_first():
     lines = losses("int8", timed(a=0.010, b=0.002, Reformat_b=0.004), timed(a=0.011, b=0.001))
     assert lines[0] == "int8: 1 conversions, 0.004 of 0.016 ms in 3 layers; raw fp16: 0 conversions, 0.000 of 0.012 ms in 2 layers"
     assert [line.split(": ")[1] for line in lines[1:]] == ["b", "a"] and "6.0 us against     1.0" in lines[1]
+
+
+def test_entropy_scales_benchmark(tmp_path, monkeypatch):
+    """All of it on a tiny network and two made-up images."""
+    from benchmarks import entropy_scales
+
+    onnx.save(conv_net(1, size=640), tmp_path / "net.onnx")
+    scales = {"x": 0.03, "r1": 0.02, "r2": 0.02}
+    (tmp_path / "their.cache").write_text(to_text(scales, "entropy"))
+    monkeypatch.setattr(entropy_scales, "CACHE", tmp_path / "their.cache")
+    monkeypatch.setattr(entropy_scales, "ppocr", lambda name: tmp_path / "net.onnx")
+    monkeypatch.setattr(entropy_scales, "images", lambda folder: ({"x": random(1, 3, 640, 640, seed=seed)} for seed in range(2)))
+    found = entropy_scales.measure()
+    assert found["tensors"] == 3 and 0 <= found["median_difference"] <= found["q90_difference"]
+    assert 0.5 < found["iou_ours"] <= 1 and 0.5 < found["iou_tensorrt"] <= 1
+
+
+def test_stages_that_are_inference_are_named_as_in_the_result():
+    """Else their seconds would count as ours."""
+    from benchmarks.overhead import INFERENCE
+
+    sources = "".join(path.read_text() for path in (ROOT / "onnx2trt").rglob("*.py"))
+    assert [stage for stage in INFERENCE if f'stage("{stage}"' not in sources] == []

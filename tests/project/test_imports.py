@@ -151,31 +151,60 @@ def test_the_parent_needs_the_standard_library_alone():
             assert not at_top or package in sys.stdlib_module_names or package == "onnx2trt", f"{module} imports {name} at its top"
 
 
-@pytest.mark.parametrize(
-    "arguments, code, stream", [(["--help"], 0, "stdout"), ([], 2, "stderr"), (["--onnx", "m.onnx", "--std", "0"], 2, "stderr")]
-)
-def test_help_and_wrong_flags_need_no_package(arguments, code, stream):
-    done = subprocess.run([sys.executable, "-S", "-E", str(ROOT / "onnx2trt.py"), *arguments], capture_output=True, text=True)
+ANSWERS = [(door, ["--help"], 0, "stdout") for door in DOORS] + [(door, [], 2, "stderr") for door in DOORS]
+ANSWERS += [
+    ("onnx2trt.py", ["--onnx", "m.onnx", "--std", "0"], 2, "stderr"),
+    ("preprocess.py", ["i.png", "--onnx", "m.onnx", "-o", "x.png"], 2, "stderr"),
+    ("validate.py", ["m.onnx", "--onnx", "m.onnx"], 2, "stderr"),
+    ("calibration.py", ["--onnx", "m", "--calibration-dir", "d", "--calibration-cache", "m"], 2, "stderr"),
+]
+
+
+@pytest.mark.parametrize("door, arguments, code, stream", ANSWERS)
+def test_help_and_wrong_flags_need_no_package(door, arguments, code, stream):
+    done = subprocess.run([sys.executable, "-S", "-E", str(ROOT / door), *arguments], capture_output=True, text=True)
     assert done.returncode == code, done.stderr
-    assert "usage: onnx2trt" in getattr(done, stream)
+    assert f"usage: {door}" in getattr(done, stream)
+    assert code == 0 or f"{door}: error: " in done.stderr
 
 
-def test_importing_the_package_loads_nothing_heavy():
-    heavy = {"numpy", "onnx", "onnxruntime", "cv2", "tensorrt", "tensorrt_rtx", "rich", "jinja2", "matplotlib"}
-    code = f"import sys, onnx2trt, onnx2trt.cli; print(sorted({{name.split('.')[0] for name in sys.modules}} & {heavy}))"
+HEAVY = {"numpy", "onnx", "onnxruntime", "cv2", "tensorrt", "tensorrt_rtx", "rich", "jinja2", "matplotlib"}
+
+
+def python(code: str) -> str:
+    """The last line that a program prints in a process of its own."""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.strip() == "[]"
+    return done.stdout.splitlines()[-1]
 
 
-def test_help_loads_nothing_that_only_a_conversion_needs():
+@pytest.mark.parametrize("modules", ["onnx2trt, onnx2trt.cli", "calibration", "preprocess", "validate"])
+def test_importing_the_package_or_a_door_loads_nothing_heavy(modules):
+    assert python(f"import sys, {modules}; print(sorted({{name.split('.')[0] for name in sys.modules}} & {HEAVY}))") == "[]"
+
+
+@pytest.mark.parametrize(
+    "door, names",
+    [
+        ("calibration", "Histogram, Collector, make_calibrator, scale_of, METHODS"),
+        ("preprocess", "load_image, Preprocessing, image_tensor, displayed, decode"),
+        ("validate", "Comparison, measure, choose_metric, OutputComparison"),
+    ],
+)
+def test_other_programs_import_the_tools_from_a_door(door, names):
+    assert python(f"from {door} import {names}; print(callable({names.split(', ')[0]}))") == "True"
+    assert python(f"import {door}\nfor name in {door}.FROM: getattr({door}, name)\nprint('all there')") == "all there"
+    assert python(f"import {door}; print(hasattr({door}, 'nothing'))") == "False"
+
+
+@pytest.mark.parametrize("words", [[], ["calibrate"], ["preprocess"], ["validate"]], ids=str)
+def test_help_loads_nothing_that_only_a_conversion_needs(words):
     """Each of these costs more than argparse itself."""
     slow = {"ctypes", "dataclasses", "hashlib", "json", "shutil", "subprocess", "onnx2trt.plan.plan", "onnx2trt.process.supervision"}
     code = (
         "import sys\nfrom onnx2trt import cli\n"
-        f"try: cli.main(['--help'])\nexcept SystemExit: print('loaded', sorted({slow} & set(sys.modules)))"
+        f"try: cli.main([*{words}, '--help'])\nexcept SystemExit: print('loaded', sorted({slow} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=True)
-    assert done.stdout.splitlines()[-1] == "loaded []"
+    assert python(code) == "loaded []"
 
 
 MOST_LINES, MOST_FUNCTION_LINES, MOST_PARAMETERS = 340, 60, 6

@@ -4,7 +4,7 @@ import ast
 import json
 import re
 import shlex
-from collections.abc import Callable
+from argparse import ArgumentParser
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from command import ROOT
 import onnx2trt
 from onnx2trt.base.errors import ExitCode
 from onnx2trt.plan.arguments import build_parser
+from onnx2trt.plan.door_arguments import DOORS as PARTS
+from onnx2trt.plan.door_arguments import build_door_parser
 from onnx2trt.plan.rules import COLUMNS, TABLE, flag_problem
 
 READMES = sorted(ROOT.glob("README*.md"))
@@ -23,19 +25,16 @@ MOST_LINES = 200  # of README.md
 FLAG = re.compile(r"--?[a-z][a-z0-9-]*")
 
 
-def parse_onnx2trt(arguments: list[str]) -> None:
-    """
-    Raises:
-        SystemExit: argparse refuses the arguments (2), or has printed the help (0).
-        AssertionError: they are wrong together.
-    """
-    assert flag_problem(build_parser().parse_args(arguments)) == "", arguments
+# The doors at the root -> the word by which the installed command knows them
+DOORS = {"onnx2trt": "", "calibration": "calibrate", "preprocess": "preprocess", "validate": "validate"}
+COMMAND = re.compile(
+    rf"(?:python3? ({'|'.join(DOORS)})\.py|python3? -m (onnx2trt)|(?:^|`)(onnx2trt)(?= (?:-|(?:{'|'.join(PARTS)}) [^`])))[ ]([^`\n]*)",
+    re.MULTILINE,
+)
 
 
-# The doors at the root -> what parses their arguments, as parse_onnx2trt does. Enter the parser of a new door here.
-DOORS: dict[str, Callable[[list[str]], None]] = {"onnx2trt": parse_onnx2trt}
-NAMES = ("onnx2trt", "calibration", "preprocess", "validate")
-COMMAND = re.compile(rf"(?:python3? ({'|'.join(NAMES)})\.py|python3? -m (onnx2trt)|(?:^|`)(onnx2trt)(?= -))[ ]([^`\n]*)", re.MULTILINE)
+def parser_of(door: str) -> ArgumentParser:
+    return build_door_parser(DOORS[door], f"{door}.py") if DOORS[door] else build_parser()
 
 
 def read(path: Path) -> str:
@@ -50,7 +49,7 @@ def tables(text: str) -> list[list[list[str]]]:
     """Every table as rows of cells, the header first."""
     found = re.findall(r"(?:^\|.*\n)+", text + "\n", re.MULTILINE)
     return [
-        [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines() if "| ---" not in line] for table in found
+        [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if "| ---" not in line] for table in found
     ]
 
 
@@ -61,7 +60,12 @@ def flags_in(text: str) -> set[str]:
 
 def commands(text: str) -> list[tuple[str, str]]:
     """(door, what follows it) of every command, up to a comment or the next command."""
-    return [(a or b or c, re.split(r" #|&&|;|\|", line)[0].strip()) for a, b, c, line in COMMAND.findall(text)]
+    found = []
+    for *names, line in COMMAND.findall(text):
+        door, arguments = "".join(names), re.split(r" #|&&|;|\|", line)[0].strip()
+        word, _, rest = arguments.partition(" ")
+        found.append((next(name for name in DOORS if DOORS[name] == word), rest) if word in PARTS else (door, arguments))
+    return found
 
 
 def headings(text: str) -> set[str]:
@@ -117,6 +121,13 @@ def test_choices_and_defaults_stand_beside_the_flag(action):
         assert row[1].strip("`") == (action.default if isinstance(action.default, str) else f"{action.default:g}")
 
 
+@pytest.mark.parametrize("door", [door for door in DOORS if DOORS[door]])
+def test_the_flags_of_the_other_doors_are_theirs(door):
+    (row,) = [row for table in tables(read(FLAGS)) for row in table if row[0] == f"`python {door}.py`"]
+    assert row[1] == f"`onnx2trt {DOORS[door]}`"
+    assert flags_in(row[3]) == {option for action in parser_of(door)._actions for option in action.option_strings}
+
+
 @pytest.mark.parametrize("path", READMES, ids=by_name)
 def test_a_table_of_all_flags_elsewhere_is_complete(path):
     for table in tables(read(path)):
@@ -134,21 +145,20 @@ def test_every_flag_that_is_named_exists(path):
 
 
 @pytest.mark.parametrize("path", [*READMES, *DOCS], ids=by_name)
-@pytest.mark.parametrize("door", NAMES)
-def test_every_command_parses(path, door):
-    found = [arguments for name, arguments in commands(read(path)) if name == door]
-    if found and door not in DOORS and not (ROOT / f"{door}.py").exists():
-        pytest.skip(f"{door}.py is not there yet")
-    for arguments in found:
+def test_every_command_parses(path):
+    for door, arguments in commands(read(path)):
         try:
-            DOORS[door](shlex.split(arguments))
+            args = parser_of(door).parse_args(shlex.split(arguments))
         except SystemExit as end:
             assert not end.code, arguments  # --help
+        else:
+            assert flag_problem(args) == "", arguments
 
 
 def test_the_readme_shows_every_door():
+    assert {*DOORS.values()} == {"", *PARTS} and all((ROOT / f"{door}.py").exists() for door in DOORS)
     for path in READMES:
-        assert {name for name, _ in commands(read(path))} == set(NAMES)
+        assert {name for name, _ in commands(read(path))} == set(DOORS)
 
 
 def test_the_quick_start_is_one_block_of_two_lines():
@@ -194,6 +204,13 @@ def test_every_exit_code_and_status_is_explained():
     assert {name for cell in found["Key"] for name in re.findall(r"`(\w+)`", cell)} == set(schema["properties"])
 
 
+def test_every_stage_is_explained():
+    sources = "".join(map(read, (ROOT / "onnx2trt").rglob("*.py")))
+    (row,) = [row for table in tables(read(ROOT / "docs" / "results.md")) for row in table if row[0] == "`timings_s`"]
+    stages = set(re.findall(r'run\.stage\("(\w+)"', sources))
+    assert len(stages) > 10 and stages | {"variants", "total"} == set(re.findall(r"`(\w+)`", row[1]))
+
+
 # ---- links
 
 
@@ -214,6 +231,10 @@ def test_commands_are_found_in_lines_and_in_text():
     text = "do `python onnx2trt.py --inspect e` or\n.venv/bin/python onnx2trt.py --onnx m -q && rm m # gone\nonnx2trt -q\n"
     assert commands(text) == [("onnx2trt", "--inspect e"), ("onnx2trt", "--onnx m -q"), ("onnx2trt", "-q")]
     assert commands("`python validate.py a.onnx --onnx b`\npython3 -m onnx2trt -q") == [("validate", "a.onnx --onnx b"), ("onnx2trt", "-q")]
+    assert commands("`onnx2trt validate`: `onnx2trt calibrate -q` or python -m onnx2trt validate a") == [
+        ("calibration", "-q"),
+        ("validate", "a"),
+    ]
     assert commands("python benchmarks/calibration.py --json r\nonnx2trt is a tool\nmy-onnx2trt -q") == []
 
 

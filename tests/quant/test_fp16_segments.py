@@ -46,7 +46,7 @@ def test_only_what_fp16_changes_can_be_given_up():
     assert "relu" in working(graph) and not {"shape", "pick", "target", "reshape"} & working(graph)
 
 
-def test_the_last_wish_counts():
+def test_the_last_override_counts():
     graph = Graph.from_model(conv_net())
     assert bound_to_half(graph, ()) == set()
     assert bound_to_half(graph, (("*", "fp16"), ("stem*", "fp32"), ("stem_relu", "fp16"))) == {

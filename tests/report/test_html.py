@@ -2,62 +2,19 @@
 
 import dataclasses
 import os
-import sys
 
 import numpy as np
 import pytest
 from helpers import refused
 from html_page import Page
+from made_results import SHA, failed, result, row
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.compare.evidence import Drops, Evidence, Output, Sample, look
-from onnx2trt.conversion.run import Run
-from onnx2trt.process.channel import Channel
 from onnx2trt.report import html
-from onnx2trt.report.result import fail, new_result
+from onnx2trt.report.result import Result
 
 EVIL = "<script>alert('x')</script>&\"'$x^2$"
-SHA = "0" * 64
-
-
-def row(**changes) -> dict:
-    """One row of the result's accuracy."""
-    values = {"executed_on": "simulated", "inputs": "images", "output": "y", "metric": "argmax", "drop_percent": 0.25}
-    values |= {"standard_error": 0.1, "sqnr_db": 31.5, "max_abs_error": 0.125, "nonfinite": 0, "samples": 3}
-    return {**values, "worst": "b.jpg", "worst_drop_percent": 0.5, "constant": False, **changes}
-
-
-def result(**changes) -> dict:
-    """The result of an INT8 conversion that went well."""
-    tensor = {"name": "x", "dtype": "float32", "shape": ["N", 3, 24, 32]}
-    model = {"path": "net.onnx", "sha256": SHA, "bytes": 2_000_000, "opset": 17, "nodes": 12, "quantized": False, "half": False}
-    plan = {"precision": "int8", "route": "strong typing", "backend": "tensorrt-rtx", "gpu_archs": ["8.9"], "workspace_bytes": 2**32}
-    plan |= {"quantization": "qdq", "profiles": [{"name": "x", "min": [1, 3, 24, 32], "opt": [1, 3, 24, 32], "max": [4, 3, 24, 32]}]}
-    plan |= {"max_accuracy_drop": 1.0, "layer_precisions": [["head*", "fp32"]]}
-    plan["flags"] = [{"flag": "--tf32", "effect": "no effect", "note": "no note"}]
-    reason = "INT8 here alone changes the outputs by "
-    kept = [{"name": f"layer{i}", "precision": "fp16", "reason": f"{reason}{i}.00%"} for i in range(3)]
-    tried = [{"int8_mac_share": 1.0, "drop_percent": 3.0, "standard_error": 0.5, "passed": False}]
-    tried.append({"int8_mac_share": 0.8, "drop_percent": 0.2, "standard_error": 0.1, "passed": True})
-    full = {
-        **new_result(),
-        "status": "simulated",
-        "exit_code": 0,
-        "model": {**model, "inputs": [tensor], "outputs": [{**tensor, "name": "y"}]},
-        "environment": {"backend": "tensorrt-rtx", "tensorrt": "1.7.1", "gpu": None, "driver": None, "python": "3.11.7"},
-        "plan": plan,
-        "preprocessing": {"size": [32, 24], "layout": "NCHW", "channels": 3, "dtype": "float32", "color": "rgb", "resize": "letterbox"}
-        | {"interpolation": "linear", "range": 255, "mean": [1.0, 2.0, 3.0], "std": [4.0, 5.0, 6.0]},
-        "precision": {"requested": "int8", "delivered": "int8", "int8_mac_share": 0.8, "layers": {"int8": 6, "fp16": 3, "fp32": 1}}
-        | {"layers_source": "network", "fallback": kept, "ignored_constraints": [{"name": "odd", "asked": "fp32", "delivered": "int8"}]},
-        "calibration": {"method": "mse", "samples_used": 20, "samples_skipped": 1, "cache": None, "seconds": 3.0, "peak_memory_mb": 100.0}
-        | {"tried": tried},
-        "accuracy": [row()],
-        "engine": {"path": "net.engine", "bytes": 1_000_000, "sha256": SHA, "gpu_archs": ["8.9"]},
-        "timings_s": {"probe": 0.5, "build": 150.0, "total": 150.5},
-        "warnings": ["something odd"],
-    }
-    return {**full, **changes}
 
 
 def evidence(*outputs: Output, image=True, origin="images", plots=False) -> Evidence:
@@ -247,7 +204,7 @@ def test_every_status_has_its_words(status):
 
 def test_a_run_that_failed_at_once_says_why_at_the_top():
     error = ConversionError("net.onnx is damaged", hint="Export it again.", code=ExitCode.MODEL)
-    read = page(fail(new_result(), error))
+    read = page(failed(Result().to_dict(), error))
     assert "Failed, exit code 3" in read.text and "Next step: Export it again." in " ".join(read.text.split())
     assert tuple(read.sections) == ("facts", "command")
 
@@ -255,7 +212,7 @@ def test_a_run_that_failed_at_once_says_why_at_the_top():
 @pytest.mark.parametrize("missing", ["model", "plan", "preprocessing", "precision", "calibration", "engine"])
 def test_a_run_may_fail_before_any_part_is_known(missing):
     error = ConversionError("no", code=ExitCode.BUILD)
-    found = fail(result(**{missing: None}), error)
+    found = failed(result(**{missing: None}), error)
     if missing == "plan":
         found["accuracy"] = []  # measured only when there is a plan
     assert "Failed, exit code 6" in page(found, evidence(CASES["classes"])).text
@@ -300,32 +257,6 @@ def test_the_command_can_be_typed_again():
     assert "python onnx2trt.py --onnx 'my model.onnx' --mean -0.5" in read.sections["command"]
 
 
-def written_by(run: Run) -> str:
-    """What the page says of the files, of a run that writes it now."""
-    run.write_report()
-    with open(run.files[-1][0], "rb") as stream:
-        return Page(stream.read()).sections["command"].partition("Written by this run: ")[2].strip()
-
-
-def test_every_file_that_the_run_writes_is_named(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["onnx2trt.py", "--onnx", "net.onnx"])
-    run = run_with("r.html", json="r.json")
-    run.write_now({"c.cache": b"scales"})
-    for name in ("net.engine", "saved.onnx", "net.engine.json"):
-        run.write_at_end(name, b"contents")
-    assert written_by(run) == "net.engine, saved.onnx, net.engine.json, c.cache, r.json, r.html"
-
-
-@pytest.mark.parametrize("json", ["-", None, "net.engine.json"])
-def test_stdout_is_no_file_and_no_file_is_named_twice(tmp_path, monkeypatch, json):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "pages").mkdir()
-    run = run_with(tmp_path / "pages" / "r.html", json=json)
-    run.write_at_end("net.engine.json", b"contents")
-    assert written_by(run) == f"net.engine.json, {os.path.join('pages', 'r.html')}"
-
-
 # ---- when it cannot be made
 
 
@@ -333,40 +264,3 @@ def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch):
     monkeypatch.setattr(html.importlib.util, "find_spec", lambda name: None)
     with refused(ExitCode.MACHINE, "--report needs jinja2 and matplotlib", hint="pip install jinja2 matplotlib"):
         html.check_libraries()
-
-
-def run_with(path, json=None) -> Run:
-    run = Run(Channel(os.open(os.devnull, os.O_WRONLY)), verbose=False, quiet=True, report=str(path), json=json)
-    run.result = result()
-    return run
-
-
-def test_a_page_that_cannot_be_made_does_not_take_the_engine_along(tmp_path, monkeypatch):
-    def broken(*_):
-        raise ZeroDivisionError("a defect")
-
-    run = run_with(tmp_path / "r.html")
-    run.files = [("temporary", "net.engine")]
-    monkeypatch.setattr(html, "render", broken)
-    run.write_report()
-    assert run.files == [("temporary", "net.engine")]
-    assert run.result["exit_code"] == ExitCode.UNFORESEEN and "a defect" in run.result["error"]["message"]
-
-
-def test_a_page_that_cannot_be_written_does_not_hide_why_the_run_failed(tmp_path):
-    run = run_with(tmp_path / "nowhere" / "r.html")
-    run.result = fail(run.result, ConversionError("the reason", code=ExitCode.VALIDATION))
-    run.write_report()
-    assert run.result["error"]["message"] == "the reason" and run.result["exit_code"] == 7
-    assert any("there is no report" in warning for warning in run.console.warnings)
-
-
-def test_an_error_inside_a_callback_of_tensorrt_is_reported_too(tmp_path, monkeypatch):
-    run = run_with(tmp_path / "r.html")
-    monkeypatch.setattr(sys, "argv", ["onnx2trt.py", "--onnx", "net.onnx"])
-    monkeypatch.setattr(os, "_exit", lambda code: None)
-    run.abort(ConversionError("bad data", code=ExitCode.CALIBRATION))
-    (temporary, final), *others = run.files
-    assert not others and final == str(tmp_path / "r.html")
-    with open(temporary, "rb") as stream:
-        assert "Failed, exit code 5" in Page(stream.read()).text

@@ -9,15 +9,17 @@ import shutil
 import subprocess
 from html import unescape
 
+import made_results
 import numpy as np
 import pytest
-from test_html import CASES, EVIL, evidence, result
+from made_results import result
+from test_html import CASES, EVIL, evidence
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.opencv import opencv
 from onnx2trt.compare.evidence import Evidence
 from onnx2trt.report import html
-from onnx2trt.report.result import fail, new_result
+from onnx2trt.report.result import Result
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = [pytest.mark.browser, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")]
@@ -64,7 +66,7 @@ def full() -> bytes:
 def failed() -> bytes:
     tried = "90% INT8: drop 3.00 +- 0.50 %; " * 9
     error = ConversionError(f"INT8 does not reach --max-accuracy-drop 1 %: {tried}", code=ExitCode.VALIDATION)
-    return html.render(fail(new_result(), error), Evidence(True), ["--onnx", "net.onnx"])
+    return html.render(made_results.failed(Result().to_dict(), error), Evidence(True), ["--onnx", "net.onnx"])
 
 
 def look(folder, page: bytes, width: int, dark: bool) -> dict:

@@ -129,7 +129,7 @@ def test_malformed_nodes_are_left_to_who_says_so(index, field):
 
 
 @pytest.mark.parametrize("pattern, stays", [("clip", True), ("mul", True), ("c*", True), ("*", False), ("other*", False)])
-def test_nodes_that_a_wish_names_in_part_stay(pattern, stays):
+def test_nodes_that_an_override_names_in_part_stay(pattern, stays):
     graph = hard_swish()
     assert (name_activations(graph, ((pattern, "fp32"),)) is graph) == stays
 

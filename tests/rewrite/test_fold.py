@@ -111,7 +111,7 @@ def test_a_malformed_convolution_is_left_to_who_says_so(name, shape):
     assert len(fold(graph).nodes) == 2
 
 
-def test_a_node_that_a_wish_names_without_its_convolution_stays():
+def test_a_node_that_an_override_names_without_its_convolution_stays():
     graph = affine_net("Mul", [1])
     assert len(fold(graph, (("affine", "fp32"),)).nodes) == 2
     assert len(fold(graph, (("*", "fp32"), ("conv", "fp16"))).nodes) == 1

@@ -6,7 +6,8 @@ from models import FLOAT, conv_net, in_fp16, layer_norm, model, multiplication_c
 from onnx import TensorProto
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.rewrite.keep_fp32 import FP16_MAX
+from onnx2trt.model.graph import Graph
+from onnx2trt.rewrite.keep_fp32 import FP16_MAX, choose_kept_fp32
 from onnx2trt.rewrite.simulate import simulation
 
 HALF = TensorProto.FLOAT16
@@ -96,3 +97,10 @@ def test_what_a_huge_factor_makes_is_kept_in_fp32_where_synthetic_data_is_zero()
     assert "w" in kept_fp32[names["b"]] and "65504" in kept_fp32[names["b"]]
     other = {"x": feed["x"][:, ::-1].copy() * 1e-36}
     np.testing.assert_allclose(outputs_of(half, other)[0], outputs_of(graph, other)[0], atol=1e-3)
+
+
+def test_the_order_of_what_is_kept_is_the_networks():
+    """And not that of a set of names, which would give the fit file another hash in each process."""
+    graph = Graph.from_model(layer_norm())
+    kept = list(choose_kept_fp32(graph, {}, (), measured=True))
+    assert kept == [node.name for node in graph.nodes if node.name in kept] and len(kept) > 4

@@ -42,14 +42,14 @@ def test_layers_that_lose_too_much_keep_fp32(folder, data):
     assert result["accuracy"][0]["drop_percent"] <= 1 and "away" in done.stdout
 
 
-def test_a_wish_for_fp16_is_never_overruled(folder):
+def test_an_override_to_fp16_is_never_overruled(folder):
     done = onnx2trt(folder, "--onnx", "net.onnx", "--test-image", "test.png", "--layer-precisions", "*:fp16", "--json", "r.json")
     assert done.code == 7 and "more than --max-accuracy-drop 1" in done.error
     result = done.json("r.json")
     assert kept(result) == {} and "tried" not in result["precision"] and "choose" not in result["timings_s"]
 
 
-def test_where_the_wish_stands_in_the_way_what_was_tried_is_said(folder):
+def test_where_an_override_stands_in_the_way_what_was_tried_is_said(folder):
     done = onnx2trt(folder, "--onnx", "net.onnx", "--test-image", "test.png", "--layer-precisions", "away:fp16", "--json", "r.json")
     assert done.code == 7 and "FP16 does not reach --max-accuracy-drop 1 %" in done.error and "\n  100% FP16: drop " in done.error
     assert "--layer-precisions" in done.error and not (folder / "net.engine").exists()
@@ -77,7 +77,7 @@ def test_nothing_helps_where_every_layer_loses(tmp_path):
 
 
 def test_large_segments_are_narrowed_down(tmp_path):
-    """200 nodes are measured in segments of three; of those only the nodes that need it are held."""
+    """200 nodes are measured in segments of three; of those only the nodes that need it keep FP32."""
     nodes = [node("Mul", "x one", "a0", "first")]
     for index in range(200):
         op = {120: "Add", 121: "Sub"}.get(index, "Mul")
@@ -111,7 +111,7 @@ def tipping_net(folder, samples: int):
     return done.json("net.engine.json")
 
 
-def test_one_decision_that_tips_over_holds_no_layer(tmp_path):
+def test_one_decision_that_tips_over_keeps_no_layer_in_fp32(tmp_path):
     """It is 5 % of the 20 samples looked at first; of all samples it is a quarter of a percent, and that passes."""
     result = tipping_net(tmp_path, 400)
     assert kept(result) == {} and result["accuracy"][0]["drop_percent"] == pytest.approx(0.25)
@@ -119,7 +119,7 @@ def test_one_decision_that_tips_over_holds_no_layer(tmp_path):
 
 
 def test_the_guard_fails_nothing_that_the_final_check_lets_pass(tmp_path):
-    """Half a percent, and nearly as much again of standard error; holding either layer alone does not help."""
+    """Half a percent, and nearly as much again of standard error; either layer alone in FP32 does not help."""
     result = tipping_net(tmp_path, 200)
     assert kept(result) == {} and result["accuracy"][0]["drop_percent"] == pytest.approx(0.5)
     assert len(result["precision"]["tried"]) > 1 and any("less than one standard error" in warning for warning in result["warnings"])

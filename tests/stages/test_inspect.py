@@ -10,13 +10,12 @@ import onnx
 import pytest
 from command import check_schema, onnx2trt
 from fake_engines import header_bytes
-from helpers import LIBRARIES
+from helpers import LIBRARIES, quiet_run
 from models import conv_net
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import Profile
-from onnx2trt.conversion.run import Run
-from onnx2trt.report.result import to_json
+from onnx2trt.report.result import Result, to_json
 from onnx2trt.report.table import render
 from onnx2trt.stages import inspect as inspecting
 from onnx2trt.trt.engine import Engine, EngineTensor
@@ -152,11 +151,6 @@ def test_an_empty_name_is_refused(tmp_path):
 # ---- an engine that loads, and one that does not; the library and the GPU are made up
 
 
-class Mute:
-    def stage(self, name):
-        pass
-
-
 class FakeEngine:
     """As trt.engine.Engine, of two profiles."""
 
@@ -192,13 +186,12 @@ def inspect_with(monkeypatch, tmp_path, engine=FakeEngine, data=None, gpu_arch="
     monkeypatch.setattr(inspecting, "open_cuda", lambda: type("Cuda", (), {"close": lambda self: None})())
     monkeypatch.setattr(inspecting, "Engine", engine)
     (tmp_path / "e.plan").write_bytes(data or header_bytes(b"ftrt", (10, 6, 0, 26)) + bytes(100))
-    run = Run(Mute(), False, False)
-    run.result["status"] = inspecting.inspect(str(tmp_path / "e.plan"), (), run)
-    run.result["exit_code"] = 0
-    run.result["warnings"] = list(run.console.warnings)
-    result = json.loads(to_json(run.result))
+    run, found = quiet_run(), Result()
+    found.take(**inspecting.inspect(str(tmp_path / "e.plan"), (), run), status="inspected", exit_code=0)
+    found.take(**run.said())
+    result = json.loads(to_json(found))
     check_schema(result)
-    return result, render(run.result, 200, color=False)
+    return result, render(result, 200, color=False)
 
 
 def test_an_engine_that_loads_tells_everything_itself(monkeypatch, tmp_path):

@@ -49,11 +49,10 @@ def test_the_pace_is_that_of_what_no_engine_computes_in_int8(conv_ms, share, slo
     nodes[-1].output[0] = "y"
     graph = network(nodes, WEIGHTS)
     job = SimpleNamespace(plan=SimpleNamespace(min_int8_share=share), profiles=profiles(x=(1, 4, 8, 8)))
-    made = SimpleNamespace(prepared=SimpleNamespace(graph=graph))
     names = ["conv", *pools]
     int8 = (tuple(layer(name, name) for name in names), {"conv": conv_ms, **dict.fromkeys(pools, 0.5)})
     fp16 = (tuple(layer(name, name, precision="fp16") for name in names), dict.fromkeys(names, 1.0))
-    assert set(slower_in_int8(job, made, int8, fp16)) == ({"conv"} if slow else set())
+    assert set(slower_in_int8(job, graph, int8, fp16)) == ({"conv"} if slow else set())
 
 
 def test_a_layer_answers_for_what_its_equalized_channels_slow_down():

@@ -44,23 +44,36 @@ from onnx2trt.process.channel import attach
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.plan.plan import make_plan
 from dataclasses import replace
+from types import SimpleNamespace
 from helpers import LIBRARIES, parse
 from onnx2trt.stages import timing_cache as timing
 from onnx2trt.conversion.run import Run
-from onnx2trt.trt.builder import BuiltEngine
+from onnx2trt.report.console import Console
+from onnx2trt.report.result import Result
 
 path, named, line, how = sys.argv[1:]
 flags = ["--timing-cache", path] if named == "named" else []
 plan = make_plan(parse(*flags), LIBRARIES["weak"])
 plan = replace(plan, build=replace(plan.build, timing_cache=path))
 
-class Builder:
+class Built:  # what timing_cache needs of trt.builder.BuiltEngine
+    timing_cache_refused = how == "refused"
+
+    def __init__(self, ours):
+        self.timing_cache = ours
+
+class Builder:  # and of EngineBuilder
+    def __init__(self, library, plan, show):
+        pass
+
     def merge_timing_caches(self, ours, theirs):
         time.sleep(0.3)  # long enough for others to come between, were there no lock
         return b"".join(sorted(set(ours.splitlines(True)) | set(theirs.splitlines(True))))
 
-run = Run(attach(), verbose=False, quiet=True)
-before = timing.read(plan, run)
+timing.EngineBuilder = Builder
+job = SimpleNamespace(library=None, plan=plan)
+run, result = Run(attach(), Console(quiet=True)), Result()
+before, about = timing.read(plan, run)
 if how == "other writes":
     open(path, "wb").write(b"other\\n")
 if how.startswith("wait for"):
@@ -77,11 +90,11 @@ if how == "killed":
     run.channel.publish = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)  # written, locked, not renamed yet
 ours = b"".join(sorted(set((before or b"").splitlines(True)) | {line.encode() + b"\\n"}))
 try:
-    timing.write(Builder(), plan, BuiltEngine(None, None, {}, ours, how == "refused", ()), before, run)
+    result.take(timing_cache=timing.write(job, Built(ours), before, about, run))
 except ConversionError as error:
-    run.abort(error)
-run.result["warnings"] = run.console.warnings
-run.channel.done(run.result, [], "")
+    result.fail(error)
+result.take(**run.said())
+run.channel.done(result.to_dict(), [], "")
 os._exit(0)
 """
 

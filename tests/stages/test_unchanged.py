@@ -69,6 +69,14 @@ def test_nothing_is_built_again_and_the_result_is_the_former_one(folder):
     assert {path: path.stat().st_mtime_ns for path in before if path != folder} == {p: t for p, t in before.items() if p != folder}
 
 
+def test_the_warnings_are_those_of_the_engine(folder):
+    flags = ("--onnx", "net.onnx", "-o", "other.engine")
+    first = onnx2trt(folder, *flags).json("other.engine.json")
+    assert any("ranges were measured on synthetic data" in warning for warning in first["warnings"])
+    done = skip(folder, *flags, "--json", "r.json")
+    assert done.json("r.json")["skipped"] and done.json("r.json")["warnings"] == first["warnings"]
+
+
 def test_json_on_stdout_carries_the_former_result(folder):
     done = skip(folder, *FLAGS, "--json", "-", "--quiet")
     result = json.loads(done.stdout)
@@ -227,7 +235,7 @@ def test_a_side_file_of_another_form(folder):
 
 
 @pytest.mark.parametrize(
-    "change", [{"key": None}, {"status": "failed"}, {"status": "planned"}, {"exit_code": 7}, {"schema_version": 2}, {"key": []}]
+    "change", [{"key": None}, {"status": "failed"}, {"status": "planned"}, {"exit_code": 7}, {"schema_version": 99}, {"key": []}]
 )
 def test_a_side_file_that_does_not_vouch_for_the_engine(folder, change):
     edit(folder / "net.engine.json", lambda result: result.update(change))

@@ -2,8 +2,7 @@
 
 With one scale for a tensor, a channel a hundred times smaller than the largest has one or two levels left. Dividing channel c
 by s_c costs nothing at run time: what makes the tensor is divided, what reads it is multiplied. The network computes the
-same, with the same nodes and the same tensor names. Which tensors allow it is found by quant/equalize/groups.py; add_factors makes
-more of them allow it, at the price of a multiplication.
+same, with the same nodes and the same tensor names. Which tensors allow it is found by quant/equalize/groups.py.
 
 The equivalence is that of cross-layer equalization (Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias
 Correction", ICCV 2019), with a shift beside the scale (Wei et al., "Outlier Suppression+", EMNLP 2023). By how much is chosen in
@@ -13,14 +12,14 @@ quant/equalize/choice.py.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import onnx
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute, reads
-from onnx2trt.model.operators import TERMS, WEIGHTED
+from onnx2trt.model.operators import TERMS
 from onnx2trt.quant.equalize.relations import Group
 
 
@@ -29,7 +28,7 @@ def equalize(graph: Graph, groups: Sequence[Group], scales: Sequence[np.ndarray]
 
     Args:
         graph: the one that the groups were found in; not changed.
-        groups: from channels.scale_groups.
+        groups: from groups.scale_groups.
         scales: for each group a vector [size] of finite values above 0.
 
     Returns:
@@ -49,7 +48,7 @@ def shift(graph: Graph, groups: Sequence[Group], shifts: Sequence[np.ndarray]) -
 
     Args:
         graph: the one that the groups were found in; not changed.
-        groups: from channels.shift_groups.
+        groups: from groups.shift_groups.
         shifts: for each group a vector [size] of finite values.
 
     Returns:
@@ -61,35 +60,6 @@ def shift(graph: Graph, groups: Sequence[Group], shifts: Sequence[np.ndarray]) -
     if not all(np.isfinite(vector).all() for vector in shifts):
         raise ValueError("shifts have to be finite")
     return _Rewriter(graph, groups, shifts, 0.0).rewrite(SHIFT_WRITERS)
-
-
-def add_factors(graph: Graph, tensors: Collection[str]) -> Graph:
-    """Put a multiplication by 1 between each tensor and the convolutions and matrix products that read it as activation.
-
-    Where nothing around a tensor can take its scale in (x * hard_sigmoid(x)), such a factor can: scale_groups finds it in the
-    new graph. It costs one elementwise operation, and only those readers get it.
-
-    Args:
-        graph: not changed.
-        tensors: the tensors that are to get a factor; float32.
-
-    Returns:
-        A new graph with equal outputs. What the layers read now is called `<tensor>__scaled`.
-    """
-    result = graph.copy()
-    scaled: dict[str, str] = {}
-    nodes: list[onnx.NodeProto] = []
-    for node in result.nodes:
-        if node.op_type in WEIGHTED and node.input[0] in tensors:
-            name = node.input[0]
-            if name not in scaled:
-                scaled[name], factor = result.unique(f"{name}__scaled"), result.unique(f"{name}__factor")
-                result.weights[factor] = np.ones(1, np.float32)
-                nodes.append(onnx.helper.make_node("Mul", [name, factor], [scaled[name]], name=result.unique(f"{name}__scale_channels")))
-            node.input[0] = scaled[name]
-        nodes.append(node)
-    result.replace_nodes(nodes)
-    return result
 
 
 # ---- rewriting

@@ -471,29 +471,6 @@ def test_random_networks_compute_the_same(way):
     assert found > 8, "they hold something to change"
 
 
-# ---- explicit factors
-
-
-def test_factors_free_what_nothing_around_can_scale():
-    nodes = [node("HardSigmoid", "a", "g"), node("Mul", "a g", "t"), node("Conv", "t w", "c"), node("Add", "t c", "b")]
-    graph = between(nodes, {"w": random(C, C, 1, 1)})
-    assert not any("t" in group.places for group in rewritten(graph)[0])
-    added = eq.add_factors(graph, ["t", "nowhere"])
-    assert len(added.nodes) == len(graph.nodes) + 1 and len(graph.nodes) == 7, "the sum reads t itself"
-    groups, result = rewritten(added)
-    assert_changed(added, result, groups, "scale", (2, 4, 8, 8), ["t__scaled"])
-    feed = {"x": random(2, 4, 8, 8)}
-    old, new = (Session.from_graph(g).run(feed)["y"] for g in (graph, result))
-    np.testing.assert_allclose(new, old, rtol=2e-4, atol=2e-4)
-
-
-def test_readers_of_one_tensor_share_its_factor():
-    added = eq.add_factors(between([node("Sigmoid", "a", "b")]), {"a", "b"})
-    assert [n.op_type for n in added.nodes] == ["Conv", "Sigmoid", "Mul", "Conv", "Mul", "Conv"]
-    added = eq.add_factors(between([node("Conv", "a w", "b")], {"w": random(C, C, 1, 1)}), {"a"})
-    assert [n.op_type for n in added.nodes] == ["Conv", "Mul", "Conv", "Conv", "Conv"]
-
-
 # ---- values that cannot be applied
 
 

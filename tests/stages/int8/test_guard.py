@@ -73,8 +73,9 @@ def test_where_all_of_it_passes_nothing_is_ranked(guarded):
     assert [rung.passed for rung in guard.tried] == [True, True]
 
 
-def test_the_fewest_layers_that_are_enough_go_back(guarded):
-    guard, trials, ranked = guarded(ALL, {"large", "most"})
+@pytest.mark.parametrize("effort", ["fast", "default"])
+def test_the_fewest_layers_that_are_enough_go_back(guarded, effort):
+    guard, trials, ranked = guarded(ALL, {"large", "most"}, effort)
     assert guard.choose(LIMIT) == {
         "most": "INT8 here alone changes the outputs by 7.07%",
         "large": "INT8 here alone changes the outputs by 2.29%",
@@ -137,6 +138,12 @@ def test_more_goes_back_while_the_final_fit_does_not_pass(guarded):
     assert list(guard.choose(LIMIT)) == ALL[:4]
     finals = [kept for kept, final in trials.asked if final]
     assert finals == [("most",), ("most", "large"), ("most", "large", "twin"), ("most", "large", "twin", "medium")], "2 % of the work each"
+
+
+def test_each_step_down_is_worth_its_measurement(guarded):
+    guard, trials, _ = guarded(["most", "tiny", "medium", "large", "twin"], {"most", "medium!"}, effort="fast")
+    assert list(guard.choose(LIMIT)) == ["most", "tiny", "medium"]
+    assert [len(kept) for kept, final in trials.asked if final] == [1, 3], "one small layer more would hardly change a thing"
 
 
 def test_it_ends_where_the_share_would_be_too_small(guarded):

@@ -117,7 +117,7 @@ def test_channels_far_from_zero_are_shifted(job):
 
 
 def test_a_constant_that_fp16_reads_stays_one_for_all_channels(job):
-    """One for each channel would be a kernel of its own in TensorRT's INT8 mode; what an INT8 layer writes is equalized as it was fitted."""
+    """One a channel would be a kernel of its own in TensorRT's INT8 mode; what an INT8 layer writes is equalized as it was fitted."""
     nodes = [
         node("Conv", "x w1", "c", "first"),
         node("Sigmoid", "c", "s"),

@@ -14,19 +14,19 @@ from command import onnx2trt
 from helpers import planned, refused
 from models import model, node, profiles, random, weight_and_axis
 
-from onnx2trt.base.errors import ExitCode
+from onnx2trt.base.errors import AccuracyError, ExitCode
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.session import Session
+from onnx2trt.pipeline import engine, int8
 from onnx2trt.quant import calibration_cache
 from onnx2trt.quant.equalize.groups import scale_groups
 from onnx2trt.quant.fit_file import Packed
 from onnx2trt.rewrite import prepare
-from onnx2trt.rewrite.qdq import int8_layers, quantizable_layers, quantize_weights
-from onnx2trt.stages.int8.trt_calibrator import NativeCalibration
-from onnx2trt.stages.prepare import prepare_model
+from onnx2trt.rewrite.qdq import QUANTIZE_OPSET, int8_layers, quantizable_layers, quantize_weights
+from onnx2trt.stages.int8 import trt_calibrator
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -104,6 +104,7 @@ class Prepared:
     """What became of a run up to the build."""
 
     model: prepare.Prepared
+    choice: int8.Int8Choice
     job: Job
     run: Run
     said: list[str]
@@ -126,7 +127,8 @@ def prepared(*flags, route="rtx", limit=LIMIT):
     (job, run), said = planned(*COMMON[2:8], "--max-accuracy-drop", limit, *flags, library=route), []
     run.write_now = lambda contents: [Path(path).write_bytes(data) for path, data in contents.items()]
     run.console.info = said.append
-    return Prepared(prepare_model(job, run), job, run, said)
+    choice = int8.choose(job, run)
+    return Prepared(choice.prepared(run), choice, job, run, said)
 
 
 def kept(result):
@@ -181,7 +183,8 @@ def test_flags_that_change_nothing_about_the_layers_may_differ(folder):
 def test_what_is_chosen_for_a_second_attempt_at_the_build_is_kept(folder):
     without_cache(folder)
     first = prepared(*DATA)
-    second = first.model.again(0.1)
+    missed = AccuracyError("ten times too much", hint="", drop_percent=10 * float(LIMIT))
+    second = first.choice.lower(missed, first.run)
     assert len(second.fallback) > len(first.model.fallback)
     shutil.rmtree("data")
     assert prepared().model.fallback == second.fallback
@@ -393,21 +396,23 @@ def test_what_the_weak_route_found_feeds_the_strong_one(folder):
 
 def test_a_cache_of_tensorrts_own_calibrator_is_not_worked_for_again(folder):
     """Without a GPU: what stages/int8/trt_calibrator.py makes of the text that TensorRT would have written."""
-    scales = {**calibration_cache.read("c.cache").scales, "(Unnamed Layer* 0) [Constant]_output": 0.5}
+    of_tensorrt = {**calibration_cache.read("c.cache").scales, "(Unnamed Layer* 0) [Constant]_output": 0.5}
     without_cache(folder)
     entropy = ("--calibration-method", "entropy")
     first = prepared(*DATA, *entropy, route="weak")
     assert first.model.scales is None and not Path("c.cache").exists()
-    text = calibration_cache.to_text(scales, "entropy", "101600").encode()
-    calibrator = SimpleNamespace(batches_used=8, written=text, samples_used=8)
-    scales = NativeCalibration(first.job, first.model, first.run).finish(calibrator, 1.0)
+    text = calibration_cache.to_text(of_tensorrt, "entropy", "101600").encode()
+    calibrator = trt_calibrator.Calibrator(first.job, None, None, first.run)
+    calibrator._object = SimpleNamespace(batches_used=8, written=text, samples_used=8)
+    found = calibrator.found(1.0)
+    engine._remember(first.job, first.model, found, first.run)
     assert Path("c.cache").read_bytes() == text
     shutil.rmtree("data")
     second = prepared(*entropy, route="weak")
     assert not second.work and not second.run.console.warnings
     assert second.model.constraints == first.model.constraints
     read = {layer.activation for layer in quantizable_layers(second.model.graph) if second.model.constraints.get(layer.node) == "int8"}
-    assert read <= set(second.model.scales) and second.model.scales.items() <= scales.items()
+    assert read <= set(second.model.scales) and second.model.scales.items() <= found.scales.items()
     assert second.model.fallback == first.model.fallback
     assert all(np.array_equal(second.model.graph.weights[name], array) for name, array in first.model.graph.weights.items())
 
@@ -429,9 +434,9 @@ def test_both_routes_work_on_the_same_names_and_groups(opset):
     one, zero = np.ones(8, np.float32), np.zeros(8, np.float32)
     weights = {"w": random(8, 3, 3, 3), "v": random(8, 8, 1, 1, seed=1), "b": random(8), "one": one, "zero": zero}
     made, shapes = model(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 8, 8, 8]}, weights, opset), profiles(x=(1, 3, 8, 8))
-    weak, _ = prepare.working_graph(made, shapes, quantize=True, half=False)
-    strong, half = prepare.working_graph(made, shapes, quantize=True, half=True)
-    assert half and weak.opset <= 17 < strong.opset
+    weak = prepare.working_graph(made, shapes, quantize=True, fp16_scales=False)
+    strong = prepare.working_graph(made, shapes, quantize=True, fp16_scales=True)
+    assert weak.opset <= 17 < QUANTIZE_OPSET <= strong.opset
     assert [n.name for n in weak.nodes] == [n.name for n in strong.nodes] and weak.float_tensors() == strong.float_tensors()
     assert quantizable_layers(weak) == quantizable_layers(strong) and len(quantizable_layers(weak)) == 3
     found = [[(list(g.places), g.size) for g in scale_groups(graph, static_shapes(graph, shapes))] for graph in (weak, strong)]

@@ -1,13 +1,17 @@
-"""stages/int8/quantize.py by the command line: the layers that INT8 does not suit are found, said, and kept in FP16."""
+"""pipeline/int8.py, mostly by the command line: the layers that INT8 does not suit are found, said, and kept in FP16."""
 
 import numpy as np
 import onnx
 import pytest
 from command import onnx2trt
+from helpers import planned
 from models import model, node, random, weight_and_axis
 from onnx import numpy_helper
 
+from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode
 from onnx2trt.model.graph import Graph
+from onnx2trt.pipeline import int8
+from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite.qdq import quantize_weights
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -91,6 +95,55 @@ def test_a_limit_that_cannot_be_met_lists_what_was_tried(folder):
     for rung, line in zip(tried, listed):
         assert line == f"  {rung['int8_mac_share']:4.0%} INT8: drop {rung['drop_percent']:6.2f} +- {rung['standard_error']:.2f} %"
     assert all(rung["int8_mac_share"] >= 0.1 for rung in tried), "--min-int8-share"
+
+
+def chosen(folder, monkeypatch, limit, *flags):
+    """(choice, job, run) up to the build."""
+    (folder / "net.onnx").rename(folder / "model.onnx")
+    monkeypatch.chdir(folder)
+    common = ("--precision", "int8", "--metric", "noise", "--quantization-effort", "fast", "--calibration-dir", "spiky")
+    job, run = planned(*common, "--max-accuracy-drop", limit, *flags, library="rtx")
+    return int8.choose(job, run), job, run
+
+
+def test_the_failure_carries_what_was_tried(folder, monkeypatch):
+    with pytest.raises(ConversionError) as caught:
+        chosen(folder, monkeypatch, "0.0001")
+    error = caught.value
+    assert error.code is ExitCode.VALIDATION and set(error.found) == {"calibration"}
+    about = error.found["calibration"]
+    assert isinstance(about, Calibration) and about.method and about.samples_used == 12
+    assert error.message.count(" INT8: drop ") == len(about.tried) > 1
+    assert all(set(rung) == {"int8_mac_share", "drop_percent", "standard_error", "passed"} for rung in about.tried)
+
+
+def test_what_misses_the_limit_is_chosen_again(folder, monkeypatch):
+    choice, _, run = chosen(folder, monkeypatch, "90")
+    assert choice.prepared(run).fallback == ()
+    missed = AccuracyError("three times too much", hint="", drop_percent=270.0)
+    again = choice.lower(missed, run)
+    assert [name for name, _, _ in again.fallback] == ["hostile"] and choice.prepared(run).fallback == again.fallback, "it stays chosen"
+    assert any("three times too much: built once more, with fewer INT8 layers" in warning for warning in run.console.warnings)
+
+
+@pytest.mark.parametrize(
+    "flags, drop_percent",
+    [((), None), (("--min-int8-share", "100"), 270.0), (("--no-validate",), 270.0)],
+    ids=["values that are not finite", "no other choice is allowed", "nothing is measured"],
+)
+def test_where_no_other_choice_helps_the_error_stands(folder, monkeypatch, flags, drop_percent):
+    choice, _, run = chosen(folder, monkeypatch, "90", *flags)
+    missed = AccuracyError("too much", hint="", drop_percent=drop_percent)
+    with pytest.raises(AccuracyError) as caught:
+        choice.lower(missed, run)
+    assert caught.value is missed and choice.prepared(run).fallback == ()
+
+
+def test_more_layers_can_go_back_for_one_engine_alone(folder, monkeypatch):
+    """Those that turned out to be slower in INT8, say."""
+    choice, _, run = chosen(folder, monkeypatch, "90")
+    without = choice.prepared(run, {"first": "slower"})
+    assert [(name, reason) for name, _, reason in without.fallback] == [("first", "slower")] and choice.prepared(run).fallback == ()
 
 
 def int8_weights(path):

@@ -1,0 +1,39 @@
+"""What a conversion has to work with: a library and the GPU of this machine, or neither."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PORTABLE_FROM = 8.0  # compute capability: what TensorRT-RTX builds for when no architecture is named
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What the installed library and this machine can do; made by trt.library.capabilities."""
+
+    backend: str | None  # tensorrt | tensorrt-rtx; None: NO_LIBRARY
+    version: str
+    weak_typing: bool
+    calibrators: bool
+    compute_capabilities: frozenset[str]  # names such as SM89 that the library can build for by name
+    tactic_sources: frozenset[str]
+    hardware_levels: frozenset[str] = frozenset()  # NONE, AMPERE_PLUS, ...
+    gpu: str = ""  # name of the first GPU; empty where none answers
+    gpu_arch: str = ""  # its compute capability, as 9.0
+    driver: str = ""  # highest CUDA version of the driver, as 13.0
+    driver_problem: str = ""  # why no GPU answers, in words
+    cache_folder: str = ""  # where files may be kept between runs; empty where there is no place for them
+
+    def executes(self, archs: tuple[str, ...]) -> bool:
+        """Whether an engine for these architectures (none: the library's default) runs on the GPU of this machine."""
+        if not self.gpu:
+            return False
+        if self.backend == "tensorrt":
+            return True
+        if archs:
+            return self.gpu_arch in archs
+        return f"SM{self.gpu_arch.replace('.', '')}" in self.compute_capabilities and float(self.gpu_arch) >= PORTABLE_FROM
+
+
+# For work that needs none: nothing is built or executed, and what is prepared is what TensorRT 11 and TensorRT-RTX would get
+NO_LIBRARY = Capabilities(None, "", False, False, frozenset(), frozenset())

@@ -1,0 +1,25 @@
+#!/usr/bin/env python3
+"""What the network really gets of an image: python preprocess.py IMAGE --onnx model.onnx -o x.npy ...
+
+The code is in the package onnx2trt/. For other programs: from preprocess import Preprocessing, load_image, which loads it.
+"""
+
+import sys
+from importlib import import_module
+
+from onnx2trt.cli import main
+
+FROM = {  # what can be imported from here -> the module that has it; loaded when it is asked for
+    **dict.fromkeys(("Preprocessing", "displayed", "image_tensor"), "onnx2trt.data.pixels"),
+    **dict.fromkeys(("decode", "load_image", "read_image"), "onnx2trt.data.reader"),
+}
+
+
+def __getattr__(name: str):
+    if name not in FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(FROM[name]), name)
+
+
+if __name__ == "__main__":
+    sys.exit(main(["preprocess", *sys.argv[1:]], "preprocess.py"))

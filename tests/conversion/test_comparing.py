@@ -1,0 +1,64 @@
+"""conversion/comparing.py: a reference that is computed once, and the output that decides."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from onnx2trt.compare.accuracy import Accuracy
+from onnx2trt.conversion import comparing
+from onnx2trt.conversion.comparing import Reference, worst_output
+from onnx2trt.data.reader import Batch
+
+
+class Doubles:
+    """As model.session.Session; counts."""
+
+    def __init__(self):
+        self.runs = 0
+
+    def run(self, feed):
+        self.runs += 1
+        return {"y": 2 * feed["x"]}
+
+
+BATCHES = [Batch({"x": np.full((1, 4), index, np.float32)}, 1, 1, (f"{index}.npy",)) for index in range(5)]
+
+
+def passed(reference: Reference, batches=BATCHES) -> list[float]:
+    run = reference.one_pass()
+    return [float(run(batch)["y"][0, 0]) for batch in batches]
+
+
+def test_the_reference_is_computed_once_for_all_passes():
+    session = Doubles()
+    reference = Reference(session)
+    assert passed(reference, BATCHES[:3]) == [0, 2, 4] and session.runs == 3
+    assert passed(reference) == [0, 2, 4, 6, 8] and session.runs == 5, "a pass may have ended early"
+    assert passed(reference) == [0, 2, 4, 6, 8] and session.runs == 5
+    reference.forget()
+    assert passed(reference) == [0, 2, 4, 6, 8] and session.runs == 10
+
+
+@pytest.mark.parametrize("room, again", [(0, 5), (2 * 16, 3), (4 * 16, 1), (5 * 16, 0)])
+def test_what_has_no_room_is_computed_again(monkeypatch, room, again):
+    """An output is four FP32 numbers."""
+    monkeypatch.setattr(comparing, "REMEMBERED_BYTES", room)
+    session = Doubles()
+    reference = Reference(session)
+    for _ in range(2):
+        assert passed(reference) == [0, 2, 4, 6, 8]
+    assert session.runs == 5 + again
+
+
+ROW = Accuracy("simulated", "images", "y", "noise", 1.0, None, 20.0, 0.5, 0, 1, None, None, False)
+
+
+def test_the_output_that_decides_is_the_worst_with_one_standard_error():
+    steady, shaky = replace(ROW, output="steady", drop_percent=1.2), replace(ROW, output="shaky", standard_error=0.5)
+    assert worst_output([steady, shaky]) == (shaky, True) and worst_output([shaky, steady]) == (shaky, True)
+
+
+def test_values_that_are_not_finite_count_in_any_output():
+    broken, worst = replace(ROW, output="broken", nonfinite=1), replace(ROW, drop_percent=9.0)
+    assert worst_output([worst, broken]) == (worst, False)

@@ -1,0 +1,69 @@
+"""conversion/run.py: what a run says of itself, and what one of several engines leaves to it."""
+
+from helpers import quiet_run
+
+from onnx2trt.base.files import sha256
+
+
+def test_what_a_run_says_of_itself():
+    run = quiet_run()
+    with run.stage("probe", "looking"):
+        run.console.warn("odd")
+    said = run.said()
+    assert set(said) == {"timings_s", "warnings"} and said["warnings"] == ["odd"] and list(said["timings_s"]) == ["probe", "total"]
+    assert 0 <= said["timings_s"]["probe"] <= said["timings_s"]["total"] and said["timings_s"]["total"] == round(
+        said["timings_s"]["total"], 3
+    )
+    said["warnings"].append("later")
+    assert run.said()["warnings"] == ["odd"]
+
+
+def test_one_of_several_engines_speaks_for_itself_and_writes_for_all():
+    run = quiet_run(keep_evidence=True)
+    run.abort = print
+    one = run.labelled("int8")
+    assert one.files is run.files and one.written is run.written and one.abort is print and one.channel is run.channel
+    assert one.evidence.wanted and one.evidence is not run.evidence
+    one.console.warn("of one")
+    with one.stage("build", "building"):
+        pass
+    assert run.console.warnings == [] and "build" not in run.console.timings, "until it is the one that is chosen"
+
+
+def test_what_the_chosen_engine_left_is_the_runs():
+    run = quiet_run()
+    run.console.warn("of both")
+    run.console.timings["build"] = 1.0
+    one = run.labelled("int8")
+    for text in ("of both", "of one"):
+        one.console.warn(text)
+    one.console.timings.update(build=2.0, choose=0.5)
+    one.rejected = [("temporary", "net.engine.rejected")]
+    run.adopt(one)
+    assert run.console.warnings == ["of both", "of one"] and run.console.timings == {"build": 3.0, "choose": 0.5}
+    assert run.rejected == one.rejected and run.evidence is one.evidence
+
+
+def test_files_are_written_at_once_and_named_at_the_end(tmp_path):
+    run, final = quiet_run(), tmp_path / "net.engine"
+    assert run.write_at_end(str(final), b"an ", b"engine") == sha256(b"an engine")
+    ((temporary, name),) = run.files
+    assert name == str(final) and not final.exists()
+    with open(temporary, "rb") as stream:
+        assert stream.read() == b"an engine"
+
+
+def test_a_later_rejected_engine_takes_the_place_of_an_earlier_one(tmp_path):
+    run = quiet_run()
+    for data in (b"first", b"second"):
+        run.keep_rejected(str(tmp_path / "net.engine.rejected"), data)
+    ((temporary, _),) = run.rejected
+    with open(temporary, "rb") as stream:
+        assert stream.read() == b"second"
+    assert run.files == []
+
+
+def test_what_was_written_before_the_end_is_known_by_its_hash(tmp_path):
+    run, final = quiet_run(), tmp_path / "c.cache"
+    run.write_now({str(final): b"scales"})
+    assert run.written == {str(final): sha256(b"scales")}

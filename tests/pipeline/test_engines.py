@@ -1,0 +1,262 @@
+"""pipeline/engines.py: several engines of one model, by --compare and --precision best, and timed against each other."""
+
+import json
+from contextlib import nullcontext
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from command import onnx2trt
+from helpers import planned, quiet_run
+from models import conv_net, model, node, random
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.pipeline import engines
+from onnx2trt.pipeline.engine import Made
+from onnx2trt.pipeline.engines import Attempt
+from onnx2trt.pipeline.int8 import Int8Choice
+from onnx2trt.report.result import Latency, Precision, Result
+from onnx2trt.stages.fp16_baseline import Baseline
+
+# ---- by the command line, without a GPU
+
+
+@pytest.fixture
+def folder(tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    onnx.save(conv_net(), tmp_path / "net.onnx")
+    (tmp_path / "data").mkdir()
+    for index in range(8):
+        np.save(tmp_path / "data" / f"{index}.npy", random(1, 3, 16, 16, seed=index))
+    np.save(tmp_path / "test.npy", random(1, 3, 16, 16, seed=99))
+    return tmp_path
+
+
+def rows_of(result):
+    return {row["precision"]: row for row in result["variants"]}
+
+
+def test_three_precisions_side_by_side(folder):
+    flags = ("--compare", "--calibration-dir", "data", "--test-image", "test.npy", "--max-accuracy-drop", "20")
+    done = onnx2trt(folder, "--onnx", "net.onnx", *flags, "--json", "r.json")
+    assert done.code == 0, done.stderr
+    result = done.json("r.json")
+    rows = rows_of(result)
+    assert set(rows) == {"fp32", "fp16", "int8"} and all(row["delivered"] == name for name, row in rows.items())
+    assert rows["fp32"]["sqnr_db"] > rows["fp16"]["sqnr_db"] > rows["int8"]["sqnr_db"] > 10
+    assert all(row["engine_bytes"] > 0 and row["p50_ms"] is None and row["error"] is None for row in rows.values())
+    assert result["precision"]["delivered"] == "fp16" and result["engine"]["bytes"] == rows["fp16"]["engine_bytes"]
+    assert (folder / "net.engine").stat().st_size == rows["fp16"]["engine_bytes"], "the precision asked for is what is written"
+    assert result["calibration"] is None, "of another engine"
+    assert json.loads((folder / "net.engine.json").read_text())["variants"] == result["variants"]
+    assert "no latencies: the engines were not executed here" in done.stdout
+    assert [line.split("|")[1].strip() for line in done.stdout.splitlines() if line.startswith(("|fp32", "|fp16", "|int8"))] == [
+        "fp32",
+        "fp16",
+        "int8",
+    ]
+
+
+def test_what_cannot_be_built_is_a_line_with_the_reason(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--compare", "--test-image", "test.npy", "--json", "r.json")
+    assert done.code == 0, done.stderr
+    rows = rows_of(done.json("r.json"))
+    assert rows["int8"]["status"] == "failed" and "needs calibration data" in rows["int8"]["error"] and rows["int8"]["engine_bytes"] is None
+    assert rows["fp32"]["status"] == rows["fp16"]["status"] == "simulated" and "needs calibration data" in " ".join(done.stdout.split())
+
+
+def test_the_precision_asked_for_decides_and_the_others_are_shown_all_the_same(folder):
+    flags = ("--compare", "--precision", "int8", "--calibration-dir", "data", "--test-image", "test.npy", "--max-accuracy-drop", "0.0001")
+    done = onnx2trt(folder, "--onnx", "net.onnx", *flags, "--metric", "noise", "--json", "r.json")
+    assert done.code == 7 and "does not reach" in done.error and not (folder / "net.engine").exists()
+    rows = rows_of(done.json("r.json"))
+    assert rows["int8"]["status"] == "failed" and rows["fp32"]["status"] == "simulated"
+
+
+def test_what_is_wrong_with_the_data_is_not_compared(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--compare", "--precision", "int8", "--json", "r.json")
+    assert done.code == 5 and "needs calibration data" in done.error and "fp32: building" not in done.stderr
+
+
+def test_a_model_that_carries_fp16_has_no_fp32_engine(folder):
+    half = onnx.TensorProto.FLOAT16
+    source = model([node("Relu", "x", "y")], {"x": (half, [1, 8])}, {"y": (half, [1, 8])})
+    onnx.save(source, folder / "half.onnx")
+    done = onnx2trt(folder, "--onnx", "half.onnx", "--compare", "--json", "r.json")
+    assert done.code == 0, done.stderr
+    assert "carries FP16" in rows_of(done.json("r.json"))["fp32"]["error"]
+
+
+# ---- timed against each other; engines, GPU and times are made up
+
+
+class Chosen(Int8Choice):
+    """A choice of INT8 layers that needed no model."""
+
+    def __init__(self):
+        self._fallback = {}
+
+    def prepared(self, run, more=None):
+        return SimpleNamespace(graph=None, without=more)
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """INT8 on a GPU, with an FP16 engine beside it."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(conv_net(), "model.onnx")
+    (tmp_path / "data").mkdir()
+    np.save("data/0.npy", random(1, 3, 16, 16))
+    job, _ = planned("--precision", "int8", "--calibration-dir", "data")
+    assert job.plan.executes_here and set(job.plan.variants) == {"fp16", "int8"}
+    return job
+
+
+def latency(p50_ms: float) -> Latency:
+    return Latency(p50_ms, p50_ms, p50_ms, p50_ms, 100, {"x": [4, 3]}, "the engine")
+
+
+def made_of(job, precision: str) -> Made:
+    choice = Chosen() if precision == "int8" else None
+    return Made(replace(job, plan=replace(job.plan, precision=precision)), choice, SimpleNamespace(graph=None), ENGINE, {})
+
+
+ENGINE = SimpleNamespace(data=b"engine", nbytes=6)
+
+
+def attempt(job, precision: str) -> Attempt:
+    return Attempt(precision, Result(status="validated", precision=Precision(precision, precision)), quiet_run(), made_of(job, precision))
+
+
+def loads(*_args):
+    return nullcontext()
+
+
+def does_not_fit(*_args):
+    raise ConversionError("the engine needs 9.1 GB of GPU memory, 8.0 GB are free", code=ExitCode.MACHINE)
+
+
+def does_not_fit_beside_another():
+    """What loads the first engine, and no second one."""
+    count = iter(range(100))
+    return lambda *_: does_not_fit() if next(count) else nullcontext()
+
+
+def timed_as(milliseconds: dict[str, float]):
+    return lambda job, loaded: {name: (latency(milliseconds[name]), [milliseconds[name]] * 3) for name in loaded}
+
+
+def test_an_int8_engine_is_held_against_fp16_whichever_attempt_it_came_from(job, monkeypatch):
+    milliseconds = {"first": 2.0, "int8": 3.0, "fp16": 1.0}
+    monkeypatch.setattr(engines, "loaded_engine", loads)
+    monkeypatch.setattr(engines, "latencies", timed_as(milliseconds))
+    attempts = {"first": attempt(job, "int8"), "int8": attempt(job, "int8"), "fp16": attempt(job, "fp16")}
+    engines._time(job, attempts, quiet_run(), None)
+    assert {name: one.result.latency.fp16_p50_ms for name, one in attempts.items()} == {"first": 1.0, "int8": 1.0, "fp16": None}
+    assert {name: one.run.evidence.latency_ms for name, one in attempts.items()} == {name: [ms] * 3 for name, ms in milliseconds.items()}
+    known = Baseline(replace(attempts["fp16"].row(), p50_ms=1.5), ((), {}), "2026-01-01")
+    engines._time(job, {name: attempts[name] for name in ("first", "int8")}, quiet_run(), known)
+    assert attempts["first"].result.latency.fp16_p50_ms == 1.5, "remembered where it is not built"
+    engines._time(job, attempts, quiet_run(), None)
+    slower = {"int8": attempts["first"], "fp16": attempts["fp16"]}  # the second attempt was no better
+    assert "p50 2.000 ms against 1.000 ms" in engines._not_faster(slower)
+
+
+@pytest.mark.parametrize("factor, kept", [(0.9, "second"), (1.0, "first"), (1.1, "first")])
+def test_without_the_slow_layers_the_faster_engine_is_kept(job, monkeypatch, factor, kept):
+    """The FP16 engine is remembered as it was timed last."""
+    attempts = {"int8": attempt(job, "int8"), "fp16": attempt(job, "fp16")}
+    first, (times, remembered) = attempts["int8"], (iter((1.0, 0.9)), [])
+
+    def timed_in_turn(job, made, run):
+        p50 = next(times)
+        for one in made.values():
+            one.result.latency = latency(p50 if one.precision == "fp16" else 2 * p50 if one is first else 2 * p50 * factor)
+
+    monkeypatch.setattr(engines, "_time_in_turn", timed_in_turn)
+    monkeypatch.setattr(engines, "_timed_layers", lambda job, made, run: ((), {}))
+    monkeypatch.setattr(engines, "slower_in_int8", lambda *args: {"conv": "slower"})
+    asked = []
+
+    def build_and_check(job, choice, prepared, result, run):
+        asked.append(prepared.without)
+        return made_of(job, "int8")
+
+    monkeypatch.setattr(engines, "build_and_check", build_and_check)
+    monkeypatch.setattr(engines.baseline, "remember", lambda job, row, timed, run: remembered.append(row.p50_ms))
+    engines._time(job, attempts, quiet_run(), None)
+    engines._give_slow_layers_back(job, attempts, quiet_run(), None)
+    assert asked == [{"conv": "slower"}] and (attempts["int8"] is first) is (kept == "first")
+    assert attempts["int8"].result.latency == replace(latency(1.8 if kept == "first" else 1.8 * factor), fp16_p50_ms=0.9)
+    assert remembered == [0.9] == [attempts["fp16"].result.latency.p50_ms], "what the result says, too"
+
+
+# ---- what is only good to have takes no engine down
+
+ONE_BY_ONE = {"int8": 1.0, "fp16": 2.0}  # milliseconds
+
+
+@pytest.fixture
+def make_all(job, monkeypatch):
+    """make_all(): (engine, result, run), where both engines were built, checked and timed one by one; and what would be remembered."""
+    remembered = []
+
+    def checked(job, result, run):
+        precision = job.plan.precision
+        result.take(status="validated", latency=latency(ONE_BY_ONE[precision]), precision=Precision(precision, precision))
+        return made_of(job, precision)
+
+    monkeypatch.setattr(engines, "make_engine", checked)
+    monkeypatch.setattr(engines.baseline, "recall", lambda job, run: None)
+    monkeypatch.setattr(engines.baseline, "remember", lambda job, row, timed, run: remembered.append(row))
+
+    def make():
+        result, run = Result(), quiet_run()
+        return engines.make_all(job, result, run), result, run
+
+    make.remembered = remembered
+    return make
+
+
+def is_delivered(engine, result) -> bool:
+    """The INT8 engine that was asked for, as it was checked; the pipeline writes it and ends with 0."""
+    return engine.built is ENGINE and engine.job.plan.precision == "int8" and result.status == "validated" and result.error is None
+
+
+def test_engines_that_do_not_fit_into_the_gpu_together_are_delivered_all_the_same(make_all, monkeypatch):
+    monkeypatch.setattr(engines, "loaded_engine", does_not_fit_beside_another())
+    monkeypatch.setattr(engines, "_give_slow_layers_back", lambda *args: None)
+    engine, result, run = make_all()
+    assert is_delivered(engine, result)
+    (warning,) = run.console.warnings
+    assert "the engines were not timed in turn, so their latencies are less comparable" in warning and "8.0 GB are free" in warning
+    assert (result.latency.p50_ms, result.latency.fp16_p50_ms) == (1.0, 2.0), "as they were measured one by one"
+    assert {row.precision: row.p50_ms for row in result.variants} == ONE_BY_ONE
+
+
+def test_an_engine_whose_layers_cannot_be_timed_is_delivered_all_the_same(make_all, monkeypatch):
+    monkeypatch.setattr(engines, "_time_in_turn", lambda *args: None)
+    monkeypatch.setattr(engines, "loaded_engine", does_not_fit)
+    engine, result, run = make_all()
+    assert is_delivered(engine, result) and result.latency.p50_ms == 1.0
+    (warning,) = run.console.warnings
+    assert "the layers were not timed, so none goes back to FP16 for being slow" in warning and "8.0 GB are free" in warning
+    assert not make_all.remembered, "what was not measured is not remembered"
+
+
+def test_where_nothing_can_be_loaded_once_more_both_are_said(make_all, monkeypatch):
+    monkeypatch.setattr(engines, "loaded_engine", does_not_fit)
+    engine, result, run = make_all()
+    assert is_delivered(engine, result) and len(run.console.warnings) == 2
+
+
+def test_without_the_slow_layers_it_has_to_be_built_and_pass_or_the_first_stays(make_all, monkeypatch):
+    monkeypatch.setattr(engines, "_time_in_turn", lambda *args: None)
+    monkeypatch.setattr(engines, "_timed_layers", lambda job, made, run: ((), {}))
+    monkeypatch.setattr(engines, "slower_in_int8", lambda *args: {"conv": "slower"})
+    monkeypatch.setattr(engines, "build_and_check", does_not_fit)
+    engine, result, run = make_all()
+    assert is_delivered(engine, result) and result.latency.p50_ms == 1.0 and not run.console.warnings
+    assert [row.precision for row in make_all.remembered] == ["fp16"]

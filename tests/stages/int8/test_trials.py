@@ -1,0 +1,75 @@
+"""stages/int8/trials.py: what a choice of INT8 layers costs, by the fits that have not seen the samples or by the final one."""
+
+import numpy as np
+import onnx
+import pytest
+from helpers import planned
+from models import conv_net, random
+
+from onnx2trt.pipeline import int8
+from onnx2trt.rewrite import prepare
+from onnx2trt.stages.int8 import trials as measuring
+from onnx2trt.stages.int8.trials import Trials
+
+
+@pytest.fixture
+def measured(tmp_path, monkeypatch):
+    """(trials of a network, its layers, how many sessions were made, the graphs that were finished)"""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(conv_net(), "model.onnx")
+    (tmp_path / "data").mkdir()
+    for index in range(6):
+        np.save(f"data/{index}.npy", random(1, 3, 16, 16, seed=index))
+    effort = ("--quantization-effort", "fast", "--no-validate", "--metric", "noise")
+    job, run = planned("--precision", "int8", "--calibration-dir", "data", *effort, library="rtx")
+    fitted = int8.choose(job, run)._fitted
+    finished, made, real = [], [], measuring.Session
+
+    class Counted(real):
+        @classmethod
+        def from_graph(cls, *arguments, **options):
+            made.append(arguments)
+            return real.from_graph(*arguments, **options)
+
+    def finish(graph):
+        finished.append(graph)
+        return graph
+
+    monkeypatch.setattr(measuring, "Session", Counted)
+    return Trials(job, fitted, prepare.macs_of(fitted.graph, job.profiles), finish, run), fitted, made, finished
+
+
+def test_each_choice_is_measured_once_whatever_the_limit(measured):
+    trials, fitted, made, _ = measured
+    assert fitted.split.trials == len(fitted.trials) == 5
+    first = trials.measure((), 50.0)
+    assert len(made) == 1 + 5, "the reference, and each trial on the samples that it has not seen"
+    strict = trials.measure((), first.drop_percent / 2)
+    trials.forget()
+    assert first.passed and not strict.passed and strict.drop_percent == first.drop_percent and len(made) == 6
+    assert first.kept == 0 and first.standard_error > 0 and first.finite and 0 < first.drop_percent < 5
+
+
+def test_what_will_be_built_is_finished_and_measured_by_itself(measured):
+    trials, _, made, finished = measured
+    average = trials.measure((), 50.0)
+    assert not finished
+    final = trials.measure((), 50.0, final=True)
+    assert len(made) == 7 and len(finished) == 1 and final.drop_percent != average.drop_percent
+
+
+def test_a_limit_takes_one_standard_error_to_spare(measured):
+    trials, *_ = measured
+    found = trials.measure((), 50.0)
+    assert not trials.measure((), found.drop_percent + 0.9 * found.standard_error).passed
+    assert trials.measure((), found.drop_percent + 1.1 * found.standard_error).passed
+
+
+def test_layers_in_fp16_cost_nothing_and_do_no_int8_work(measured):
+    """Stem and head do 432 and 64 of 640 multiply-accumulates for each pixel; the depthwise layer is no INT8 layer."""
+    trials, fitted, *_ = measured
+    assert [layer.node for layer in fitted.layers] == ["stem", "head"]
+    assert trials.share(()) == pytest.approx(496 / 640) and trials.share(("stem",)) == pytest.approx(64 / 640)
+    every, without, nothing = (trials.measure(kept, 50.0) for kept in ((), ("stem",), ("stem", "head")))
+    assert every.drop_percent > without.drop_percent > nothing.drop_percent == 0
+    assert (without.kept, without.int8_mac_share) == (1, 0.1)

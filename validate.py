@@ -1,0 +1,25 @@
+#!/usr/bin/env python3
+"""The verdict on an engine, or on a prepared ONNX of any tool: python validate.py CANDIDATE --onnx original.onnx ...
+
+The code is in the package onnx2trt/. For other programs: from validate import Comparison, measure (the metrics), which load it.
+"""
+
+import sys
+from importlib import import_module
+
+from onnx2trt.cli import main
+
+FROM = {  # what can be imported from here -> the module that has it; loaded when it is asked for
+    **dict.fromkeys(("Comparison", "failure"), "onnx2trt.compare.outputs"),
+    **dict.fromkeys(("OutputComparison", "choose_metric", "measure"), "onnx2trt.compare.metrics"),
+}
+
+
+def __getattr__(name: str):
+    if name not in FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(FROM[name]), name)
+
+
+if __name__ == "__main__":
+    sys.exit(main(["validate", *sys.argv[1:]], "validate.py"))
