@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from onnx2trt.data.holdout import Split
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant.calibration_cache import Cache, Identity
+from onnx2trt.quant.candidates import Outcome
 from onnx2trt.quant.equalize.equalization import Equalization
 from onnx2trt.quant.fit_file import Found
 from onnx2trt.report.result import Calibration
@@ -35,6 +36,8 @@ class Calibrated:
     silent: tuple[str, ...] = ()  # tensors that were always zero
     trials: tuple[dict[str, float], ...] = ()  # without the samples that each trial of the split is measured on
     about: Calibration | None = None  # for the result
+    with_weights: bool = False  # weights shall be fitted to the scales
+    outcome: Outcome | None = None  # on a few samples, where it was tried
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Fitted:
 
     @property
     def equalized(self) -> bool:
-        return bool(self.equalization.shifts or self.equalization.scales)
+        return not self.equalization.empty
 
     def graph_for(self, layers: Iterable[Layer]) -> Graph:
         """The graph, equalized for these INT8 layers; scales and weights that were fitted fit it, too."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -53,6 +53,18 @@ class Split:
     def to_fit(self, most: int | None = None) -> Dataset:
         """The samples to fit to, or `most` of them with the same share of each part; part by part."""
         return self._some(self.fitted.paths, most)
+
+    @property
+    def judged(self) -> frozenset[int]:
+        """The trials whose samples choices are judged by that are made before anything is fitted to all."""
+        return frozenset(range(max(1, self.trials * 2 // FOLDS) if self.trials else 0))
+
+    def to_try(self, most: int) -> tuple[Dataset, Dataset]:
+        """(samples to try choices with, others to judge them by), `most` of each at the most; the same where there is but one sample."""
+        if self.measured is not None:
+            return self.to_fit(most), self.measured.at_most(most)
+        judged = [path for path in self.fitted.paths if self.blind or self.part_of(path) in self.judged]
+        return self._some([path for path in self.fitted.paths if self.part_of(path) not in self.judged], most), self._some(judged, most)
 
     def to_measure(self) -> Dataset:
         """The samples to measure on; `part_of` tells the trial of each where `measured` is None."""
@@ -111,10 +123,10 @@ class Parts:
         return count if self.most is None else min(count, self.most)
 
 
-def without(parts: dict[int, object], trial: int | None, empty: Callable[[], object]):
-    """What was collected of all parts, or of all but one, merged."""
+def without(parts: dict[int, object], left_out: Container[int], empty: Callable[[], object]):
+    """What was collected of all parts but these, merged."""
     total = empty()
     for part, collected in parts.items():
-        if part != trial:
+        if part not in left_out:
             total.merge(collected)
     return total

@@ -15,6 +15,7 @@ from onnx2trt.pipeline.prepare import Choice, warn_of_fp32_scales
 from onnx2trt.plan.plan import EFFORTS, Effort
 from onnx2trt.quant import calibration_cache
 from onnx2trt.quant.calibration_cache import Cache
+from onnx2trt.quant.candidates import LOST_DB, Bench
 from onnx2trt.quant.equalize.equalization import Equalization
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
@@ -25,7 +26,7 @@ from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
 from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8 import reuse
-from onnx2trt.stages.int8.calibrate import calibrate
+from onnx2trt.stages.int8.calibrate import calibrate, open_bench
 from onnx2trt.stages.int8.equalize import equalize
 from onnx2trt.stages.int8.fit import fit
 from onnx2trt.stages.int8.guard import Guard
@@ -217,11 +218,11 @@ class Int8Choice:
         effort = EFFORTS["fast"] if by_tensorrt else job.plan.calibration.effort
         equalization, written = Equalization(graph), None
         if known.cache is not None:
-            calibrated = self._by_cache(known.cache, layers, names, ranged)
+            calibrated = replace(self._by_cache(known.cache, layers, names, ranged), with_weights=effort.fit)
         else:
             calibrated, equalization, written = self._calibrate(layers, names, effort, None if by_tensorrt else ranged)
         equalized = equalization.graph(names, layers)
-        *trials, fitted = fit(job, equalized, layers, calibrated, effort.fit, self._run)
+        *trials, fitted = fit(job, equalized, layers, calibrated, self._run)
         made = Fitted(equalization, equalized, layers, fitted, tuple(trials), split, calibrated.method, calibrated.about, others=others)
         return replace(made, by_tensorrt=by_tensorrt, written=written)
 
@@ -241,11 +242,11 @@ class Int8Choice:
             ranged: as for _fit; None: no cache is written, for TensorRT will write its own.
         """
         job, graph, run = self._job, self._graph, self._run
-        found = written = None
+        bench, found, written = open_bench(job, graph, layers, run), None, None
         if job.plan.calibration.cache or not effort.equalize:
             all_layers = quantizable_layers(graph)
             everything = tuple(dict.fromkeys([*tensors(all_layers, readings(graph, all_layers)), *names]))
-            found = calibrate(job, graph, layers, everything, run, with_weights=False)
+            found = calibrate(job, graph, bench, everything, run, with_weights=False)
             if ranged is not None:  # the cache keeps the scales of the model as it is, of all tensors: other programs may want them
                 heard = {name: scale for name, scale in ranged.items() if name not in found.silent}
                 text = calibration_cache.to_text({**heard, **found.scales}, found.method)
@@ -254,4 +255,22 @@ class Int8Choice:
             return found, Equalization(graph), written
         with run.stage("equalize", "equalizing channels"):
             equalization = equalize(job, graph, names, run)
-        return calibrate(job, equalization.graph(names, layers), layers, names, run, effort.fit), equalization, written
+        plain = Equalization(graph)
+        for way in [plain] if equalization.empty else [equalization, plain]:
+            calibrated = self._calibrate_what_pays(bench, way, names, effort)
+            if calibrated is not None:
+                return calibrated, way, written
+        return found or calibrate(job, graph, bench, names, run, with_weights=False), plain, written
+
+    def _calibrate_what_pays(self, bench: Bench, equalization: Equalization, names: tuple[str, ...], effort: Effort) -> Calibrated | None:
+        """Scales for the equalized graph, and for fitted weights; None where INT8 is better off without."""
+        graph = equalization.graph(names, bench.layers)
+        if graph is bench.graph and not effort.fit:
+            return None
+        calibrated = calibrate(self._job, graph, bench, names, self._run, effort.fit)
+        lost, output = calibrated.outcome.behind(bench.plain)
+        if lost <= LOST_DB:
+            return calibrated
+        what = "weights are not fitted" if equalization.empty else "channels are not equalized"
+        self._run.console.info(f"{what}: by a few samples, INT8 might be {lost:.1f} dB further from the model in output {output!r}")
+        return None

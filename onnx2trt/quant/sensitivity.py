@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -30,28 +30,6 @@ class Tried:
     standard_error: float
     passed: bool = False  # within the limit
     finite: bool = True  # no output became NaN or infinite
-
-
-def choose_scales(
-    graph: Graph, layers: tuple[Layer, ...], candidates: dict[str, Fit], feeds: Callable[[], Iterable[Feed]]
-) -> tuple[str, dict[str, float]]:
-    """The candidate scales whose INT8 simulation is nearest to the FP32 graph.
-
-    Args:
-        graph: FP32.
-        layers: what would be quantised; layers without a scale are left out.
-        candidates: method -> scales, and weights where they are fitted.
-        feeds: makes a fresh iterator over a few samples.
-
-    Returns:
-        (method, method -> change of the outputs (see `change`)); the first of equals.
-    """
-    expected = list(Session.from_graph(graph, in_turn=False).run_each(feeds()))
-    changes = {}
-    for method, fit in candidates.items():
-        session = Session.from_graph(fit.apply(graph, layers), in_turn=False)
-        changes[method] = change(expected, list(session.run_each(feeds())))
-    return min(changes, key=changes.get), changes
 
 
 def layer_errors(graph: Graph, layers: tuple[Layer, ...], fit: Fit, feeds: list[Feed]) -> Iterator[tuple[str, float]]:

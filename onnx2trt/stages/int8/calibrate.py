@@ -6,27 +6,41 @@ from onnx2trt.base.cores import peak_memory_mb
 from onnx2trt.conversion.int8 import Calibrated
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.feeds import Feeds
+from onnx2trt.data.feeds import batches_to_compare
 from onnx2trt.data.holdout import Parts, choose_split, without
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import observe_parallel
+from onnx2trt.quant.candidates import Bench
 from onnx2trt.quant.histograms import METHODS, Collector
-from onnx2trt.quant.sensitivity import choose_scales
-from onnx2trt.quant.weight_fitting import Samples, fit_weights
 from onnx2trt.report.result import Calibration
-from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import Layer
 
-ROUGHLY = 4  # times fewer rows than for the final fit are enough to compare methods
-METHOD_SAMPLES = 16  # on half of which calibration methods are compared; weights are fitted to the other half
+TRIED_SAMPLES = 8  # to try calibration methods with, and as many to judge them by
 
 
-def calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: tuple[str, ...], run: Run, with_weights: bool) -> Calibrated:
-    """Scales of these tensors.
+def open_bench(job: Job, graph: Graph, layers: tuple[Layer, ...], run: Run) -> Bench:
+    """Where ways to INT8 are compared, on a few samples that are read when they are needed.
 
     Args:
-        layers: on which --calibration-method auto compares the methods.
-        with_weights: weights will be fitted to the scales, so they are for the comparison, too.
+        graph: FP32, not equalized.
+        layers: that may become INT8.
+    """
+
+    def few():
+        datasets = choose_split(job.data).to_try(TRIED_SAMPLES)
+        seen, fresh = ([batch.arrays for batch in batches_to_compare(job.data, [dataset])] for dataset in datasets)
+        return (seen or fresh, fresh or seen)  # of damaged files nothing is left
+
+    methods = METHODS if job.plan.calibration.method == "auto" else (job.plan.calibration.method,)
+    return Bench(graph, job.profiles, layers, methods, few, job.fp16_scales(graph), run.console)
+
+
+def calibrate(job: Job, graph: Graph, bench: Bench, names: tuple[str, ...], run: Run, with_weights: bool) -> Calibrated:
+    """Scales of these tensors, by the method that suits best.
+
+    Args:
+        graph: that of the bench, equalized or not.
+        with_weights: weights shall be fitted to the scales; so methods are compared with fitted weights.
 
     Raises:
         ConversionError: CALIBRATION.
@@ -36,32 +50,14 @@ def calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: tuple[st
     collectors: dict[int, Collector] = {}
     with run.stage("calibrate", f"calibrating on {len(parts)} samples of {split.fitted.origin}"):
         observe_parallel(graph, job.profiles, names, parts, lambda: collectors.setdefault(parts.current, Collector()).visit)
-        methods = METHODS if job.plan.calibration.method == "auto" else (job.plan.calibration.method,)
-        total = without(collectors, None, Collector)
-        found = {method: total.scales(method) for method in methods}  # in the order in which threads came to the tensors
-        candidates = {method: {name: scales[name] for name in names if name in scales} for method, scales in found.items()}
-        method = methods[0]
-        if len(methods) > 1:
-            method = _compare_methods(job, graph, layers, candidates, run, with_weights)
-        trials = tuple(without(collectors, trial, Collector).scales(method) for trial in range(split.trials))
-    silent = tuple(name for name in names if name not in candidates[method])
+        outcome = None
+        if len(bench.methods) > 1 or with_weights or graph is not bench.graph:
+            outcome = bench.try_methods(graph, without(collectors, split.judged, Collector), with_weights)
+        method = outcome.method if outcome else bench.methods[0]
+        found = without(collectors, (), Collector).scales(method)  # in the order in which threads came to the tensors
+        scales = {name: found[name] for name in names if name in found}
+        trials = tuple(without(collectors, (trial,), Collector).scales(method) for trial in range(split.trials))
+    silent = tuple(name for name in names if name not in scales)
     seconds = round(run.console.timings["calibrate"], 3)
     about = Calibration(method, parts.feeds.used, len(parts.feeds.skipped), job.plan.calibration.cache, seconds, peak_memory_mb())
-    return Calibrated(method, candidates[method], silent, trials, about)
-
-
-def _compare_methods(
-    job: Job, graph: Graph, layers: tuple[Layer, ...], candidates: dict[str, dict[str, float]], run: Run, with_weights: bool
-) -> str:
-    """The method whose scales change the outputs least, on samples that the weights were not fitted to (where there are several)."""
-    dataset = choose_split(job.data).to_fit(METHOD_SAMPLES)
-    few = list(Feeds(job.data.reader, dataset, run.console, "reading samples")())
-    seen, fresh = (few[::2], few[1::2]) if len(few) > 1 else (few, few)
-    samples = Samples(lambda: seen, ROUGHLY * len(seen), compared=False)  # as if there were so many, of which each gives so many fewer rows
-    fits = {}
-    for name, scales in run.console.track(candidates.items(), len(candidates), "comparing calibration methods"):
-        rounded = fit_weights(graph, job.profiles, layers, scales, samples)[0] if with_weights else {}
-        fits[name] = Fit(scales, rounded, job.fp16_scales(graph))
-    method, changes = choose_scales(graph, layers, fits, lambda: fresh)
-    run.console.debug("change of the outputs by method: " + ", ".join(f"{name} {share:.2%}" for name, share in changes.items()))
-    return method
+    return Calibrated(method, scales, silent, trials, about, with_weights, outcome)

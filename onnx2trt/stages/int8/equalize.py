@@ -6,7 +6,8 @@ import numpy as np
 
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.holdout import Parts, choose_split
+from onnx2trt.data.feeds import Feeds
+from onnx2trt.data.holdout import choose_split
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import observe, static_shapes
 from onnx2trt.quant.equalize.choice import believed, choose_scales, choose_shifts
@@ -54,7 +55,8 @@ def equalize(job: Job, graph: Graph, tensors: tuple[str, ...], run: Run) -> Equa
 def _channel_ranges(job: Job, graph: Graph, groups: tuple[Group, ...], tensors: tuple[str, ...], run: Run) -> dict[str, ChannelRanges]:
     axes = {name: place.axis for group in groups for name, place in group.places.items() if name in tensors}
     ranges = {name: ChannelRanges(axis) for name, axis in axes.items()}
-    feeds = Parts(job.data, choose_split(job.data), run.console, "equalizing channels", SAMPLES)
+    dataset, _ = choose_split(job.data).to_try(SAMPLES)  # whether it pays is judged by others
+    feeds = Feeds(job.data.reader, dataset, run.console, "equalizing channels")
     observe(graph, job.profiles, list(axes), feeds, lambda name, values: ranges[name].measure(values))
     observe(graph, job.profiles, list(axes), feeds, lambda name, values: ranges[name].count(values))
     return ranges

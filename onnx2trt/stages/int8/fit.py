@@ -14,16 +14,16 @@ from onnx2trt.rewrite.qdq import Layer
 FIT_SAMPLES = 64  # more hardly change the weights
 
 
-def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], found: Calibrated, with_weights: bool, run: Run) -> tuple[Fit, ...]:
+def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], found: Calibrated, run: Run) -> tuple[Fit, ...]:
     """Scales with the weights that go with them: one for each trial of the calibration, and last from all samples.
 
     Args:
         graph: FP32, the one that was calibrated.
-        with_weights: fit them to the data, where there is data that may be fitted to; else they are rounded to the nearest.
+        found: where it wants fitted weights, and there is data that may be fitted to, they are; else they are rounded to the nearest.
     """
     split = choose_split(job.data)
     weights: list[dict] = [{}] * (len(found.trials) + 1)
-    if with_weights and split is not None and split.may_fit:
+    if found.with_weights and split is not None and split.may_fit:
         with run.stage("fit", "fitting INT8 weights"):
             parts = Parts(job.data, split, run.console, "fitting INT8 weights", FIT_SAMPLES)
             samples = Samples(parts, len(parts), len(found.trials), lambda: parts.current)
