@@ -15,7 +15,7 @@ from onnx2trt.pipeline.prepare import Choice, warn_of_fp32_scales
 from onnx2trt.plan.plan import EFFORTS, Effort
 from onnx2trt.quant import calibration_cache
 from onnx2trt.quant.calibration_cache import Cache
-from onnx2trt.quant.candidates import LOST_DB, Bench
+from onnx2trt.quant.candidates import Bench
 from onnx2trt.quant.equalize.equalization import Equalization
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
@@ -268,9 +268,9 @@ class Int8Choice:
         if graph is bench.graph and not effort.fit:
             return None
         calibrated = calibrate(self._job, graph, bench, names, self._run, effort.fit)
-        lost, output = calibrated.outcome.behind(bench.plain)
-        if lost <= LOST_DB:
+        harm = calibrated.outcome.worse_than(bench.plain)
+        if not harm:
             return calibrated
         what = "weights are not fitted" if equalization.empty else "channels are not equalized"
-        self._run.console.info(f"{what}: by a few samples, INT8 might be {lost:.1f} dB further from the model in output {output!r}")
+        self._run.console.info(f"INT8 is better off where {what}: on a few samples {harm}")
         return None

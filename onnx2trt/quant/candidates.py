@@ -23,38 +23,8 @@ from onnx2trt.rewrite.qdq import Layer
 
 ROUGHLY = 4  # times fewer rows than for the final fit are enough to compare candidates
 ALIKE_DB = 1.0  # outputs nearer to each other than this are not told apart by their noise alone
-LOST_DB = 0.5  # what a way may lose against another in one output and still be preferred
-LIMIT_DB = 200.0  # stands for "identical"
-TINY = 1e-30  # keeps a logarithm off zero
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Of one output, sample by sample."""
-
-    signal: float  # squared values of the reference, of all samples together
-    squares: np.ndarray  # [samples]: squared error
-
-    @property
-    def sqnr_db(self) -> float:
-        """Within -LIMIT_DB and LIMIT_DB."""
-        total = float(self.squares.sum())
-        if total == 0 or self.signal == 0 or not math.isfinite(total):
-            return LIMIT_DB if total == 0 else -LIMIT_DB
-        return min(max(10 * math.log10(self.signal / total), -LIMIT_DB), LIMIT_DB)
-
-    def more_than(self, other: Noise) -> float:
-        """By how many dB the other is better, one standard error included: what a few samples say may be chance.
-
-        By the jackknife: what leaving out one sample after the other makes of it.
-        """
-        difference = other.sqnr_db - self.sqnr_db
-        count = len(self.squares)
-        if abs(difference) >= LIMIT_DB or count < 2:
-            return difference
-        sums = [(squares.sum() - squares) + TINY * self.signal + TINY for squares in (self.squares, other.squares)]
-        left = 10 * np.log10(sums[0] / sums[1])
-        return difference + float(np.sqrt((count - 1) * left.var()))
+LOST_DB, CHANGED_MORE = 0.5, 1.02  # what a way may lose against another, in one output and in all, and still be preferred
+LIMIT_DB = 80.0  # less noise than this is none: FP16 makes more
 
 
 @dataclass(frozen=True)
@@ -63,16 +33,24 @@ class Outcome:
 
     method: str  # of calibration
     change: float  # see sensitivity.change
-    noise: dict[str, Noise]  # of each output
+    sqnr_db: dict[str, float]  # output -> signal to noise
 
     @property
     def worst_db(self) -> float:
-        """Signal to noise of the worst output."""
-        return min((noise.sqnr_db for noise in self.noise.values()), default=LIMIT_DB)
+        return min(self.sqnr_db.values(), default=LIMIT_DB)
 
-    def behind(self, other: Outcome) -> tuple[float, str]:
-        """(by how many dB it is worse in the output where it is worst, one standard error included; which that is)"""
-        return max(((noise.more_than(other.noise[name]), name) for name, noise in self.noise.items()), default=(0.0, ""))
+    def worse_than(self, other: Outcome) -> str:
+        """In what it is worse, in words; empty where it is not.
+
+        Of a few samples, one can rule the noise of an output, or hide the noise of all others; the change tells of most values of all
+        samples. So both have to be in order.
+        """
+        lost, name = max(((other.sqnr_db[name] - found, name) for name, found in self.sqnr_db.items()), default=(0.0, ""))
+        if lost > LOST_DB:
+            return f"it would be {lost:.1f} dB further from the model in output {name!r}"
+        if self.change > CHANGED_MORE * other.change:
+            return f"it would change the outputs by {self.change:.2%} instead of {other.change:.2%}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -119,7 +97,7 @@ class Bench:
             rounded = fit_weights(graph, self.profiles, self.layers, scales, samples)[0] if with_weights else {}
             session = Session.from_graph(Fit(scales, rounded, self.fp16_scales).apply(graph, self.layers), in_turn=False)
             found = list(session.run_each(fresh))
-            outcomes.append(Outcome(method, change(self._expected, found), noise_of(self._expected, found)))
+            outcomes.append(Outcome(method, change(self._expected, found), sqnr_db(self._expected, found)))
         told = (f"{one.method} {one.change:.2%} ({one.worst_db:.1f} dB)" for one in outcomes)
         self.console.debug("change of the outputs by method: " + ", ".join(told))
         return best_of(outcomes)
@@ -130,23 +108,31 @@ def best_of(outcomes: list[Outcome]) -> Outcome:
 
     The change is that of most values. It does not see the few that a scale cuts off, and that the noise is made of.
     """
-    best = {name: max(outcome.noise[name].sqnr_db for outcome in outcomes) for name in outcomes[0].noise}
-    behind = [max((best[name] - noise.sqnr_db for name, noise in outcome.noise.items()), default=0.0) for outcome in outcomes]
+    best = {name: max(outcome.sqnr_db[name] for outcome in outcomes) for name in outcomes[0].sqnr_db}
+    behind = [max((best[name] - found for name, found in outcome.sqnr_db.items()), default=0.0) for outcome in outcomes]
     return min((one for one, lost in zip(outcomes, behind) if lost <= min(behind) + ALIKE_DB), key=lambda one: one.change)
 
 
-def noise_of(expected: list[Feed], found: list[Feed]) -> dict[str, Noise]:
-    """Of each output. Values that are not finite in the reference count for nothing; those that are not finite in `found` alone, and
-    another shape, are infinite noise."""
-    return {name: _noise([(one[name], other[name]) for one, other in zip(expected, found)]) for name in expected[0]}
+def sqnr_db(expected: list[Feed], found: list[Feed]) -> dict[str, float]:
+    """Output -> 10 log10(signal / noise) over all samples, within -LIMIT_DB and LIMIT_DB.
+
+    Values that are not finite in the reference count for nothing; those that are not finite in `found` alone, and another shape, are
+    infinite noise.
+    """
+    return {name: _sqnr_db([(one[name], other[name]) for one, other in zip(expected, found)]) for name in expected[0]}
 
 
-def _noise(pairs: list[tuple[np.ndarray, np.ndarray]]) -> Noise:
-    signal, squares = 0.0, []
+def _sqnr_db(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    signal = noise = 0.0
     for reference, output in pairs:
+        if output.shape != reference.shape:
+            return -LIMIT_DB
         told = np.isfinite(reference)
         exact = reference[told].astype(np.float64)
         signal += float(np.square(exact).sum())
-        same = output.shape == reference.shape
-        squares.append(float(np.square(output[told].astype(np.float64) - exact).sum()) if same else math.inf)
-    return Noise(signal, np.where(np.isfinite(squares), squares, math.inf))
+        noise += float(np.square(output[told].astype(np.float64) - exact).sum())
+    if noise == 0:
+        return LIMIT_DB
+    if signal == 0 or not math.isfinite(noise):
+        return -LIMIT_DB
+    return min(max(10 * math.log10(signal / noise), -LIMIT_DB), LIMIT_DB)

@@ -145,3 +145,32 @@ def test_collectors_merge_to_what_one_would_have_seen():
             assert np.array_equal(merged.histograms[name].counts, histogram.counts) and merged.histograms[name].largest == histogram.largest
         assert merged.scales("minmax") == direct.scales("minmax")
     assert collected[0].histograms["x"].counts.sum() == 3000, "merging leaves the parts as they are"
+
+
+# ---- what is decided before anything is fitted to all
+
+
+@pytest.mark.parametrize("count, judged", [(2, 1), (3, 1), (5, 2), (12, 6), (63, 26), (64, 16), (500, 125)])
+def test_choices_are_tried_with_some_samples_and_judged_by_others(count, judged):
+    split = split_of(count)
+    learnt, fresh = split.to_try(1000)
+    assert not set(learnt.paths) & set(fresh.paths) and set(learnt.paths) | set(fresh.paths) == set(split.fitted.paths)
+    assert len(fresh.paths) == judged
+    assert {split.part_of(path) for path in fresh.paths} == split.judged and not split.judged & {
+        split.part_of(path) for path in learnt.paths
+    }
+    few = split.to_try(8)
+    assert [len(dataset.paths) for dataset in few] == [min(8, count - judged), min(8, judged)]
+    assert all(set(part.paths) <= set(whole.paths) for part, whole in zip(few, (learnt, fresh)))
+
+
+def test_one_sample_has_to_do_for_both():
+    learnt, fresh = split_of(1).to_try(8)
+    assert learnt.paths == fresh.paths == split_of(1).fitted.paths and split_of(1).judged == frozenset()
+
+
+def test_other_data_judges_where_there_is_some():
+    validation = dataset(30, code=ExitCode.VALIDATION, origin="validation")
+    learnt, fresh = split_of(20, 0, validation).to_try(8)
+    assert learnt.origin == "data" and fresh.origin == "validation" and len(learnt.paths) == len(fresh.paths) == 8
+    assert split_of(20, 0, validation).judged == frozenset()

@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from models import conv_net, random, weight_and_axis
+from models import conv_net, model, node, random, weight_and_axis
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant import fit_file
@@ -177,11 +177,14 @@ def test_members_that_claim_the_same_bytes():
         ({"about": about(scales=["x", "r1", "elsewhere"])}, "unknown tensors"),
         ({"about": about(scales=["x", "r1", ["r2"]])}, "unhashable"),
         ({"about": about(scales=3)}, "does not fit"),
-        ({"about": about(fitted={"stem_relu": False, "head": False})}, "'stem_relu' is no layer"),
+        ({"about": about(fitted={"stem_relu": [0, False], "head": [1, False]})}, "'stem_relu' is no layer"),
         ({"about": about(fitted=["stem", "head"])}, "does not fit"),
         ({"about": about(holds=3)}, "does not fit"),
         ({"about": about(given_up={"elsewhere": "r"})}, "unknown: ['elsewhere']"),
-        ({"about": about(fitted={"stem": True})}, "unknown: ['weights_1'"),
+        ({"about": about(fitted={"stem": [0, True]})}, "unknown: ['weights_1'"),
+        ({"about": about(fitted={"stem": [0, True], "head": [0, False]})}, "'head' has the weights of another layer"),
+        ({"about": about(fitted={"stem": [[0], True]})}, "unhashable"),
+        ({"about": about(fitted={"stem": True})}, "does not fit"),
         ({"extra": npy(np.ones(3))}, "unknown: ['extra']"),
         ({"weights_0": None}, "weights_0"),
         ({"weights_0": npy(np.zeros((16, 3, 3, 3), np.uint8))}, "weights_0 is uint8"),
@@ -199,3 +202,30 @@ def test_contents_that_do_not_fit_the_graph(changes, message):
     with pytest.raises(ValueError, match="it does not fit the model") as caught:
         Packed(zipped(members(**changes))).unpack(GRAPH)
     assert message in str(caught.value)
+
+
+def test_weights_that_layers_share_are_stored_once_and_shared_again():
+    nodes = [node("Conv", "x w", "a", "one"), node("Conv", "a w", "c", "two"), node("Conv", "c v", "y", "other")]
+    graph = Graph.from_model(
+        model(nodes, {"x": [1, 64, 4, 4]}, {"y": None}, {"w": random(64, 64, 3, 3), "v": random(64, 64, 3, 3, seed=1)})
+    )
+    weights, scales = quantize_weights(graph.weights["w"], 0, half=True)
+    rounded = {"one": Rounded(weights, scales, random(64)), "two": Rounded(weights, scales, random(64, seed=1))}
+    rounded["other"] = Rounded(*quantize_weights(graph.weights["v"], 0, half=True), None)
+    data = bytes(pack(Found("mse", Fit({"x": 0.1}, rounded)), {}))
+    assert len(data) < 2.5 * weights.nbytes
+    result = Packed(data).unpack(graph).fit.rounded
+    assert result["one"].weights is result["two"].weights and np.array_equal(result["two"].weights, weights)
+    assert np.array_equal(result["two"].bias, rounded["two"].bias) and result["other"].weights is not result["one"].weights
+    swapped = Graph.from_model(
+        model(
+            nodes[::-1],
+            {"c": [1, 64, 4, 4], "a": [1, 64, 4, 4], "x": [1, 64, 4, 4]},
+            {"y": None},
+            {"w": random(64, 64, 3, 3), "v": random(64, 64, 3, 3)},
+        )
+    )
+    for layer in swapped.nodes:
+        layer.input[1] = {"one": "w", "two": "v", "other": "v"}[layer.name]
+    with pytest.raises(ValueError, match="'two' has the weights of another layer"):
+        Packed(data).unpack(swapped)

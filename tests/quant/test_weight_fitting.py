@@ -69,3 +69,40 @@ def test_layers_that_do_not_fit_into_memory_together_take_another_pass(monkeypat
 
 def test_layers_without_a_scale_are_not_fitted():
     assert set(fits(feeds(), 0, scales={"r": 0.05})[0]) == {"two"}
+
+
+def shared_net():
+    """`one`, `again` and `wide` read w in the same way, `back` in another; `plain` has no place for a bias."""
+    nodes = [
+        node("Conv", "x w", "a", "one"),
+        node("Relu", "a", "r"),
+        node("Conv", "r w b", "c", "again"),
+        node("Conv", "r w", "d", "wide", pads=[1] * 4),
+        node("ConvTranspose", "c w", "e", "back"),
+    ]
+    outputs = dict.fromkeys(("d", "e"))
+    return Graph.from_model(model(nodes, {"x": [1, 6, 8, 8]}, outputs, {"w": random(6, 6, 1, 1, seed=1), "b": random(6)}))
+
+
+def test_layers_that_read_one_weight_in_the_same_way_get_one():
+    graph, samples = shared_net(), feeds()
+    scales = dict.fromkeys(("x", "r", "c"), 0.05)
+    layers = quantizable_layers(graph)
+    *trials, fit = fit_weights(
+        graph, profiles(x=(1, 6, 8, 8)), layers, scales, Samples(lambda: ({"x": feed} for feed in samples), len(samples))
+    )
+    assert trials == [] and set(fit) == {"one", "again", "wide", "back"}
+    assert fit["one"].weights is fit["again"].weights is fit["wide"].weights and fit["one"].scales is fit["wide"].scales
+    assert fit["back"].weights is not fit["one"].weights and not np.array_equal(fit["one"].bias, fit["again"].bias)
+
+
+def test_a_layer_without_a_scale_has_no_part_in_what_others_share():
+    graph, samples = shared_net(), feeds()
+    found = [
+        fit_weights(graph, profiles(x=(1, 6, 8, 8)), chosen, scales, Samples(lambda: ({"x": feed} for feed in samples), len(samples)))[0]
+        for chosen, scales in (
+            (quantizable_layers(graph), {"x": 0.05}),
+            (quantizable_layers(graph)[:1], {"x": 0.05, "r": 0.05}),
+        )
+    ]
+    assert set(found[0]) == set(found[1]) == {"one"} and same(*found)

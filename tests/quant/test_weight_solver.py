@@ -233,3 +233,52 @@ def test_sums_of_parts_merge_to_sums_of_everything(mean):
     for name in ("mean", "quantized_mean", "within", "between"):
         expected = getattr(direct, name)
         np.testing.assert_allclose(getattr(merged, name), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+# ---- layers that read one weight
+
+
+def two_readers():
+    """(columns, weight, inputs of each of two layers, their scales): the second sees a hundred times larger values with other means."""
+    weight = random(8, 12, 1, 1, seed=3)
+    inputs = [correlated(12, 2000, 1).reshape(1, 12, -1), (100 * correlated(12, 2000, 2, 1.0)).reshape(1, 12, -1)]
+    return Columns(node("Conv", "x w", "y"), weight), weight, inputs, [float(np.abs(x).max() / 9) for x in inputs]
+
+
+def joint(columns, inputs, scales):
+    sums = Sums(columns, len(inputs))
+    for number, (x, scale) in enumerate(zip(inputs, scales)):
+        sums.add(x, scale, number)
+    return sums
+
+
+def test_layers_that_share_weights_differ_in_the_bias_alone():
+    columns, weight, inputs, scales = two_readers()
+    fits = solve(columns, weight, joint(columns, inputs, scales), scales)
+    assert fits[0].weights is fits[1].weights and fits[0].scales is fits[1].scales
+    nearest, steps = quantize_weights(weight, 0, half=True)
+    for fit, x, scale in zip(fits, inputs, scales):
+        exact, found = columns.rows(weight).astype(np.float64) @ x, quantized(x, np.float32(scale))
+        error = columns.rows(fit.weights * along(fit.scales, 0, 4)) @ found + fit.bias[None, :, None] - exact
+        plain = columns.rows(nearest * along(steps, 0, 4)) @ found - exact
+        assert (error**2).mean() < 0.9 * (plain**2).mean(), "neither is fitted at the cost of the other"
+        assert np.abs(error.mean(axis=2)).max() < 1e-3 * np.abs(exact).max(), "each has its own means"
+
+
+def test_one_reader_twice_is_that_reader():
+    columns, weight, (x, _), (scale, _) = two_readers()
+    (alone,) = solve(columns, weight, joint(columns, [x], [scale]), [scale])
+    for fit in solve(columns, weight, joint(columns, [x, x], [scale, scale]), [scale, scale]):
+        assert np.mean(fit.weights == alone.weights) > 0.99  # rows count twice, so the ridge is a little smaller
+        np.testing.assert_allclose(fit.bias, alone.bias, atol=1e-3)
+
+
+def test_sums_of_several_layers_merge():
+    columns, _, inputs, scales = two_readers()
+    whole, merged = joint(columns, inputs, scales), Sums(columns, 2)
+    for part in (slice(0, 700), slice(700, 2000)):
+        merged.merge(joint(columns, [x[:, :, part] for x in inputs], scales))
+    assert np.array_equal(merged.numbers, whole.numbers)
+    for name in ("mean", "quantized_mean", "within", "between"):
+        expected = getattr(whole, name)
+        np.testing.assert_allclose(getattr(merged, name), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
