@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The verdict on an engine, or on a prepared ONNX of any tool: python validate.py CANDIDATE --onnx original.onnx ...
 
-The code is in the package onnx2trt/. For other programs: from validate import Comparison, measure (the metrics), which load it.
+The code is in the package onnx2trt/. For other programs: from validate import Comparison, Study, failure, which load it.
 """
 
 import sys
@@ -10,8 +10,9 @@ from importlib import import_module
 from onnx2trt.cli import main
 
 FROM = {  # what can be imported from here -> the module that has it; loaded when it is asked for
-    **dict.fromkeys(("Comparison", "failure"), "onnx2trt.compare.outputs"),
-    **dict.fromkeys(("OutputComparison", "choose_metric", "measure"), "onnx2trt.compare.metrics"),
+    "Comparison": "onnx2trt.compare.outputs",  # of all outputs of two models
+    "Study": "onnx2trt.compare.study",  # of one output, sample by sample
+    "failure": "onnx2trt.compare.failure",
 }
 
 

@@ -71,7 +71,7 @@ class Options(TypedDict, total=False):
     test_image: Path
     validation_dir: Path
     max_accuracy_drop: float
-    metric: str
+    metric: str | Mapping[str, str]  # of all outputs that it fits, or output -> metric
     min_int8_share: float
     validate_only: Path
     no_validate: bool

@@ -12,7 +12,8 @@ def row(**changes) -> dict:
     """One row of the result's accuracy."""
     values = {"executed_on": "simulated", "inputs": "images", "output": "y", "metric": "argmax", "drop_percent": 0.25}
     values |= {"standard_error": 0.1, "sqnr_db": 31.5, "max_abs_error": 0.125, "nonfinite": 0, "samples": 3}
-    return {**values, "worst": "b.jpg", "worst_drop_percent": 0.5, "constant": False, **changes}
+    values |= {"worst": "b.jpg", "worst_drop_percent": 0.5, "constant": False, "kind": "class map", "interval_percent": [0.1, 0.4]}
+    return {**values, **changes}
 
 
 def result(**changes) -> dict:

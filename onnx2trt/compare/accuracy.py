@@ -1,8 +1,15 @@
-"""One row of the verdict: an output compared over one data set. Standard library only."""
+"""One row of the verdict: an output compared over one data set, and whether it passes. Standard library only."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from typing import ClassVar
+
+LEAST_SQNR_DB = 10.0  # below which nothing passes that the user has not asked for by --metric
+MOST_NOISE_PERCENT = 10.0  # of what varies: the same, so that outputs that hardly do anything are not held against themselves
+HARDLY_PERCENT = 2.0  # of its size that an output changes over the samples, below which it is said
+UNSURE_FACTOR = 2.0  # between an error and what it may be, from which on it is said that the samples are few
 
 
 @dataclass(frozen=True)
@@ -12,7 +19,7 @@ class Accuracy:
     executed_on: str  # gpu | simulated
     inputs: str  # the folder or file, or "synthetic"
     output: str
-    metric: str
+    metric: str  # values | top1 | argmax | mask:T | equal | rows | cosine | noise
     drop_percent: float
     standard_error: float | None
     sqnr_db: float
@@ -22,7 +29,108 @@ class Accuracy:
     worst: str | None
     worst_drop_percent: float | None
     constant: bool  # the reference output never changes: no evidence of accuracy
+    kind: str | None = None  # what it was taken for: values, classes, class map, sequence, mask, labels, rows; "as asked" by --metric
+    shown_percent: float | None = None  # of the drop, what so few samples show at least: this is held against the limit
+    interval_percent: list[float] | None = None  # in which the drop is with a probability of 95 %
+    count: float | None = None  # decisions or values that tell the drop
+    signal_percent: float | None = None  # error in what varies, as shown at least, of outputs that are judged by decisions
+    signal_limit_percent: float | None = None
+    noise_percent: float | None = None  # error in what varies, of the worst slice
+    change_percent: float | None = None  # by how much the reference differs over the samples, of its size
+    worst_slice: str | None = None  # in words
+    parts: list[dict] | None = None  # of outputs that hold several things, as boxes and scores
+    steps: int | None = None  # the samples are inferences in a row, each fed with the state that the one before has left
+    feeds: str | None = None  # the input that the output is fed back to
+    stuck: bool | None = None  # the candidate's output never changes, the reference's does; None: it does
+
+    optional: ClassVar = (
+        *("kind", "shown_percent", "interval_percent", "count", "signal_percent", "signal_limit_percent"),
+        *("noise_percent", "change_percent", "worst_slice", "parts", "steps", "feeds", "stuck"),
+    )
 
     def rounded(self) -> Accuracy:
         """The same with as many digits as mean something."""
-        return Accuracy(**{name: round(value, 6) if isinstance(value, float) else value for name, value in vars(self).items()})
+        return Accuracy(**{name: _rounded(value) for name, value in vars(self).items()})
+
+    @property
+    def chosen(self) -> bool:
+        """The user has said how it is compared."""
+        return self.kind == "as asked"
+
+    @property
+    def shown(self) -> float:
+        """What is held against the limit, in percent."""
+        return self.drop_percent if self.shown_percent is None else self.shown_percent
+
+    def excess(self, limit_percent: float) -> float:
+        """How far it is above what is accepted: it passes up to 1."""
+        if self.nonfinite:
+            return math.inf
+        found = [_share(self.shown, limit_percent)]
+        if self.signal_percent is not None:
+            found.append(_share(self.signal_percent, max(self.signal_limit_percent, limit_percent)))
+        if self.stuck or self.drowned:
+            found.append(max(_share(self.noise_percent or 100.0, max(MOST_NOISE_PERCENT, limit_percent)), 1.0 + 1e-9))
+        return max(found)
+
+    @property
+    def drowned(self) -> bool:
+        """Whatever the metric says, the error is as large as what the output tells."""
+        told = not self.constant and not self.chosen and self.noise_percent is not None
+        return told and self.sqnr_db < LEAST_SQNR_DB and self.noise_percent > MOST_NOISE_PERCENT
+
+    def few(self, limit_percent: float) -> str:
+        """That the samples are too few or too much alike to tell the limit, in words; empty where they do."""
+        number = f"{self.samples} sample{'s' * (self.samples > 1)} of {self.inputs}"
+        what = f"{number} cannot show {limit_percent:g} % for output {self.output!r}"
+        if self.count is None or self.inputs == "synthetic" or not limit_percent:
+            return ""
+        if self.kind == "values" and self.change_percent is not None and self.change_percent < HARDLY_PERCENT:
+            of = f"output {self.output!r} differs from sample to sample by {self.change_percent:.2g} % of its size"
+            return f"the samples of {self.inputs} are much alike: {of}, and every error is large against that"
+        if self.metric == "values":
+            factor = _share(self.drop_percent, self.shown) if self.shown else 1.0
+            return f"{what}: its error may be off by a factor of {factor:.0f}" if factor >= UNSURE_FACTOR else ""
+        if self.metric in ("top1", "argmax", "equal") and self.count * limit_percent < 100:
+            return f"{what}: one of them is {100 / max(self.count, 1):.3g} %"
+        return ""
+
+    def seen_as(self) -> str:
+        """What the output was taken for, how it is judged, and how to say otherwise, in one line."""
+        if self.chosen:
+            return f"output {self.output!r}: {WORDS.get(self.metric, self.metric)}, as --metric says"
+        text = f"output {self.output!r}: taken for {self.kind}, judged by {WORDS.get(self.metric, self.metric)}"
+        if self.metric.startswith("mask:"):
+            text = f"output {self.output!r}: taken for a mask, judged by the overlap (IoU) of what is above {self.metric[5:]}"
+        if self.feeds:
+            text += f"; it is fed back to input {self.feeds!r}"
+        return f"{text}; --metric {self.output}:{OTHERWISE.get(self.metric, 'values')} would say otherwise"
+
+
+WORDS = {
+    "values": "the error against what varies, slice by slice",
+    "top1": "the best class of each sample",
+    "argmax": "the best class of each place",
+    "equal": "equal entries",
+    "rows": "rows that are found again, in any order",
+    "cosine": "the angle",
+    "noise": "the error's energy",
+}
+OTHERWISE = {"values": "top1, argmax, rows or noise"}
+
+
+def worst_of(rows: tuple[Accuracy, ...], limit_percent: float) -> Accuracy:
+    """The row that is furthest above the limit, or nearest to it."""
+    return max(rows, key=lambda row: (row.excess(limit_percent), row.drop_percent))
+
+
+def _share(value: float, limit: float) -> float:
+    return value / limit if limit > 0 else (math.inf if value > 0 else 0.0)
+
+
+def _rounded(value):
+    if isinstance(value, float):
+        return round(value, 6)
+    if isinstance(value, list):
+        return [_rounded(entry) for entry in value]
+    return {key: _rounded(entry) for key, entry in value.items()} if isinstance(value, dict) else value

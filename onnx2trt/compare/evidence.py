@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnx2trt.compare.metrics import MASK_THRESHOLD, OutputComparison, choose_metric, drop_percent
+from onnx2trt.compare.metrics import MASK_THRESHOLD
+from onnx2trt.compare.study import Judged, Kind, Study
 
 LONGEST_SIDE = 800  # pixels of a map as it is kept
 MOST_VALUES = 50_000  # of an output that is no map
@@ -89,16 +90,21 @@ class Watch:
         self.path = origin
         self._evidence, self._origin = evidence, origin
         self._image, self._channels_last = image, channels_last
+        self._kinds: dict[str, Kind] = {}
 
-    def see(self, comparison: OutputComparison, reference: np.ndarray, output: np.ndarray, path: str) -> None:
+    def see(self, study: Study, reference: np.ndarray, output: np.ndarray, path: str) -> None:
         """One output of one sample, without its batch axis; the first sample is kept, and the worst."""
-        name = comparison.name
-        drop = drop_percent(comparison.metric, np.array(comparison.parts[-1:]), np.array(comparison.wholes[-1:]))
+        name = study.name
         first = self.outputs.get(name)
-        if first is None:
-            kind = choose_kind(reference, self._image, self._channels_last, comparison.metric, self._origin == "synthetic")
-        elif first.kind == "values" or drop <= self.worst[name][0]:
+        if first is not None and first.kind == "values":
             return
+        if study.samples & (study.samples - 1) == 0:  # what it is, is known the better the more samples there are
+            self._kinds[name] = study.kind()
+        drop = study.last_drop(self._kinds[name])
+        if first is not None and drop <= self.worst[name][0]:
+            return
+        if first is None:
+            kind = choose_kind(reference, self._image, self._kinds[name], self._origin == "synthetic")
         else:
             kind = first.kind, first.threshold
         found = look(name, *kind, reference, output, self._channels_last)
@@ -106,40 +112,35 @@ class Watch:
         if first is None:
             self.path, self.outputs[name] = path, found
 
-    def end(self, comparisons: dict[str, OutputComparison]) -> None:
+    def end(self, studies: dict[str, Study], judged: dict[str, Judged]) -> None:
         """The data set is through."""
-        for one in comparisons.values():
-            metric = one.metric.replace("_last", "")
-            self._evidence.drops.append(Drops(self._origin, one.name, metric, tuple(one.paths), tuple(one.drops())))
+        for name, one in judged.items():
+            paths = studies[name].paths
+            if len(paths) == len(one.drops):
+                self._evidence.drops.append(Drops(self._origin, name, one.kind.metric, tuple(paths), one.drops))
 
 
-def choose_kind(
-    reference: np.ndarray, image: tuple[int, int] | None, channels_last: bool, metric: str, made_up: bool
-) -> tuple[str, float | None]:
-    """(kind of the output, threshold of a mask).
+def choose_kind(reference: np.ndarray, image: tuple[int, int] | None, kind: Kind, made_up: bool) -> tuple[str, float | None]:
+    """(what the output is shown as, threshold of a mask).
 
     Args:
         reference: one sample, without its batch axis.
-        metric: what it is compared by.
+        kind: what the output was taken for.
         made_up: synthetic inputs, on which neither classes nor images mean anything.
     """
     if made_up or not reference.size:
         return "values", None
-    finite = reference[np.isfinite(reference)] if reference.dtype.kind == "f" else reference
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    automatic = choose_metric((1, *reference.shape), low, high, image, channels_last).replace("_last", "")
     flat = np.squeeze(reference)
-    if automatic in ("top1", "argmax") and flat.ndim == 1:
+    if kind.metric in ("top1", "argmax") and flat.ndim == 1:
         return "scores", None
-    if automatic == "argmax":
+    if kind.metric == "argmax" and flat.ndim == 3:
         return "classes", None
     if flat.ndim != 2 or min(flat.shape) < SMALLEST_MAP or reference.ndim > 3:
         return "values", None
-    if flat.shape == image and reference.dtype.kind in "iu" and low >= 0 and high < MOST_CLASSES:
+    if flat.shape == image and reference.dtype.kind in "iu" and kind.metric == "equal" and flat.min() >= 0 and flat.max() < MOST_CLASSES:
         return "classes", None  # the model itself has taken the best class
-    for known in (metric, automatic):
-        if known.startswith("mask:"):
-            return "mask", float(known[5:])
+    if kind.metric.startswith("mask:"):
+        return "mask", float(kind.metric[5:])
     if reference.dtype.kind == "b":
         return "mask", MASK_THRESHOLD
     return ("map" if flat.shape == image or reference.ndim == 3 else "values"), None  # [T, C] is a sequence, no image
@@ -174,7 +175,7 @@ def _classes(values: np.ndarray, channels_last: bool) -> np.ndarray:
     flat = np.squeeze(values)
     if flat.ndim == 2:
         return flat.astype(np.int32)
-    return np.nan_to_num(values, nan=-np.inf).argmax(-1 if channels_last else 0).astype(np.int32)
+    return np.nan_to_num(flat, nan=-np.inf).argmax(-1 if channels_last else 0).astype(np.int32)
 
 
 def _any_of(flags: np.ndarray, step: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import onnx
 
 from onnx2trt.base.model_info import ModelInfo, Profile
 from onnx2trt.compare.outputs import Comparison
+from onnx2trt.compare.states import fed_back
 from onnx2trt.data.datasets import Data
 from onnx2trt.model.graph import Graph
 from onnx2trt.plan.plan import Plan, Route
@@ -59,11 +60,12 @@ class Job:
         return self.plan.fp16_scales and graph.opset >= QUANTIZE_OPSET
 
     def comparison(self, executed_on: str = "simulated") -> Comparison:
-        """How outputs are compared, by every stage that measures accuracy."""
+        """How outputs are compared, by every stage that measures accuracy; of one data set, which it learns about."""
         return Comparison(
             outputs=tuple(spec.name for spec in self.info.outputs),
             metric=self.plan.validation.metric,
             image=self.data.image_size,
             channels_last=self.data.channels_last,
             executed_on=executed_on,
+            states=fed_back(self.info.inputs, self.info.outputs),
         )

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.conversion.comparing import worst_output
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.pipeline.engine import Made, build_and_check, make_engine
@@ -33,7 +34,8 @@ class Attempt:
     def row(self) -> VariantRow:
         """One line of the comparison."""
         precision, latency, built = self.result.precision, self.result.latency, self.made and self.made.built
-        worst = max(self.result.accuracy, key=lambda row: row.drop_percent, default=None)
+        rows, plan = self.result.accuracy, self.result.plan
+        worst = worst_output(rows, plan["max_accuracy_drop"])[0] if rows else None
         rows = next((shape[0] for shape in latency.shape.values() if shape), 1) if latency else 1
         return VariantRow(
             precision=self.precision,

@@ -134,10 +134,11 @@ class Int8Choice:
         """
         if not self.can_measure or error.drop_percent is None:
             raise error
-        factor = self._job.plan.validation.max_drop_percent / error.drop_percent
+        limit = self._job.plan.validation.max_drop_percent
+        factor = limit / error.drop_percent
         run.console.warn(f"{error.message}: built once more, with fewer INT8 layers, for a drop of {factor:.0%} of this one")
         before = self.prepared(run).fallback
-        self._fallback = self._choose(self._guard.reached(self._fallback) * factor, or_best=True)
+        self._fallback = self._choose(self._guard.reached(self._fallback, limit) * factor, or_best=True)
         self._remember()
         again = self.prepared(run)
         if again.fallback == before:

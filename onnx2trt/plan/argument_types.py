@@ -6,7 +6,7 @@ import argparse
 import math
 import re
 
-METRICS = ("auto", "top1", "argmax", "cosine", "noise")  # besides mask:T
+METRICS = ("auto", "values", "top1", "argmax", "equal", "rows", "cosine", "noise")  # besides mask:T
 
 
 def positive_int(text: str) -> int:
@@ -64,17 +64,33 @@ def share_percent(text: str) -> float:
     return value
 
 
-def metric(text: str) -> str:
-    """'mask:.50' -> 'mask:0.5'; the other names as they are."""
+def metrics(text: str) -> tuple[tuple[str, str], ...]:
+    """'mask:.50,out:0:top1' -> (('', 'mask:0.5'), ('out:0', 'top1')); '' stands for all outputs, whose names may hold colons."""
+    return tuple(_metric(part) for part in (part.strip() for part in text.split(",")))
+
+
+def _metric(text: str) -> tuple[str, str]:
+    found = _known_metric(text)
+    if found:
+        return "", found
+    places = [index for index, letter in enumerate(text) if letter == ":" and index]
+    for place in reversed(places):  # what stands behind the last colon may be a mask's threshold
+        found = _known_metric(text[place + 1 :])
+        if found:
+            return text[:place], found
+    kinds = f"{', '.join(METRICS)} and mask:T with a number T such as mask:0.5"
+    raise argparse.ArgumentTypeError(f"{text!r} is none of {kinds}, nor OUTPUT:METRIC with one of them")
+
+
+def _known_metric(text: str) -> str:
+    """'mask:.50' -> 'mask:0.5'; the other names as they are; '' for what is none."""
     if text in METRICS:
         return text
     name, _, threshold = text.partition(":")
     try:
-        if name == "mask":
-            return f"mask:{number(threshold)!r}"
+        return f"mask:{number(threshold)!r}" if name == "mask" else ""
     except argparse.ArgumentTypeError:
-        pass
-    raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(METRICS)} and mask:T with a number T such as mask:0.5")
+        return ""
 
 
 def numbers(text: str) -> tuple[float, ...]:

@@ -250,11 +250,13 @@ def _add_validation_flags(group) -> None:
     )
     group.add_argument(
         "--metric",
-        metavar="METRIC",
-        type=types.metric,
-        default="auto",
-        help="how outputs are compared: top1, argmax, mask:T (overlap of what is above T, as mask:0.5), cosine, noise "
-        "(default: auto: by shape and values of each output); outputs that it does not fit keep the automatic choice",
+        metavar="[OUTPUT:]METRIC",
+        type=types.metrics,
+        action="append",  # one each: the candidate of validate.py may stand behind it
+        default=[],
+        help="how outputs are compared: values, top1, argmax, mask:T (overlap of what is above T, as mask:0.5), equal, rows, cosine or "
+        "noise; of one output as scores:top1,boxes:values (default: auto: by what each output does over the data). An output that "
+        "a metric for all does not fit keeps auto",
     )
     group.add_argument(
         "--min-int8-share",

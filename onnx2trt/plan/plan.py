@@ -75,7 +75,7 @@ class Validation:
     test_image: str | None
     directory: str | None
     max_drop_percent: float
-    metric: str  # auto | top1 | argmax | mask:T | cosine | noise
+    metric: tuple[tuple[str, str], ...]  # (output, "" for all that it fits; the metric), the last counts
     require_execution: bool
     engine: str | None  # of --validate-only
 
@@ -191,7 +191,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
             test_image=args.test_image,
             directory=args.validation_dir,
             max_drop_percent=args.max_accuracy_drop,
-            metric=args.metric,
+            metric=tuple(dict(flatten(args.metric)).items()),
             require_execution=args.require_execution,
             engine=args.validate_only,
         ),

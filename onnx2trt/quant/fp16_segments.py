@@ -12,7 +12,7 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import reads
 from onnx2trt.model.operators import NO_WORK
 from onnx2trt.model.session import Session
-from onnx2trt.quant.sensitivity import Feed, change
+from onnx2trt.quant.sensitivity import Feed, Measure
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
 from onnx2trt.rewrite.simulate import simulation
@@ -70,15 +70,16 @@ def segments(nodes: Sequence[str], most: int = MOST_SEGMENTS) -> list[Segment]:
     return [tuple(nodes[start:end]) for start, end in zip(bounds, bounds[1:])]
 
 
-def segment_errors(graph: Graph, parts: Iterable[Segment], feeds: list[Feed]) -> Iterator[tuple[Segment, float]]:
-    """(segment, change of the outputs (see sensitivity.change)) with that one in FP16 and everything else in FP32.
+def segment_errors(graph: Graph, parts: Iterable[Segment], feeds: list[Feed], measure: Measure) -> Iterator[tuple[Segment, float]]:
+    """(segment, change of the outputs) with that one in FP16 and everything else in FP32.
 
     Args:
         graph: FP32.
         feeds: a few samples.
+        measure: as for sensitivity.layer_errors.
     """
-    expected = list(Session.from_graph(graph, in_turn=False).run_each(feeds))
+    change = measure(list(Session.from_graph(graph, in_turn=False).run_each(feeds)))
     for part in parts:
         others = {node.name: "" for node in graph.nodes if node.name not in part}
         session = Session.from_graph(simulation(convert(graph, others)), in_turn=False)
-        yield part, change(expected, list(session.run_each(feeds)))
+        yield part, change(list(session.run_each(feeds)))

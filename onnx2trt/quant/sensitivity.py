@@ -15,8 +15,8 @@ from onnx2trt.rewrite.qdq import Layer
 
 Feed = dict[str, np.ndarray]
 Part = TypeVar("Part", bound=Hashable)  # what is given up as one: the name of a layer, or a segment of the graph
+Measure = Callable[[list[Feed]], Callable[[list[Feed]], float]]  # as compare.change: expected outputs -> outputs -> change
 Rung = TypeVar("Rung")  # what was measured with `kept` parts given up, and whether it `passed`
-SMALLEST_CHANGE = 1e-12  # stands for none at all
 FINEST_STEP = 0.01  # of the work: rungs of the ladder nearer to each other than this are not told apart
 
 
@@ -29,11 +29,11 @@ class Tried:
     drop_percent: float
     standard_error: float
     passed: bool = False  # within the limit
-    finite: bool = True  # no output became NaN or infinite
+    reached: float = 0.0  # what is held against the limit, in %
 
 
 def choose_scales(
-    graph: Graph, layers: tuple[Layer, ...], candidates: dict[str, Fit], feeds: Callable[[], Iterable[Feed]]
+    graph: Graph, layers: tuple[Layer, ...], candidates: dict[str, Fit], feeds: Callable[[], Iterable[Feed]], measure: Measure
 ) -> tuple[str, dict[str, float]]:
     """The candidate scales whose INT8 simulation is nearest to the FP32 graph.
 
@@ -42,28 +42,30 @@ def choose_scales(
         layers: what would be quantised; layers without a scale are left out.
         candidates: method -> scales, and weights where they are fitted.
         feeds: makes a fresh iterator over a few samples.
+        measure: makes of the expected outputs what tells how far others are from them.
 
     Returns:
-        (method, method -> change of the outputs (see `change`)); the first of equals.
+        (method, method -> change of the outputs); the first of equals.
     """
-    expected = list(Session.from_graph(graph, in_turn=False).run_each(feeds()))
+    change = measure(list(Session.from_graph(graph, in_turn=False).run_each(feeds())))
     changes = {}
     for method, fit in candidates.items():
         session = Session.from_graph(fit.apply(graph, layers), in_turn=False)
-        changes[method] = change(expected, list(session.run_each(feeds())))
+        changes[method] = change(list(session.run_each(feeds())))
     return min(changes, key=changes.get), changes
 
 
-def layer_errors(graph: Graph, layers: tuple[Layer, ...], fit: Fit, feeds: list[Feed]) -> Iterator[tuple[str, float]]:
-    """(node, change of the outputs (see `change`)) with that one layer in INT8 and everything else in FP32.
+def layer_errors(graph: Graph, layers: tuple[Layer, ...], fit: Fit, feeds: list[Feed], measure: Measure) -> Iterator[tuple[str, float]]:
+    """(node, change of the outputs) with that one layer in INT8 and everything else in FP32.
 
     Args:
         feeds: a few samples.
+        measure: as for choose_scales.
     """
-    expected = list(Session.from_graph(graph, in_turn=False).run_each(feeds))
+    change = measure(list(Session.from_graph(graph, in_turn=False).run_each(feeds)))
     for layer in layers:
         session = Session.from_graph(fit.apply(graph, (layer,)), in_turn=False)
-        yield layer.node, change(expected, list(session.run_each(feeds)))
+        yield layer.node, change(list(session.run_each(feeds)))
 
 
 def by_error_per_mac(errors: dict[str, float], macs: dict[str, int]) -> list[str]:
@@ -111,34 +113,3 @@ def _middle(shares: list[float], low: int, high: int) -> int:
     """The rung between two others whose share is nearest to halfway."""
     wanted = (shares[low] + shares[high]) / 2
     return min(range(low + 1, high), key=lambda kept: abs(shares[kept] - wanted), default=high)
-
-
-def change(expected: list[Feed], found: list[Feed]) -> float:
-    """How far outputs are from the expected ones: mean |err| / mean |ref|, geometric mean over the samples, of the worst output.
-
-    Squared errors would be ruled by the few places where a decision tips over, which is chance: between two layers of equal
-    noise they differ by a factor of ten. Absolute errors and the geometric mean show the noise itself. A sample whose reference
-    is all zero (no object in the image) is held against the mean of the others; values that are not finite in the reference
-    count for nothing, those that are not finite in `found` alone make the change infinite, and so does another shape (as of
-    outputs that list what was found).
-    """
-    changes = []
-    for name in expected[0]:
-        errors, sizes = np.array([_error_and_size(reference[name], output[name]) for reference, output in zip(expected, found)]).T
-        sizes = np.where(sizes > 0, sizes, sizes.mean())
-        shares = [error / size if size else (0.0 if error == 0 else np.inf) for error, size in zip(errors, sizes)]
-        changes.append(float(np.exp(np.mean(np.log(np.maximum(shares, SMALLEST_CHANGE))))))
-    return max(changes, default=0.0)
-
-
-def _error_and_size(reference: np.ndarray, output: np.ndarray) -> tuple[float, float]:
-    """(mean |output - reference|, mean |reference|) where the reference is finite."""
-    if output.shape != reference.shape:
-        return np.inf, 1.0
-    told = np.isfinite(reference)
-    if not told.any():
-        return 0.0, 0.0
-    if not np.isfinite(output[told]).all():
-        return np.inf, float(np.abs(reference[told].astype(np.float64)).mean())
-    exact = reference[told].astype(np.float64)
-    return float(np.abs(output[told].astype(np.float64) - exact).mean()), float(np.abs(exact).mean())

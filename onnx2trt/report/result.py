@@ -323,7 +323,7 @@ def describe_plan(plan: Plan, profiles: tuple[Profile, ...]) -> dict:
         "build": {**asdict(plan.build), "plugins": list(plan.build.plugins)},
         "profiles": [asdict(profile) for profile in profiles],
         "max_accuracy_drop": plan.validation.max_drop_percent,
-        "metric": plan.validation.metric,
+        "metric": ",".join(f"{output}:{metric}" if output else metric for output, metric in plan.validation.metric) or "auto",
         "min_int8_share": plan.min_int8_share,
         "flags": [{"flag": flag, "effect": cell.effect.value, "note": cell.note} for flag, cell in plan.effects],
     }

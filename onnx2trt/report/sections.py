@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from onnx2trt.base.model_info import dims
+from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.metrics import SQNR_LIMIT_DB
 from onnx2trt.report.result import mega
 
@@ -29,8 +30,11 @@ OF_ONNX = {  # the same for a candidate that is an ONNX model
     "not_validated": ("warn", "bang", "Not validated", "The candidate was not judged."),
 }
 METRICS = {
-    "top1": "share of samples whose best class changed",
-    "argmax": "share of positions whose class changed",
+    "values": "error energy / variance of the output over the data, of the worst slice",
+    "top1": "share of samples whose best class changed; near ties do not count",
+    "argmax": "share of positions whose class changed; near ties do not count",
+    "equal": "share of entries that differ",
+    "rows": "share of the rows that are not found again, or the error of the worst column",
     "cosine": "1 - cosine of the angle between both outputs",
     "noise": "error energy / output energy; 1 % is an SQNR of 20 dB",
 }
@@ -135,7 +139,8 @@ def _size_card(result: dict) -> dict | None:
 def deciding(result: dict) -> dict | None:
     """The row of the accuracy that decides: the worst output on the first data set."""
     rows = [row for row in result["accuracy"] if row["inputs"] == result["accuracy"][0]["inputs"]]
-    return max(rows, key=lambda row: (row["nonfinite"] > 0, row["drop_percent"]), default=None)
+    limit = result["plan"]["max_accuracy_drop"] if result["plan"] else 1.0
+    return max(rows, key=lambda row: (Accuracy(**row).excess(limit), row["drop_percent"]), default=None)
 
 
 def _accuracy_card(result: dict) -> dict | None:
@@ -143,16 +148,16 @@ def _accuracy_card(result: dict) -> dict | None:
     if row is None:
         return {"label": "Accuracy drop", "value": "–", "note": "not measured"} if result["status"] == "not_validated" else None
     limit = result["plan"]["max_accuracy_drop"]
-    over = row["drop_percent"] > limit
-    error = f"± {percent(row['standard_error'])}, " if row["standard_error"] is not None else ""
-    note = f"{error}limit {limit:g} %, {row['metric']}, " + ("on the GPU" if row["executed_on"] == "gpu" else "simulated")
+    excess = Accuracy(**row).excess(limit)
+    between = "{} to {}, ".format(*map(percent, row["interval_percent"])) if row.get("interval_percent") else ""
+    note = f"{between}limit {limit:g} %, {row['metric']}, " + ("on the GPU" if row["executed_on"] == "gpu" else "simulated")
     drop = row["drop_percent"]
     card = {"label": "Accuracy drop", "value": "< 0.01 %" if 0 < drop < 0.005 else percent(drop), "note": note}
     if row["nonfinite"]:
         return {**card, "value": "NaN", "note": f"{row['nonfinite']} values are NaN or infinite", "level": "bad"}
     if row["inputs"] == "synthetic" and result["status"] == "not_validated":
         return {**card, "note": "on synthetic inputs: not judged", "level": "warn"}
-    return {**card, "bar": min(row["drop_percent"] / limit, 1.0) if limit else float(over), "level": "bad" if over else "good"}
+    return {**card, "bar": min(excess, 1.0), "level": "bad" if excess > 1 else "good"}
 
 
 def why_no_latency(result: dict) -> str:

@@ -174,9 +174,13 @@ def _calibration_rows(result: dict):
 
 
 def _accuracy(row: dict) -> str:
-    error = "" if row["standard_error"] is None else f" +- {row['standard_error']:.2f}"
-    text = f"{row['output']} on {row['inputs']} ({row['samples']}): drop {row['drop_percent']:.2f}{error} % ({row['metric']}), "
+    number = f"{row['steps']} steps in a row" if row.get("steps") else row["samples"]
+    text = f"{row['output']} on {row['inputs']} ({number}): drop {row['drop_percent']:.2f} %{_interval(row)} ({row['metric']}), "
     text += f"SQNR {row['sqnr_db']:.1f} dB, largest error {row['max_abs_error']:.3g}"
+    if row.get("signal_percent") is not None and row.get("noise_percent") is not None:
+        text += f", {row['noise_percent']:.2g} % of what varies lost"
+    for part in row.get("parts") or ():
+        text += f"; slices {part['first']} to {part['last']}: drop {part['drop_percent']:.2f} %, {part['sqnr_db']:.1f} dB"
     if row["nonfinite"]:
         text += f", {row['nonfinite']} NaN or infinite"
     if row["worst"] is not None:
@@ -184,6 +188,12 @@ def _accuracy(row: dict) -> str:
     if row["constant"]:
         text += "; the model's output is constant, which is no evidence"
     return text
+
+
+def _interval(row: dict) -> str:
+    """In which the drop lies, where the samples leave it open."""
+    low, high = row.get("interval_percent") or (row["drop_percent"],) * 2
+    return "" if f"{low:.2f}" == f"{high:.2f}" else f" ({low:.2f} to {high:.2f})"
 
 
 def _latency(result: dict) -> str:

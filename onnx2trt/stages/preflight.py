@@ -192,7 +192,7 @@ def _check_outputs(plan: Plan) -> None:
 
 def _check_metric(plan: Plan, info: ModelInfo, data: Data) -> None:
     """A metric that fits no declared output is refused now, not after the build."""
-    unfit = misfit(plan.validation.metric, {spec.name: spec.shape for spec in info.outputs}, data.channels_last)
+    unfit = misfit(dict(plan.validation.metric), {spec.name: spec.shape for spec in info.outputs}, data.channels_last)
     if unfit:
         raise unfit
 

@@ -10,7 +10,8 @@ import numpy as np
 from onnx2trt.base.errors import DataError, having_found
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.evidence import Sample, Watch
-from onnx2trt.compare.outputs import Runner, failure
+from onnx2trt.compare.failure import failure, not_finite
+from onnx2trt.compare.states import Runner
 from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.comparing import as_declared, on_arrays
 from onnx2trt.conversion.job import Job
@@ -24,6 +25,8 @@ from onnx2trt.model.session import AT_ONCE, Session
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.trt.engine import Engine
+
+NO_STEPS = "several steps in a row could not be compared: the state changes its shape"
 
 
 @dataclass(frozen=True)
@@ -65,10 +68,25 @@ def _compare(job: Job, candidate: Callable[[Session], _Candidate], run: Run) -> 
         return ()
     with run.stage("validate", "comparing the outputs with the model's"):
         rows = _compare_all(job, candidate, run)
+    _say(rows, job.plan.validation.max_drop_percent, run)
+    return rows
+
+
+def _say(rows: tuple[Accuracy, ...], limit: float, run: Run) -> None:
+    """What each output was taken for, once, and what its verdict is worth."""
+    decisive = [row for row in rows if row.inputs == rows[0].inputs]
+    fed = [row.output for row in decisive if row.feeds]
+    for row in decisive:
+        if row.inputs != "synthetic" and row.steps is None:
+            run.console.info(row.seen_as())
+    if fed:
+        steps = max((row.steps for row in decisive if row.steps), default=None)
+        run.console.info(f"{', '.join(map(repr, dict.fromkeys(fed)))}: {f'{steps} steps in a row were compared' if steps else NO_STEPS}")
     for row in rows:
         if row.constant:
             run.console.warn(f"output {row.output!r} of the model is constant on {row.inputs}: agreement there is no evidence of accuracy")
-    return rows
+    for line in filter(None, (row.few(limit) for row in decisive)):
+        run.console.info(line)
 
 
 def judge(job: Job, rows: tuple[Accuracy, ...], executed: bool, run: Run) -> str:
@@ -88,7 +106,7 @@ def judge(job: Job, rows: tuple[Accuracy, ...], executed: bool, run: Run) -> str
     decisive = tuple(row for row in rows if row.inputs == rows[0].inputs)
     # INT8 is made for data like that of its calibration; noise is none, and real networks change it beyond any limit
     judged = job.plan.precision != "int8" or job.info.quantized or any(row.inputs != "synthetic" for row in decisive)
-    error = (failure(decisive, job.plan.validation.max_drop_percent) if judged else None) or failure(rows, float("inf"))
+    error = (failure(decisive, job.plan.validation.max_drop_percent) if judged else None) or not_finite(rows)
     if error:
         raise error
     if not judged:
@@ -100,13 +118,13 @@ def judge(job: Job, rows: tuple[Accuracy, ...], executed: bool, run: Run) -> str
 def _compare_all(job: Job, make_candidate: Callable[[Session], _Candidate], run: Run) -> tuple[Accuracy, ...]:
     reference = Session.from_path(job.info.path)
     candidate = make_candidate(reference)
-    comparison = job.comparison(candidate.executed_on)
     data, rows, found = job.data, (), {}
     run.evidence.start()
     for dataset in data.to_compare():
         watch = Watch(run.evidence, dataset.origin, data.image_size, data.channels_last) if run.evidence.wanted else None
         batches = run.console.track(batches_to_compare(data, [dataset]), max(len(dataset.paths), 1), f"comparing on {dataset.origin}")
         with having_found(found):
+            comparison = job.comparison(candidate.executed_on)
             compared = comparison.compare(on_arrays(reference.run), candidate.runner, batches, dataset.origin, watch, candidate.at_once)
         if watch:
             _keep_samples(run, data, dataset, watch, decides=not rows)

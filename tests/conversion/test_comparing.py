@@ -54,11 +54,20 @@ def test_what_has_no_room_is_computed_again(monkeypatch, room, again):
 ROW = Accuracy("simulated", "images", "y", "noise", 1.0, None, 20.0, 0.5, 0, 1, None, None, False)
 
 
-def test_the_output_that_decides_is_the_worst_with_one_standard_error():
-    steady, shaky = replace(ROW, output="steady", drop_percent=1.2), replace(ROW, output="shaky", standard_error=0.5)
-    assert worst_output([steady, shaky]) == (shaky, True) and worst_output([shaky, steady]) == (shaky, True)
+def test_the_output_that_decides_is_the_one_furthest_above_its_limit():
+    good, worse = replace(ROW, output="good", drop_percent=0.3), replace(ROW, output="worse", drop_percent=0.9)
+    assert worst_output([good, worse], 1.0) == (worse, True) and worst_output([worse, good], 0.8) == (worse, False)
+    lost = replace(ROW, output="lost", drop_percent=0.0, signal_percent=15.0, signal_limit_percent=10.0)
+    assert worst_output([worse, lost], 1.0) == (lost, False), "its winners agree, but the signal is gone"
+
+
+def test_a_standard_error_is_neither_added_nor_subtracted():
+    shaky = replace(ROW, drop_percent=0.9, standard_error=0.5)
+    assert worst_output([shaky], 1.0) == (shaky, True)
+    few = replace(ROW, drop_percent=5.0, shown_percent=0.0)
+    assert worst_output([few], 1.0) == (few, True), "what so few samples show is held against the limit"
 
 
 def test_values_that_are_not_finite_count_in_any_output():
     broken, worst = replace(ROW, output="broken", nonfinite=1), replace(ROW, drop_percent=9.0)
-    assert worst_output([worst, broken]) == (worst, False)
+    assert worst_output([worst, broken], 50.0) == (broken, False)

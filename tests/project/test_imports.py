@@ -187,7 +187,7 @@ def test_importing_the_package_or_a_door_loads_nothing_heavy(modules):
     [
         ("calibration", "Histogram, Collector, make_calibrator, scale_of, METHODS"),
         ("preprocess", "load_image, Preprocessing, image_tensor, displayed, decode"),
-        ("validate", "Comparison, measure, choose_metric, OutputComparison"),
+        ("validate", "Comparison, Study, failure"),
     ],
 )
 def test_other_programs_import_the_tools_from_a_door(door, names):

@@ -62,6 +62,6 @@ def _compare_methods(
     for name, scales in run.console.track(candidates.items(), len(candidates), "comparing calibration methods"):
         rounded = fit_weights(graph, job.profiles, layers, scales, samples)[0] if with_weights else {}
         fits[name] = Fit(scales, rounded, job.fp16_scales(graph))
-    method, changes = choose_scales(graph, layers, fits, lambda: fresh)
+    method, changes = choose_scales(graph, layers, fits, lambda: fresh, job.comparison().change)
     run.console.debug("change of the outputs by method: " + ", ".join(f"{name} {share:.2%}" for name, share in changes.items()))
     return method

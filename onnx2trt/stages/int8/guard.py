@@ -63,17 +63,16 @@ class Guard:
             )
         return {node: f"INT8 here alone changes the outputs by {self._errors[node]:.2%}" for node in fallback}
 
-    def reached(self, fallback: dict[str, str]) -> float:
-        """The drop with these layers in FP16, one standard error included, in % of what will be built."""
-        found = self._trials.measure(tuple(fallback), 0.0, final=True)
-        return found.drop_percent + found.standard_error
+    def reached(self, fallback: dict[str, str], limit: float) -> float:
+        """What was held against the limit with these layers in FP16, in %, of what will be built."""
+        return self._trials.measure(tuple(fallback), limit, final=True).reached
 
     @cached_property
     def _errors(self) -> dict[str, float]:
         """Node -> what INT8 there alone changes."""
         job, fitted, console = self._job, self._fitted, self._run.console
         few = list(Parts(job.data, fitted.split, console, "reading samples", job.plan.calibration.effort.samples)())
-        found = layer_errors(fitted.graph, fitted.layers, fitted.fit, few)
+        found = layer_errors(fitted.graph, fitted.layers, fitted.fit, few, self._trials.change)
         return dict(console.track(found, len(fitted.layers), "measuring what INT8 costs in each layer"))
 
     @cached_property

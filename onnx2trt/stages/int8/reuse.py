@@ -116,7 +116,7 @@ def _conditions(job: Job) -> dict:
         "--layer-precisions": [list(override) for override in plan.layer_precisions],
         "--disable-strict-types": not plan.keep_layers,
         "--max-accuracy-drop": plan.validation.max_drop_percent,
-        "--metric": plan.validation.metric,
+        "--metric": [list(choice) for choice in plan.validation.metric],
         "--min-int8-share": plan.min_int8_share,
         "--no-validate": not plan.validation.enabled,
         "--validation-dir": calibration_cache.hash_files(judged.paths, judged.origin) if judged else None,

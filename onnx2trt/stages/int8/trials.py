@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
 from onnx2trt.compare.accuracy import Accuracy
+from onnx2trt.compare.change import Change
 from onnx2trt.conversion.comparing import Reference, worst_output
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
@@ -13,7 +13,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import batches_to_compare
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
-from onnx2trt.quant.sensitivity import Tried
+from onnx2trt.quant.sensitivity import Feed, Tried
 from onnx2trt.rewrite.qdq import Layer
 
 
@@ -30,10 +30,11 @@ class Trials:
         self._job, self._fitted, self._macs, self._run = job, fitted, macs, run
         self._finish = finish
         self._reference = Reference(Session.from_graph(fitted.graph))
-        self._measured: dict[tuple, Tried] = {}
+        self._comparison = job.comparison()  # what it learns of the reference holds for all choices
+        self._measured: dict[tuple, tuple[Accuracy, ...]] = {}
 
     def measure(self, kept: Sequence[str], limit: float, final: bool = False) -> Tried:
-        """The drop of the outputs with these layers given up, on the samples left out; it passes with one standard error to spare.
+        """The drop of the outputs with these layers given up, on the samples left out; it passes by the rule of the final check.
 
         Args:
             limit: of the drop, in %.
@@ -42,21 +43,24 @@ class Trials:
         key = (tuple(kept), final)
         if key not in self._measured:
             self._measured[key] = self._measure(kept, final)
-        found = self._measured[key]
-        return replace(found, passed=found.finite and found.drop_percent + found.standard_error <= limit)
+        worst, passed = worst_output(self._measured[key], limit)
+        numbers = (round(number, 6) for number in (self.share(kept), worst.drop_percent, worst.standard_error or 0.0))
+        return Tried(len(kept), *numbers, passed=passed, reached=limit * worst.excess(limit) if limit else worst.shown)
+
+    def change(self, expected: list[Feed]) -> Change:
+        """What tells how far outputs are from these, by what is known of the reference from the first measurement on."""
+        return self._comparison.change(expected)
 
     def forget(self) -> None:
         """Give the memory of reference outputs back; what was measured stays known."""
         self._reference.forget()
 
-    def _measure(self, kept: Sequence[str], final: bool) -> Tried:
+    def _measure(self, kept: Sequence[str], final: bool) -> tuple[Accuracy, ...]:
         fitted, layers, share = self._fitted, self._without(kept), self.share(kept)
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
         equalized = fitted.graph_for(layers)
         graphs = [fit.apply(equalized, layers) for fit in fits]
-        rows = self._compare([Session.from_graph(self._finish(graph) if final else graph, in_turn=False) for graph in graphs], share)
-        worst, finite = worst_output(rows)
-        return Tried(len(kept), round(share, 6), round(worst.drop_percent, 6), round(worst.standard_error or 0.0, 6), finite=finite)
+        return self._compare([Session.from_graph(self._finish(graph) if final else graph, in_turn=False) for graph in graphs], share)
 
     def share(self, kept: Sequence[str]) -> float:
         """Of the work in INT8, with these layers given up."""
@@ -77,4 +81,4 @@ class Trials:
 
         found = batches_to_compare(job.data, split.cuts(dataset))
         batches = self._run.console.track(found, len(dataset.paths), f"measuring with {share:.0%} in INT8")
-        return job.comparison().compare(self._reference.one_pass(), candidate, batches, dataset.origin, at_once=sessions[0].at_once)
+        return self._comparison.compare(self._reference.one_pass(), candidate, batches, dataset.origin, at_once=sessions[0].at_once)

@@ -8,13 +8,13 @@ from models import conv_net, model, node, profiles, random
 
 from onnx2trt.base.errors import ExitCode
 from onnx2trt.base.model_info import TensorSpec
+from onnx2trt.compare.change import change
 from onnx2trt.data import samples
 from onnx2trt.data.datasets import Data
 from onnx2trt.data.reader import Reader
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import absolute_maxima
 from onnx2trt.model.session import Session
-from onnx2trt.quant.sensitivity import change
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import quantizable_layers
 from onnx2trt.stages.int8.equalize import equalize

@@ -47,7 +47,7 @@ def test_each_choice_is_measured_once_whatever_the_limit(measured):
     strict = trials.measure((), first.drop_percent / 2)
     trials.forget()
     assert first.passed and not strict.passed and strict.drop_percent == first.drop_percent and len(made) == 6
-    assert first.kept == 0 and first.standard_error > 0 and first.finite and 0 < first.drop_percent < 5
+    assert first.kept == 0 and first.standard_error > 0 and 0 < first.drop_percent < 5
 
 
 def test_what_will_be_built_is_finished_and_measured_by_itself(measured):
@@ -58,11 +58,13 @@ def test_what_will_be_built_is_finished_and_measured_by_itself(measured):
     assert len(made) == 7 and len(finished) == 1 and final.drop_percent != average.drop_percent
 
 
-def test_a_limit_takes_one_standard_error_to_spare(measured):
+def test_it_passes_by_the_rule_of_the_final_check(measured):
+    """No standard error is added here that the final check would not add."""
     trials, *_ = measured
     found = trials.measure((), 50.0)
-    assert not trials.measure((), found.drop_percent + 0.9 * found.standard_error).passed
-    assert trials.measure((), found.drop_percent + 1.1 * found.standard_error).passed
+    assert trials.measure((), found.drop_percent + 0.1 * found.standard_error).passed
+    assert not trials.measure((), found.drop_percent - 0.1 * found.standard_error).passed
+    assert found.reached == pytest.approx(found.drop_percent, abs=1e-5)
 
 
 def test_layers_in_fp16_cost_nothing_and_do_no_int8_work(measured):

@@ -1,0 +1,78 @@
+"""compare/accuracy.py: one rule of what passes, and the lines that say what an output was taken for."""
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from onnx2trt.compare.accuracy import Accuracy, worst_of
+
+ROW = Accuracy("simulated", "images", "y", "values", 0.5, 0.1, 23.0, 0.1, 0, 50, "a.png", 0.7, False, "values", 0.5, [0.3, 0.8], 5000.0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "limit", "excess"),
+    [
+        ({}, 1.0, 0.5),
+        ({"shown_percent": 0.2}, 1.0, 0.2),  # what the samples show, not what they seem to
+        ({"shown_percent": None, "drop_percent": 2.0}, 1.0, 2.0),  # of an older record
+        ({"standard_error": 9.0}, 1.0, 0.5),  # counts nowhere
+        ({"shown_percent": 0.0}, 0.0, 0.0),
+        ({"shown_percent": 1e-6}, 0.0, math.inf),
+        ({"nonfinite": 1}, 50.0, math.inf),
+        ({"signal_percent": 12.0, "signal_limit_percent": 10.0}, 1.0, 1.2),
+        ({"signal_percent": 12.0, "signal_limit_percent": 10.0}, 20.0, 0.6),  # a larger limit holds for the signal, too
+    ],
+)
+def test_how_far_it_is_above_what_is_accepted(changes, limit, excess):
+    assert replace(ROW, **changes).excess(limit) == pytest.approx(excess)
+
+
+def test_below_ten_decibels_nothing_passes_that_was_not_asked_for():
+    drowned = replace(ROW, metric="top1", kind="classes", drop_percent=0.0, shown_percent=0.0, sqnr_db=6.0, noise_percent=30.0)
+    assert drowned.excess(1.0) > 1
+    assert replace(drowned, kind="as asked").excess(1.0) == 0
+    assert replace(drowned, constant=True).excess(1.0) == 0, "a constant has no signal"
+    assert replace(drowned, noise_percent=2.0).excess(1.0) == 0, "it is small beside what the output does elsewhere"
+    assert replace(drowned, sqnr_db=12.0).excess(1.0) == 0
+
+
+def test_the_same_answer_for_every_sample_never_passes():
+    assert replace(ROW, drop_percent=0.01, shown_percent=0.01, stuck=True, noise_percent=0.01).excess(1.0) > 1
+
+
+def test_the_worst_is_the_one_furthest_above_its_own_limit():
+    lost = replace(ROW, output="lost", shown_percent=0.0, signal_percent=20.0, signal_limit_percent=10.0)
+    assert worst_of((ROW, lost), 1.0) is lost and worst_of((lost, ROW), 0.1) is ROW
+
+
+def test_few_samples_are_said_to_be_few():
+    few = replace(ROW, metric="top1", samples=20, count=20.0)
+    assert few.few(1.0) == "20 samples of images cannot show 1 % for output 'y': one of them is 5 %"
+    assert few.few(10.0) == "" and replace(few, count=100.0).few(1.0) == "" and replace(few, inputs="synthetic").few(1.0) == ""
+    unsure = replace(ROW, samples=3, drop_percent=2.0, shown_percent=0.1)
+    assert unsure.few(1.0) == "3 samples of images cannot show 1 % for output 'y': its error may be off by a factor of 20"
+    assert ROW.few(1.0) == ""
+
+
+def test_samples_that_hardly_differ_are_said_to_be_alike():
+    alike = replace(ROW, change_percent=0.3).few(1.0)
+    assert alike.startswith("the samples of images are much alike: output 'y' differs from sample to sample by 0.3 % of its size")
+    assert replace(ROW, change_percent=30.0).few(1.0) == ""
+
+
+def test_what_it_was_taken_for_and_how_to_say_otherwise():
+    assert ROW.seen_as().startswith("output 'y': taken for values, judged by the error against what varies, slice by slice; --metric y:")
+    mask = replace(ROW, metric="mask:0.3", kind="mask").seen_as()
+    assert "taken for a mask, judged by the overlap (IoU) of what is above 0.3; --metric y:values would say otherwise" in mask
+    assert replace(ROW, kind="as asked", metric="noise").seen_as() == "output 'y': the error's energy, as --metric says"
+    assert "fed back to input 'h'" in replace(ROW, feeds="h").seen_as()
+
+
+def test_rounded():
+    row = replace(ROW, drop_percent=1 / 3, interval_percent=[1 / 3, 2 / 3], parts=[{"first": 0, "drop_percent": 1 / 7}]).rounded()
+    assert (
+        row.drop_percent == 0.333333
+        and row.interval_percent == [0.333333, 0.666667]
+        and row.parts == [{"first": 0, "drop_percent": 0.142857}]
+    )

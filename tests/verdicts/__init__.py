@@ -1,0 +1,1 @@
+"""Kinds of outputs with good and ruined candidates: what a verdict has to tell apart."""
