@@ -10,13 +10,13 @@ import numpy as np
 
 from onnx2trt.base.errors import DataError
 from onnx2trt.base.model_info import Profile, TensorSpec, dims
-from onnx2trt.data.rows import Rows
+from onnx2trt.data.rows import WHOLE_FILE, Rows
 
 MAX_ARRAY_BYTES = 2**31  # of one .npz or .npy file, unpacked
 
 
 def load_arrays(
-    path: str, inputs: tuple[TensorSpec, ...], rows: Rows = Rows(0), picked: Iterable[int] | None = None
+    path: str, inputs: tuple[TensorSpec, ...], rows: Rows = WHOLE_FILE, picked: Iterable[int] | None = None
 ) -> list[dict[str, np.ndarray] | DataError]:
     """Samples of an .npz (keys are input names) or .npy file (models of one input), never unpickled.
 
@@ -117,9 +117,9 @@ def _typed(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
     return typed
 
 
-def synthetic_arrays(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...]) -> dict[str, np.ndarray]:
+def synthetic_arrays(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], seed: int = 0) -> dict[str, np.ndarray]:
     """Fixed-seed inputs at the opt shapes: floats in [0, 1), bytes over their range, other integers 0 or 1 (valid as indices)."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     arrays = {}
     for spec, profile in zip(inputs, profiles):
         if spec.dtype.startswith("float"):

@@ -82,6 +82,12 @@ def choose_data(plan: Plan, model: ModelInfo, profiles: tuple[Profile, ...], ind
     return Data(reader, calibration, validation, test)
 
 
+def has_arrays(plan: Plan) -> bool:
+    """Whether the user gave files of arrays, rather than images."""
+    folders = (plan.calibration.directory, plan.validation.directory)
+    return samples.is_array(plan.validation.test_image or "") or any(samples.holds_arrays(folder) for folder in folders if folder)
+
+
 def check_shapes(arrays: dict[str, np.ndarray], profiles: tuple[Profile, ...], data: Dataset) -> None:
     """Data outside the optimization profile could not be fed to the engine."""
     for profile in profiles:

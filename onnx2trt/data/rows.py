@@ -38,6 +38,9 @@ class Rows:
         return entries // self.block if not counts and entries and entries % self.block == 0 else 1
 
 
+WHOLE_FILE = Rows(0)
+
+
 def rows_of(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], independent: bool = True) -> Rows:
     """How files divide into samples.
 
@@ -55,14 +58,20 @@ def rows_of(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], indep
     else:
         rowed = shaped
     if any(spec.shape is None for spec, _ in rowed) or free and len(rowed) > len(free):
-        return Rows(0)
+        return WHOLE_FILE
     least, most = ({getattr(profile, bound)[0] for _, profile in rowed} for bound in ("min", "max"))
     if len(least) != 1 or len(most) != 1:
-        return Rows(0)
+        return WHOLE_FILE
     size = least.pop()
     if independent or most == {1}:
         return Rows(0) if shared and size > 1 else Rows(1, size, size, shared=frozenset(shared))
     return Rows(0 if free else size, images=size, separate=False, shared=frozenset(shared))
+
+
+def has_fixed_batch(inputs: tuple[TensorSpec, ...]) -> bool:
+    """Whether all inputs are of fixed shape, and may be a batch of several samples."""
+    firsts = {spec.shape[0] for spec in inputs if spec.shape}
+    return not any(spec.dynamic for spec in inputs) and len(firsts) == 1 and firsts != {1}
 
 
 def _free(spec: TensorSpec) -> bool:

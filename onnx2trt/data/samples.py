@@ -55,12 +55,11 @@ def find(directory: str, flag: str, most: int, code: ExitCode, rows: Callable[[s
     for folder, subfolders, names in os.walk(directory, onerror=problems.append):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in names:
-            suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 continue
-            if suffix in IMAGE_SUFFIXES:
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                 images.append(os.path.join(folder, name))
-            elif suffix in ARRAY_SUFFIXES:
+            elif is_array(name):
                 arrays.append(os.path.join(folder, name))
             else:
                 others += 1
@@ -86,6 +85,16 @@ def find(directory: str, flag: str, most: int, code: ExitCode, rows: Callable[[s
     return Dataset("images" if images else "arrays", directory, chosen, code, unused)
 
 
+def is_array(name: str) -> bool:
+    """Whether a file is one of arrays, by its suffix."""
+    return os.path.splitext(name)[1].lower() in ARRAY_SUFFIXES
+
+
+def holds_arrays(directory: str) -> bool:
+    """Whether a folder has such a file in it, or below it."""
+    return any(is_array(name) for _, _, names in os.walk(directory) for name in names)
+
+
 def samples_in(path: str, count: int) -> tuple[str, ...]:
     """The names of the samples in a file that holds so many."""
     return (path,) if count == 1 else tuple(row_name(path, row) for row in range(count))
@@ -101,7 +110,7 @@ def single(path: str, flag: str, code: ExitCode, rows: Callable[[str], int] = la
     if not os.path.isfile(path):
         what = "is not a file" if os.path.exists(path) else "does not exist"
         raise ConversionError(f"{flag} {path} {what}", hint=f"Give {flag} one image, or one .npz / .npy file.", code=code)
-    if os.path.splitext(path)[1].lower() in ARRAY_SUFFIXES:
+    if is_array(path):
         return Dataset("arrays", path, samples_in(path, rows(path)), code)
     return Dataset("images", path, (path,), code)
 

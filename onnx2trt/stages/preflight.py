@@ -9,12 +9,14 @@ import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import check_writable, read_engine, remove_abandoned
-from onnx2trt.base.model_info import ModelInfo, TensorSpec, dims
+from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims
 from onnx2trt.compare.metrics import misfit
 from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.promised_shapes import rows_are_independent, try_shapes
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.datasets import Data, choose_data
+from onnx2trt.data.datasets import Data, choose_data, has_arrays
+from onnx2trt.data.rows import has_fixed_batch
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes
 from onnx2trt.model.operators import INTEGER
@@ -45,11 +47,24 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         found["model"] = describe_model(info)
         profiles = make_profiles(info.inputs, plan.shapes)
         found["plan"] = describe_plan(plan, profiles)
-        data = choose_data(plan, info, profiles)
+        data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
     for warning in info.warnings:
         run.console.warn(warning)
     return Job(library, plan, model, info, profiles, data)
+
+
+def _independent(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ...], run: Run) -> bool:
+    """Try the promised shapes; whether rows are samples of their own, as far as files of arrays ask for that.
+
+    Raises:
+        ConversionError: MODEL.
+    """
+    if plan.build.plugins or plan.door == "preprocess":  # ONNX Runtime does not know them; and there nothing is computed
+        return True
+    if has_fixed_batch(info.inputs) and has_arrays(plan):
+        return rows_are_independent(info, run)
+    return try_shapes(model, info, profiles, plan.shapes.max_batch > 1, run)
 
 
 def describe(job: Job) -> dict:
@@ -100,7 +115,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         by_name = {tensor.name: tensor.profile for tensor in engine.tensors if tensor.is_input}
         profiles = tuple(by_name[spec.name] for spec in info.inputs)
         found["plan"] = describe_plan(plan, profiles)
-        data = choose_data(plan, info, profiles)
+        data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
     return Job(library, plan, model, info, profiles, data)
 
@@ -122,7 +137,8 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
         inputs = _common_inputs(info, other_info)
         profiles = make_profiles(inputs, plan.shapes)
         found["plan"] = describe_plan(plan, profiles)
-        data = choose_data(plan, replace(info, inputs=inputs), profiles)
+        common = replace(info, inputs=inputs)
+        data = choose_data(plan, common, profiles, _independent(plan, model, common, profiles, run))
         _check_metric(plan, info, data)
         graph = Graph.from_model(other, profiles)
     for warning in dict.fromkeys((*info.warnings, *(f"{path}: {warning}" for warning in (*other_info.warnings, *graph.repairs)))):

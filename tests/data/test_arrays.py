@@ -12,13 +12,13 @@ from onnx2trt.base.errors import DataError
 from onnx2trt.base.model_info import Profile, TensorSpec
 from onnx2trt.data import arrays as arrays_module
 from onnx2trt.data.arrays import load_arrays, synthetic_arrays
-from onnx2trt.data.rows import Rows
+from onnx2trt.data.rows import WHOLE_FILE, Rows
 
 X = TensorSpec("x", (None, 3), "float32")
 IDS = TensorSpec("ids", ("N", 2), "int64")
 
 
-def samples_of(path: str, inputs, rows: Rows = Rows(0)) -> list:
+def samples_of(path: str, inputs, rows: Rows = WHOLE_FILE) -> list:
     """All samples of a file; raises what is wrong with one of them."""
     found = load_arrays(path, inputs, rows)
     for sample in found:

@@ -86,17 +86,14 @@ class Calibrator:
 
     def _full(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Without the last batch where samples are missing in it: TensorRT would count what fills it. A batch alone is taken as it is."""
-        taken = 0
-        for batch in batches:
+        for number, batch in enumerate(batches):
             missing = batch.rows - batch.real_rows
-            if missing and taken:
+            if missing and number:
                 self._run.console.info(f"the last {batch.real_rows} samples are left out: they do not fill a batch of {batch.rows}")
                 return
             if missing:
-                self._run.console.warn(
-                    f"{batch.real_rows} samples do not fill a batch of {batch.rows}: the last one counts {missing + 1} times"
-                )
-            taken += 1
+                few = f"{batch.real_rows} samples do not fill a batch of {batch.rows}"
+                self._run.console.warn(f"{few}: TensorRT counts the last one {missing + 1} times")
             yield batch
 
     def _upload(self, arrays) -> dict[str, int]:
