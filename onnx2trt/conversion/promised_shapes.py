@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import onnx
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.memory import available_bytes
@@ -41,7 +40,7 @@ HINT = "Give the shapes that the model takes with --min-shapes, --opt-shapes and
 class Trial:
     """Runs of one model at several shapes."""
 
-    model: onnx.ModelProto
+    model: object  # onnx.ModelProto
     info: ModelInfo
     profiles: tuple[Profile, ...]
     run: Run
@@ -99,7 +98,7 @@ def with_batch(shapes: dict[str, tuple[int, ...]], axes: dict[str, int], size: i
     return {name: tuple(size if axes.get(name) == axis else dim for axis, dim in enumerate(shape)) for name, shape in shapes.items()}
 
 
-def try_shapes(model: onnx.ModelProto, info: ModelInfo, profiles: tuple[Profile, ...], declared_batch: bool, run: Run) -> bool:
+def try_shapes(model, info: ModelInfo, profiles: tuple[Profile, ...], declared_batch: bool, run: Run) -> bool:
     """Run the model at the smallest and at the largest shapes, and a batch of two samples against the two alone.
 
     Args:

@@ -14,7 +14,7 @@ from onnx2trt.report.result import Result
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.qdq import quantizable_layers
-from onnx2trt.stages import asked, timing_cache, validate
+from onnx2trt.stages import asked, shapes, timing_cache, validate
 from onnx2trt.stages.build import build_engine
 from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8 import reuse, trt_calibrator
@@ -66,6 +66,7 @@ def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result
     for warning in prepared.graph.repairs:
         run.console.warn(warning)
     result.take(calibration=choice.about)
+    shapes.try_prepared(job, prepared, run)
     built, prepared = _build(job, prepared, result, run)
     with loaded_engine(job.library, job.plan, built.data, run, job.plan.build.version_compatible) as engine:
         try:
@@ -89,6 +90,7 @@ def check(job: Job, prepared: Prepared | None, engine, result: Result, run: Run)
     rows = validate.compare_outputs(job, prepared, engine, run)
     result.take(accuracy=[row.rounded() for row in rows])
     result.take(status=validate.judge(job, rows, engine is not None, run))
+    shapes.try_engine(job, engine, run)
     if engine is not None and job.plan.validation.enabled:
         with run.stage("latency", "measuring the latency"):
             latency, run.evidence.latency_ms = latencies(job, {"": engine})[""]
