@@ -20,6 +20,7 @@ KEPT_FP32_ABOVE = FP16_MAX / 2  # a factor of two for data that was not measured
 FP16_SMALLEST_NORMAL = 2.0**-14  # below it, FP16 loses precision bit by bit
 HALF_ROUNDING = 2.0**-11  # largest relative error of rounding to FP16
 WEIGHT_ERROR = 0.01  # largest accepted ||w16 - w|| / ||w||
+RECURRENT, SEQUENCE_LENS = frozenset(("LSTM", "GRU", "RNN")), 4  # the input that gives the lengths
 PART = 2**18  # weights looked at together
 
 
@@ -78,11 +79,16 @@ def choose_kept_fp32(
 
 
 def _unconvertible_nodes(graph: Graph) -> dict[str, str]:
-    """Nodes that cannot be converted: control flow, operators without a schema."""
+    """Nodes that cannot be converted: control flow, operators without a schema, and recurrent layers that are told lengths.
+
+    For the latter TensorRT's parser chooses between the state and zeros of FP32, whatever the type of the layer.
+    """
     kept_fp32 = {}
     for node in graph.nodes:
         if subgraphs(node):
             kept_fp32[node.name] = "control flow"
+        elif node.op_type in RECURRENT and len(node.input) > SEQUENCE_LENS and node.input[SEQUENCE_LENS]:
+            kept_fp32[node.name] = "a recurrent layer with sequence_lens, which TensorRT's parser reads in FP32 alone"
         elif standard_schema(node, graph.opset) is None:
             kept_fp32[node.name] = f"operator {node.domain + '.' if node.domain else ''}{node.op_type} is not known to ONNX"
     return kept_fp32
