@@ -500,3 +500,35 @@ def test_paths_of_this_machine_stay_out_of_the_repository():
     for name in listed.stdout.split():
         if name.endswith((".py", ".md", ".toml", ".json", ".txt", ".sh", ".yml")) and len(home) > 3:
             assert home + "/" not in (ROOT / name).read_text(errors="replace"), name
+
+
+# ---- a batch that is written into the graph
+
+
+def written_batch(folder, sizes) -> None:
+    """Pictures become sequences by a Reshape that an export has traced with one of them."""
+    nodes = [
+        node("Conv", "images w", "c", "backbone", strides=[4, 4], kernel_shape=[4, 4]),
+        node("Reshape", "c sizes", "r", "to_sequence"),
+        node("Transpose", "r", "t", "transpose", perm=[0, 2, 1]),
+        node("MatMul", "t m", "scores", "head"),
+    ]
+    weights = {"w": random(8, 3, 4, 4, scale=0.1), "sizes": np.array(sizes), "m": random(8, 5, seed=1)}
+    onnx.save(model(nodes, {"images": ["N", 3, 16, 16]}, {"scores": ["N", 16, 5]}, weights), folder / "written.onnx")
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 16), (1, 8, -1)], ids=["fails", "mixes"])
+def test_a_batch_that_cannot_be_kept_ends_before_anything_is_built(tmp_path, sizes):
+    written_batch(tmp_path, sizes)
+    done = onnx2trt(tmp_path, "--onnx", "written.onnx", "--max-batch-size", 8, "--opt-shapes", "images:1x3x16x16", "--json", "r.json")
+    assert done.code == 3 and "batch 1 is written into" in done.error and "'to_sequence'" in done.error
+    result = done.json("r.json")
+    assert not {"ranges", "parse", "build"} & set(result["timings_s"]) and result["plan"]["profiles"]
+    assert onnx2trt(tmp_path, "--onnx", "written.onnx").code == 0, "for one picture it is as good as any other"
+
+
+def test_a_batch_that_is_free_is_kept(tmp_path):
+    written_batch(tmp_path, (-1, 8, 16))
+    done = onnx2trt(tmp_path, "--onnx", "written.onnx", "--max-batch-size", 8)
+    assert done.code == 0 and "batch" not in done.error
+    assert "shapes" in done.json("written.engine.json")["timings_s"]
