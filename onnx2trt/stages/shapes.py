@@ -9,6 +9,7 @@ import numpy as np
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import dims
 from onnx2trt.compare.states import Runner
+from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.comparing import as_declared
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.promised_shapes import bounds_of, described, made_up, too_much
@@ -27,12 +28,23 @@ def try_prepared(job: Job, prepared: Prepared, run: Run) -> None:
     """The prepared model on the CPU, before it is built.
 
     Raises:
-        ConversionError: MODEL where it does not run, VALIDATION where its outputs have other shapes or are not finite.
+        ConversionError: VALIDATION, where it does not run, or its outputs have other shapes or are not finite.
     """
     if prepared.changed and _to_be_tried(job):
         with run.stage("shapes", "trying the smallest and the largest shapes"):
             session = Session.from_graph(simulation(prepared.graph))
             _try(job, as_declared(job, session.run), "the prepared model", run)
+
+
+def try_onnx(job: Job, candidate: OnnxCandidate, run: Run) -> None:
+    """A prepared ONNX of any tool.
+
+    Raises:
+        ConversionError: as try_prepared.
+    """
+    if _to_be_tried(job):
+        with run.stage("shapes", "trying the smallest and the largest shapes"):
+            _try(job, candidate.runner(job.info)[0], candidate.info.path, run)
 
 
 def try_engine(job: Job, engine: Engine | None, run: Run) -> None:
@@ -65,7 +77,15 @@ def _try(job: Job, candidate: Runner, what: str, run: Run) -> None:
             run.console.debug(f"{what} was not tried at {described(shapes)}: {error.message}")
             continue
         seconds = max(seconds, 2 * (time.monotonic() - started) / sum(array.size for array in feed.values()))
-        _compare(job, expected, candidate(Batch(feed, 0, 0, (described(shapes),))), (what, described(shapes)), run)
+        try:
+            found = candidate(Batch(feed, 0, 0, (described(shapes),)))
+        except ConversionError as error:
+            raise ConversionError(
+                f"{what} does not run at {described(shapes)}, where the model does: {error.message}",
+                hint="Give the shapes that it takes with --min-shapes, --opt-shapes and --max-shapes.",
+                code=ExitCode.VALIDATION,
+            ) from error
+        _compare(job, expected, found, (what, described(shapes)), run)
 
 
 def _compare(job: Job, expected: Arrays, found: Arrays, which: tuple[str, str], run: Run) -> None:

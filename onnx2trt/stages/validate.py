@@ -19,7 +19,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import Data
 from onnx2trt.data.feeds import batches_to_compare, inferences
 from onnx2trt.data.pixels import displayed
-from onnx2trt.data.reader import Arrays, load_image
+from onnx2trt.data.reader import load_image
 from onnx2trt.data.samples import Dataset
 from onnx2trt.model.session import AT_ONCE, Session
 from onnx2trt.rewrite.prepare import Prepared
@@ -57,7 +57,7 @@ def compare_onnx(job: Job, candidate: OnnxCandidate, run: Run) -> tuple[Accuracy
     Raises:
         ConversionError: VALIDATION, or MODEL where ONNX Runtime cannot run it.
     """
-    return _compare(job, lambda _: _given(job, candidate), run)
+    return _compare(job, lambda _: _Candidate(*candidate.runner(job.info, _in_turn(job))), run)
 
 
 def _compare(job: Job, candidate: Callable[[Session], _Candidate], run: Run) -> tuple[Accuracy, ...]:
@@ -141,23 +141,6 @@ def _built(job: Job, prepared: Prepared | None, engine: Engine | None, reference
         return _Candidate(on_arrays(reference.run))
     session = Session.from_graph(simulation(prepared.graph), in_turn=_in_turn(job))
     return _Candidate(as_declared(job, session.run), session.at_once)
-
-
-def _given(job: Job, candidate: OnnxCandidate) -> _Candidate:
-    """A prepared ONNX: as it stands, or simulated where it has FP16; with the model's types of inputs and outputs."""
-    simulated = simulation(candidate.graph)
-    if simulated is candidate.graph:
-        session = Session.from_path(candidate.info.path)
-    else:
-        session = Session.from_graph(simulated, in_turn=_in_turn(job))
-    given = {spec.name: spec.dtype for spec in candidate.info.inputs}
-    declared = {spec.name: spec.dtype for spec in job.info.outputs}
-
-    def run(arrays: Arrays) -> Arrays:
-        found = session.run({name: array.astype(given[name], copy=False) for name, array in arrays.items()})
-        return {name: array.astype(declared[name], copy=False) for name, array in found.items()}
-
-    return _Candidate(on_arrays(run), session.at_once)
 
 
 def _in_turn(job: Job) -> bool:

@@ -10,10 +10,12 @@ from helpers import planned, refused
 from models import conv_net
 
 from onnx2trt.base.errors import ExitCode
+from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.preflight import preflight
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.prepare import Prepared
-from onnx2trt.stages.shapes import try_engine, try_prepared
+from onnx2trt.stages.shapes import try_engine, try_onnx, try_prepared
 
 FLAGS = ("--max-batch-size", "4")
 
@@ -68,6 +70,20 @@ def test_a_prepared_model_that_lost_its_free_batch_is_refused(made):
     graph = Graph.from_model(job.model)
     try_prepared(job, Prepared(graph), run)
     fixed = Graph.from_model(conv_net(batch=1))
-    with refused(ExitCode.MODEL, "ONNX Runtime cannot run"):
+    with refused(ExitCode.VALIDATION, "the prepared model does not run at x:4x3x16x16"):
         try_prepared(job, Prepared(fixed), run)
     try_prepared(replace(job, profiles=tuple(replace(one, max=one.min) for one in job.profiles)), Prepared(fixed), run)
+
+
+def test_a_candidate_of_another_tool_is_tried_as_well(made):
+    job, run = made
+    for batch in ("N", 1):
+        onnx.save(conv_net(batch=batch), "candidate.onnx")
+        found, info = preflight("candidate.onnx")
+        candidate = OnnxCandidate(info, Graph.from_model(found))
+        if batch == "N":
+            try_onnx(job, candidate, run)
+            assert not run.console.warnings
+        else:
+            with refused(ExitCode.VALIDATION, "candidate.onnx does not run at x:4x3x16x16"):
+                try_onnx(job, candidate, run)
