@@ -242,12 +242,12 @@ def test_a_cache_of_another_model_is_refused(folder):
 def test_too_many_bad_images_stop_and_a_few_are_skipped(folder):
     (folder / "images" / "bad.jpg").write_bytes(b"not an image")
     done = onnx2trt(folder, "--onnx", "net.onnx", *INT8)
-    assert done.code == 0 and "1 of 7 files of images were skipped" in done.stderr and "bad.jpg" in done.stderr
+    assert done.code == 0 and "1 of 7 samples of images were skipped" in done.stderr and "bad.jpg" in done.stderr
     assert done.json("net.engine.json")["calibration"]["samples_skipped"] == 1
     for index in range(6):
         (folder / "images" / f"{index}.png").write_bytes(b"broken")
     done = onnx2trt(folder, "--onnx", "net.onnx", *INT8)
-    assert done.code == 5 and "only 0 of 7 files of images can be used" in done.error
+    assert done.code == 5 and "only 0 of 7 samples of images can be used" in done.error
 
 
 def test_images_of_one_colour_are_refused(folder):

@@ -245,7 +245,7 @@ FAULTS = {
         images(("a.jpg", image(".jpg", (64, 64))[:-200])), ("--test-image", "data/a.jpg"), 7, ("a.jpg", "Give another file")
     ),
     "19 truncated JPEG in a folder": Fault(
-        images(*GOOD, ("z.jpg", image(".jpg", (64, 64))[:-200])), (*INT8, "--calibration-dir", "data"), says=("z.jpg", "1 of 5 files")
+        images(*GOOD, ("z.jpg", image(".jpg", (64, 64))[:-200])), (*INT8, "--calibration-dir", "data"), says=("z.jpg", "1 of 5 samples")
     ),
     **{
         f"20 {title}": Fault(images((f"{title}.png", data)), ("--test-image", f"data/{title}.png"), 7, (f"{title}.png",))
