@@ -77,7 +77,7 @@ def validate_onnx(plan: Plan, result: Result, run: Run) -> None:
     _warn_of_synthetic(job, run)
     rows = validating.compare_onnx(job, candidate, run)
     result.take(accuracy=[row.rounded() for row in rows])
-    result.take(status=validating.judge(job, rows, False, run), exit_code=0)
+    result.take(exit_code=0, **validating.judge(job, rows, False, run))
 
 
 def _warn_of_synthetic(job: Job, run: Run) -> None:

@@ -9,11 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from onnx2trt.compare.accuracy import Accuracy
 
-if TYPE_CHECKING:  # the parent has no use for them, and they take their time to load
+if TYPE_CHECKING:  # the parent has no use for it, and it takes its time to load
     from onnx2trt.base.errors import ConversionError
-    from onnx2trt.base.model_info import ModelInfo, Profile
-    from onnx2trt.plan.capabilities import Capabilities
-    from onnx2trt.plan.plan import Plan
 
 SCHEMA_VERSION = 2
 RENAMED = {  # key of schema_version 1 -> key of 2
@@ -21,7 +18,7 @@ RENAMED = {  # key of schema_version 1 -> key of 2
     "plan": {"hold_layers": "keep_layers"},
     "timings_s": {"balance": "equalize"},
 }
-ADDED = ("candidate", "preprocessed")  # keys of version 2 that a record may lack
+ADDED = ("candidate", "preprocessed", "not_validated_because", "latency_not_measured_because")  # keys of version 2 that a record may lack
 
 
 def python_version() -> str:
@@ -135,6 +132,10 @@ class VariantRow:
     sqnr_db: float | None
     build_s: float
     error: str | None
+    measured_on: str | None = None  # date, of a row that is remembered from an earlier run
+    other_data: bool | None = None  # whether that was with other data than this run's
+
+    optional: ClassVar = ("measured_on", "other_data")
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ class Result:
 
     schema_version: int = SCHEMA_VERSION
     status: str = "failed"  # validated | simulated | not_validated | planned | inspected | calibrated | preprocessed | failed
+    not_validated_because: str | None = None  # of that status
     exit_code: int = 1
     error: Failure | None = None
     model: ModelFile | None = None
@@ -202,6 +204,7 @@ class Result:
     candidate: Candidate | None = None
     accuracy: list[Accuracy] = field(default_factory=list)
     latency: Latency | None = None
+    latency_not_measured_because: str | None = None  # where it was tried
     timing_cache: TimingCache | None = None
     variants: list[VariantRow] = field(default_factory=list)
     engine: EngineFile | None = None
@@ -292,41 +295,6 @@ def upgraded(record: dict) -> dict:
         part: {names.get(key, key): value for key, value in record[part].items()} for part, names in RENAMED.items() if record.get(part)
     }
     return {**record, **renamed, "schema_version": SCHEMA_VERSION}
-
-
-def describe_model(info: ModelInfo) -> ModelFile:
-    def specs(values) -> list[dict]:
-        return [{"name": s.name, "dtype": s.dtype, "shape": None if s.shape is None else list(s.shape)} for s in values]
-
-    return ModelFile(
-        info.path, info.sha256, info.bytes, info.opset, info.nodes, info.quantized, info.half, specs(info.inputs), specs(info.outputs)
-    )
-
-
-def describe_environment(caps: Capabilities) -> Environment:
-    return Environment(caps.backend, caps.version, f"{caps.gpu} ({caps.gpu_arch})" if caps.gpu else None, caps.driver or None)
-
-
-def describe_plan(plan: Plan, profiles: tuple[Profile, ...]) -> dict:
-    return {
-        "precision": plan.precision,
-        "route": plan.route.value if plan.backend else None,
-        "backend": plan.backend,
-        "gpu_archs": list(plan.gpu_archs),
-        "workspace_bytes": plan.workspace_bytes,
-        "tactic_sources": None if plan.tactic_sources is None else list(plan.tactic_sources),
-        "tf32": plan.tf32,
-        "keep_layers": plan.keep_layers,
-        "layer_precisions": [list(pair) for pair in plan.layer_precisions],
-        "io_types": [list(pair) for pair in plan.io_types],
-        "quantization": None if plan.precision != "int8" else "calibrator" if plan.calibrator else "qdq",
-        "build": {**asdict(plan.build), "plugins": list(plan.build.plugins)},
-        "profiles": [asdict(profile) for profile in profiles],
-        "max_accuracy_drop": plan.validation.max_drop_percent,
-        "metric": ",".join(f"{output}:{metric}" if output else metric for output, metric in plan.validation.metric) or "auto",
-        "min_int8_share": plan.min_int8_share,
-        "flags": [{"flag": flag, "effect": cell.effect.value, "note": cell.note} for flag, cell in plan.effects],
-    }
 
 
 def to_json(result: Result) -> str:

@@ -23,8 +23,9 @@ from onnx2trt.plan.door_arguments import image_beside
 from onnx2trt.plan.plan import Plan
 from onnx2trt.plan.shapes import make_profiles
 from onnx2trt.quant.calibration_cache import fit_file, side_file
+from onnx2trt.report.described import describe_model, describe_plan
 from onnx2trt.report.html import check_libraries
-from onnx2trt.report.result import Candidate, EngineFile, describe_model, describe_plan
+from onnx2trt.report.result import Candidate, EngineFile
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.library import Library
 

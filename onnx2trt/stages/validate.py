@@ -26,6 +26,17 @@ from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.trt.engine import Engine
 
+# Why a run that has succeeded is "not_validated"
+SWITCHED_OFF = "validation was switched off (--no-validate)"
+PLUGINS = "with --plugins ONNX Runtime cannot run the model, so there is nothing to compare with"
+INT8_ON_SYNTHETIC = "the accuracy of INT8 was not judged: synthetic inputs do not tell it; --test-image or --validation-dir does"
+FP32_AS_IT_IS = (
+    "the engine was not executed here, and FP32 rounds nothing that the CPU could simulate: the model would be compared with itself"
+)
+FP32_REWRITTEN = (
+    "the engine was not executed here, and FP32 rounds nothing that the CPU could simulate: what was compared shows only that the "
+    "rewritten graph computes what the model computes"
+)
 NO_STEPS = "several steps in a row could not be compared: the state changes its shape"
 
 
@@ -42,13 +53,16 @@ def compare_outputs(job: Job, prepared: Prepared | None, engine: Engine | None, 
     """Compare on every data set given, the one that decides first; empty where nothing is to be compared.
 
     Args:
-        prepared: what the engine was built from; only asked for where there is no engine to run.
+        prepared: what the engine was built from; only asked for where there is no engine to run. Where it is the model as it was given,
+            there is nothing to compare: it is FP32, and rounds nothing.
         engine: None where it cannot be executed here.
 
     Raises:
         ConversionError: VALIDATION.
     """
-    return _compare(job, lambda reference: _built(job, prepared, engine, reference), run)
+    if engine is None and not prepared.changed:
+        return ()
+    return _compare(job, lambda: _built(job, prepared, engine), run)
 
 
 def compare_onnx(job: Job, candidate: OnnxCandidate, run: Run) -> tuple[Accuracy, ...]:
@@ -57,14 +71,13 @@ def compare_onnx(job: Job, candidate: OnnxCandidate, run: Run) -> tuple[Accuracy
     Raises:
         ConversionError: VALIDATION, or MODEL where ONNX Runtime cannot run it.
     """
-    return _compare(job, lambda _: _given(job, candidate), run)
+    return _compare(job, lambda: _given(job, candidate), run)
 
 
-def _compare(job: Job, candidate: Callable[[Session], _Candidate], run: Run) -> tuple[Accuracy, ...]:
+def _compare(job: Job, candidate: Callable[[], _Candidate], run: Run) -> tuple[Accuracy, ...]:
     if not job.plan.validation.enabled:
         return ()
     if job.plan.build.plugins:
-        run.console.warn("with --plugins ONNX Runtime cannot run the model, so there is nothing to compare with")
         return ()
     with run.stage("validate", "comparing the outputs with the model's"):
         rows = _compare_all(job, candidate, run)
@@ -89,35 +102,46 @@ def _say(rows: tuple[Accuracy, ...], limit: float, run: Run) -> None:
         run.console.info(line)
 
 
-def judge(job: Job, rows: tuple[Accuracy, ...], executed: bool, run: Run) -> str:
+def judge(job: Job, rows: tuple[Accuracy, ...], executed: bool, run: Run) -> dict:
     """
     Args:
         rows: of compare_outputs.
         executed: the engine itself was compared.
 
     Returns:
-        The status: validated, simulated, or not_validated.
+        The fields of the result: the status (validated, simulated, or not_validated), and why it is the last, in words.
 
     Raises:
         AccuracyError: the outputs differ by more than was allowed.
     """
-    if not rows:
-        return "not_validated"
     decisive = tuple(row for row in rows if row.inputs == rows[0].inputs)
     # INT8 is made for data like that of its calibration; noise is none, and real networks change it beyond any limit
     judged = job.plan.precision != "int8" or job.info.quantized or any(row.inputs != "synthetic" for row in decisive)
-    error = (failure(decisive, job.plan.validation.max_drop_percent) if judged else None) or not_finite(rows)
+    error = (failure(decisive, job.plan.validation.max_drop_percent) if rows and judged else None) or not_finite(rows)
     if error:
         raise error
-    if not judged:
-        run.console.warn("the accuracy of INT8 was not judged: synthetic inputs do not tell it; --test-image or --validation-dir does")
-        return "not_validated"
-    return "validated" if executed else "simulated"
+    because = _no_evidence(job, rows, judged, executed)
+    if because is None:
+        return {"status": "validated" if executed else "simulated"}
+    if because != SWITCHED_OFF:
+        run.console.warn(because if because in (PLUGINS, INT8_ON_SYNTHETIC) else f"not validated: {because}")
+    return {"status": "not_validated", "not_validated_because": because}
 
 
-def _compare_all(job: Job, make_candidate: Callable[[Session], _Candidate], run: Run) -> tuple[Accuracy, ...]:
+def _no_evidence(job: Job, rows: tuple[Accuracy, ...], judged: bool, executed: bool) -> str | None:
+    """Why what was compared shows nothing of what was built; None where it does."""
+    if not job.plan.validation.enabled:
+        return SWITCHED_OFF
+    if job.plan.build.plugins:
+        return PLUGINS
+    if job.plan.precision == "fp32" and not executed and job.plan.validation.engine is None:
+        return FP32_REWRITTEN if rows else FP32_AS_IT_IS
+    return None if judged else INT8_ON_SYNTHETIC
+
+
+def _compare_all(job: Job, make_candidate: Callable[[], _Candidate], run: Run) -> tuple[Accuracy, ...]:
     reference = Session.from_path(job.info.path)
-    candidate = make_candidate(reference)
+    candidate = make_candidate()
     data, rows, found = job.data, (), {}
     run.evidence.start()
     for dataset in data.to_compare():
@@ -133,12 +157,10 @@ def _compare_all(job: Job, make_candidate: Callable[[Session], _Candidate], run:
     return rows
 
 
-def _built(job: Job, prepared: Prepared | None, engine: Engine | None, reference: Session) -> _Candidate:
+def _built(job: Job, prepared: Prepared | None, engine: Engine | None) -> _Candidate:
     """The engine, or what it was built from."""
     if engine is not None:
         return _Candidate(as_declared(job, engine.run, cast_inputs=False), executed_on="gpu")
-    if not prepared.changed:
-        return _Candidate(on_arrays(reference.run))
     session = Session.from_graph(simulation(prepared.graph), in_turn=_in_turn(job))
     return _Candidate(as_declared(job, session.run), session.at_once)
 

@@ -422,6 +422,41 @@ def test_int8_counts_from_the_share_that_was_asked_for(folder, share, code):
         assert f"--min-int8-share {share}" in done.error and not (folder / "net.engine").exists()
 
 
+def test_fp32_without_a_gpu_is_not_called_evidence(folder):
+    """The model compared with itself agrees whatever it is."""
+    done = onnx2trt(
+        folder, "--onnx", "net.onnx", "--precision", "fp32", "--test-image", "test.png", "--report", "r.html", "--json", "r.json"
+    )
+    assert done.code == 0, done.stderr
+    result = done.json("r.json")
+    assert result["status"] == "not_validated" and result["accuracy"] == [] and result["precision"]["delivered"] == "fp32"
+    assert "would be compared with itself" in result["not_validated_because"] and "would be compared with itself" in done.stderr
+    shown = " ".join(done.stdout.split())
+    assert "not validated: the engine was not executed here" in shown and "simulated" not in shown and "200" not in shown
+    page = Page((folder / "r.html").read_bytes())
+    assert "Not validated" in page.text and "would be compared with itself" in page.text and "Simulated" not in page.text
+
+
+def test_fp32_that_was_rewritten_is_evidence_of_the_rewriting_alone(folder):
+    flags = ("--io-types", "x:fp16", "--test-image", "test.png", "--report", "r.html", "--json", "r.json")
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--precision", "fp32", *flags)
+    assert done.code == 0, done.stderr
+    result = done.json("r.json")
+    assert result["status"] == "not_validated" and 20 < result["accuracy"][0]["sqnr_db"] < 120
+    assert "only that the rewritten graph computes what the model computes" in result["not_validated_because"]
+    assert "of the rewritten graph alone" in Page((folder / "r.html").read_bytes()).text
+    worse = onnx2trt(folder, "--onnx", "net.onnx", "--precision", "fp32", *flags, "--max-accuracy-drop", "0", "--metric", "noise")
+    assert worse.code == 7, "a rewriting that changes the outputs is a failure all the same"
+
+
+def test_the_reason_stands_beside_every_not_validated(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--no-validate", "--json", "r.json")
+    assert done.code == 0 and done.json("r.json")["not_validated_because"] == "validation was switched off (--no-validate)"
+    assert "not validated: validation was switched off" in " ".join(done.stdout.split())
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--test-image", "test.png", "--json", "r.json")
+    assert done.code == 0 and done.json("r.json")["not_validated_because"] is None
+
+
 def test_gpu_archs_are_built_for_and_named(folder):
     one = onnx2trt(folder, "--onnx", "net.onnx", "--gpu-arch", "sm_89")
     assert one.code == 0 and one.json("net.engine.json")["engine"]["gpu_archs"] == ["8.9"] and "8.9" in one.stdout
