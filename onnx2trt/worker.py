@@ -67,6 +67,7 @@ def _end(args, result, run, error: BaseException | None = None) -> None:
     known = len(run.console.warnings)
     _write_report(args, result, run)
     result.warnings += run.console.warnings[known:]
+    result.seal()  # once more: --json may name the file beside the engine
     channel, table = run.channel, ""
     if result.error is None:
         from onnx2trt.report.table import render

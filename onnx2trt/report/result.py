@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -18,6 +19,7 @@ RENAMED = {  # key of schema_version 1 -> key of 2
     "plan": {"hold_layers": "keep_layers"},
     "timings_s": {"balance": "equalize"},
 }
+SEAL = "result_sha256"  # of the key
 ADDED = ("candidate", "preprocessed", "not_validated_because", "latency_not_measured_because")  # keys of version 2 that a record may lack
 
 
@@ -226,6 +228,11 @@ class Result:
         self.take(**error.found)
         self.take(status="failed", exit_code=int(error.code), error=Failure(error.message, error.hint))
 
+    def seal(self) -> None:
+        """Put the hash over all of it into its key, where it has one: --skip-unchanged takes no result that was damaged or changed."""
+        if self.key is not None:
+            self.key = {**self.key, SEAL: _hash(self.to_dict())}
+
     def variant(self) -> Result:
         """A result of its own for one of several engines: what all of them have in common is there."""
         return Result(model=self.model, environment=self.environment, plan=self.plan, preprocessing=self.preprocessing)
@@ -278,6 +285,22 @@ def _plain(value):
     if not is_dataclass(value):
         return value
     return {name: part for name, part in asdict(value).items() if part is not None or name not in getattr(value, "optional", ())}
+
+
+def intact(record: dict) -> bool | None:
+    """Whether a result that was read is as it was sealed; None where it carries no seal.
+
+    Raises:
+        AttributeError, KeyError, TypeError: it is no result.
+    """
+    seal = (record["key"] or {}).get(SEAL)
+    return None if seal is None else seal == _hash(record)
+
+
+def _hash(record: dict) -> str:
+    """SHA-256 over a result, but for its seal."""
+    key = {name: value for name, value in record["key"].items() if name != SEAL}
+    return hashlib.sha256(json.dumps({**record, "key": key}, sort_keys=True).encode()).hexdigest()
 
 
 def upgraded(record: dict) -> dict:
