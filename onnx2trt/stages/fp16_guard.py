@@ -10,7 +10,7 @@ from onnx2trt.compare.outputs import OtherShape
 from onnx2trt.conversion.comparing import Reference, as_declared, worst_output
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.feeds import batches_to_compare
+from onnx2trt.data.feeds import batches_to_compare, inferences
 from onnx2trt.data.samples import Dataset
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import AT_ONCE, Session
@@ -103,8 +103,8 @@ class _Trials:
         half = convert(self.graph, {**self.in_fp32, **dict.fromkeys(nodes, "")}, job.fp16_io)
         batches = batches_to_compare(job.data, [dataset])
         try:
-            tracked = self.run.console.track(batches, max(len(dataset.paths), 1), f"measuring with {share:.0%} in FP16")
-            session = Session.from_graph(simulation(half), in_turn=len(dataset.paths) < AT_ONCE)
+            tracked = self.run.console.track(batches, inferences(job.data.reader, dataset), f"measuring with {share:.0%} in FP16")
+            session = Session.from_graph(simulation(half), in_turn=inferences(job.data.reader, dataset) < AT_ONCE)
             candidate = as_declared(job, session.run)
             rows = self.comparison.compare(self._reference.one_pass(), candidate, tracked, dataset.origin, at_once=session.at_once)
         except OtherShape as error:
@@ -122,10 +122,10 @@ def _first_look(trials: _Trials, dataset: Dataset) -> Tried:
     """
     trials.use(dataset.at_most(FIRST_LOOK))
     first = trials.measure([])
-    if not first.passed and len(dataset.paths) > FIRST_LOOK:
+    if not first.passed and len(dataset.samples) > FIRST_LOOK:
         trials.use(dataset)
         first = trials.measure([])
-        if len(dataset.paths) > MOST_MEASURED:
+        if len(dataset.samples) > MOST_MEASURED:
             trials.use(dataset.at_most(MOST_MEASURED))
     return first
 
@@ -166,7 +166,7 @@ def _search(trials: _Trials, free: Segment, first: Tried) -> tuple[dict[str, str
 def _errors(trials: _Trials, parts: list[Segment]) -> dict[Segment, float]:
     """Segment -> change of the outputs with it alone in FP16."""
     console = trials.run.console
-    few = [batch.arrays for batch in batches_to_compare(trials.job.data, [trials.dataset.at_most(RANKED_BY)])]
+    few = [batch.feed for batch in batches_to_compare(trials.job.data, [trials.dataset.at_most(RANKED_BY)])]
     measured = segment_errors(trials.graph, parts, few, trials.comparison.change)
     found = console.track(measured, len(parts), "measuring what FP16 costs in each part")
     errors = {}

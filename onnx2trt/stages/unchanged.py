@@ -11,7 +11,7 @@ from onnx2trt.base.files import feed
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.holdout import choose_split
-from onnx2trt.data.samples import Dataset
+from onnx2trt.data.samples import Dataset, files_of
 from onnx2trt.plan import key as identity
 from onnx2trt.quant.calibration_cache import fit_file, hash_files, side_file
 from onnx2trt.report.result import Environment, Result, intact
@@ -113,15 +113,15 @@ def _also_measured(job: Job) -> tuple[str, ...]:
     split = choose_split(job.data)
     measured = (split.to_measure(), *job.data.to_compare())
     unused = frozenset(job.data.calibration.unused)
-    return tuple(sorted({path for dataset in measured for path in dataset.paths if path in unused}))
+    return tuple(sorted(files_of(sample for dataset in measured for sample in dataset.samples if sample in unused)))
 
 
 def _hash_data(data: Dataset | None, also: tuple[str, ...] = ()) -> str | None:
     if data is None:
         return None
     root = data.origin if os.path.isdir(data.origin) else os.path.dirname(data.origin) or "."
-    names = "\0".join(os.path.relpath(path, root) for path in data.unused)  # they take part in the choice, whatever is in them
-    text = f"{hash_files(data.paths, root)} {hash_files(also, root)} {names}"
+    names = "\0".join(os.path.relpath(sample, root) for sample in data.unused)  # they take part in the choice, whatever is in them
+    text = f"{hash_files(data.files, root)} {hash_files(also, root)} {names}"
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 

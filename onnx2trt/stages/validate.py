@@ -17,7 +17,7 @@ from onnx2trt.conversion.comparing import as_declared, on_arrays
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import Data
-from onnx2trt.data.feeds import batches_to_compare
+from onnx2trt.data.feeds import batches_to_compare, inferences
 from onnx2trt.data.pixels import displayed
 from onnx2trt.data.reader import Arrays, load_image
 from onnx2trt.data.samples import Dataset
@@ -146,7 +146,7 @@ def _compare_all(job: Job, make_candidate: Callable[[], _Candidate], run: Run) -
     run.evidence.start()
     for dataset in data.to_compare():
         watch = Watch(run.evidence, dataset.origin, data.image_size, data.channels_last) if run.evidence.wanted else None
-        batches = run.console.track(batches_to_compare(data, [dataset]), max(len(dataset.paths), 1), f"comparing on {dataset.origin}")
+        batches = run.console.track(batches_to_compare(data, [dataset]), inferences(data.reader, dataset), f"comparing on {dataset.origin}")
         with having_found(found):
             comparison = job.comparison(candidate.executed_on)
             compared = comparison.compare(on_arrays(reference.run), candidate.runner, batches, dataset.origin, watch, candidate.at_once)
@@ -183,8 +183,8 @@ def _given(job: Job, candidate: OnnxCandidate) -> _Candidate:
 
 
 def _in_turn(job: Job) -> bool:
-    """Whether there are too few samples to compute several at once."""
-    return len(job.data.to_compare()[0].paths) < AT_ONCE
+    """Whether there are too few inferences to compute several at once."""
+    return inferences(job.data.reader, job.data.to_compare()[0]) < AT_ONCE
 
 
 def _keep_samples(run: Run, data: Data, dataset: Dataset, watch: Watch, decides: bool) -> None:

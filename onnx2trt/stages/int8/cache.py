@@ -126,8 +126,8 @@ def identity_of(job: Job) -> Identity:
     chosen = job.data.calibration
     return Identity(
         model_sha256=job.info.sha256,
-        data_sha256=calibration_cache.hash_files(chosen.paths, chosen.origin) if chosen else None,
-        samples=len(chosen.paths) if chosen else None,
+        data_sha256=calibration_cache.hash_files(chosen.files, chosen.origin) if chosen else None,
+        samples=len(chosen.samples) if chosen else None,
         preprocessing=job.data.reader.preprocessing.describe() if job.data.reader.preprocessing else None,
         method=job.plan.calibration.method,
     )

@@ -10,7 +10,7 @@ from onnx2trt.conversion.comparing import Reference, worst_output
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.feeds import batches_to_compare
+from onnx2trt.data.feeds import batches_to_compare, inferences
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.quant.sensitivity import Feed, Tried
@@ -76,9 +76,9 @@ class Trials:
         dataset = split.to_measure()
 
         def candidate(batch):
-            part = max(split.part_of(batch.paths[0]), 0) if len(sessions) > 1 else 0
+            part = max(split.part_of(batch.samples[0]), 0) if len(sessions) > 1 else 0
             return sessions[part].run(batch.arrays)
 
         found = batches_to_compare(job.data, split.cuts(dataset))
-        batches = self._run.console.track(found, len(dataset.paths), f"measuring with {share:.0%} in INT8")
+        batches = self._run.console.track(found, inferences(job.data.reader, dataset), f"measuring with {share:.0%} in INT8")
         return self._comparison.compare(self._reference.one_pass(), candidate, batches, dataset.origin, at_once=sessions[0].at_once)
