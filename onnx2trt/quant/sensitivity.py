@@ -30,6 +30,7 @@ class Tried:
     standard_error: float
     passed: bool = False  # within the limit
     reached: float = 0.0  # what is held against the limit, in %
+    seen_in_calibration: bool = False  # measured on samples that the scales were chosen on
 
 
 def choose_scales(

@@ -52,7 +52,7 @@ def render(result: dict, evidence: Evidence, arguments: list[str], written: Sequ
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for write in (sections.percent, sections.decibels, mega, sections.number, sections.seconds):
+    for write in (sections.percent, sections.decibels, mega, sections.number, sections.seconds, sections.seen):
         environment.filters[write.__name__] = write
     page = environment.get_template("page.html.j2").render(
         result=result,

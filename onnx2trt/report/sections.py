@@ -155,6 +155,8 @@ def _accuracy_card(result: dict) -> dict | None:
     excess = Accuracy(**row).excess(limit)
     between = "{} to {}, ".format(*map(percent, row["interval_percent"])) if row.get("interval_percent") else ""
     note = f"{between}limit {limit:g} %, {row['metric']}, " + ("on the GPU" if row["executed_on"] == "gpu" else "simulated")
+    if row.get("seen_in_calibration"):
+        note += "; " + Accuracy(**row).seen()
     drop = row["drop_percent"]
     card = {"label": "Accuracy drop", "value": "< 0.01 %" if 0 < drop < 0.005 else percent(drop), "note": note}
     if row["nonfinite"]:
@@ -253,6 +255,11 @@ def timings(result: dict) -> list[dict]:
     stages = {name: value for name, value in result["timings_s"].items() if name != "total"}
     longest = max([*stages.values(), 1e-9])
     return [{"name": name, "seconds": value, "bar": value / longest} for name, value in stages.items()]
+
+
+def seen(row: dict) -> str:
+    """That a row was measured on samples that the scales were chosen on; empty where it was not."""
+    return Accuracy(**row).seen()
 
 
 def metrics(result: dict) -> list[tuple[str, str]]:

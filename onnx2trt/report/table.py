@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.report import doors, inspection
 from onnx2trt.report.result import mega
 
@@ -189,6 +190,8 @@ def _accuracy(row: dict) -> str:
         text += f", {row['nonfinite']} NaN or infinite"
     if row["worst"] is not None:
         text += f"; worst {row['worst']} {row['worst_drop_percent']:.2f} %"
+    if row.get("seen_in_calibration"):
+        text += f"; {Accuracy(**row).seen()}"
     if row["constant"]:
         text += "; the model's output is constant, which is no evidence"
     return text

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from onnx2trt.data.feeds import batches_to_compare, inferences
 from onnx2trt.data.pixels import displayed
 from onnx2trt.data.reader import Arrays, load_image
 from onnx2trt.data.samples import Dataset
+from onnx2trt.data.seen import count_seen
 from onnx2trt.model.session import AT_ONCE, Session
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.simulate import simulation
@@ -88,6 +89,9 @@ def _compare(job: Job, candidate: Callable[[], _Candidate], run: Run) -> tuple[A
 def _say(rows: tuple[Accuracy, ...], limit: float, run: Run) -> None:
     """What each output was taken for, once, and what its verdict is worth."""
     decisive = [row for row in rows if row.inputs == rows[0].inputs]
+    seen = next(filter(None, (row.seen() for row in decisive)), "")
+    if seen:
+        run.console.info(f"{decisive[0].inputs}: {seen}; --validation-dir gives others")
     fed = [row.output for row in decisive if row.feeds]
     for row in decisive:
         if row.inputs != "synthetic" and row.steps is None:
@@ -152,9 +156,18 @@ def _compare_all(job: Job, make_candidate: Callable[[], _Candidate], run: Run) -
             compared = comparison.compare(on_arrays(reference.run), candidate.runner, batches, dataset.origin, watch, candidate.at_once)
         if watch:
             _keep_samples(run, data, dataset, watch, decides=not rows)
-        rows += compared
+        rows += tuple(replace(row, **_seen(job, dataset)) for row in compared)
         found["accuracy"] = [row.rounded() for row in rows]
     return rows
+
+
+def _seen(job: Job, dataset: Dataset) -> dict:
+    """The fields of a row that tell whether the INT8 scales were chosen on its samples; none where they were not chosen here."""
+    calibration = job.data.calibration
+    if not job.quantizes or calibration is None:
+        return {}
+    seen = count_seen(dataset, calibration)
+    return {"seen_in_calibration": seen > 0, "seen_samples": seen or None}
 
 
 def _built(job: Job, prepared: Prepared | None, engine: Engine | None) -> _Candidate:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -420,6 +421,46 @@ def test_int8_counts_from_the_share_that_was_asked_for(folder, share, code):
     assert result["precision"]["delivered"] == ("fp16" if code else "int8")
     if code:
         assert f"--min-int8-share {share}" in done.error and not (folder / "net.engine").exists()
+
+
+def test_figures_of_samples_that_were_calibrated_on_are_marked(folder):
+    """By path or by content, in table, JSON and report; those of other samples are not."""
+    shutil.copy(folder / "images" / "3.png", folder / "copy.png")
+    words = "measured on samples that the scales were chosen on"
+    for data, seen in (("images/3.png", True), ("copy.png", True), ("test.png", False)):
+        flags = ("--test-image", data, "--quantization-effort", "fast", "--json", "r.json", "--report", "r.html")
+        done = onnx2trt(folder, "--onnx", "net.onnx", *INT8, *flags)
+        assert done.code == 0, done.stderr
+        (row,) = done.json("r.json")["accuracy"]
+        assert row["seen_in_calibration"] is seen and row.get("seen_samples") == (1 if seen else None)
+        page = Page((folder / "r.html").read_bytes())
+        assert (words in " ".join(done.stdout.split())) is (words in page.sections["accuracy"]) is (words in done.stderr) is seen
+    rungs = done.json("r.json")["calibration"]["tried"]
+    assert [rung["seen_in_calibration"] for rung in rungs[:2]] == [False, True], "held out, then what is built"
+    none = onnx2trt(folder, "--onnx", "net.onnx", *INT8, "--quantization-effort", "fast", "--json", "r.json")
+    (row,) = none.json("r.json")["accuracy"]
+    assert row["seen_in_calibration"] and row["seen_samples"] == row["samples"] == 6, "there are no others"
+
+
+def test_without_int8_or_without_its_samples_nothing_is_said_of_them(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--calibration-dir", "images", "--test-image", "images/3.png", "--json", "r.json")
+    assert "seen_in_calibration" not in done.json("r.json")["accuracy"][0] and "chosen on" not in done.stdout
+    flags = ("--precision", "int8", "--calibration-cache", "c.cache", "--quantization-effort", "fast", "--max-accuracy-drop", "20")
+    assert onnx2trt(folder, "--onnx", "net.onnx", *flags, "--calibration-dir", "images").code == 0
+    done = onnx2trt(folder, "--onnx", "net.onnx", *flags, "--test-image", "test.png", "--json", "r.json")
+    assert "seen_in_calibration" not in done.json("r.json")["accuracy"][0], "a cache does not tell its samples"
+
+
+def test_some_of_the_samples_were_calibrated_on(folder):
+    (folder / "mixed").mkdir()
+    shutil.copy(folder / "images" / "1.png", folder / "mixed" / "b.png")
+    shutil.copy(folder / "test.png", folder / "mixed" / "a.png")
+    flags = ("--validation-dir", "mixed", "--quantization-effort", "fast", "--json", "r.json")
+    done = onnx2trt(folder, "--onnx", "net.onnx", *INT8, *flags)
+    (row,) = done.json("r.json")["accuracy"]
+    assert row["seen_in_calibration"] and row["seen_samples"] == 1 and row["samples"] == 2
+    assert "1 of the samples are those that the scales were chosen on" in " ".join(done.stdout.split())
+    assert all(rung["seen_in_calibration"] for rung in done.json("r.json")["calibration"]["tried"])
 
 
 def test_fp32_without_a_gpu_is_not_called_evidence(folder):
