@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import check_writable, read_engine, remove_abandoned
-from onnx2trt.base.model_info import ModelInfo, TensorSpec, dims
+from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims
 from onnx2trt.compare.metrics import misfit
 from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.job import Job
@@ -20,6 +20,7 @@ from onnx2trt.model.nodes import all_nodes
 from onnx2trt.model.operators import INTEGER
 from onnx2trt.model.preflight import preflight as check_model
 from onnx2trt.plan.door_arguments import image_beside
+from onnx2trt.plan.idle import Facts, idle_flags, in_words
 from onnx2trt.plan.plan import Plan
 from onnx2trt.plan.shapes import make_profiles
 from onnx2trt.quant.calibration_cache import fit_file, side_file
@@ -48,9 +49,32 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         found["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles)
         _check_metric(plan, info, data)
+        plan = _with_idle(plan, Facts(info.quantized, rewritten=_rewritten(plan, model, profiles)), info, data, run)
     for warning in info.warnings:
         run.console.warn(warning)
     return Job(library, plan, model, info, profiles, data)
+
+
+def _with_idle(plan: Plan, facts: Facts, info: ModelInfo, data: Data, run: Run) -> Plan:
+    """The plan that knows which of the typed flags play no part, and one warning that names them."""
+    rowed = [spec.name for spec in info.inputs if spec.shape and not isinstance(spec.shape[0], int)]
+    named = {name or info.inputs[0].name for name, _ in plan.shapes.max}
+    facts = replace(
+        facts,
+        images=data.reader.preprocessing is not None,
+        free=any(spec.shape is None or any(not isinstance(dim, int) for dim in spec.shape) for spec in info.inputs),
+        max_given=bool(rowed) and named.issuperset(rowed),
+    )
+    plan = replace(plan, effects=plan.effects + idle_flags(plan, facts))
+    said = in_words(plan.effects)
+    if said:
+        run.console.warn(said)
+    return plan
+
+
+def _rewritten(plan: Plan, model, profiles: tuple[Profile, ...]) -> bool:
+    """Whether the model (onnx.ModelProto) is repaired before it is built; only looked at where it decides whether FP32 is compared."""
+    return plan.variants == ("fp32",) and bool(Graph.from_model(model, profiles).repairs)
 
 
 def describe(job: Job) -> dict:
@@ -103,6 +127,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         found["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles)
         _check_metric(plan, info, data)
+        plan = _with_idle(plan, Facts(info.quantized, candidate="engine"), info, data, run)
     return Job(library, plan, model, info, profiles, data)
 
 
@@ -125,6 +150,8 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
         found["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, replace(info, inputs=inputs), profiles)
         _check_metric(plan, info, data)
+        plan = _with_idle(plan, Facts(info.quantized, candidate="onnx"), replace(info, inputs=inputs), data, run)
+        plan = replace(plan, build=replace(plan.build, plugins=()))  # of TensorRT
         graph = Graph.from_model(other, profiles)
     for warning in dict.fromkeys((*info.warnings, *(f"{path}: {warning}" for warning in (*other_info.warnings, *graph.repairs)))):
         run.console.warn(warning)
