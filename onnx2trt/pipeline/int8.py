@@ -106,7 +106,8 @@ class Int8Choice:
 
     @property
     def can_measure(self) -> bool:
-        return self._fitted.split is not None and self._job.plan.validation.enabled
+        plan = self._job.plan
+        return self._fitted.split is not None and plan.validation.enabled and not plan.build.plugins
 
     def choose(self) -> None:
         """Which layers go back to FP16 for --max-accuracy-drop.

@@ -270,6 +270,13 @@ FAULTS = {
         5,
         ("data", "one constant value"),
     ),
+    "27 one black image, which is no reason to fail": Fault(
+        images(("a.png", cv2.imencode(".png", np.zeros((16, 16, 3), np.uint8))[1].tobytes())), TEST, says=("one constant value",)
+    ),
+    "27 one black image to measure INT8 on": Fault(
+        images(*GOOD, ("black.png", cv2.imencode(".png", np.zeros((16, 16, 3), np.uint8))[1].tobytes())),
+        (*INT8, "--calibration-dir", "data", "--test-image", "data/black.png", "--max-accuracy-drop", "50"),
+    ),
     "29 no full TensorRT": Fault(write(conv_net()), ("--backend", "tensorrt"), 4, ("tensorrt", "pip install")),
     "30 half installed": Fault(half_installed, ("--backend", "tensorrt"), 4, ("tensorrt",), {"PYTHONPATH": "site"}),
     "31 FP16 is FP16": Fault(write(conv_net()), ("--precision", "fp16"), says=('"delivered": "fp16"',)),
