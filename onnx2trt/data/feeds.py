@@ -30,12 +30,13 @@ class Feeds:
     skipped: list[tuple[str, str]] = field(default_factory=list)
     samples: tuple[str, ...] = ()  # of the present arrays
     cuts: tuple[Dataset, ...] = ()  # the data in pieces, where no batch may reach from one into the next
+    must_vary: bool = False  # scales are made of them: not all may be one constant value
 
     def __call__(self) -> Iterator[dict[str, np.ndarray]]:
         """One pass.
 
         Raises:
-            ConversionError: the data's own code, where too few samples are usable.
+            ConversionError: the data's own code, where too few samples are usable, or all are constant and must not be.
         """
         self.used, self.skipped, flat = 0, [], 0
         batches = chain.from_iterable(self.reader.batches(piece, self.skipped) for piece in self.cuts or (self.data,))
@@ -59,7 +60,7 @@ class Feeds:
         if self.skipped:
             self.console.warn(f"{len(self.skipped)} of {total} samples of {self.data.origin} were skipped: {reasons}")
         if flat:
-            if flat == self.used and self.data.kind != "synthetic":
+            if flat == self.used and self.must_vary:
                 raise ConversionError(
                     f"every sample of {self.data.origin} is one constant value",
                     hint="Give real data: constant samples say nothing about the ranges of a model.",

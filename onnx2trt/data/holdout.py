@@ -100,7 +100,7 @@ class Parts:
 
     def __call__(self) -> Iterator[dict[str, np.ndarray]]:
         dataset = self.split.to_fit(self.most)
-        self.feeds = Feeds(self.data.reader, dataset, self.console, self.label, cuts=self.split.cuts(dataset))
+        self.feeds = Feeds(self.data.reader, dataset, self.console, self.label, cuts=self.split.cuts(dataset), must_vary=self.most is None)
         for feed in self.feeds():
             self.current = self.split.part_of(self.feeds.samples[0])
             yield feed

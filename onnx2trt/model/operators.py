@@ -2,6 +2,7 @@
 
 The traits:
 - weighted: a convolution or matrix product, which INT8 speeds up.
+- recurrent: matrix products in each step of a sequence, which have no INT8 form here.
 - quantizer: QuantizeLinear, DequantizeLinear.
 - integer: a convolution or matrix product in INT8 by itself, without Q/DQ around it, as ONNX Runtime's tools make it.
 - pointwise: computed value by value, so that TensorRT can fuse it into the layer before.
@@ -46,6 +47,7 @@ TABLE = {
     "Exp": "pointwise",
     "Expand": "no_larger exact expands",
     "Flatten": "no_larger exact no_work",
+    "GRU": "recurrent",
     "Gather": "no_larger exact",
     "Gelu": "pointwise",
     "Gemm": "weighted",
@@ -55,6 +57,7 @@ TABLE = {
     "HardSwish": "pointwise",
     "Identity": "no_larger exact no_work along",
     "InstanceNormalization": "spatial",
+    "LSTM": "recurrent",
     "LeakyRelu": "pointwise no_larger fused along",
     "Log": "pointwise",
     "MatMul": "weighted",
@@ -75,6 +78,7 @@ TABLE = {
     "QLinearConv": "integer",
     "QLinearMatMul": "integer",
     "QuantizeLinear": "quantizer",
+    "RNN": "recurrent",
     "RandomNormal": "random",
     "RandomNormalLike": "random",
     "RandomUniform": "random",
@@ -114,6 +118,7 @@ def having(trait: str) -> frozenset[str]:
 
 
 WEIGHTED = having("weighted")
+RECURRENT = having("recurrent")
 QUANTIZERS = having("quantizer")
 INTEGER = having("integer")
 POINTWISE = having("pointwise")

@@ -96,7 +96,7 @@ class Int8Choice:
     def about(self) -> Calibration:
         """For the result."""
         tried = self._guard.tried if "_guard" in self.__dict__ else []
-        keys = ("int8_mac_share", "drop_percent", "standard_error", "passed")
+        keys = ("int8_mac_share", "drop_percent", "standard_error", "passed", "seen_in_calibration")
         return replace(self._fitted.about, tried=[{key: getattr(rung, key) for key in keys} for rung in tried] or None)
 
     @property
@@ -106,7 +106,8 @@ class Int8Choice:
 
     @property
     def can_measure(self) -> bool:
-        return self._fitted.split is not None and self._job.plan.validation.enabled
+        plan = self._job.plan
+        return self._fitted.split is not None and plan.validation.enabled and not plan.build.plugins
 
     def choose(self) -> None:
         """Which layers go back to FP16 for --max-accuracy-drop.

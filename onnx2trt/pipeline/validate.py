@@ -77,7 +77,7 @@ def validate_onnx(plan: Plan, result: Result, run: Run) -> None:
     _warn_of_synthetic(job, run)
     rows = validating.compare_onnx(job, candidate, run)
     result.take(accuracy=[row.rounded() for row in rows])
-    result.take(status=validating.judge(job, rows, False, run))
+    result.take(**validating.judge(job, rows, False, run))
     shapes.try_onnx(job, candidate, run)
     result.take(exit_code=0)
 

@@ -11,7 +11,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.arguments import NO_TIMING_CACHE
 from onnx2trt.plan.capabilities import Capabilities
-from onnx2trt.plan.rules import Cell, effects_of
+from onnx2trt.plan.rules import Cell, effects_of, typed_flags
 
 NATIVE_METHODS = ("entropy", "minmax")
 BEST = "best"  # --precision best
@@ -138,6 +138,7 @@ class Plan:
     dry_run: bool
     skip_unchanged: bool
     effects: tuple[tuple[str, Cell], ...]  # typed flags that are translated or ignored here
+    typed: tuple[str, ...]  # flags with another value than the default
 
 
 def make_plan(args, caps: Capabilities) -> Plan:
@@ -199,6 +200,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         dry_run=args.dry_run,
         skip_unchanged=args.skip_unchanged,
         effects=effects,
+        typed=tuple(typed_flags(args)),
     )
 
 

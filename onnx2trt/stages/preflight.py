@@ -22,11 +22,13 @@ from onnx2trt.model.nodes import all_nodes
 from onnx2trt.model.operators import INTEGER
 from onnx2trt.model.preflight import preflight as check_model
 from onnx2trt.plan.door_arguments import image_beside
+from onnx2trt.plan.idle import Facts, idle_flags, in_words
 from onnx2trt.plan.plan import Plan
 from onnx2trt.plan.shapes import make_profiles
 from onnx2trt.quant.calibration_cache import fit_file, side_file
+from onnx2trt.report.described import describe_model, describe_plan
 from onnx2trt.report.html import check_libraries
-from onnx2trt.report.result import Candidate, EngineFile, describe_model, describe_plan
+from onnx2trt.report.result import Candidate, EngineFile
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.library import Library
 
@@ -49,6 +51,7 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         found["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
+        plan = _with_idle(plan, Facts(info.quantized, rewritten=_rewritten(plan, model, profiles)), info, data, run)
     for warning in info.warnings:
         run.console.warn(warning)
     return Job(library, plan, model, info, profiles, data)
@@ -65,6 +68,28 @@ def _independent(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ..
     if has_fixed_batch(info.inputs) and has_arrays(plan):
         return rows_are_independent(info, run)
     return try_shapes(model, info, profiles, plan.shapes.max_batch > 1, run)
+
+
+def _with_idle(plan: Plan, facts: Facts, info: ModelInfo, data: Data, run: Run) -> Plan:
+    """The plan that knows which of the typed flags play no part, and one warning that names them."""
+    rowed = [spec.name for spec in info.inputs if spec.shape and not isinstance(spec.shape[0], int)]
+    named = {name or info.inputs[0].name for name, _ in plan.shapes.max}
+    facts = replace(
+        facts,
+        images=data.reader.preprocessing is not None,
+        free=any(spec.shape is None or any(not isinstance(dim, int) for dim in spec.shape) for spec in info.inputs),
+        max_given=bool(rowed) and named.issuperset(rowed),
+    )
+    plan = replace(plan, effects=plan.effects + idle_flags(plan, facts))
+    said = in_words(plan.effects)
+    if said:
+        run.console.warn(said)
+    return plan
+
+
+def _rewritten(plan: Plan, model, profiles: tuple[Profile, ...]) -> bool:
+    """Whether the model (onnx.ModelProto) is repaired before it is built; only looked at where it decides whether FP32 is compared."""
+    return plan.variants == ("fp32",) and bool(Graph.from_model(model, profiles).repairs)
 
 
 def describe(job: Job) -> dict:
@@ -117,6 +142,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         found["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
+        plan = _with_idle(plan, Facts(info.quantized, candidate="engine"), info, data, run)
     return Job(library, plan, model, info, profiles, data)
 
 
@@ -140,6 +166,8 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
         common = replace(info, inputs=inputs)
         data = choose_data(plan, common, profiles, _independent(plan, model, common, profiles, run))
         _check_metric(plan, info, data)
+        plan = _with_idle(plan, Facts(info.quantized, candidate="onnx"), replace(info, inputs=inputs), data, run)
+        plan = replace(plan, build=replace(plan.build, plugins=()))  # of TensorRT
         graph = Graph.from_model(other, profiles)
     for warning in dict.fromkeys((*info.warnings, *(f"{path}: {warning}" for warning in (*other_info.warnings, *graph.repairs)))):
         run.console.warn(warning)

@@ -14,7 +14,7 @@ from onnx2trt.data.holdout import choose_split
 from onnx2trt.data.samples import Dataset, files_of
 from onnx2trt.plan import key as identity
 from onnx2trt.quant.calibration_cache import fit_file, hash_files, side_file
-from onnx2trt.report.result import Environment, Result
+from onnx2trt.report.result import Environment, Result, intact
 
 DONE = ("validated", "simulated", "not_validated")
 
@@ -81,10 +81,12 @@ def _read_former(engine: str, side: str) -> tuple[Result | None, str]:
         return None, f"{engine} is not the file that {side} speaks of"
     try:
         former = Result.from_dict(record)
-        sound = former.status in DONE and former.exit_code == 0 and record.keys() == former.to_dict().keys()
-    except ValueError:
-        sound = False
-    if not sound or not isinstance(former.key, dict):
+        sealed = intact(record)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        former, sealed = None, None
+    if sealed is False:
+        return None, f"{side} is damaged, or was changed by hand"
+    if not sealed or former.status not in DONE or former.exit_code != 0:
         return None, f"{side} does not say what {engine} was made from, or that it was in order"
     return former, ""
 

@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from command import ROOT, onnx2trt
-from helpers import PAGE, png_claiming, small_disk
+from command import ROOT, check_schema, onnx2trt
+from helpers import PAGE, png_claiming, small_disk, wait_until
 from models import conv_net, model, multiplication_chain, node, random
 from onnx import TensorProto, helper
 
@@ -270,6 +270,13 @@ FAULTS = {
         5,
         ("data", "one constant value"),
     ),
+    "27 one black image, which is no reason to fail": Fault(
+        images(("a.png", cv2.imencode(".png", np.zeros((16, 16, 3), np.uint8))[1].tobytes())), TEST, says=("one constant value",)
+    ),
+    "27 one black image to measure INT8 on": Fault(
+        images(*GOOD, ("black.png", cv2.imencode(".png", np.zeros((16, 16, 3), np.uint8))[1].tobytes())),
+        (*INT8, "--calibration-dir", "data", "--test-image", "data/black.png", "--max-accuracy-drop", "50"),
+    ),
     "29 no full TensorRT": Fault(write(conv_net()), ("--backend", "tensorrt"), 4, ("tensorrt", "pip install")),
     "30 half installed": Fault(half_installed, ("--backend", "tensorrt"), 4, ("tensorrt",), {"PYTHONPATH": "site"}),
     "31 FP16 is FP16": Fault(write(conv_net()), ("--precision", "fp16"), says=('"delivered": "fp16"',)),
@@ -413,6 +420,36 @@ def test_a_report_without_room_takes_no_engine_down(tmp_path, bytes_of):
         assert warning.startswith("there is no report: ") and "full/r.html: No space left on device" in warning and warning in done.stderr
         assert (tmp_path / "full" / "r.html").read_bytes() == OLD
         assert done.json("net.engine.json")["engine"] == result["engine"]
+
+
+def test_a_report_that_cannot_get_its_name_takes_no_engine_down(tmp_path):
+    """A folder takes its place while the parent is held up, between the preflight, which has tried the name, and the renaming."""
+    images(*GOOD)(tmp_path)
+    flags = ["--onnx", "net.onnx", "--output", "net.engine", "--json", "r.json", "--report", "r.html"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "onnx2trt.py"), *flags], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    written = ".net.engine.json."  # of the files of the end the last one but the page
+
+    def page_is_written() -> bool:
+        names = os.listdir(tmp_path)
+        pages = [name for name in names if name.startswith(".r.html.")]
+        complete = pages and (tmp_path / pages[0]).read_bytes().rstrip().endswith(b"</html>")
+        return bool(complete) and any(name.startswith(written) for name in names)
+
+    wait_until(lambda: any(name.startswith(".net.engine.") for name in os.listdir(tmp_path)), 60)
+    process.send_signal(signal.SIGSTOP)
+    assert wait_until(page_is_written, 120)
+    (tmp_path / "r.html").mkdir()
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "simulated" in out, err
+    result = json.loads((tmp_path / "r.json").read_text())
+    (warning,) = [text for text in result["warnings"] if "report" in text]
+    assert warning.startswith("there is no report: ") and f"warning: {warning}" in err and result["status"] == "simulated"
+    check_schema(result)
+    assert result["engine"]["sha256"] == hashlib.sha256((tmp_path / "net.engine").read_bytes()).hexdigest()
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")] and (tmp_path / "r.html").is_dir()
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
