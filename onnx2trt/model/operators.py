@@ -16,6 +16,7 @@ The traits:
 - terms: sums, largest and smallest: every term has the scale of the result.
 - spatial: its channels are axis 1.
 - along: the place of the channels carries over from what it reads to what it gives.
+- wide: computes squares or exponentials inside, which need more range than what it reads and gives.
 - expands: makes large tensors of small ones; as constants they would swell a model.
 """
 
@@ -49,7 +50,10 @@ TABLE = {
     "Gather": "no_larger exact",
     "Gelu": "pointwise",
     "Gemm": "weighted",
+    "GatherElements": "no_larger exact",
+    "GatherND": "no_larger exact",
     "GlobalAveragePool": "no_larger own_scale spatial",
+    "GlobalLpPool": "wide",
     "GlobalMaxPool": "no_larger exact spatial",
     "HardSigmoid": "pointwise bounded",
     "HardSwish": "pointwise",
@@ -57,12 +61,15 @@ TABLE = {
     "InstanceNormalization": "spatial",
     "LeakyRelu": "pointwise no_larger fused along",
     "Log": "pointwise",
+    "LpNormalization": "wide",
+    "LpPool": "wide",
     "MatMul": "weighted",
     "MatMulInteger": "integer",
     "MatMulIntegerToFloat": "integer",
     "Max": "pointwise terms along",
     "MaxPool": "no_larger exact spatial",
     "Mean": "terms along",
+    "MeanVarianceNormalization": "wide",
     "Min": "pointwise terms along",
     "Mish": "pointwise",
     "Mul": "pointwise along",
@@ -79,6 +86,11 @@ TABLE = {
     "RandomNormalLike": "random",
     "RandomUniform": "random",
     "RandomUniformLike": "random",
+    "ReduceL2": "wide",
+    "ReduceLogSum": "wide",
+    "ReduceLogSumExp": "wide",
+    "ReduceMax": "no_larger exact",
+    "ReduceMin": "no_larger exact",
     "Relu": "pointwise no_larger exact fused along",
     "Reshape": "no_larger exact no_work",
     "Resize": "same_scale spatial",
@@ -128,4 +140,5 @@ FUSED_WITH_ADD = having("fused")
 TERMS = having("terms")
 SPATIAL = having("spatial")
 ALONG = having("along")
+WIDE = having("wide")
 EXPANDING = having("expands")
