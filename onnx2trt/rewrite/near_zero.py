@@ -183,10 +183,11 @@ class _Guards:
     def _near_poles(self, node: onnx.NodeProto) -> Iterator[tuple[str, float, bool]]:
         """(operand, pole, whether the operand is above it), where that is certain."""
         index, poles = _pole(node, self._exact) or (0, ())
-        for pole in poles if self._types.get(node.input[index]) == FLOAT else ():
-            low, high = self._exact.get(node.input[index], UNKNOWN)
-            if low > pole or high < pole:
-                yield node.input[index], pole, low > pole
+        for pole in poles:
+            name = node.input[index]
+            low, high = self._exact.get(name, UNKNOWN)
+            if self._types.get(name) == FLOAT and (low > pole or high < pole):
+                yield name, pole, low > pole
 
     def _keep_distance(self, node: onnx.NodeProto, name: str, pole: float, above: bool) -> None:
         end = 0 if above else 1

@@ -94,7 +94,7 @@ def _cast(nodes: list[onnx.NodeProto], result: Graph, source: str, target: str, 
 def _write_float(node: onnx.NodeProto) -> None:
     """FP16 named by an attribute becomes FP32."""
     for entry in node.attribute:
-        if entry.name in ("to", "dtype", "output_dtype") and entry.i == HALF and entry.type == onnx.AttributeProto.INT:
+        if entry.name in ("to", "dtype", "output_dtype", "output_datatype") and entry.i == HALF and entry.type == onnx.AttributeProto.INT:
             entry.i = FLOAT
     if node.op_type == "ConstantOfShape":
         value = attribute(node, "value")

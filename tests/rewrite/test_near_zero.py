@@ -67,6 +67,10 @@ def test_an_ordinary_network_keeps_nothing():
     assert kept_near_zero(graph, graph.types()) == {}
 
 
+def test_an_operator_that_reads_nothing():
+    assert kept([node("RandomUniform", "", "u", "draw", shape=[2, 8]), node("Add", "x u", "y", "add")], {}) == set()
+
+
 def test_an_epsilon_that_fp16_holds_is_no_reason():
     nodes = [node("Abs", "x", "a"), node("Add", "a eps", "b", "add"), node("Div", "x b", "y", "div")]
     assert kept(nodes, {"eps": np.float32(1e-3)}) == set()
