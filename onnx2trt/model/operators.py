@@ -5,9 +5,10 @@ The traits:
 - quantizer: QuantizeLinear, DequantizeLinear.
 - integer: a convolution or matrix product in INT8 by itself, without Q/DQ around it, as ONNX Runtime's tools make it.
 - pointwise: computed value by value, so that TensorRT can fuse it into the layer before.
-- no_larger: only moves values, or can only make them smaller: max |output| <= max |inputs|.
+- no_larger: only moves values, or can only make them smaller: max |output| <= max |inputs|; where an attribute decides about it,
+  nodes.is_no_larger knows.
 - exact: hands on values as they are, or one of several; rounding before it or after it is the same.
-- bounded: small results whatever it reads.
+- bounded: small results whatever it reads; of a Clip, nodes.is_bounded knows.
 - random: another result each time, so never a constant.
 - no_work: a GPU has no arithmetic for it; TensorRT's layers of these do not count as FP16 layers either (trt/network.py).
 - same_scale: what it gives lies in the range of what it reads, so one INT8 scale serves both.

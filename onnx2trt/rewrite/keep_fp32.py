@@ -11,8 +11,7 @@ import onnx
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import reads, standard_schema, subgraphs
-from onnx2trt.model.operators import BOUNDED
+from onnx2trt.model.nodes import is_bounded, reads, standard_schema, subgraphs
 from onnx2trt.rewrite.near_zero import FP16_MAX, kept_near_zero
 
 FLOAT = onnx.TensorProto.FLOAT
@@ -115,7 +114,7 @@ def _behind_huge_factors(graph: Graph, huge: set[str], types: dict[str, int]) ->
         if behind:
             found[node.name] = f"behind weights {behind}, above FP16's largest (65504), and synthetic data does not tell its range"
         factor = next((name for name in reads(node) if name in huge and not _is_summand(node, name)), "")
-        if (behind or factor) and node.op_type not in BOUNDED:
+        if (behind or factor) and not is_bounded(node, graph.weights, KEPT_FP32_ABOVE):
             source.update((name, behind or factor) for name in node.output if types.get(name) == FLOAT)
     return found
 
