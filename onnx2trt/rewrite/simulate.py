@@ -25,10 +25,15 @@ def simulation(graph: Graph) -> Graph:
     Returns:
         A new graph with the same inputs and outputs; `graph` itself where it holds no FP16.
     """
+    return simulated(graph)[0]
+
+
+def simulated(graph: Graph) -> tuple[Graph, dict[str, str]]:
+    """(simulation of the graph, FP16 tensor of `graph` -> tensor of the simulation that has its values)."""
     types = graph.types()
     half = {name for name, elem_type in types.items() if elem_type == HALF}
     if not half:
-        return graph
+        return graph, {}
     result = graph.copy()
     result.weights = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in graph.weights.items()}
     nodes: list[onnx.NodeProto] = []
@@ -43,7 +48,7 @@ def simulation(graph: Graph) -> Graph:
             _cast(nodes, result, renamed[name], name, HALF)
     result.replace_nodes(nodes)
     result.prune()
-    return result
+    return result, renamed
 
 
 def _simulate_node(node: onnx.NodeProto, half: set[str], renamed: dict[str, str], nodes: list[onnx.NodeProto], result: Graph) -> None:
