@@ -122,10 +122,12 @@ def _precision_card(result: dict) -> dict | None:
 
 
 def _share_card(result: dict) -> dict | None:
-    share = (result["precision"] or {}).get("int8_mac_share")
-    if share is None:
-        return None
-    return {"label": "INT8 share", "value": f"{share:.1%}", "note": "of the multiply-accumulates", "bar": share}
+    precision = result["precision"] or {}
+    for label, key in (("INT8 share", "int8_mac_share"), ("FP16 share", "fp16_mac_share")):
+        share = precision.get(key)
+        if share is not None:
+            return {"label": label, "value": f"{share:.1%}", "note": "of the multiply-accumulates", "bar": share}
+    return None
 
 
 def _size_card(result: dict) -> dict | None:
@@ -200,12 +202,18 @@ def layers(result: dict) -> dict | None:
     return {
         "bars": [bar for bar in bars if bar["count"]],
         "total": total,
-        "work": precision.get("int8_mac_share"),
+        "work": _work(precision),
         "source": precision["layers_source"],
         "kept": [{"precision": kept, "reason": reason, "names": names} for (kept, reason), names in groups.items()],
         "kept_count": len(precision["fallback"]),
         "ignored": precision["ignored_constraints"],
     }
+
+
+def _work(precision: dict) -> list[dict]:
+    """The parts of the multiply-accumulates by precision, as far as they are known."""
+    shares = [(name, precision.get(f"{name}_mac_share")) for name in ("int8", "fp16")]
+    return [{"precision": name, "share": share} for name, share in shares if share]
 
 
 MEASURED = "INT8 here alone changes the outputs by "  # stages/int8/guard.py ends it with a number for each layer
@@ -221,8 +229,8 @@ def _named(entry: dict) -> str:
 
 
 def tried(result: dict) -> dict | None:
-    """Choices of layers that were measured, and the share of the work or layers that each left in the asked precision."""
-    for part, key, head in (("calibration", "int8_mac_share", "in INT8"), ("precision", "fp16_share", "layers in FP16")):
+    """Choices of layers that were measured, and the share of the work that each left in the asked precision."""
+    for part, key, head in (("calibration", "int8_mac_share", "in INT8"), ("precision", "fp16_share", "in FP16")):
         rows = (result[part] or {}).get("tried")
         if rows:
             most = max([row["drop_percent"] + row["standard_error"] for row in rows] + [1e-9])
