@@ -196,24 +196,19 @@ def layers(result: dict) -> dict | None:
         {"precision": name, "count": precision["layers"].get(name, 0), "share": precision["layers"].get(name, 0) / max(total, 1)}
         for name in PRECISIONS
     ]
+    work = [(name, precision.get(f"{name}_mac_share")) for name in ("int8", "fp16")]
     groups: dict[tuple[str, str], list[str]] = {}
     for entry in precision["fallback"]:
         groups.setdefault((entry["precision"], _general(entry["reason"])), []).append(_named(entry))
     return {
         "bars": [bar for bar in bars if bar["count"]],
         "total": total,
-        "work": _work(precision),
+        "work": [{"precision": name, "share": share} for name, share in work if share],
         "source": precision["layers_source"],
         "kept": [{"precision": kept, "reason": reason, "names": names} for (kept, reason), names in groups.items()],
         "kept_count": len(precision["fallback"]),
         "ignored": precision["ignored_constraints"],
     }
-
-
-def _work(precision: dict) -> list[dict]:
-    """The parts of the multiply-accumulates by precision, as far as they are known."""
-    shares = [(name, precision.get(f"{name}_mac_share")) for name in ("int8", "fp16")]
-    return [{"precision": name, "share": share} for name, share in shares if share]
 
 
 MEASURED = "INT8 here alone changes the outputs by "  # stages/int8/guard.py ends it with a number for each layer
@@ -230,7 +225,7 @@ def _named(entry: dict) -> str:
 
 def tried(result: dict) -> dict | None:
     """Choices of layers that were measured, and the share of the work that each left in the asked precision."""
-    for part, key, head in (("calibration", "int8_mac_share", "in INT8"), ("precision", "fp16_share", "in FP16")):
+    for part, key, head in (("calibration", "int8_mac_share", "in INT8"), ("precision", "fp16_share", "work in FP16")):
         rows = (result[part] or {}).get("tried")
         if rows:
             most = max([row["drop_percent"] + row["standard_error"] for row in rows] + [1e-9])

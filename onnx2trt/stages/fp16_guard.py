@@ -99,13 +99,14 @@ class _Trials:
         return left / max(sum(self._macs.values()), 1)
 
     def allowed(self, order: list[Segment]) -> list[Segment]:
-        """The first segments, as many as may be kept so that the rest still counts as FP16."""
+        """The segments without those that would leave too little to count as FP16, together with what stands before them."""
         kept: set[str] = set()
-        for index, part in enumerate(order):
-            kept.update(part)
-            if self.share(kept) < LEAST_FP16_SHARE:
-                return order[:index]
-        return order
+        found = []
+        for part in order:
+            if self.share(kept.union(part)) >= LEAST_FP16_SHARE:
+                kept.update(part)
+                found.append(part)
+        return found
 
     def measure(self, kept: list[Segment]) -> Tried:
         """The drop of the outputs with these segments kept in FP32 as well; it passes by the rule of the final check."""
