@@ -11,6 +11,7 @@ import numpy as np
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.progress import Progress
 from onnx2trt.data.datasets import Data, check_shapes
+from onnx2trt.data.made_up import noise
 from onnx2trt.data.reader import Batch, Reader
 from onnx2trt.data.samples import Dataset
 
@@ -31,6 +32,7 @@ class Feeds:
     samples: tuple[str, ...] = ()  # of the present arrays
     cuts: tuple[Dataset, ...] = ()  # the data in pieces, where no batch may reach from one into the next
     must_vary: bool = False  # scales are made of them: not all may be one constant value
+    noise_if_flat: bool = False  # where all samples are one constant value each, random values stand beside them
 
     def __call__(self) -> Iterator[dict[str, np.ndarray]]:
         """One pass.
@@ -38,15 +40,18 @@ class Feeds:
         Raises:
             ConversionError: the data's own code, where too few samples are usable, or all are constant and must not be.
         """
-        self.used, self.skipped, flat = 0, [], 0
+        self.used, self.skipped, flat, arrays = 0, [], 0, {}
         batches = chain.from_iterable(self.reader.batches(piece, self.skipped) for piece in self.cuts or (self.data,))
         for batch in self.console.track(batches, inferences(self.reader, self.data), self.label):
             check_shapes(batch.arrays, self.reader.profiles, self.data)
             self.used += len(batch.samples)
             self.samples = batch.samples
             flat += _flat(batch)
+            arrays = batch.arrays
             yield batch.feed
         self._judge(flat)
+        if self.noise_if_flat and self._all_flat(flat):
+            yield noise(arrays, self.reader.preprocessing)
 
     def _judge(self, flat: int) -> None:
         total = self.used + len(self.skipped)
@@ -66,7 +71,11 @@ class Feeds:
                     hint="Give real data: constant samples say nothing about the ranges of a model.",
                     code=self.data.code,
                 )
-            self.console.warn(f"{flat} of {self.used} samples of {self.data.origin} are one constant value")
+            instead = ": the ranges are those of random values, too" if self.noise_if_flat and self._all_flat(flat) else ""
+            self.console.warn(f"{flat} of {self.used} samples of {self.data.origin} are one constant value{instead}")
+
+    def _all_flat(self, flat: int) -> bool:
+        return flat == self.used > 0 and self.data.kind != "synthetic"
 
 
 def _flat(batch: Batch) -> int:
@@ -98,4 +107,4 @@ def batches_to_compare(data: Data, pieces: Iterable[Dataset]) -> Iterator[Batch]
 
 def range_feeds(data: Data, console: Progress) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
     """A few samples of the richest data, for the ranges of all tensors."""
-    return Feeds(data.reader, data.any().at_most(RANGE_SAMPLES), console, "measuring ranges")
+    return Feeds(data.reader, data.any().at_most(RANGE_SAMPLES), console, "measuring ranges", noise_if_flat=True)

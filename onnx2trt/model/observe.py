@@ -13,7 +13,7 @@ from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.model_info import Profile
 from onnx2trt.base.padded import Padded
 from onnx2trt.model.graph import Graph, infer_shapes
-from onnx2trt.model.operators import NO_LARGER
+from onnx2trt.model.nodes import is_no_larger
 from onnx2trt.model.padding import of_samples
 from onnx2trt.model.session import Session
 
@@ -104,7 +104,7 @@ def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Callable
     """
     activations = graph.float_tensors()
     floats = {*activations, *(name for name, array in graph.weights.items() if array.dtype == np.float32)}
-    moving = [node for node in graph.nodes if node.op_type in NO_LARGER and any(name in floats for name in node.input)]
+    moving = [node for node in graph.nodes if is_no_larger(node, graph.weights) and any(name in floats for name in node.input)]
     moved = {name for node in moving for name in node.output}
     measured = [name for name in activations if name not in moved]
     maxima: dict[str, float] = dict.fromkeys(measured, 0.0)

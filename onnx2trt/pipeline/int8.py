@@ -23,6 +23,7 @@ from onnx2trt.rewrite.prepare import Int8Plan, Prepared
 from onnx2trt.rewrite.qdq import Layer, quantizable_layers, scales_by_range
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
+from onnx2trt.stages.blank_input import kept_for_blank
 from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8 import reuse
 from onnx2trt.stages.int8.calibrate import calibrate
@@ -84,7 +85,7 @@ class Int8Choice:
         """
         self._job, self._graph, self._known, self._run = job, graph, known, run
         maxima = {} if known.found else measure_ranges(job, graph, run)
-        self._kept_fp32 = known.found.kept_fp32 if known.found else kept_fp32(job, graph, maxima)
+        self._kept_fp32 = known.found.kept_fp32 if known.found else kept_for_blank(job, graph, kept_fp32(job, graph, maxima), run)
         layers, self._kept_fp16 = prepare.choose_layers(graph, job.profiles, self._kept_fp32, job.plan.layer_precisions)
         self._fitted = self._fit(layers, scales_by_range(maxima))
         if self._fitted.graph is not graph and not known.found:  # other ranges than those that decided what stays in FP32

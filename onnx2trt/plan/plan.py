@@ -15,7 +15,7 @@ from onnx2trt.plan.rules import Cell, effects_of, typed_flags
 
 NATIVE_METHODS = ("entropy", "minmax")
 BEST = "best"  # --precision best
-LEAST_FP16_LAYERS = 0.10  # share of the layers for FP16 to count as delivered; for INT8 --min-int8-share says it
+LEAST_FP16_SHARE = 0.10  # of the work, for FP16 to count as delivered; for INT8 --min-int8-share says it
 
 
 class Route(Enum):

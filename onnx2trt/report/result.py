@@ -73,6 +73,7 @@ class Precision:
     fallback: list[dict] = field(default_factory=list)  # layers in a higher precision than asked for: name, precision, reason
     ignored_constraints: list[dict] = field(default_factory=list)  # name, asked, delivered
     tried: list[dict] | None = None  # choices of FP16 layers that were measured
+    fp16_mac_share: float | None = None
 
     optional: ClassVar = ("tried",)
 

@@ -126,10 +126,12 @@ def _precision_card(result: dict) -> dict | None:
 
 
 def _share_card(result: dict) -> dict | None:
-    share = (result["precision"] or {}).get("int8_mac_share")
-    if share is None:
-        return None
-    return {"label": "INT8 share", "value": f"{share:.1%}", "note": "of the multiply-accumulates", "bar": share}
+    precision = result["precision"] or {}
+    for label, key in (("INT8 share", "int8_mac_share"), ("FP16 share", "fp16_mac_share")):
+        share = precision.get(key)
+        if share is not None:
+            return {"label": label, "value": f"{share:.1%}", "note": "of the multiply-accumulates", "bar": share}
+    return None
 
 
 def _size_card(result: dict) -> dict | None:
@@ -204,13 +206,14 @@ def layers(result: dict) -> dict | None:
         {"precision": name, "count": precision["layers"].get(name, 0), "share": precision["layers"].get(name, 0) / max(total, 1)}
         for name in PRECISIONS
     ]
+    work = [(name, precision.get(f"{name}_mac_share")) for name in ("int8", "fp16")]
     groups: dict[tuple[str, str], list[str]] = {}
     for entry in precision["fallback"]:
         groups.setdefault((entry["precision"], _general(entry["reason"])), []).append(_named(entry))
     return {
         "bars": [bar for bar in bars if bar["count"]],
         "total": total,
-        "work": precision.get("int8_mac_share"),
+        "work": [{"precision": name, "share": share} for name, share in work if share],
         "source": precision["layers_source"],
         "kept": [{"precision": kept, "reason": reason, "names": names} for (kept, reason), names in groups.items()],
         "kept_count": len(precision["fallback"]),
@@ -231,8 +234,8 @@ def _named(entry: dict) -> str:
 
 
 def tried(result: dict) -> dict | None:
-    """Choices of layers that were measured, and the share of the work or layers that each left in the asked precision."""
-    for part, key, head in (("calibration", "int8_mac_share", "in INT8"), ("precision", "fp16_share", "layers in FP16")):
+    """Choices of layers that were measured, and the share of the work that each left in the asked precision."""
+    for part, key, head in (("calibration", "int8_mac_share", "in INT8"), ("precision", "fp16_share", "work in FP16")):
         rows = (result[part] or {}).get("tried")
         if rows:
             most = max([row["drop_percent"] + row["standard_error"] for row in rows] + [1e-9])

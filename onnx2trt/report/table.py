@@ -140,8 +140,7 @@ def _precision_rows(result: dict):
     text = precision["delivered"] or "unknown"
     if precision["requested"]:
         text += f" ({precision['requested']} asked for)"
-    if precision["int8_mac_share"] is not None:
-        text += f", INT8 share of the multiply-accumulates {precision['int8_mac_share']:.1%}"
+    text += inspection.mac_share(precision)
     yield "precision", text, ""
     if precision["layers"]:
         counts = ", ".join(f"{count} {name.upper()}" for name, count in precision["layers"].items() if count)

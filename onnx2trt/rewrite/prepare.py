@@ -226,6 +226,20 @@ def mac_share(graph: Graph, profiles: tuple[Profile, ...], int8: set[str] | None
     return sum(count for name, count in macs.items() if name in int8) / total if total else 0.0
 
 
+def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] | None = None) -> float | None:
+    """Share of the multiply-accumulates of convolutions and matrix products that these nodes do; None where there are none.
+
+    Args:
+        half: nodes; None: those whose results are FP16 by the types of the graph, and that are not INT8.
+    """
+    macs = macs_of(graph, profiles)
+    if half is None:
+        types, int8 = graph.types(), qdq.int8_layers(graph)
+        half = {node.name for node in graph.nodes if types.get(node.output[0]) == onnx.TensorProto.FLOAT16 and node.name not in int8}
+    total = sum(macs.values())
+    return sum(count for name, count in macs.items() if name in half) / total if total else None
+
+
 def _kept(graph: Graph, reasons: dict[str, str], precision: str) -> tuple[tuple[str, str, str], ...]:
     """In the graph's order."""
     return tuple((node.name, precision, reasons[node.name]) for node in graph.nodes if node.name in reasons)

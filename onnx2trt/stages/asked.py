@@ -57,8 +57,8 @@ def _check_plugins(plan: Plan) -> None:
     elif plan.calibration.directory:
         raise ConversionError(
             "Q/DQ is calibrated on the CPU, where ONNX Runtime does not have the --plugins",
-            hint="Give a --calibration-cache of this model without --calibration-dir; or use TensorRT 8.6 to 10 without --quantization qdq, "
-            "whose own calibrator runs the plugins.",
+            hint="Give a --calibration-cache of this model without --calibration-dir; or use TensorRT 8.6 to 10 without "
+            "--quantization qdq, whose own calibrator runs the plugins.",
             code=ExitCode.MACHINE,
         )
 

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnx2trt.base.errors import DataError, having_found
+from onnx2trt.base.errors import AccuracyError, ConversionError, DataError, having_found
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.evidence import Sample, Watch
 from onnx2trt.compare.failure import failure, not_finite
 from onnx2trt.compare.states import Runner
+from onnx2trt.conversion.blank import blank_inputs, lost
 from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.comparing import as_declared, on_arrays
 from onnx2trt.conversion.job import Job
@@ -158,6 +159,9 @@ def _compare_all(job: Job, make_candidate: Callable[[], _Candidate], run: Run) -
             _keep_samples(run, data, dataset, watch, decides=not rows)
         rows += tuple(replace(row, **_seen(job, dataset)) for row in compared)
         found["accuracy"] = [row.rounded() for row in rows]
+    if not not_finite(rows):
+        with having_found(found):
+            _try_blank(job, reference, candidate, run)
     return rows
 
 
@@ -168,6 +172,27 @@ def _seen(job: Job, dataset: Dataset) -> dict:
         return {}
     seen = count_seen(dataset, calibration)
     return {"seen_in_calibration": seen > 0, "seen_samples": seen or None}
+
+
+def _try_blank(job: Job, reference: Session, candidate: _Candidate, run: Run) -> None:
+    """What FP16 has lost near zero shows with an input in which nothing is, and often nowhere else.
+
+    Raises:
+        AccuracyError: the candidate makes NaN or infinity of it, and the model does not.
+    """
+    for batch, expected in blank_inputs(job, reference.run):
+        try:
+            found = candidate.runner(batch)
+        except ConversionError as error:
+            run.console.warn(f"an input of zeros could not be tried: {error.message}")
+            continue
+        for name, count in lost(expected, found).items():
+            raise AccuracyError(
+                f"output {name!r} for an input of zeros: {count} values are NaN or infinite where the ONNX model's are finite",
+                hint="A constant that keeps a denominator or a logarithm off zero is lost, or a value overflows there: keep the layers in "
+                "FP32 with --layer-precisions PATTERN:fp32, or use --precision fp32.",
+                drop_percent=None,
+            )
 
 
 def _built(job: Job, prepared: Prepared | None, engine: Engine | None) -> _Candidate:
