@@ -36,6 +36,15 @@ def correlated(channels: int, positions: int, seed: int, mean=0.0) -> np.ndarray
     return (mixed + mean).astype(np.float32)
 
 
+def mixed(channels: int, size: int, seed: int) -> np.ndarray:
+    """An input [1, channels, size, size] of standard deviation 1 whose channels are the same mixtures of a few signals in every sample,
+    with some noise: what fitted weights have a use for."""
+    random = np.random.default_rng([seed, channels])
+    mixing = np.random.default_rng(channels).standard_normal((channels, 4)) / 2
+    values = mixing @ random.standard_normal((4, size * size)) + 0.2 * random.standard_normal((channels, size * size))
+    return values.reshape(1, channels, size, size).astype(np.float32)
+
+
 def conv_net(batch="N", size=16, classes=4, opset=17) -> onnx.ModelProto:
     """Conv, ReLU, depthwise Conv, ReLU, 1x1 Conv: [N, 3, size, size] -> [N, classes, size, size]."""
     nodes = [
@@ -129,6 +138,15 @@ def in_fp16(source: onnx.ModelProto, feed, overrides=(), measured=True, made_up=
     maxima = absolute_maxima(graph, profiles(**{name: array.shape for name, array in feed.items()}), lambda: [feed])
     kept_fp32 = choose_kept_fp32(graph, maxima, overrides, measured, made_up=made_up)
     return graph, convert(graph, kept_fp32), kept_fp32
+
+
+def weight_and_axis(graph, name: str) -> tuple[np.ndarray, int | None]:
+    """(the weights that a node reads, the axis of their output channels)"""
+    from onnx2trt.rewrite.qdq import weight_axis
+
+    layer = next(node for node in graph.nodes if node.name == name)
+    weight = graph.weights[layer.input[1]]
+    return weight, weight_axis(layer, weight.ndim)
 
 
 def outputs_of(graph, feed) -> list[np.ndarray]:

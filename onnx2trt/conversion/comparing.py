@@ -10,6 +10,7 @@ import numpy as np
 from onnx2trt.compare.accuracy import Accuracy, worst_of
 from onnx2trt.compare.states import Runner
 from onnx2trt.conversion.job import Job
+from onnx2trt.data.holdout import Split
 from onnx2trt.data.reader import Arrays, Batch
 from onnx2trt.model.session import Session
 
@@ -58,6 +59,16 @@ class Reference:
     def forget(self) -> None:
         """Give the memory back."""
         self._remembered.clear()
+
+
+def by_part(split: Split, sessions: Sequence[Session]) -> Runner:
+    """Each batch by the session of the trial that was made without it; by the first where there is but one."""
+
+    def run(batch: Batch) -> Arrays:
+        part = max(split.part_of(batch.samples[0]), 0) if len(sessions) > 1 else 0
+        return sessions[part].run(batch.arrays)
+
+    return run
 
 
 def worst_output(rows: Sequence[Accuracy], limit_percent: float) -> tuple[Accuracy, bool]:

@@ -65,7 +65,7 @@ class Fitted:
 
     @property
     def equalized(self) -> bool:
-        return bool(self.equalization.shifts or self.equalization.scales)
+        return not self.equalization.empty
 
     def graph_for(self, layers: Iterable[Layer]) -> Graph:
         """The graph, equalized for these INT8 layers; scales and weights that were fitted fit it, too."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby
@@ -53,6 +53,21 @@ class Split:
     def to_fit(self, most: int | None = None) -> Dataset:
         """The samples to fit to, or `most` of them with the same share of each part; part by part."""
         return self._some(self.fitted.samples, most)
+
+    @property
+    def judged(self) -> frozenset[int]:
+        """The trials whose samples judge what is decided before anything is fitted to all: channels are equalized without them."""
+        return frozenset(range(max(1, self.trials * 2 // FOLDS) if self.trials else 0))
+
+    def to_decide(self, most: int) -> Dataset:
+        """Samples to make what to_judge shall judge, `most` at the most; all, where there are no others to judge by."""
+        return self._some([one for one in self.fitted.samples if self.part_of(one) not in self.judged], most)
+
+    def to_judge(self, most: int) -> Dataset:
+        """Samples that are not among those of to_decide, unless there is one only; `most` at the most."""
+        if self.measured is not None:
+            return self.measured.at_most(most)
+        return self._some([one for one in self.fitted.samples if self.blind or self.part_of(one) in self.judged], most)
 
     def to_measure(self) -> Dataset:
         """The samples to measure on; `part_of` tells the trial of each where `measured` is None."""
@@ -116,10 +131,10 @@ class Parts:
         return count if self.most is None else min(count, self.most)
 
 
-def without(parts: dict[int, object], trial: int | None, empty: Callable[[], object]):
-    """What was collected of all parts, or of all but one, merged."""
+def without(parts: dict[int, object], left_out: Container[int], empty: Callable[[], object]):
+    """What was collected of all parts but these, merged."""
     total = empty()
     for part, collected in parts.items():
-        if part != trial:
+        if part not in left_out:
             total.merge(collected)
     return total

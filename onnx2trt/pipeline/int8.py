@@ -6,29 +6,21 @@ from dataclasses import replace
 from functools import cached_property
 
 from onnx2trt.base.errors import AccuracyError, ConversionError, having_found
-from onnx2trt.conversion.int8 import Calibrated, Fitted, Known, WrittenCache
+from onnx2trt.conversion.int8 import Known, WrittenCache
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.holdout import choose_split
 from onnx2trt.model.graph import Graph
+from onnx2trt.pipeline.int8_fit import make_ready
 from onnx2trt.pipeline.prepare import Choice, warn_of_fp32_scales
-from onnx2trt.plan.plan import EFFORTS, Effort
-from onnx2trt.quant import calibration_cache
-from onnx2trt.quant.calibration_cache import Cache
-from onnx2trt.quant.equalize.equalization import Equalization
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
-from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, Prepared
-from onnx2trt.rewrite.qdq import Layer, quantizable_layers, scales_by_range
+from onnx2trt.rewrite.qdq import scales_by_range
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
 from onnx2trt.stages.blank_input import kept_for_blank
 from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8 import reuse
-from onnx2trt.stages.int8.calibrate import calibrate
-from onnx2trt.stages.int8.equalize import equalize
-from onnx2trt.stages.int8.fit import fit
 from onnx2trt.stages.int8.guard import Guard
 from onnx2trt.stages.int8.trials import Trials
 from onnx2trt.stages.ranges import kept_fp32, measure_ranges
@@ -87,7 +79,7 @@ class Int8Choice:
         maxima = {} if known.found else measure_ranges(job, graph, run)
         self._kept_fp32 = known.found.kept_fp32 if known.found else kept_for_blank(job, graph, kept_fp32(job, graph, maxima), run)
         layers, self._kept_fp16 = prepare.choose_layers(graph, job.profiles, self._kept_fp32, job.plan.layer_precisions)
-        self._fitted = self._fit(layers, scales_by_range(maxima))
+        self._fitted = make_ready(job, graph, known, layers, scales_by_range(maxima), run)
         if self._fitted.graph is not graph and not known.found:  # other ranges than those that decided what stays in FP32
             self._look_at_ranges_again()
         self._fallback: dict[str, str] = {}
@@ -192,69 +184,3 @@ class Int8Choice:
         self._kept_fp32 = {**kept_fp32(job, fitted.graph, maxima), **self._kept_fp32}
         layers = tuple(layer for layer in fitted.layers if layer.node not in self._kept_fp32)
         self._fitted = replace(fitted, layers=layers, others=scales_by_range(maxima) or fitted.others)
-
-    def _fit(self, layers: tuple[Layer, ...], ranged: dict[str, float]) -> Fitted:
-        """What an earlier run found, else scales from the cache or by calibration; with the calibration data, channels are equalized and
-        weights fitted, unless TensorRT will calibrate by itself.
-
-        Args:
-            layers: that may become INT8.
-            ranged: scales by the ranges of all tensors, for those that calibration leaves out.
-
-        Raises:
-            ConversionError: CALIBRATION.
-        """
-        job, graph, known, split = self._job, self._graph, self._known, choose_split(self._job.data)
-        if split is not None and split.blind:
-            self._run.console.warn(
-                f"{split.fitted.origin} holds one sample only: INT8 is measured on what it was fitted to, which tells nothing about other "
-                "samples; give more, or --validation-dir"
-            )
-        names = tensors(layers, readings(graph, layers))
-        others = known.cache.scales if known.cache else ranged
-        if known.found is not None:
-            found, equalized = known.found, known.equalization.graph(names, layers)
-            about, fallback = caches.describe(job, found.method), found.fp16_fallback if known.chosen else None
-            return Fitted(known.equalization, equalized, layers, found.fit, (), split, found.method, about, fallback, others=others)
-        by_tensorrt = job.plan.calibrator and job.plan.native_method is not None and known.cache is None
-        effort = EFFORTS["fast"] if by_tensorrt else job.plan.calibration.effort
-        equalization, written = Equalization(graph), None
-        if known.cache is not None:
-            calibrated = self._by_cache(known.cache, layers, names, ranged)
-        else:
-            calibrated, equalization, written = self._calibrate(layers, names, effort, None if by_tensorrt else ranged)
-        equalized = equalization.graph(names, layers)
-        *trials, fitted = fit(job, equalized, layers, calibrated, effort.fit, self._run)
-        made = Fitted(equalization, equalized, layers, fitted, tuple(trials), split, calibrated.method, calibrated.about, others=others)
-        return replace(made, by_tensorrt=by_tensorrt, written=written)
-
-    def _by_cache(self, cache: Cache, layers: tuple[Layer, ...], names: tuple[str, ...], ranged: dict[str, float]) -> Calibrated:
-        scales = caches.scales_of(cache, tuple(layer.activation for layer in layers), names)
-        caches.check_plausible(self._job, cache, names, ranged, self._run)
-        split = choose_split(self._job.data)
-        trials = (scales,) * (split.trials if split else 0)
-        return Calibrated(cache.algorithm, scales, trials=trials, about=caches.describe(self._job, caches.method_of(cache)))
-
-    def _calibrate(
-        self, layers: tuple[Layer, ...], names: tuple[str, ...], effort: Effort, ranged: dict[str, float] | None
-    ) -> tuple[Calibrated, Equalization, WrittenCache | None]:
-        """(scales, how the graph is equalized that they belong to, the cache that was written)
-
-        Args:
-            ranged: as for _fit; None: no cache is written, for TensorRT will write its own.
-        """
-        job, graph, run = self._job, self._graph, self._run
-        found = written = None
-        if job.plan.calibration.cache or not effort.equalize:
-            all_layers = quantizable_layers(graph)
-            everything = tuple(dict.fromkeys([*tensors(all_layers, readings(graph, all_layers)), *names]))
-            found = calibrate(job, graph, layers, everything, run, with_weights=False)
-            if ranged is not None:  # the cache keeps the scales of the model as it is, of all tensors: other programs may want them
-                heard = {name: scale for name, scale in ranged.items() if name not in found.silent}
-                text = calibration_cache.to_text({**heard, **found.scales}, found.method)
-                written = caches.write_cache(job, text, found.method, run, found.silent)
-        if found is not None and not effort.equalize:
-            return found, Equalization(graph), written
-        with run.stage("equalize", "equalizing channels"):
-            equalization = equalize(job, graph, names, run)
-        return calibrate(job, equalization.graph(names, layers), layers, names, run, effort.fit), equalization, written

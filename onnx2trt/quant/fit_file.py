@@ -21,9 +21,9 @@ import onnx
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant.weight_solver import Columns, supports
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.qdq import Layer, Rounded, quantizable_layers
+from onnx2trt.rewrite.qdq import Rounded, quantizable_layers, weight_axis, weight_layout
 
-FORMAT = 4  # raise it when equalizing, fitting or the choice of layers changes: then what older files hold is found again
+FORMAT = 5  # raise it when equalizing, fitting or the choice of layers changes: then what older files hold is found again
 TYPES = ("uint8", "int8", "float32", "float64")
 WRONG_TYPE = (KeyError, TypeError, AttributeError)  # what a JSON text raises whose values are of another type than expected
 
@@ -46,7 +46,9 @@ def pack(found: Found, conditions: dict) -> memoryview:
     Args:
         conditions: what `found` depends on, as JSON can hold it.
     """
-    fit = found.fit
+    fit, stored = found.fit, {}  # id of weights -> their number: layers that share theirs refer to the same
+    for own in fit.rounded.values():
+        stored.setdefault(id(own.weights), len(stored))
     about = {
         "format": FORMAT,
         "conditions": conditions,
@@ -54,7 +56,7 @@ def pack(found: Found, conditions: dict) -> memoryview:
         "scales": list(fit.scales),
         "shifts": list(found.shifts),
         "factors": list(found.factors),
-        "fitted": {node: own.bias is not None for node, own in fit.rounded.items()},
+        "fitted": {node: [stored[id(own.weights)], own.bias is not None] for node, own in fit.rounded.items()},
         "holds": found.kept_fp32,  # this name and the next are those of FORMAT 4
         "given_up": found.fp16_fallback,
     }
@@ -62,8 +64,8 @@ def pack(found: Found, conditions: dict) -> memoryview:
     for kind, vectors in (("shift", found.shifts), ("factor", found.factors)):
         arrays |= {f"{kind}_{number}": np.asarray(vector, np.float64) for number, vector in enumerate(vectors.values())}
     for number, own in enumerate(fit.rounded.values()):
-        arrays[f"weights_{number}"] = np.array(own.weights, np.int8, order="C")
-        arrays[f"weight_scales_{number}"] = np.array(own.scales, np.float32)
+        arrays[f"weights_{stored[id(own.weights)]}"] = np.array(own.weights, np.int8, order="C")
+        arrays[f"weight_scales_{stored[id(own.weights)]}"] = np.array(own.scales, np.float32)
         if own.bias is not None:
             arrays[f"bias_{number}"] = np.array(own.bias, np.float32)
     stream = io.BytesIO()
@@ -105,10 +107,14 @@ class Packed:
             scales = self._take("scales", "float64", (len(about["scales"]),))
             _require(set(about["scales"]) <= set(graph.float_tensors()), "it has scales of unknown tensors")
             _require(_positive(scales), "a scale is not above 0 and finite")
-            rounded = {}
-            for number, (node, biased) in enumerate(about["fitted"].items()):
+            rounded, stored = {}, {}  # number of weights -> (layout of the layers that share them, weights, scales)
+            for number, (node, (own, biased)) in enumerate(about["fitted"].items()):
                 _require(node in layers, f"{node!r} is no layer that INT8 can compute")
-                rounded[node] = self._rounded(number, layers[node], nodes[node], graph.weights[layers[node].weight], biased)
+                layout, weight = weight_layout(nodes[node]), graph.weights[nodes[node].input[1]]
+                if own not in stored:
+                    stored[own] = layout, *self._weights(own, nodes[node], weight)
+                _require(stored[own][0] == layout, f"{node!r} has the weights of another layer")
+                rounded[node] = Rounded(*stored[own][1:], self._bias(number, nodes[node], weight) if biased else None)
             found = Found(
                 str(about["method"]),
                 Fit(dict(zip(about["scales"], scales.tolist())), rounded),
@@ -133,16 +139,19 @@ class Packed:
     def _vectors(self, kind: str, tensors: list[str]) -> dict[str, np.ndarray]:
         return {str(tensor): self._take(f"{kind}_{number}", "float64") for number, tensor in enumerate(tensors)}
 
-    def _rounded(self, number: int, layer: Layer, node: onnx.NodeProto, weight: np.ndarray, biased: bool) -> Rounded:
-        _require(supports(node, weight), f"weights of {layer.node!r} are not fitted")
-        weights = self._take(f"weights_{number}", "int8", weight.shape)
-        scales = self._take(f"weight_scales_{number}", "float32", () if layer.axis is None else (weight.shape[layer.axis],))
-        _require(_positive(scales), f"a weight scale of {layer.node!r} is not above 0 and finite")
+    def _weights(self, number: int, node: onnx.NodeProto, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(integers, scales)"""
+        _require(supports(node, weight), f"weights of {node.name!r} are not fitted")
+        weights, axis = self._take(f"weights_{number}", "int8", weight.shape), weight_axis(node, weight.ndim)
+        scales = self._take(f"weight_scales_{number}", "float32", () if axis is None else (weight.shape[axis],))
+        _require(_positive(scales), f"a weight scale of {node.name!r} is not above 0 and finite")
+        return weights, scales
+
+    def _bias(self, number: int, node: onnx.NodeProto, weight: np.ndarray) -> np.ndarray:
         columns = Columns(node, weight)
-        outputs = columns.channels(np.zeros(columns.rows(weight).shape[:2])).shape
-        bias = self._take(f"bias_{number}", "float32", outputs) if biased else None
-        _require(bias is None or bool(np.isfinite(bias).all()), f"the bias of {layer.node!r} is not finite")
-        return Rounded(weights, scales, bias)
+        bias = self._take(f"bias_{number}", "float32", columns.channels(np.zeros(columns.rows(weight).shape[:2])).shape)
+        _require(bool(np.isfinite(bias).all()), f"the bias of {node.name!r} is not finite")
+        return bias
 
 
 def _require(condition: bool, otherwise: str) -> None:

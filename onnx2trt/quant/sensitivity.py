@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -33,35 +33,12 @@ class Tried:
     seen_in_calibration: bool = False  # measured on samples that the scales were chosen on
 
 
-def choose_scales(
-    graph: Graph, layers: tuple[Layer, ...], candidates: dict[str, Fit], feeds: Callable[[], Iterable[Feed]], measure: Measure
-) -> tuple[str, dict[str, float]]:
-    """The candidate scales whose INT8 simulation is nearest to the FP32 graph.
-
-    Args:
-        graph: FP32.
-        layers: what would be quantised; layers without a scale are left out.
-        candidates: method -> scales, and weights where they are fitted.
-        feeds: makes a fresh iterator over a few samples.
-        measure: makes of the expected outputs what tells how far others are from them.
-
-    Returns:
-        (method, method -> change of the outputs); the first of equals.
-    """
-    change = measure(list(Session.from_graph(graph, in_turn=False).run_each(feeds())))
-    changes = {}
-    for method, fit in candidates.items():
-        session = Session.from_graph(fit.apply(graph, layers), in_turn=False)
-        changes[method] = change(list(session.run_each(feeds())))
-    return min(changes, key=changes.get), changes
-
-
 def layer_errors(graph: Graph, layers: tuple[Layer, ...], fit: Fit, feeds: list[Feed], measure: Measure) -> Iterator[tuple[str, float]]:
     """(node, change of the outputs) with that one layer in INT8 and everything else in FP32.
 
     Args:
         feeds: a few samples.
-        measure: as for choose_scales.
+        measure: makes of the expected outputs what tells how far others are from them.
     """
     change = measure(list(Session.from_graph(graph, in_turn=False).run_each(feeds)))
     for layer in layers:

@@ -23,13 +23,14 @@ much as INT8 activations do. Here x' is the layer's own FP32 input, quantised. F
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 
 from onnx2trt.model.nodes import attribute
 from onnx2trt.quant.rounding import settle
-from onnx2trt.rewrite.qdq import INT8_MAX, Layer, Rounded, along, quantize_weights
+from onnx2trt.rewrite.qdq import INT8_MAX, Rounded, along, quantize_weights, weight_axis
 
 MOST_COLUMNS = 2304  # inputs of one output value; the sums for more (85 MB at 4608) and their solution cost more than they bring
 # Of the mean variance of a column. With a constant ridge, layers that see few positions are fitted to these alone and lose up to 8 dB
@@ -67,6 +68,11 @@ class Columns:
         if self._op == "ConvTranspose":
             return rows.transpose(0, 2, 1).reshape(self._shape)
         return np.ascontiguousarray(rows[0] if self._transposed else rows[0].T)
+
+    @property
+    def axis(self) -> int | None:
+        """Of the output channels in the weights, as of qdq.weight_axis."""
+        return weight_axis(self._node, len(self._shape))
 
     @property
     def single(self) -> bool:
@@ -144,48 +150,68 @@ def _pads(node: onnx.NodeProto, sizes, kernel, strides, dilations) -> tuple[list
 
 
 class Sums:
-    """What `solve` needs to know about a layer's inputs; adds up over samples and over parts of the data.
+    """What `solve` needs to know about the inputs of the layers that read one weight; adds up over samples and over parts of the data.
 
-    Products are summed around the means: in float32, nothing would be left of a variance far below the square of its mean.
+    Inputs are counted in units of their INT8 scale, so that x' are integers, and layers weigh by what INT8 resolves of their inputs.
+    Products are summed around the means, of each layer by itself: in float32, nothing would be left of a variance far below the square of
+    its mean.
     """
 
-    def __init__(self, columns: Columns):
+    def __init__(self, columns: Columns, layers: int = 1):
         shape = (columns.groups, columns.count)
-        self.number = 0
-        self.mean, self.quantized_mean = np.zeros(shape), np.zeros(shape)  # of x, of x'
+        self.numbers = np.zeros(layers)
+        self.mean, self.quantized_mean = np.zeros((layers, *shape)), np.zeros((layers, *shape))  # of x, of x'
         self.within = np.zeros((*shape, columns.count), np.float32)  # sum of (x' - its mean) (x' - its mean)^T
         self.between = np.zeros((*shape, columns.count), np.float32)  # sum of (x - its mean) (x' - its mean)^T
 
-    def add(self, sample: np.ndarray, scale: float) -> None:
+    @property
+    def number(self) -> float:
+        return float(self.numbers.sum())
+
+    def add(self, sample: np.ndarray, scale: float, layer: int = 0) -> None:
         """
         Args:
             sample: float32 [G, K, n] as Columns.sample gives it.
             scale: of the activation.
+            layer: which of the layers reads it.
         """
-        rounded = np.clip(np.rint(sample / np.float32(scale)), -INT8_MAX - 1, INT8_MAX) * np.float32(scale)
-        mean, quantized_mean = (values.mean(axis=2, dtype=np.float64) for values in (sample, rounded))
-        exact, rounded = (
-            (values - middle[:, :, None]).astype(np.float32) for values, middle in ((sample, mean), (rounded, quantized_mean))
-        )
+        exact = sample / np.float32(scale)
+        rounded = np.clip(np.rint(exact), -INT8_MAX - 1, INT8_MAX)
+        mean, quantized_mean = (values.mean(axis=2, dtype=np.float64) for values in (exact, rounded))
+        exact, rounded = ((values - middle[:, :, None]).astype(np.float32) for values, middle in ((exact, mean), (rounded, quantized_mean)))
         transposed = rounded.transpose(0, 2, 1)
-        self._join(sample.shape[2], mean, quantized_mean, rounded @ transposed, exact @ transposed)
+        self.within += rounded @ transposed
+        self.between += exact @ transposed
+        self._join(layer, sample.shape[2], mean, quantized_mean)
 
     def merge(self, other: Sums) -> None:
-        self._join(other.number, other.mean, other.quantized_mean, other.within, other.between)
+        self.within += other.within
+        self.between += other.between
+        for layer, number in enumerate(other.numbers):
+            self._join(layer, number, other.mean[layer], other.quantized_mean[layer])
 
-    def _join(self, number: int, mean: np.ndarray, quantized_mean: np.ndarray, within: np.ndarray, between: np.ndarray) -> None:
+    def _join(self, layer: int, number: float, mean: np.ndarray, quantized_mean: np.ndarray) -> None:
         """Around the common means (Chan, Golub and LeVeque, "Updating Formulae", 1979)."""
         if not number:
             return
-        share = number / (self.number + number)
-        apart, quantized_apart = mean - self.mean, quantized_mean - self.quantized_mean
-        root = np.sqrt(self.number * share)
+        share = number / (self.numbers[layer] + number)
+        apart, quantized_apart = mean - self.mean[layer], quantized_mean - self.quantized_mean[layer]
+        root = np.sqrt(self.numbers[layer] * share)
         rows, quantized_rows = ((root * difference).astype(np.float32) for difference in (apart, quantized_apart))
-        self.within += within + quantized_rows[:, :, None] * quantized_rows[:, None, :]
-        self.between += between + rows[:, :, None] * quantized_rows[:, None, :]
-        self.mean += share * apart
-        self.quantized_mean += share * quantized_apart
-        self.number += number
+        self.within += quantized_rows[:, :, None] * quantized_rows[:, None, :]
+        self.between += rows[:, :, None] * quantized_rows[:, None, :]
+        self.mean[layer] += share * apart
+        self.quantized_mean[layer] += share * quantized_apart
+        self.numbers[layer] += number
+
+    def products(self, means: bool) -> tuple[np.ndarray, np.ndarray]:
+        """(Cov[x', x'], Cov[x, x']), [G, K, K]; with `means` E[x' x'^T] and E[x x'^T] instead."""
+        gram, cross = self.within / np.float64(self.number), self.between / np.float64(self.number)
+        if means:
+            shares = self.numbers / self.number
+            gram += np.einsum("l,lgk,lgj->gkj", shares, self.quantized_mean, self.quantized_mean)
+            cross += np.einsum("l,lgk,lgj->gkj", shares, self.mean, self.quantized_mean)
+        return gram, cross
 
 
 def rows_wanted(columns: Columns) -> int:
@@ -193,27 +219,49 @@ def rows_wanted(columns: Columns) -> int:
     return int(np.clip(ROWS_PER_COLUMN * columns.count, FEWEST_ROWS, MOST_ROWS))
 
 
-def solve(columns: Columns, layer: Layer, weight: np.ndarray, sums: Sums, biased: bool = True) -> Rounded:
-    """Integer weights, their scales and a bias for one layer.
+def solve(columns: Columns, weight: np.ndarray, sums: Sums, units: Sequence[float], biased: bool = True) -> list[Rounded]:
+    """Integer weights, their scales and a bias for each of the layers that read one weight; they differ in the bias alone.
 
     The scales are such that FP16 can hold, whether they will be stored in it or not: so one fit serves both routes.
 
     Args:
         weight: float32.
         sums: of at least one sample.
-        biased: the layer can take a bias (qdq.takes_bias).
+        units: the INT8 scale of each layer's inputs.
+        biased: the layers can take a bias (qdq.takes_bias).
     """
     rows = columns.rows(weight).astype(np.float64)
-    gram, cross = sums.within / np.float64(sums.number), sums.between / np.float64(sums.number)
-    strength = (RIDGE + RIDGE_PER_SCARCITY * columns.count / sums.number) * np.einsum("gkk->gk", gram).mean(axis=1)
-    if not (biased and columns.single):  # the means have to be right by the weights alone
-        gram += sums.quantized_mean[:, :, None] * sums.quantized_mean[:, None, :]
-        cross += sums.mean[:, :, None] * sums.quantized_mean[:, None, :]
+    gram, cross = sums.products(means=not (biased and columns.single))  # without a bias, the weights alone have to get the means right
+    spread = np.einsum("gkk->gk", sums.within).mean(axis=1) / np.float64(sums.number)
+    strength = (RIDGE + RIDGE_PER_SCARCITY * columns.count / sums.number) * spread
     ridge = np.eye(columns.count) * np.where(strength > 0, strength, 1.0)[:, None, None]  # a group that never changes keeps its weights
     target = np.linalg.solve(gram + ridge, (rows @ (cross + ridge)).transpose(0, 2, 1)).transpose(0, 2, 1)
-    integers, scales = quantize_weights(columns.weight(target).astype(np.float32), layer.axis, half=True)
-    each = columns.rows(np.broadcast_to(along(scales, layer.axis, weight.ndim), weight.shape))
+    integers, scales = quantize_weights(columns.weight(target).astype(np.float32), columns.axis, half=True)
+    each = columns.rows(np.broadcast_to(along(scales, columns.axis, weight.ndim), weight.shape))
     settled = settle(columns.rows(integers), each, target, gram + ridge)
     integers, fitted = columns.weight(settled).astype(np.int8), (settled * each).astype(np.float64)
-    left = np.einsum("gok,gk->go", rows, sums.mean) - np.einsum("gok,gk->go", fitted, sums.quantized_mean)
-    return Rounded(integers, scales, columns.channels(left).astype(np.float32) if biased else None)
+    left = np.einsum("gok,lgk->lgo", rows, sums.mean) - np.einsum("gok,lgk->lgo", fitted, sums.quantized_mean)
+    biases = [columns.channels(own * unit).astype(np.float32) if biased else None for own, unit in zip(left, units)]
+    return [Rounded(integers, scales, bias) for bias in biases]
+
+
+def lost(columns: Columns, weight: np.ndarray, sums: Sums, units: Sequence[float], rounded: Sequence[Rounded]) -> float:
+    """The squared error that INT8 weights make of these inputs, summed over the outputs of all layers that read one weight.
+
+    It is that of W' x' + b' against W x, without the energy of W x itself, which no weights change. What weights were not fitted to tells
+    whether they are better than others.
+
+    Args:
+        weight: W, float32.
+        units: the INT8 scale of each layer's inputs.
+        rounded: W' and b' of each layer.
+    """
+    exact, own = columns.rows(weight).astype(np.float64), rounded[0]
+    found = columns.rows(own.weights * along(own.scales, columns.axis, weight.ndim)).astype(np.float64)
+    around = np.einsum("gok,gkj,goj->", found, sums.within, found) - 2 * np.einsum("gok,gkj,goj->", exact, sums.between, found)
+    apart = np.einsum("gok,lgk->lgo", found, sums.quantized_mean) - np.einsum("gok,lgk->lgo", exact, sums.mean)
+    if columns.single:  # of others, a row is a part of an output value, and has no bias of its own
+        apart += [
+            np.zeros(apart.shape[1:]) if one.bias is None else one.bias.reshape(apart.shape[1:]) / unit for one, unit in zip(rounded, units)
+        ]
+    return float(around + (sums.numbers[:, None, None] * np.square(apart)).sum())

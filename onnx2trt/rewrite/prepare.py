@@ -138,8 +138,8 @@ def choose_layers(
 def _depthwise(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]) -> set[str]:
     """The convolutions with one input channel for each output value; none where they are most of the work."""
     nodes = {node.name: node for node in graph.nodes}
-    groups = {layer.node: attribute(nodes[layer.node], "group", 1) for layer in layers if nodes[layer.node].op_type == "Conv"}
-    found = {layer.node for layer in layers if groups.get(layer.node, 1) > 1 and graph.weights[layer.weight].shape[1] == 1}
+    convolutions = [nodes[layer.node] for layer in layers if nodes[layer.node].op_type == "Conv"]
+    found = {node.name for node in convolutions if attribute(node, "group", 1) > 1 and graph.weights[node.input[1]].shape[1] == 1}
     total = sum(macs.values())
     others = total - sum(macs.get(node, 0) for node in found)
     return found if others >= LEAST_OTHER_WORK * total else set()

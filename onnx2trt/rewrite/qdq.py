@@ -29,17 +29,21 @@ class Reading:
 
 @dataclass(frozen=True)
 class Layer:
-    """A node that INT8 can compute: activation times constant weights."""
+    """A node that INT8 can compute: activation times constant weights.
+
+    The weights are whatever the node reads in the graph at hand: rewrites give readers of one constant weights of their own.
+    """
 
     node: str
     activation: str  # tensor of the activation input
-    weight: str
-    axis: int | None  # output channels of the weights; None: one scale for all
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """INT8 weights of one layer that were fitted to data, in place of the nearest integers."""
+    """INT8 weights of one layer that were fitted to data, in place of the nearest integers.
+
+    Layers that share weights share the arrays, which are then stored once; the biases are each layer's own.
+    """
 
     weights: np.ndarray  # int8, of the weight's shape; the largest of each channel is 127, as quantize_weights makes it
     scales: np.ndarray  # float32 [channels], or scalar: as of quantize_weights; of values that FP16 holds
@@ -55,18 +59,28 @@ def quantizable_layers(graph: Graph) -> tuple[Layer, ...]:
         weight = graph.weights.get(node.input[1])
         if weight is None or weight.dtype != np.float32 or weight.ndim < 2 or node.input[0] in graph.weights:
             continue
-        layers.append(Layer(node.name, node.input[0], node.input[1], _channel_axis(node, weight)))
+        layers.append(Layer(node.name, node.input[0]))
     return tuple(layers)
 
 
-def _channel_axis(node: onnx.NodeProto, weight: np.ndarray) -> int | None:
+def weight_axis(node: onnx.NodeProto, dims: int) -> int | None:
+    """The axis of the output channels in the weights of a convolution or matrix product; None: they take one scale for all.
+
+    Args:
+        dims: of the weights.
+    """
     if node.op_type == "Conv":
         return 0
     if node.op_type == "ConvTranspose":  # [C, M / group, ...]: with groups, axis 1 alone does not name an output channel
         return 1 if attribute(node, "group", 1) == 1 else None
     if node.op_type == "Gemm":
         return 0 if attribute(node, "transB", 0) else 1
-    return 1 if weight.ndim == 2 else None
+    return 1 if dims == 2 else None
+
+
+def weight_layout(node: onnx.NodeProto) -> tuple:
+    """Equal for convolutions and matrix products that read one constant, and lay it out in the same way."""
+    return node.input[1], node.op_type, attribute(node, "group", 1), attribute(node, "transB", 0)
 
 
 def quantize_weights(weight: np.ndarray, axis: int | None, half: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -145,9 +159,10 @@ def insert(
         if layer is not None:
             activation = as_int8(layer.activation, layer.activation)
             own = fitted.get(layer.node)
-            key = (layer.weight, layer.axis, layer.node if own else None)  # fitted weights are the node's own
+            axis = weight_axis(node, result.weights[node.input[1]].ndim)
+            key = (node.input[1], axis, own and id(own.weights))
             if key not in weights:
-                weights[key] = _weight_dequantize(result, nodes, layer, half, own)
+                weights[key] = _weight_dequantize(result, nodes, node.input[1], axis, own or _nearest(result, node, axis, half))
             node.input[0], node.input[1] = activation, weights[key]
             if own is not None and own.bias is not None:
                 add_bias(result, node, own.bias)
@@ -172,13 +187,18 @@ def _activation_pair(result: Graph, nodes: list, tensor: str, scale: float, half
 def bake(graph: Graph, layers: tuple[Layer, ...], rounded: dict[str, Rounded]) -> Graph:
     """The FP32 graph with fitted weights as they will be after TensorRT has quantised them, which it does like quantize_weights."""
     result = graph.copy()
-    chosen = {layer.node: layer for layer in layers if layer.node in rounded}
+    chosen = {layer.node for layer in layers if layer.node in rounded}
+    baked: dict[tuple, str] = {}
     for node in result.nodes:
         if node.name not in chosen:
             continue
-        layer, own = chosen[node.name], rounded[node.name]
-        node.input[1] = result.unique(f"{layer.weight}__fitted")
-        result.weights[node.input[1]] = own.weights * along(own.scales, layer.axis, own.weights.ndim)
+        own = rounded[node.name]
+        axis, dims = weight_axis(node, own.weights.ndim), own.weights.ndim
+        key = (node.input[1], axis, id(own.weights))
+        if key not in baked:
+            baked[key] = result.unique(f"{node.input[1]}__fitted")
+            result.weights[baked[key]] = own.weights * along(own.scales, axis, dims)
+        node.input[1] = baked[key]
         if own.bias is not None:
             add_bias(result, node, own.bias)
     result.prune()
@@ -210,16 +230,16 @@ def add_bias(graph: Graph, node: onnx.NodeProto, bias: np.ndarray) -> None:
     node.input.append(own)
 
 
-def _weight_dequantize(result: Graph, nodes: list, layer: Layer, half: bool, rounded: Rounded | None) -> str:
-    if rounded is None:
-        quantized, scales = quantize_weights(result.weights[layer.weight], layer.axis, half)
-    else:
-        quantized, scales = rounded.weights, rounded.scales
-    names = [result.unique(f"{layer.weight}__{part}") for part in ("quantized", "scale", "zero_point", "dequantized")]
-    result.weights[names[0]], result.weights[names[1]] = quantized, scales
-    result.weights[names[2]] = np.zeros(scales.shape, np.int8)
-    axis = {} if layer.axis is None else {"axis": layer.axis}
-    nodes.append(onnx.helper.make_node("DequantizeLinear", names[:3], [names[3]], name=names[3], **axis))
+def _nearest(graph: Graph, node: onnx.NodeProto, axis: int | None, half: bool) -> Rounded:
+    return Rounded(*quantize_weights(graph.weights[node.input[1]], axis, half), bias=None)
+
+
+def _weight_dequantize(result: Graph, nodes: list, weight: str, axis: int | None, rounded: Rounded) -> str:
+    names = [result.unique(f"{weight}__{part}") for part in ("quantized", "scale", "zero_point", "dequantized")]
+    result.weights[names[0]], result.weights[names[1]] = rounded.weights, rounded.scales
+    result.weights[names[2]] = np.zeros(rounded.scales.shape, np.int8)
+    attributes = {} if axis is None else {"axis": axis}
+    nodes.append(onnx.helper.make_node("DequantizeLinear", names[:3], [names[3]], name=names[3], **attributes))
     return names[3]
 
 

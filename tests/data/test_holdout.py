@@ -133,16 +133,43 @@ def test_collectors_merge_to_what_one_would_have_seen():
         for array in values:
             collected[part].visit("x", array)
         collected[part].visit(f"only{part}", np.ones(3, np.float32))
-    for trial in (None, 0, 1):
+    for left_out in ((), (0,), (1,), (0, 1)):
         direct = Collector()
         for part, values in arrays.items():
-            if part != trial or trial is None:
+            if part not in left_out:
                 for array in values:
                     direct.visit("x", array)
                 direct.visit(f"only{part}", np.ones(3, np.float32))
-        merged = without(collected, trial, Collector)
+        merged = without(collected, left_out, Collector)
         assert merged.histograms.keys() == direct.histograms.keys()
         for name, histogram in direct.histograms.items():
             assert np.array_equal(merged.histograms[name].counts, histogram.counts) and merged.histograms[name].largest == histogram.largest
         assert merged.scales("minmax") == direct.scales("minmax")
     assert collected[0].histograms["x"].counts.sum() == 3000, "merging leaves the parts as they are"
+
+
+# ---- what is decided before anything is fitted to all
+
+
+@pytest.mark.parametrize("count, judged", [(2, 1), (3, 1), (5, 2), (12, 6), (63, 26), (64, 16), (500, 125)])
+def test_what_some_samples_decide_others_judge(count, judged):
+    split = split_of(count)
+    learnt, fresh = split.to_decide(1000), split.to_judge(1000)
+    assert sorted((*learnt.samples, *fresh.samples)) == sorted(split.fitted.samples) and len(fresh.samples) == judged
+    assert {split.part_of(one) for one in fresh.samples} == split.judged
+    few = split.to_decide(8), split.to_judge(8)
+    assert [len(dataset.samples) for dataset in few] == [min(8, count - judged), min(8, judged)]
+    assert all(set(part.samples) <= set(whole.samples) for part, whole in zip(few, (learnt, fresh)))
+
+
+def test_one_sample_has_to_do_for_both():
+    split = split_of(1)
+    assert split.to_decide(8).samples == split.to_judge(8).samples == split.fitted.samples and split.judged == frozenset()
+
+
+def test_other_data_judges_where_there_is_some():
+    validation = dataset(30, code=ExitCode.VALIDATION, origin="validation")
+    split = split_of(20, 0, validation)
+    learnt, fresh = split.to_decide(8), split.to_judge(8)
+    assert learnt.origin == "data" and fresh.origin == "validation" and len(learnt.samples) == len(fresh.samples) == 8
+    assert split.judged == frozenset()

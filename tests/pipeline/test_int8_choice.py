@@ -5,14 +5,14 @@ import onnx
 import pytest
 from command import onnx2trt
 from helpers import planned
-from models import model, node, random
+from models import mixed, model, node, random, weight_and_axis
 from onnx import numpy_helper
 
 from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode
 from onnx2trt.model.graph import Graph
 from onnx2trt.pipeline import int8
 from onnx2trt.report.result import Calibration
-from onnx2trt.rewrite.qdq import quantizable_layers, quantize_weights
+from onnx2trt.rewrite.qdq import quantize_weights
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -45,7 +45,7 @@ def hostile_net():
 def write_samples(folder, count, outlier, first=0):
     folder.mkdir()
     for index in range(first, first + count):
-        values = random(1, CHANNELS, 16, 16, seed=100 + index)
+        values = mixed(CHANNELS, 16, seed=100 + index)
         if outlier:
             values.reshape(-1)[np.random.default_rng(index).integers(values.size)] = outlier
         np.save(folder / f"{index:03}.npy", values)
@@ -152,7 +152,9 @@ def int8_weights(path):
 
 def test_effort_decides_whether_weights_are_fitted(folder):
     graph = Graph.from_model(hostile_net())
-    nearest = {layer.weight: quantize_weights(graph.weights[layer.weight], layer.axis, True)[0] for layer in quantizable_layers(graph)}
+    nearest = {
+        node.input[1]: quantize_weights(*weight_and_axis(graph, node.name), True)[0] for node in graph.nodes if node.op_type == "Conv"
+    }
     found = {}
     for effort in ("fast", "default"):
         done = convert(folder, "--quantization-effort", effort, "--save-onnx", f"{effort}.onnx", limit="100")
@@ -190,7 +192,7 @@ def test_layers_are_judged_by_the_metric_of_the_user(folder):
 
 def spike(folder, value, every=500):
     """A sample with outliers that the tame ones do not have."""
-    values = random(1, CHANNELS, 16, 16, seed=300)
+    values = mixed(CHANNELS, 16, seed=300)
     values.reshape(-1)[::every] = value
     np.save(folder / "test.npy", values)
 

@@ -6,14 +6,14 @@ import numpy as np
 import onnx
 import pytest
 from helpers import image, planned
-from models import conv_net, model, node, offset_net, random
+from models import conv_net, model, node, offset_net, random, weight_and_axis
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.opencv import opencv
 from onnx2trt.model.session import Session
 from onnx2trt.pipeline import int8
 from onnx2trt.pipeline.prepare import choose
-from onnx2trt.rewrite.qdq import int8_layers, quantizable_layers, quantize_weights
+from onnx2trt.rewrite.qdq import int8_layers, quantize_weights
 
 
 @pytest.fixture
@@ -42,10 +42,9 @@ def test_the_calibrator_gets_our_scales_and_weights_that_are_int8_already(folder
     assert prepared.constraints == {"stem": "int8", "head": "int8"} and prepared.half_nodes == {"depthwise"}, "what it reads has a scale"
     assert set(prepared.scales) == {"x", "c1", "r1", "r2"}, "what is fused with an INT8 layer and ends in FP16 needs a scale, too"
     assert prepared.half_outputs == {"stem", "stem_relu"}, "what an FP16 layer reads is not quantised on the way"
-    layers = {layer.node: layer for layer in quantizable_layers(prepared.graph)}
     assert int8_layers(prepared.equivalent) == {"stem", "head"} and not int8_layers(prepared.graph)
     for name in ("stem", "head"):
-        weight = prepared.graph.weights[layers[name].weight]
+        weight, _ = weight_and_axis(prepared.graph, name)
         integers, scales = quantize_weights(weight, 0, half=False)
         np.testing.assert_allclose(integers * scales.reshape(-1, 1, 1, 1), weight, rtol=1e-6, atol=0)
     original = [Session.from_path("model.onnx").run(batch.arrays) for batch in job.data.reader.batches(job.data.calibration)]

@@ -9,24 +9,23 @@ import zipfile
 
 import numpy as np
 import pytest
-from models import conv_net, random
+from models import conv_net, model, node, random, weight_and_axis
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant import fit_file
 from onnx2trt.quant.fit_file import Found, Packed, pack
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.qdq import Rounded, quantizable_layers, quantize_weights
+from onnx2trt.rewrite.qdq import Rounded, quantize_weights
 
 GRAPH = Graph.from_model(conv_net())
-LAYERS = {layer.node: layer for layer in quantizable_layers(GRAPH)}
 CONDITIONS = {"--max-accuracy-drop": 1.0, "--layer-precisions": [["head", "fp16"]], "--validation-dir": None}
 
 
 def found():
     rounded = {}
     for name, bias in (("stem", random(16)), ("head", None)):
-        weight = GRAPH.weights[LAYERS[name].weight]
-        rounded[name] = Rounded(*quantize_weights(np.asfortranarray(weight), LAYERS[name].axis, half=True), bias)
+        weight, axis = weight_and_axis(GRAPH, name)
+        rounded[name] = Rounded(*quantize_weights(np.asfortranarray(weight), axis, half=True), bias)
     scales = {"x": 0.1, "r1": 1 / 3, "r2": 1e-30}
     factors = {"c1": np.geomspace(0.1, 1, 16), "c2": np.full(16, np.float64(np.pi))}
     return Found("mse", Fit(scales, rounded), {"c1": np.zeros(16)}, factors, {"stem_relu": "reason"}, {"depthwise": 'a "reason" \udc80'})
@@ -178,11 +177,14 @@ def test_members_that_claim_the_same_bytes():
         ({"about": about(scales=["x", "r1", "elsewhere"])}, "unknown tensors"),
         ({"about": about(scales=["x", "r1", ["r2"]])}, "unhashable"),
         ({"about": about(scales=3)}, "does not fit"),
-        ({"about": about(fitted={"stem_relu": False, "head": False})}, "'stem_relu' is no layer"),
+        ({"about": about(fitted={"stem_relu": [0, False], "head": [1, False]})}, "'stem_relu' is no layer"),
         ({"about": about(fitted=["stem", "head"])}, "does not fit"),
         ({"about": about(holds=3)}, "does not fit"),
         ({"about": about(given_up={"elsewhere": "r"})}, "unknown: ['elsewhere']"),
-        ({"about": about(fitted={"stem": True})}, "unknown: ['weights_1'"),
+        ({"about": about(fitted={"stem": [0, True]})}, "unknown: ['weights_1'"),
+        ({"about": about(fitted={"stem": [0, True], "head": [0, False]})}, "'head' has the weights of another layer"),
+        ({"about": about(fitted={"stem": [[0], True]})}, "unhashable"),
+        ({"about": about(fitted={"stem": True})}, "does not fit"),
         ({"extra": npy(np.ones(3))}, "unknown: ['extra']"),
         ({"weights_0": None}, "weights_0"),
         ({"weights_0": npy(np.zeros((16, 3, 3, 3), np.uint8))}, "weights_0 is uint8"),
@@ -200,3 +202,23 @@ def test_contents_that_do_not_fit_the_graph(changes, message):
     with pytest.raises(ValueError, match="it does not fit the model") as caught:
         Packed(zipped(members(**changes))).unpack(GRAPH)
     assert message in str(caught.value)
+
+
+def test_weights_that_layers_share_are_stored_once_and_shared_again():
+    nodes = [node("Conv", "x w", "a", "one"), node("Conv", "a w", "c", "two"), node("Conv", "c v", "y", "other")]
+    graph = Graph.from_model(
+        model(nodes, {"x": [1, 64, 4, 4]}, {"y": None}, {"w": random(64, 64, 3, 3), "v": random(64, 64, 3, 3, seed=1)})
+    )
+    weights, scales = quantize_weights(graph.weights["w"], 0, half=True)
+    rounded = {"one": Rounded(weights, scales, random(64)), "two": Rounded(weights, scales, random(64, seed=1))}
+    rounded["other"] = Rounded(*quantize_weights(graph.weights["v"], 0, half=True), None)
+    data = bytes(pack(Found("mse", Fit({"x": 0.1}, rounded)), {}))
+    assert len(data) < 2.5 * weights.nbytes
+    result = Packed(data).unpack(graph).fit.rounded
+    assert result["one"].weights is result["two"].weights and np.array_equal(result["two"].weights, weights)
+    assert np.array_equal(result["two"].bias, rounded["two"].bias) and result["other"].weights is not result["one"].weights
+    swapped = graph.copy()
+    for layer in swapped.nodes:
+        layer.input[1] = {"one": "w", "two": "v", "other": "v"}[layer.name]
+    with pytest.raises(ValueError, match="'two' has the weights of another layer"):
+        Packed(data).unpack(swapped)

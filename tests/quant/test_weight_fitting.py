@@ -46,14 +46,13 @@ def same(a, b):
 
 
 def test_a_trial_does_not_know_the_samples_that_it_leaves_out():
-    parts = [0, 1, -1, 0, 1, -1]
-    clean = fits(feeds(), 2, parts)
-    assert [set(fit) for fit in clean] == [{"one", "two", "three"}] * 3
-    poisoned = feeds()
-    poisoned[0], poisoned[3] = random(1, 6, 8, 8, seed=50) * 40, random(1, 6, 8, 8, seed=51) * 40
-    again = fits(poisoned, 2, parts)
+    parts = [0, 1, -1, 2] * 4
+    clean = fits(feeds(16), 3, parts)
+    assert [set(fit) for fit in clean] == [{"one", "two", "three"}] * 4
+    poisoned = [other if part == 0 else feed for part, feed, other in zip(parts, feeds(16), feeds(32)[16:])]
+    again = fits(poisoned, 3, parts)
     assert same(clean[0], again[0]), "its own samples were poisoned, and it has not seen them"
-    assert not same(clean[1], again[1]) and not same(clean[2], again[2])
+    assert not same(clean[1], again[1]) and not same(clean[3], again[3])
 
 
 def test_a_trial_that_would_have_no_sample_left_fits_nothing():
@@ -69,3 +68,50 @@ def test_layers_that_do_not_fit_into_memory_together_take_another_pass(monkeypat
 
 def test_layers_without_a_scale_are_not_fitted():
     assert set(fits(feeds(), 0, scales={"r": 0.05})[0]) == {"two"}
+
+
+def shared_net():
+    """`one`, `again` and `wide` read w in the same way, `back` in another; `plain` has no place for a bias."""
+    nodes = [
+        node("Conv", "x w", "a", "one"),
+        node("Relu", "a", "r"),
+        node("Conv", "r w b", "c", "again"),
+        node("Conv", "r w", "d", "wide", pads=[1] * 4),
+        node("ConvTranspose", "c w", "e", "back"),
+    ]
+    outputs = dict.fromkeys(("d", "e"))
+    return Graph.from_model(model(nodes, {"x": [1, 6, 8, 8]}, outputs, {"w": random(6, 6, 1, 1, seed=1), "b": random(6)}))
+
+
+def test_layers_that_read_one_weight_in_the_same_way_get_one():
+    graph, samples = shared_net(), feeds()
+    scales = dict.fromkeys(("x", "r", "c"), 0.05)
+    layers = quantizable_layers(graph)
+    *trials, fit = fit_weights(
+        graph, profiles(x=(1, 6, 8, 8)), layers, scales, Samples(lambda: ({"x": feed} for feed in samples), len(samples))
+    )
+    assert trials == [] and set(fit) == {"one", "again", "wide", "back"}
+    assert fit["one"].weights is fit["again"].weights is fit["wide"].weights and fit["one"].scales is fit["wide"].scales
+    assert fit["back"].weights is not fit["one"].weights and not np.array_equal(fit["one"].bias, fit["again"].bias)
+
+
+def test_a_layer_without_a_scale_has_no_part_in_what_others_share():
+    graph, samples = shared_net(), feeds()
+    found = [
+        fit_weights(graph, profiles(x=(1, 6, 8, 8)), chosen, scales, Samples(lambda: ({"x": feed} for feed in samples), len(samples)))[0]
+        for chosen, scales in (
+            (quantizable_layers(graph), {"x": 0.05}),
+            (quantizable_layers(graph)[:1], {"x": 0.05, "r": 0.05}),
+        )
+    ]
+    assert set(found[0]) == set(found[1]) == {"one"} and same(*found)
+
+
+def test_a_layer_whose_fit_does_not_hold_for_other_samples_keeps_the_nearest_weights():
+    """Each part has outliers in another channel, which a fit without it knows nothing of; the layer behind sees them cut off."""
+    strange = feeds(3)
+    for index, feed in enumerate(strange):
+        feed[0, 2 * index] = random(8, 8, seed=60 + index) * 300
+    found = fits(strange, 3, [0, 1, 2], {"x": 8.0, "r": 0.05})
+    assert "three" not in found[-1] and "one" not in found[-1]
+    assert set(fits(feeds(16), 3, [0, 1, 2, 1] * 4)[-1]) == {"one", "two", "three"}

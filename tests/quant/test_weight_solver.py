@@ -6,8 +6,8 @@ from models import correlated, model, node, random
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
-from onnx2trt.quant.weight_solver import MOST_COLUMNS, Columns, Sums, solve, supports
-from onnx2trt.rewrite.qdq import Layer, along, quantize_weights
+from onnx2trt.quant.weight_solver import MOST_COLUMNS, Columns, Sums, lost, solve, supports
+from onnx2trt.rewrite.qdq import Rounded, along, quantize_weights
 
 ALL = 10**9
 
@@ -130,7 +130,8 @@ def errors(kind, seed, mean=0.0):
     sums = Sums(columns)
     for part in np.split(x, 6, axis=1):
         sums.add(part.reshape(columns.groups, columns.count, -1), scale)
-    fit = solve(columns, Layer("layer", "x", "w", axis), weight, sums, biased)
+    (fit,) = solve(columns, weight, sums, [scale], biased)
+    assert columns.axis == axis
     assert fit.weights.dtype == np.int8 and fit.weights.shape == weight.shape and (fit.bias is not None) is biased
     largest = np.abs(fit.weights.astype(int)).max(axis=None if axis is None else tuple(i for i in range(len(shape)) if i != axis))
     assert (largest == 127).all(), "who computes the scales anew gets the same ones"
@@ -183,7 +184,7 @@ def test_few_positions_are_not_fitted_so_closely_that_others_suffer(kind):
     columns = Columns(node(op, "x w", "y", "layer", **attributes), weight)
     values = np.random.default_rng(3).standard_normal((columns.groups, columns.count, 1016)).astype(np.float32)
     seen, fresh = values[:, :, :16], values[:, :, 16:]
-    fit = solve(columns, Layer("layer", "x", "w", axis), weight, sums_of(columns, seen, scale=0.3))
+    (fit,) = solve(columns, weight, sums_of(columns, seen, scale=0.3), [0.3])
     expected, found = columns.rows(weight) @ fresh, quantized(fresh, np.float32(0.3))
     nearest = columns.rows(weight) @ found - expected
     error = columns.rows(fit.weights * along(fit.scales, axis, weight.ndim)) @ found + fit.bias.reshape(columns.groups, -1, 1) - expected
@@ -199,10 +200,10 @@ def sums_of(columns, *samples, scale=0.1):
 
 def test_inputs_that_never_change_keep_the_nearest_weights():
     weight = random(4, 6)
-    columns, layer = Columns(node("MatMul", "x w", "y"), weight.T.copy()), Layer("l", "x", "w", 1)
+    columns = Columns(node("MatMul", "x w", "y"), weight.T.copy())
     nearest, scales = quantize_weights(weight.T, 1, half=True)
     for constant in (0.0, 0.314):
-        fit = solve(columns, layer, weight.T.copy(), sums_of(columns, np.full((1, 6, 50), constant, np.float32)))
+        (fit,) = solve(columns, weight.T.copy(), sums_of(columns, np.full((1, 6, 50), constant, np.float32)), [0.1])
         assert np.array_equal(fit.weights, nearest) and np.array_equal(fit.scales, scales)
         error = scales * (nearest.T @ np.full(6, quantized(constant, 0.1))) - weight @ np.full(6, constant)
         np.testing.assert_allclose(fit.bias, -error, atol=1e-5)
@@ -210,10 +211,10 @@ def test_inputs_that_never_change_keep_the_nearest_weights():
 
 def test_one_dead_channel_does_not_stop_the_fit_of_the_others():
     weight = random(3, 1, 3, 3)
-    columns, layer = Columns(node("Conv", "x w", "y", group=3), weight), Layer("l", "x", "w", 0)
+    columns = Columns(node("Conv", "x w", "y", group=3), weight)
     sample = correlated(27, 500, 0).reshape(3, 9, 500)
     sample[1] = 0
-    fit = solve(columns, layer, weight, sums_of(columns, sample))
+    (fit,) = solve(columns, weight, sums_of(columns, sample), [0.1])
     nearest, _ = quantize_weights(weight, 0, half=True)
     assert np.array_equal(fit.weights[1], nearest[1]) and fit.bias[1] == 0
     assert not np.array_equal(fit.weights, nearest)
@@ -232,3 +233,82 @@ def test_sums_of_parts_merge_to_sums_of_everything(mean):
     for name in ("mean", "quantized_mean", "within", "between"):
         expected = getattr(direct, name)
         np.testing.assert_allclose(getattr(merged, name), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+# ---- layers that read one weight
+
+
+def two_readers():
+    """(columns, weight, inputs of each of two layers, their scales): the second sees a hundred times larger values with other means."""
+    weight = random(8, 12, 1, 1, seed=3)
+    inputs = [correlated(12, 2000, 1).reshape(1, 12, -1), (100 * correlated(12, 2000, 2, 1.0)).reshape(1, 12, -1)]
+    return Columns(node("Conv", "x w", "y"), weight), weight, inputs, [float(np.abs(x).max() / 9) for x in inputs]
+
+
+def joint(columns, inputs, scales):
+    sums = Sums(columns, len(inputs))
+    for number, (x, scale) in enumerate(zip(inputs, scales)):
+        sums.add(x, scale, number)
+    return sums
+
+
+def test_layers_that_share_weights_differ_in_the_bias_alone():
+    columns, weight, inputs, scales = two_readers()
+    fits = solve(columns, weight, joint(columns, inputs, scales), scales)
+    assert fits[0].weights is fits[1].weights and fits[0].scales is fits[1].scales
+    nearest, steps = quantize_weights(weight, 0, half=True)
+    for fit, x, scale in zip(fits, inputs, scales):
+        exact, found = columns.rows(weight).astype(np.float64) @ x, quantized(x, np.float32(scale))
+        error = columns.rows(fit.weights * along(fit.scales, 0, 4)) @ found + fit.bias[None, :, None] - exact
+        plain = columns.rows(nearest * along(steps, 0, 4)) @ found - exact
+        assert (error**2).mean() < 0.9 * (plain**2).mean(), "neither is fitted at the cost of the other"
+        assert np.abs(error.mean(axis=2)).max() < 1e-3 * np.abs(exact).max(), "each has its own means"
+
+
+def test_one_reader_twice_is_that_reader():
+    columns, weight, (x, _), (scale, _) = two_readers()
+    (alone,) = solve(columns, weight, joint(columns, [x], [scale]), [scale])
+    exact, found = columns.rows(weight).astype(np.float64) @ x, quantized(x, np.float32(scale))
+
+    def error(fit):
+        return np.square(columns.rows(fit.weights * along(fit.scales, 0, 4)) @ found + fit.bias[None, :, None] - exact).mean()
+
+    for fit in solve(columns, weight, joint(columns, [x, x], [scale, scale]), [scale, scale]):
+        assert error(fit) == pytest.approx(error(alone), rel=0.15)  # a smaller ridge, and rounding falls out otherwise
+
+
+def test_sums_of_several_layers_merge():
+    columns, _, inputs, scales = two_readers()
+    whole, merged = joint(columns, inputs, scales), Sums(columns, 2)
+    for part in (slice(0, 700), slice(700, 2000)):
+        merged.merge(joint(columns, [x[:, :, part] for x in inputs], scales))
+    assert np.array_equal(merged.numbers, whole.numbers)
+    for name in ("mean", "quantized_mean", "within", "between"):
+        expected = getattr(whole, name)
+        np.testing.assert_allclose(getattr(merged, name), expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+
+
+# ---- what is lost
+
+
+@pytest.mark.parametrize("mean", [0.0, 5.0])
+@pytest.mark.parametrize("kind", ["conv", "grouped", "gemm", "matmul"])
+def test_what_is_lost_is_the_squared_error_but_for_what_no_weights_change(kind, mean):
+    op, attributes, shape, axis = KINDS[kind]
+    weight = random(*shape, seed=7)
+    columns, biased = Columns(node(op, "x w", "y", "layer", **attributes), weight), op != "MatMul"
+    inputs = [correlated(24, 500, seed, mean).reshape(columns.groups, columns.count, -1) for seed in (1, 2)]
+    units = [np.float32(np.abs(x).max() / reach) for x, reach in zip(inputs, (5, 100))]
+    sums = joint(columns, inputs, units)
+    candidates = {
+        "nearest": [Rounded(*quantize_weights(weight, axis, half=True), bias=None)] * 2,
+        "fitted": solve(columns, weight, sums, units, biased),
+    }
+    measured, told = {}, {}
+    for name, fits in candidates.items():
+        told[name], measured[name] = lost(columns, weight, sums, units, fits), 0.0
+        for x, unit, fit in zip(inputs, units, fits):
+            found = columns.rows(fit.weights * along(fit.scales, axis, weight.ndim)).astype(np.float64) @ quantized(x, unit)
+            found += 0 if fit.bias is None else fit.bias.reshape(columns.groups, -1, 1)
+            measured[name] += np.square((found - columns.rows(weight).astype(np.float64) @ x) / unit).sum()
+    assert told["nearest"] - told["fitted"] == pytest.approx(measured["nearest"] - measured["fitted"], rel=0.02)

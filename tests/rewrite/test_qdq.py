@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from models import conv_net, model, node, random
+from models import conv_net, model, node, random, weight_and_axis
 
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
@@ -99,13 +99,13 @@ def test_a_tensor_with_two_readers_is_quantized_once():
 )
 def test_scales_run_along_the_output_channels(op, attributes, shape, axis):
     graph = Graph.from_model(model([node(op, "x w", "y", "layer", **attributes)], {"x": [1, 3, 4, 4]}, {"y": None}, {"w": random(*shape)}))
-    assert qdq.quantizable_layers(graph) == (qdq.Layer("layer", "x", "w", axis),)
+    assert qdq.quantizable_layers(graph) == (qdq.Layer("layer", "x"),) and weight_and_axis(graph, "layer")[1] == axis
 
 
 @pytest.mark.parametrize("trans_b, axis", [(0, 1), (1, 0)])
 def test_gemm_scales_follow_its_transposition(trans_b, axis):
     graph = Graph.from_model(model([node("Gemm", "x w", "y", "layer", transB=trans_b)], {"x": [2, 4]}, {"y": [2, 4]}, {"w": random(4, 4)}))
-    assert qdq.quantizable_layers(graph)[0].axis == axis
+    assert weight_and_axis(graph, "layer")[1] == axis
 
 
 def test_products_of_activations_have_no_weights_to_quantize():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from models import model, node, random
+from models import model, node, random, weight_and_axis
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
@@ -44,8 +44,9 @@ def test_weights_and_bias_are_the_fitted_ones(case, with_bias, half):
     op, kernel, attributes, shape = LAYERS[case]
     weight, own, added = random(*kernel, seed=1), random(6, seed=2), random(6, seed=3)
     graph, layers = single(op, weight, own if with_bias else None, shape, **attributes)
-    fit = fitted(weight, layers[0].axis, bias=added, half=half)
-    expected, _ = single(op, fit.weights * along(fit.scales, layers[0].axis, len(kernel)), added + own * with_bias, shape, **attributes)
+    _, axis = weight_and_axis(graph, "layer")
+    fit = fitted(weight, axis, bias=added, half=half)
+    expected, _ = single(op, fit.weights * along(fit.scales, axis, len(kernel)), added + own * with_bias, shape, **attributes)
     x = np.rint(random(*shape, seed=4) * 20).astype(np.float32) * np.float32(0.125)  # INT8 can hold it as it is
     result = qdq.insert(graph, {"x": 0.125}, layers, half, {"layer": fit})
     np.testing.assert_allclose(run(result, x=x)["y"], run(expected, x=x)["y"], rtol=1e-4, atol=1e-4)
@@ -59,11 +60,13 @@ def test_baked_weights_are_quantised_to_the_fitted_integers_again(case):
     op, kernel, attributes, shape = LAYERS[case]
     weight = random(*kernel, seed=1) * np.geomspace(1e-4, 1e3, kernel[1]).astype(np.float32).reshape(-1, *[1] * (len(kernel) - 2))
     graph, layers = single(op, weight, None, shape, **attributes)
-    fit = fitted(weight, layers[0].axis, bias=random(6))
+    _, axis = weight_and_axis(graph, "layer")
+    fit = fitted(weight, axis, bias=random(6))
     baked = qdq.bake(graph, layers, {"layer": fit})
     again = qdq.quantizable_layers(baked)
-    assert again[0].node == "layer" and again[0].axis == layers[0].axis
-    integers, scales = quantize_weights(baked.weights[again[0].weight], again[0].axis, half=False)
+    weight_again, axis_again = weight_and_axis(baked, "layer")
+    assert again[0].node == "layer" and axis_again == axis
+    integers, scales = quantize_weights(weight_again, axis, half=False)
     assert np.array_equal(integers, fit.weights)
     np.testing.assert_allclose(scales, fit.scales, rtol=1e-6)
     x = random(*shape, seed=4)
@@ -73,7 +76,7 @@ def test_baked_weights_are_quantised_to_the_fitted_integers_again(case):
     assert np.array_equal(graph.weights["w"], weight), "the graph itself stays as it was"
 
 
-def test_layers_that_share_weights_get_their_own():
+def test_layers_with_other_fitted_weights_than_those_they_shared_get_their_own():
     nodes = [node("Conv", f"x{i} w b", f"y{i}", f"layer{i}") for i in range(4)]
     weights = {"w": random(3, 2, 1, 1), "b": random(3, seed=1)}
     io = {f"x{i}": [1, 2, 4, 4] for i in range(4)}, {f"y{i}": None for i in range(4)}

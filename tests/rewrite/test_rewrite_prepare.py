@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from models import conv_net, model, node, outputs_of, profiles, random
+from models import conv_net, model, node, outputs_of, profiles, random, weight_and_axis
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.rewrite import prepare, qdq
@@ -20,7 +20,7 @@ def fitted(weight, axis):
 def test_the_calibrator_gets_baked_weights_and_the_equivalent_model_says_the_same():
     graph = raise_opset(Graph.from_model(conv_net()), 19)
     layers = qdq.quantizable_layers(graph)
-    rounded = {layer.node: fitted(graph.weights[layer.weight], layer.axis) for layer in layers}
+    rounded = {layer.node: fitted(*weight_and_axis(graph, layer.node)) for layer in layers}
     fit = Fit({"x": 0.03, "r1": 0.02}, rounded)
     shape, left = profiles(x=(1, 3, 16, 16)), {"given": "reason"}
     plan = prepare.Int8Plan(graph, shape, layers[:2], fit, {}, left)

@@ -76,6 +76,8 @@ class _Rewriter:
         self.places = {name: place for group in groups for name, place in group.places.items()}
         self.values = {name: group.expand(name, vector, neutral) for group, vector in zip(groups, vectors) for name in group.places}
         self._readings = Counter(name for node in graph.nodes for name in reads(node)) + Counter(graph.output_names)
+        self._copies: dict[str, list[str]] = {}  # constant -> itself and what its readers got instead
+        self._unchanged: set[str] = set()  # constants that a reader keeps, although it may change them
 
     def rewrite(self, writers: dict[str, Callable[[_Rewriter, onnx.NodeProto], None]]) -> Graph:
         for node in self.graph.nodes:
@@ -102,15 +104,22 @@ class _Rewriter:
         return self.graph.weights[node.input[index]].astype(np.float64)
 
     def put(self, node: onnx.NodeProto, index: int, array: np.ndarray) -> None:
-        """Give a node another constant input; other readers of the old one keep it."""
+        """Give a node another constant input; other readers of the old one keep it, and those that get the same values share them."""
         old = node.input[index] if len(node.input) > index else ""
         node.input.extend([""] * (index + 1 - len(node.input)))
-        if old and self._readings[old] == 1:
-            node.input[index] = old
-        else:
-            self._readings[old] -= 1
-            node.input[index] = self.graph.unique(f"{old or node.name + '_bias'}_equalized")
-        self.graph.weights[node.input[index]] = np.ascontiguousarray(array, np.float32)
+        array, weights = np.ascontiguousarray(array, np.float32), self.graph.weights
+        copies = self._copies.setdefault(old, [old]) if old else []
+        same = next((name for name in copies if np.array_equal(weights[name], array)), None)
+        if same == old and old:
+            self._unchanged.add(old)
+            return
+        last = bool(old) and self._readings[old] == 1 and old not in self._unchanged
+        self._readings[old] -= 1
+        if same is None:
+            same = old if last else self.graph.unique(f"{old or node.name + '_bias'}_equalized")
+            weights[same] = array
+            copies.append(same)
+        node.input[index] = same
 
     def put_if_there(self, node: onnx.NodeProto, index: int, change: Callable[[np.ndarray], np.ndarray]) -> None:
         old = self.constant(node, index)
@@ -131,11 +140,9 @@ def _scale_conv(rewriter: _Rewriter, node: onnx.NodeProto) -> None:
 
 
 def _scale_conv_transpose(rewriter: _Rewriter, node: onnx.NodeProto) -> None:
-    weight, groups = rewriter.constant(node, 1), attribute(node, "group", 1)  # [C, M / groups, ...]
-    inside = rewriter.of(node.input[0], weight.shape[0])
-    outside = rewriter.of(node.output[0], weight.shape[1] * groups)
-    divisors = outside.reshape(groups, -1).repeat(weight.shape[0] // groups, axis=0)
-    rewriter.put(node, 1, weight * _column(inside[:, None] / divisors, weight.ndim - 2))
+    weight = rewriter.constant(node, 1)  # [C, M, ...]; with groups, nothing around it is scaled (rules.py)
+    inside, outside = rewriter.of(node.input[0], weight.shape[0]), rewriter.of(node.output[0], weight.shape[1])
+    rewriter.put(node, 1, weight * _column(inside[:, None] / outside, weight.ndim - 2))
     rewriter.put_if_there(node, 2, lambda bias: bias / outside)
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
+DOUBT, DOUBT_OF_TAILS = 8, 128  # values of a channel that count as much as the mean of all channels (see `believed`)
 LIMIT = 64.0  # scales stay within this factor of their mean: beyond it, weights would leave what FP16 resolves
 
 
@@ -42,6 +43,26 @@ def choose_scales(largest: np.ndarray, anchor: float = 0.0, limit: float = LIMIT
     scales = np.exp(np.clip(logs, -np.log(limit), np.log(limit)))
     common = (largest[live] / scales[live]).max() / anchor if anchor > 0 else 1.0
     return scales * np.clip(common, 1 / limit, limit)
+
+
+def believed(reach: np.ndarray, spread: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """How far channels reach, as far as the values that were seen can tell.
+
+    Of few values, the largest says little about those to come: where every channel just holds its own, the next values are clipped. So
+    reaches are taken nearer to what all channels have in common: the ratio of reach and spread soon, the spread itself later.
+
+    Args:
+        reach: [C]; 0 or not finite for channels without values.
+        spread: [C], root mean square.
+        seen: [C], number of values.
+    """
+    live = np.isfinite(reach) & (reach > 0) & (spread > 0)
+    logs = np.zeros(len(reach))
+    for values, doubt in ((spread, DOUBT), (reach / np.where(live, spread, 1.0), DOUBT_OF_TAILS)):
+        own = np.log(values, out=np.zeros(len(reach)), where=live)
+        middle = np.average(own, weights=live * seen) if (live * seen).any() else 0.0
+        logs += middle + (own - middle) * seen / (seen + doubt)
+    return np.where(live, np.exp(logs), reach)
 
 
 def choose_shifts(minima: np.ndarray, maxima: np.ndarray) -> np.ndarray:

@@ -26,6 +26,11 @@ class Equalization:
     shifts: tuple[tuple[Group, np.ndarray], ...] = ()
     scales: tuple[tuple[Group, np.ndarray], ...] = ()
 
+    @property
+    def empty(self) -> bool:
+        """Whether there is nothing that could be equalized."""
+        return not (self.shifts or self.scales)
+
     def graph(self, tensors: Container[str], layers: Iterable[Layer]) -> Graph:
         """The same network, equalized for INT8 layers.
 

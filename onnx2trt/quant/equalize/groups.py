@@ -10,7 +10,7 @@ from __future__ import annotations
 from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant.equalize.relations import Group, Relations
-from onnx2trt.quant.equalize.rules import SCALE_RULES, SHIFT_RULES, product
+from onnx2trt.quant.equalize.rules import SCALE_RULES, SHIFT_RULES, product, same_weights
 
 
 def scale_groups(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> tuple[Group, ...]:
@@ -27,6 +27,7 @@ def scale_groups(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> tuple[Grou
             products.append(node)  # which operand can carry a scale depends on all other nodes
         else:
             relations.enter(node, SCALE_RULES)
+    same_weights(relations)
     for node in products:
         relations.enter(node, {"Mul": product})
     return relations.groups()

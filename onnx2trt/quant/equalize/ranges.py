@@ -17,6 +17,8 @@ class ChannelRanges:
         self._axis = axis
         self.low: np.ndarray | None = None  # [C]
         self.high: np.ndarray | None = None
+        self.seen: np.ndarray | None = None  # [C]: number of values that were not zero
+        self._sums: np.ndarray | None = None  # [3, C]: number, sum, and sum of squares of the values
         self._counts: np.ndarray | None = None  # [C, BINS]
 
     def measure(self, values: np.ndarray) -> None:
@@ -25,6 +27,11 @@ class ChannelRanges:
         low, high = values.min(axis=others).astype(np.float64), values.max(axis=others).astype(np.float64)
         self.low = low if self.low is None else np.minimum(self.low, low)
         self.high = high if self.high is None else np.maximum(self.high, high)
+        seen = np.count_nonzero(values, axis=others)
+        self.seen = seen if self.seen is None else self.seen + seen
+        total, squares = (np.add.reduce(part, axis=others, dtype=np.float64) for part in (values, np.square(values)))
+        sums = np.stack([np.full(len(low), values.size / len(low)), total, squares])
+        self._sums = sums if self._sums is None else self._sums + sums
 
     def count(self, values: np.ndarray) -> None:
         """Second pass."""
@@ -56,6 +63,11 @@ class ChannelRanges:
             ends = high[:, None] - (high - self.low)[:, None] * shares
             low = _best(ends, self._beyond(ends, above=False) + self._rounding(high[:, None] - ends))
         return low, high
+
+    def spread(self, around: np.ndarray) -> np.ndarray:
+        """[C]: root of the mean squared distance from the value `around` [C]."""
+        number, total, squares = self._sums
+        return np.sqrt(np.maximum(squares - 2 * around * total + number * around**2, 0.0) / number)
 
     def _rounding(self, extents: np.ndarray) -> np.ndarray:
         """Summed squared error of rounding to steps of extent / STEPS: step^2 / 12 for each value."""

@@ -15,6 +15,7 @@ from onnx2trt.model.nodes import attribute, reads
 from onnx2trt.model.operators import ALONG, SPATIAL, WEIGHTED
 
 FIXED = -1  # slot of a channel that has to stay as it is
+ROUNDS = 20  # of alternating between entries and magnitudes (Group.relative)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,28 @@ class Group:
             slots = self.places[name].slots
             np.maximum.at(found, slots[slots != FIXED], np.asarray(channels[name], np.float64)[slots != FIXED])
         return found
+
+    def relative(self, channels: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """How far channels reach, [C], each tensor divided by its own magnitude: INT8 has a scale for each tensor, so what counts is
+        how its channels compare with each other.
+
+        By least squares in logarithms, the reach of a channel is its entry of the vector times the magnitude of its tensor. Tensors
+        that agree with each other (a Concat and its inputs) therefore keep their values.
+        """
+        names = [name for name in self.places if name in channels]
+        logs = {}
+        for name in names:
+            slots, values = self.places[name].slots, np.asarray(channels[name], np.float64)
+            live = (slots != FIXED) & np.isfinite(values) & (values > 0)
+            logs[name] = slots[live], np.log(values[live])
+        magnitudes = dict.fromkeys(names, 0.0)
+        slots = np.concatenate([np.zeros(0, int), *(own for own, _ in logs.values())])
+        for _ in range(ROUNDS):
+            left = np.concatenate([np.zeros(0), *(values - magnitudes[name] for name, (_, values) in logs.items())])
+            entries = np.bincount(slots, left, self.size) / np.maximum(np.bincount(slots, minlength=self.size), 1)
+            for name, (own, values) in logs.items():
+                magnitudes[name] = float((values - entries[own]).mean()) if own.size else 0.0
+        return {name: np.asarray(channels[name], np.float64) / np.exp(magnitudes[name]) for name in names}
 
     def anchor(self, channels: dict[str, np.ndarray]) -> float:
         """The largest value of the channels that are fixed within the same tensors; 0 where there is none."""

@@ -11,10 +11,12 @@ from collections.abc import Callable
 
 import onnx
 
+from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.nodes import attribute
-from onnx2trt.model.operators import TERMS
+from onnx2trt.model.operators import TERMS, WEIGHTED
 from onnx2trt.quant.equalize import move_rules as moves
 from onnx2trt.quant.equalize.relations import Relations
+from onnx2trt.rewrite.qdq import weight_axis, weight_layout
 
 # ---- sums and products
 
@@ -103,8 +105,17 @@ def _known(relations: Relations, axis: int | None, *names: str) -> tuple[str, ..
     )
 
 
+def _own_scales(relations: Relations, node: onnx.NodeProto) -> bool:
+    """Whether its weights are constant, with an INT8 scale for each output channel.
+
+    Where one scale serves all, channels that are made larger take the levels away from all others.
+    """
+    weight = relations.graph.weights.get(node.input[1])
+    return weight is not None and weight_axis(node, weight.ndim) is not None
+
+
 def _convolution(relations: Relations, node: onnx.NodeProto) -> tuple[str, ...]:
-    if node.input[1] not in relations.graph.weights:
+    if not _own_scales(relations, node):
         return ()
     outputs = node.output[:1] if _constant_or_absent(relations, node, 2) else ()
     return _known(relations, 1, node.input[0], *outputs)
@@ -133,8 +144,7 @@ def _gemm_shift(relations: Relations, node: onnx.NodeProto) -> tuple[str, ...]:
 
 
 def _matmul(relations: Relations, node: onnx.NodeProto) -> tuple[str, ...]:
-    weight = relations.graph.weights.get(node.input[1])
-    return () if weight is None or weight.ndim < 2 else _known(relations, None, node.input[0], node.output[0])
+    return _known(relations, None, node.input[0], node.output[0]) if _own_scales(relations, node) else ()
 
 
 def _batch_norm(relations: Relations, node: onnx.NodeProto) -> tuple[str, ...]:
@@ -152,6 +162,25 @@ def _norm(relations: Relations, node: onnx.NodeProto) -> tuple[str, ...]:
     if layer and attribute(node, "axis", -1) % len(relations.shapes[x]) != len(relations.shapes[x]) - 1:
         return ()
     return _known(relations, None if layer else 1, node.output[0])
+
+
+def same_weights(relations: Relations) -> None:
+    """Layers that read one constant in the same way are scaled alike, so that it stays one: it may have many readers, and be most of the
+    model. To be entered after all single nodes.
+    """
+    readers: dict[tuple, list[onnx.NodeProto]] = {}
+    for node in relations.graph.nodes:
+        if node.op_type in WEIGHTED and node.domain in STANDARD_DOMAINS and node.input[1] in relations.graph.weights:
+            readers.setdefault(weight_layout(node), []).append(node)
+    for nodes in readers.values():
+        for names in ([node.input[0] for node in nodes], [node.output[0] for node in nodes]):
+            known = [relations.unknowns[name] for name in names if name in relations.unknowns]
+            alike = len(known) == len(names) and len({len(unknowns) for unknowns in known}) == 1
+            for unknowns in known:
+                if alike:
+                    relations.tie(known[0], unknowns)
+                else:
+                    relations.fix(unknowns)
 
 
 Rule = Callable[["Relations", onnx.NodeProto], tuple[str, ...]]

@@ -2,66 +2,82 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from onnx2trt.base.cores import peak_memory_mb
 from onnx2trt.conversion.int8 import Calibrated
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.feeds import Feeds
+from onnx2trt.data.feeds import batches_to_compare
 from onnx2trt.data.holdout import Parts, choose_split, without
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import observe_parallel
+from onnx2trt.quant.candidates import best_of, compare_methods
 from onnx2trt.quant.histograms import METHODS, Collector
-from onnx2trt.quant.sensitivity import choose_scales
 from onnx2trt.quant.weight_fitting import Samples, fit_weights
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import Layer
 
-ROUGHLY = 4  # times fewer rows than for the final fit are enough to compare methods
-METHOD_SAMPLES = 16  # on half of which calibration methods are compared; weights are fitted to the other half
+METHOD_SAMPLES = 8  # on which calibration methods are compared
+RIVALS = 1.1  # methods within this factor of the best are compared with fitted weights, too, which make up for more of what is rounded off
+ROUGHLY, ROUGH_SAMPLES = 4, 8  # to so few samples, and to so many times fewer rows than in the end
 
 
-def calibrate(job: Job, graph: Graph, layers: tuple[Layer, ...], names: tuple[str, ...], run: Run, with_weights: bool) -> Calibrated:
-    """Scales of these tensors.
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be calibrated."""
 
-    Args:
-        layers: on which --calibration-method auto compares the methods.
-        with_weights: weights will be fitted to the scales, so they are for the comparison, too.
+    names: tuple[str, ...]  # of the tensors
+    layers: tuple[Layer, ...]  # on which --calibration-method auto compares the methods
+    with_weights: bool = False  # weights will be fitted to the scales, so they are to compare methods that are about as good, too
+    samples: int | None = None  # at most
+
+
+def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run) -> Calibrated:
+    """Scales of the tensors of a graph.
 
     Raises:
         ConversionError: CALIBRATION.
     """
     split = choose_split(job.data)
-    parts = Parts(job.data, split, run.console, "calibrating")
+    parts = Parts(job.data, split, run.console, "calibrating", wanted.samples)
     collectors: dict[int, Collector] = {}
     with run.stage("calibrate", f"calibrating on {len(parts)} samples of {split.fitted.origin}"):
-        observe_parallel(graph, job.profiles, names, parts, lambda: collectors.setdefault(parts.current, Collector()).visit)
-        methods = METHODS if job.plan.calibration.method == "auto" else (job.plan.calibration.method,)
-        total = without(collectors, None, Collector)
-        found = {method: total.scales(method) for method in methods}  # in the order in which threads came to the tensors
-        candidates = {method: {name: scales[name] for name in names if name in scales} for method, scales in found.items()}
-        method = methods[0]
-        if len(methods) > 1:
-            method = _compare_methods(job, graph, layers, candidates, run, with_weights)
-        trials = tuple(without(collectors, trial, Collector).scales(method) for trial in range(split.trials))
-    silent = tuple(name for name in names if name not in candidates[method])
+        observe_parallel(graph, job.profiles, wanted.names, parts, lambda: collectors.setdefault(parts.current, Collector()).visit)
+        method = job.plan.calibration.method
+        if method == "auto":
+            method = _choose_method(job, graph, wanted, without(collectors, split.judged, Collector), run)
+        found = without(collectors, (), Collector).scales(method)  # in the order in which threads came to the tensors
+        scales = {name: found[name] for name in wanted.names if name in found}
+        trials = tuple(without(collectors, (trial,), Collector).scales(method) for trial in range(split.trials))
+    silent = tuple(name for name in wanted.names if name not in scales)
     seconds = round(run.console.timings["calibrate"], 3)
     about = Calibration(method, parts.feeds.used, len(parts.feeds.skipped), job.plan.calibration.cache, seconds, peak_memory_mb())
-    return Calibrated(method, candidates[method], silent, trials, about)
+    return Calibrated(method, scales, silent, trials, about)
 
 
-def _compare_methods(
-    job: Job, graph: Graph, layers: tuple[Layer, ...], candidates: dict[str, dict[str, float]], run: Run, with_weights: bool
-) -> str:
-    """The method whose scales change the outputs least, on samples that the weights were not fitted to (where there are several)."""
-    dataset = choose_split(job.data).to_fit(METHOD_SAMPLES)
-    few = list(Feeds(job.data.reader, dataset, run.console, "reading samples")())
-    seen, fresh = (few[::2], few[1::2]) if len(few) > 1 else (few, few)
+def _choose_method(job: Job, graph: Graph, wanted: Wanted, collector: Collector, run: Run) -> str:
+    """The one that suits best, on samples that are not in the collector (where there are several)."""
+    split = choose_split(job.data)
+    seen, fresh = (
+        [batch.feed for batch in batches_to_compare(job.data, [dataset])]
+        for dataset in (split.to_decide(ROUGH_SAMPLES), split.to_judge(METHOD_SAMPLES))
+    )
+    if not fresh:  # all of them are damaged
+        return METHODS[0]
+
+    def best(fits: dict[str, Fit], within: float) -> list[str]:
+        tracked = run.console.track(fits.items(), len(fits), "comparing calibration methods")
+        outcomes = compare_methods(graph, wanted.layers, tracked, fresh, job.comparison().change)
+        told = (f"{one.method} {one.change:.2%} ({one.worst_db:.1f} dB)" for one in outcomes)
+        run.console.debug("change of the outputs by method: " + ", ".join(told))
+        return [one.method for one in best_of(outcomes, within)]
+
+    fits = {method: Fit(collector.scales(method), fp16_scales=job.fp16_scales(graph)) for method in METHODS}
+    rivals = best(fits, RIVALS)
+    if not (wanted.with_weights and seen and len(rivals) > 1):
+        return rivals[0]
     samples = Samples(lambda: seen, ROUGHLY * len(seen))  # as if there were so many, of which each gives so many fewer rows
-    fits = {}
-    for name, scales in run.console.track(candidates.items(), len(candidates), "comparing calibration methods"):
-        rounded = fit_weights(graph, job.profiles, layers, scales, samples)[0] if with_weights else {}
-        fits[name] = Fit(scales, rounded, job.fp16_scales(graph))
-    method, changes = choose_scales(graph, layers, fits, lambda: fresh, job.comparison().change)
-    run.console.debug("change of the outputs by method: " + ", ".join(f"{name} {share:.2%}" for name, share in changes.items()))
-    return method
+    rounded = {method: fit_weights(graph, job.profiles, wanted.layers, fits[method].scales, samples)[0] for method in rivals}
+    return best({method: replace(fits[method], rounded=rounded[method]) for method in rivals}, 1.0)[0]

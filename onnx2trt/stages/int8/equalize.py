@@ -6,14 +6,16 @@ import numpy as np
 
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.holdout import Parts, choose_split
+from onnx2trt.data.feeds import Feeds
+from onnx2trt.data.holdout import choose_split
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import observe, static_shapes
-from onnx2trt.quant.equalize.choice import choose_scales, choose_shifts
+from onnx2trt.quant.equalize.choice import believed, choose_scales, choose_shifts
 from onnx2trt.quant.equalize.equalization import Equalization
 from onnx2trt.quant.equalize.groups import scale_groups, shift_groups
 from onnx2trt.quant.equalize.ranges import ChannelRanges
 from onnx2trt.quant.equalize.relations import Group
+from onnx2trt.quant.equalize.strength import Reach, choose_strength, reads
 
 SAMPLES = 16  # of which the channels' ranges are taken
 
@@ -29,22 +31,32 @@ def equalize(job: Job, graph: Graph, tensors: tuple[str, ...], run: Run) -> Equa
     shifts, groups = shift_groups(graph, shapes), scale_groups(graph, shapes)
     ranges = _channel_ranges(job, graph, (*shifts, *groups), tensors, run)
     largest = {name: channels.symmetric() for name, channels in ranges.items()}
+    middles = {name: np.zeros(len(reach)) for name, reach in largest.items()}
     shifted = {name for group in shifts for name in group.places}
     intervals = {name: channels.interval() for name, channels in ranges.items() if name in shifted}
     low, high = ({name: interval[i] for name, interval in intervals.items()} for i in (0, 1))
-    middles = [choose_shifts(-group.largest({name: -values for name, values in low.items()}), group.largest(high)) for group in shifts]
-    for group, vector in zip(shifts, middles):
+    vectors = [choose_shifts(-group.largest({name: -values for name, values in low.items()}), group.largest(high)) for group in shifts]
+    for group, vector in zip(shifts, vectors):
         for name in group.places.keys() & intervals.keys():
-            middle = group.expand(name, vector, 0.0)
-            largest[name] = np.maximum(high[name] - middle, middle - low[name])
-    scales = [choose_scales(group.largest(largest), group.anchor(largest)) for group in groups]
-    return Equalization(graph, tuple(zip(shifts, middles)), tuple(zip(groups, scales)))
+            middles[name] = group.expand(name, vector, 0.0)
+            largest[name] = np.maximum(high[name] - middles[name], middles[name] - low[name])
+    reaches = {}
+    for name, channels in ranges.items():
+        spread = channels.spread(middles[name])
+        reaches[name] = Reach(believed(largest[name], spread, channels.seen), spread)
+    scales = []
+    for group in groups:
+        reach = group.relative({name: reach.largest for name, reach in reaches.items()})
+        vector = choose_scales(group.largest(reach), group.anchor(reach))
+        scales.append(vector ** choose_strength(vector, reads(graph, group, reaches)))
+    return Equalization(graph, tuple(zip(shifts, vectors)), tuple(zip(groups, scales)))
 
 
 def _channel_ranges(job: Job, graph: Graph, groups: tuple[Group, ...], tensors: tuple[str, ...], run: Run) -> dict[str, ChannelRanges]:
     axes = {name: place.axis for group in groups for name, place in group.places.items() if name in tensors}
     ranges = {name: ChannelRanges(axis) for name, axis in axes.items()}
-    feeds = Parts(job.data, choose_split(job.data), run.console, "equalizing channels", SAMPLES)
+    dataset = choose_split(job.data).to_decide(SAMPLES)  # whether it pays is judged by others
+    feeds = Feeds(job.data.reader, dataset, run.console, "equalizing channels")
     observe(graph, job.profiles, list(axes), feeds, lambda name, values: ranges[name].measure(values))
     observe(graph, job.profiles, list(axes), feeds, lambda name, values: ranges[name].count(values))
     return ranges

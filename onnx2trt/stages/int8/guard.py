@@ -40,21 +40,19 @@ class Guard:
         Raises:
             ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
         """
-        order: list[str] = []
         with self._run.stage("choose", "choosing the INT8 layers"):
             self.tried = tried = [self._trials.measure((), limit)]
             if not tried[0].passed:
-                order = self._order
                 least, total = self._job.plan.min_int8_share, sum(self._macs.values())
-                found = climb(order, self._macs, total, least, tried[0], lambda kept: self._trials.measure(order[:kept], limit))
+                found = climb(self._order, self._macs, total, least, tried[0], lambda kept: self._trials.measure(self._first(kept), limit))
                 self.tried = tried = found
-            best = self._confirmed(order, tried, limit)
-            fallback = None if best is None else self._take_back(order[:best], tried, limit)
+            best = self._confirmed(tried, limit)
+            fallback = None if best is None else self._take_back(self._first(best), tried, limit)
             self._trials.forget()
         for rung in tried:
             self._run.console.debug(_line(rung))
         if fallback is None and or_best:
-            fallback = order[: max(rung.kept for rung in tried)]
+            fallback = self._first(max(rung.kept for rung in tried))
         if fallback is None:
             raise ConversionError(
                 f"INT8 does not reach --max-accuracy-drop {limit:g} %. What was tried:\n{_table(tried)}",
@@ -84,21 +82,25 @@ class Guard:
             self._run.console.debug(f"{node}: {self._errors[node]:.3%} for {share:.2%} of the work")
         return order
 
-    def _confirmed(self, order: list[str], tried: list[Tried], limit: float) -> int | None:
+    def _first(self, kept: int) -> list[str]:
+        """The first layers to go back to FP16; where it is none, nothing has to be ranked."""
+        return self._order[:kept] if kept else []
+
+    def _confirmed(self, tried: list[Tried], limit: float) -> int | None:
         """How many layers go back to FP16: the fewest that passed, and more while what will be built does not pass; None: none is enough.
 
-        The trials show what to expect on average; one fit can be unlucky, and then a few decisions tip over.
+        The trials show what to expect on average; one fit can be unlucky, and then a few decisions tip over. So little more goes back at
+        first, but twice as much each time: where the trials promise too much altogether, it takes many layers.
         """
-        kept = min((rung.kept for rung in tried if rung.passed), default=None)
+        kept, step = min((rung.kept for rung in tried if rung.passed), default=None), STEP_DOWN
         while kept is not None:
-            tried.append(self._trials.measure(order[:kept], limit, final=True))
+            tried.append(self._trials.measure(self._first(kept), limit, final=True))
             if tried[-1].passed:
                 return kept
-            lower = tried[-1].int8_mac_share - STEP_DOWN
-            more = (number for number in range(kept + 1, len(order) + 1) if self._trials.share(order[:number]) <= lower)
-            kept = next(more, None)
-            if kept is not None and self._trials.share(order[:kept]) < self._job.plan.min_int8_share:
-                kept = None
+            share, least = tried[-1].int8_mac_share - step, self._job.plan.min_int8_share
+            more = [number for number in range(kept + 1, len(self._order) + 1) if self._trials.share(self._first(number)) >= least]
+            kept = next((number for number in more if self._trials.share(self._first(number)) <= share), more[-1] if more else None)
+            step *= 2
         return None
 
     def _take_back(self, fallback: list[str], tried: list[Tried], limit: float) -> list[str]:

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.change import Change
-from onnx2trt.conversion.comparing import Reference, worst_output
+from onnx2trt.conversion.comparing import Reference, by_part, worst_output
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
@@ -89,11 +89,7 @@ class Trials:
         """Each sample with the session of the trial that has not seen it."""
         job, split = self._job, self._fitted.split
         dataset = split.to_measure()
-
-        def candidate(batch):
-            part = max(split.part_of(batch.samples[0]), 0) if len(sessions) > 1 else 0
-            return sessions[part].run(batch.arrays)
-
         found = batches_to_compare(job.data, split.cuts(dataset))
         batches = self._run.console.track(found, inferences(job.data.reader, dataset), f"measuring with {share:.0%} in INT8")
-        return self._comparison.compare(self._reference.one_pass(), candidate, batches, dataset.origin, at_once=sessions[0].at_once)
+        candidate, at_once = by_part(split, sessions), sessions[0].at_once
+        return self._comparison.compare(self._reference.one_pass(), candidate, batches, dataset.origin, at_once=at_once)

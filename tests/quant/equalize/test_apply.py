@@ -103,7 +103,6 @@ PASSING = {  # name -> nodes from a to b, and their constants
     "affine": ([node("Mul", "m a", "t"), node("Add", "t s", "b")], {"m": np.float32([2]), "s": np.float32([0.4])}),
     "depthwise": ([node("Conv", "a w bias", "b", group=C, pads=[1, 1, 1, 1])], {"w": random(C, 1, 3, 3), "bias": random(C)}),
     "grouped": ([node("Conv", "a w", "b", group=2)], {"w": random(C, C // 2, 1, 1)}),
-    "grouped transposed": ([node("ConvTranspose", "a w bias", "b", group=2)], {"w": random(C, C // 2, 2, 2), "bias": random(C)}),
     "transposed": ([node("ConvTranspose", "a w", "b", strides=[2, 2])], {"w": random(C, C, 2, 2)}),
     "batch norm": (
         [node("BatchNormalization", "a scale bias mean var", "b")],
@@ -139,6 +138,7 @@ SHIFTING = {
     "reduce": ([node("ReduceMax", "a", "b", axes=[2, 3])], {}),
     "pad by reflection": ([node("Pad", "a pads", "b", mode="reflect")], {"pads": PADS}),
     "grouped": ([node("Conv", "a w", "b", group=2)], {"w": random(C, C // 2, 3, 3)}),
+    "grouped transposed": ([node("ConvTranspose", "a w bias", "b", group=2)], {"w": random(C, C // 2, 2, 2), "bias": random(C)}),
     "transposed": ([node("ConvTranspose", "a w", "b", strides=[2, 2], pads=[1, 0, 0, 1])], {"w": random(C, C, 2, 2)}),
     "residual": ([node("Relu", "a", "r"), node("Conv", "r w", "c"), node("Add", "r c", "b")], {"w": random(C, C, 1, 1)}),
     "batch norm": (PASSING["batch norm"]),
@@ -165,6 +165,7 @@ REFUSED = {  # name -> nodes from a to b, their constants; nothing may be scaled
     "division by itself": ([node("Abs", "a", "d"), node("Div", "d d", "b")], {}),
     "slope by data": ([node("Sigmoid", "x", "unused"), node("PRelu", "a a", "b")], {}),
     "dropout in training": ([node("Dropout", "a ratio yes", "b")], {"ratio": np.float32(0.5), "yes": np.array(True)}),
+    "one scale for all weights": ([node("ConvTranspose", "a w bias", "b", group=2)], {"w": random(C, C // 2, 2, 2), "bias": random(C)}),
     "instance norm": ([node("InstanceNormalization", "a s s", "t"), node("Sigmoid", "t", "b")], {"s": random(C)}),
 }
 
@@ -248,12 +249,53 @@ def test_tensors_of_unknown_shape_stay():
     assert scale_groups(graph, {"a": (2, C, 8, 8)}) == ()
 
 
-def test_weights_that_others_read_are_copied():
-    nodes = [node("Conv", "a w bias", "c", group=1), node("Relu", "c", "d"), node("Conv", "d w bias", "b")]
+def test_weights_of_several_layers_stay_one():
+    """An unrolled loop: what its rounds read is scaled alike, and so is what they write."""
+    nodes = [node("Conv", "a w bias", "c"), node("Relu", "c", "d"), node("Conv", "d w bias", "b")]
+    graph = between(nodes, {"w": random(C, C, 1, 1), "bias": random(C)})
+    groups, result = rewritten(graph)
+    assert len(groups) == 1
+    assert_changed(graph, result, groups, "scale", (2, 4, 8, 8), ["a", "c", "d", "b"])
+    assert result.nodes[1].input[1:] == result.nodes[3].input[1:] and len(result.weights) == len(graph.weights)
+    assert not np.array_equal(result.weights[result.nodes[1].input[1]], graph.weights["w"])
+
+
+def test_what_binds_one_reader_of_weights_binds_the_others():
+    nodes = [node("Conv", "a w bias", "c"), node("Sigmoid", "c", "d"), node("Conv", "d w bias", "b")]
+    groups, _ = rewritten(between(nodes, {"w": random(C, C, 1, 1), "bias": random(C)}))
+    assert groups == ()
+
+
+def test_weights_that_are_laid_out_in_two_ways_become_two():
+    nodes = [node("Conv", "a w bias", "c"), node("Relu", "c", "d"), node("ConvTranspose", "d w bias", "b")]
     graph = between(nodes, {"w": random(C, C, 1, 1), "bias": random(C)})
     groups, result = rewritten(graph)
     assert len(groups) == 3 and result.nodes[1].input[1] != result.nodes[3].input[1]
     assert_changed(graph, result, groups, "scale", (2, 4, 8, 8), ["a", "c", "d", "b"])
+
+
+def test_weights_that_are_data_too_stay_what_they_are_as_data():
+    nodes = [
+        node("Conv", "a w", "c"),
+        node("GlobalMaxPool", "x", "p"),
+        node("ArgMax", "p", "i", axis=1, keepdims=0),
+        node("Gather", "w i", "g"),
+        node("Reshape", "g shape", "r"),
+        node("Add", "c r", "b"),
+    ]
+    graph = between(nodes, {"w": random(C, C, 1, 1), "shape": const([2, C, 1, 1])})
+    groups, result = rewritten(graph)
+    assert_changed(graph, result, groups, "scale", (2, 4, 8, 8), ["a"])
+    gather = next(n for n in result.nodes if n.op_type == "Gather")
+    assert np.array_equal(result.weights[gather.input[0]], graph.weights["w"])
+
+
+def test_a_constant_that_one_of_its_readers_keeps_is_not_written_over():
+    nodes = [node("Conv", "a w k", "c"), node("Sigmoid", "c", "s"), node("Conv", "s v k", "d"), node("Relu", "d", "b")]
+    graph = between(nodes, {"w": random(C, C, 1, 1), "v": random(C, C, 1, 1, seed=6), "k": random(C)})
+    groups, result = rewritten(graph)
+    assert_changed(graph, result, groups, "scale", (2, 4, 8, 8), ["a", "d", "b"])
+    assert result.nodes[1].input[2] == "k" and result.nodes[3].input[2] != "k" and np.array_equal(result.weights["k"], graph.weights["k"])
 
 
 def test_constants_that_feed_several_nodes_are_copied():

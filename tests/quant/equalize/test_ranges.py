@@ -88,3 +88,14 @@ def test_large_tensors_are_counted_in_part_and_measured_in_whole():
     found = ranges_of(values)
     assert found.high[0] == 100 and POSITIONS <= found._counts[1].sum() <= 2 * POSITIONS and found._counts.shape == (2, BINS)
     assert found.symmetric()[1] == pytest.approx(np.abs(values[0, 1]).max(), rel=0.3)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_spread_and_number_of_values_are_those_of_all_inferences(axis):
+    arrays = [np.swapaxes(heavy_tailed(seed), 1, axis) for seed in (0, 1)]
+    found = ranges_of(*arrays, axis=axis)
+    values = np.concatenate([np.moveaxis(array, axis, 0).reshape(6, -1) for array in arrays], axis=1).astype(np.float64)
+    np.testing.assert_array_equal(found.seen, (values != 0).sum(axis=1))
+    assert found.seen[1] < found.seen[0], "zeros do not count"
+    for around in (np.zeros(6), np.linspace(-3, 5, 6)):
+        np.testing.assert_allclose(found.spread(around), np.sqrt(((values - around[:, None]) ** 2).mean(axis=1)), rtol=1e-6)

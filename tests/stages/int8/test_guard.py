@@ -142,13 +142,28 @@ def test_more_goes_back_while_the_final_fit_does_not_pass(guarded):
     guard, trials, _ = guarded(ALL, {"most", "medium!"}, effort="fast")
     assert list(guard.choose(LIMIT)) == ALL[:4]
     finals = [kept for kept, final in trials.asked if final]
-    assert finals == [("most",), ("most", "large"), ("most", "large", "twin"), ("most", "large", "twin", "medium")], "2 % of the work each"
+    assert finals == [("most",), ("most", "large"), ("most", "large", "twin", "medium")], "2 % of the work, then 4 %"
 
 
 def test_each_step_down_is_worth_its_measurement(guarded):
     guard, trials, _ = guarded(["most", "tiny", "medium", "large", "twin"], {"most", "medium!"}, effort="fast")
     assert list(guard.choose(LIMIT)) == ["most", "tiny", "medium"]
     assert [len(kept) for kept, final in trials.asked if final] == [1, 3], "one small layer more would hardly change a thing"
+
+
+def test_layers_are_ranked_where_the_trials_pass_at_once_and_the_final_fit_does_not(guarded):
+    guard, trials, ranked = guarded(ALL, {"large!"}, effort="fast")
+    assert list(guard.choose(LIMIT)) == ["most", "large", "twin"] and ranked == [*ALL, "rest"]
+    assert trials.asked == [((), False), ((), True), (("most",), True), (("most", "large", "twin"), True)]
+    assert [rung.passed for rung in guard.tried] == [True, False, False, True]
+
+
+def test_where_no_final_fit_passes_the_ladder_is_climbed_to_its_end(guarded):
+    guard, trials, _ = guarded(ALL, {"rest!"}, least=0.88)
+    with refused(ExitCode.VALIDATION, "INT8 does not reach --max-accuracy-drop 1 %"):
+        guard.choose(LIMIT)
+    assert [len(kept) for kept, final in trials.asked if final] == [0, 1, 3, 5], "no more than 12 % of the work may go back"
+    assert list(guard.choose(LIMIT, or_best=True)) == ALL
 
 
 def test_it_ends_where_the_share_would_be_too_small(guarded):

@@ -12,7 +12,7 @@ import onnx
 import pytest
 from command import onnx2trt
 from helpers import planned, refused
-from models import model, node, profiles, random
+from models import mixed, model, node, profiles, random, weight_and_axis
 
 from onnx2trt.base.errors import AccuracyError, ExitCode
 from onnx2trt.conversion.job import Job
@@ -71,7 +71,7 @@ def net():
 def write_samples(folder, count, first=0):
     folder.mkdir()
     for index in range(first, first + count):
-        values = random(1, CHANNELS, 16, 16, seed=100 + index)
+        values = mixed(CHANNELS, 16, seed=100 + index)
         values.reshape(-1)[np.random.default_rng(index).integers(values.size)] = 200
         np.save(folder / f"{index:03}.npy", values)
 
@@ -222,7 +222,7 @@ def test_a_validation_folder_is_enough_to_choose_again(folder):
 
 
 def test_the_validation_data_that_layers_were_judged_by_is_a_condition(folder):
-    write_samples(folder / "validation", 4, first=50)
+    write_samples(folder / "validation", 12, first=50)
     validation = ("--validation-dir", "validation")
     first = prepared(*DATA, *validation)
     assert "c.cache.fit.npz was made with another --validation-dir: everything is found again from data" in first.said
@@ -240,8 +240,7 @@ def test_weights_made_under_other_conditions_are_not_used(folder, flags):
     warning = f"c.cache.fit.npz was made with another {flags[0]}: only the scales of c.cache are used. Accuracy may be much lower"
     assert warning in again.run.console.warnings[0]
     graph = Graph.from_model(net())
-    layer = next(layer for layer in quantizable_layers(graph) if layer.node == "first")
-    plain, _ = quantize_weights(graph.weights["w1"], layer.axis, half=True)
+    plain, _ = quantize_weights(*weight_and_axis(graph, "first"), half=True)
     assert np.array_equal(again.model.graph.weights["w1__quantized"], plain), "neither equalized nor fitted"
 
 
@@ -369,7 +368,7 @@ def test_what_a_cpu_found_feeds_the_calibrator_of_tensorrt_10(folder, flags):
     assert int8_layers(weak.model.equivalent) == {"first", "second", "third"} == int8_layers(first)
     for layer in quantizable_layers(weak.model.graph):
         if layer.node != "hostile":
-            integers, scales = quantize_weights(weak.model.graph.weights[layer.weight], layer.axis, half=False)
+            integers, scales = quantize_weights(*weight_and_axis(weak.model.graph, layer.node), half=False)
             own = found.fit.rounded[layer.node]
             assert np.array_equal(integers, own.weights), "TensorRT will round them to the fitted integers"
             np.testing.assert_allclose(scales, own.scales, rtol=1e-6)

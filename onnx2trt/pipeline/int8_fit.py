@@ -1,0 +1,139 @@
+"""The layers made ready for INT8: scales, and equalized channels and fitted weights where they pay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from onnx2trt.conversion.int8 import Calibrated, Fitted, Known, WrittenCache
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.data.holdout import Split, choose_split
+from onnx2trt.model.graph import Graph
+from onnx2trt.plan.plan import EFFORTS, Effort
+from onnx2trt.quant import calibration_cache
+from onnx2trt.quant.candidates import worse_than
+from onnx2trt.quant.equalize.equalization import Equalization
+from onnx2trt.rewrite.placement import readings, tensors
+from onnx2trt.rewrite.qdq import Layer, quantizable_layers
+from onnx2trt.stages.int8 import cache as caches
+from onnx2trt.stages.int8.calibrate import Wanted, calibrate
+from onnx2trt.stages.int8.equalize import equalize
+from onnx2trt.stages.int8.fit import fit
+from onnx2trt.stages.int8.held_out import signal_to_noise
+
+PART_OF_SAMPLES = 32
+
+
+def make_ready(job: Job, graph: Graph, known: Known, layers: tuple[Layer, ...], ranged: dict[str, float], run: Run) -> Fitted:
+    """What an earlier run found, else scales from the cache or by calibration; channels are equalized and weights fitted to the calibration
+    data, unless TensorRT will calibrate by itself.
+
+    Args:
+        graph: FP32, folded.
+        known: what need not be found again.
+        layers: that may become INT8.
+        ranged: scales by the ranges of all tensors, for those that calibration leaves out.
+
+    Raises:
+        ConversionError: CALIBRATION.
+    """
+    split, names = choose_split(job.data), tensors(layers, readings(graph, layers))
+    if split is not None and split.blind:
+        run.console.warn(
+            f"{split.fitted.origin} holds one sample only: INT8 is measured on what it was fitted to, which tells nothing about other "
+            "samples; give more, or --validation-dir"
+        )
+    if known.found is not None:
+        found, equalized = known.found, known.equalization.graph(names, layers)
+        about, fallback = caches.describe(job, found.method), found.fp16_fallback if known.chosen else None
+        others = known.cache.scales if known.cache else ranged
+        return Fitted(known.equalization, equalized, layers, found.fit, (), split, found.method, about, fallback, others=others)
+    by_tensorrt = job.plan.calibrator and job.plan.native_method is not None and known.cache is None
+    ways = Ways(job, graph, layers, names, known, ranged, run)
+    written = ways.write_cache() if known.cache is None and not by_tensorrt else None  # TensorRT will write its own
+    made = ways.best(EFFORTS["fast"] if by_tensorrt else job.plan.calibration.effort)
+    return replace(made, by_tensorrt=by_tensorrt, written=written)
+
+
+@dataclass
+class Ways:
+    """Ways to INT8, from the plain one to that with equalized channels and fitted weights."""
+
+    job: Job
+    graph: Graph
+    layers: tuple[Layer, ...]
+    names: tuple[str, ...]  # the tensors that need a scale
+    known: Known
+    ranged: dict[str, float]
+    run: Run
+
+    @cached_property
+    def split(self) -> Split | None:
+        return choose_split(self.job.data)
+
+    def best(self, effort: Effort) -> Fitted:
+        """The way that the effort asks for, or a simpler one where that may make the outputs worse."""
+        no_change, may_fit = Equalization(self.graph), effort.fit and self.split is not None and self.split.may_fit
+        ways = [(no_change, True)] if may_fit else []
+        if effort.equalize and self.known.cache is None:
+            with self.run.stage("equalize", "equalizing channels"):
+                equalization = equalize(self.job, self.graph, self.names, self.run)
+            if not equalization.empty:
+                ways.insert(0, (equalization, may_fit))
+        for equalization, with_weights in ways:
+            made = self._made(equalization, with_weights)
+            harm = worse_than(self._plain_db, signal_to_noise(self.job, made, self.run))
+            if not harm:
+                return made
+            what = "weights are not fitted" if equalization.empty else "channels are not equalized"
+            self.run.console.info(f"INT8 is better off where {what}: {harm}")
+        return self.plain
+
+    @cached_property
+    def plain(self) -> Fitted:
+        """With neither."""
+        return self._made(Equalization(self.graph), False)
+
+    @cached_property
+    def _plain_db(self) -> dict[str, list[float]]:
+        """A part of the data is enough to compare with, where nothing else asks for scales of the graph as it is."""
+        if self.known.cache or self.job.plan.calibration.cache:
+            return signal_to_noise(self.job, self.plain, self.run)
+        found = calibrate(self.job, self.graph, Wanted(self.names, self.layers, samples=PART_OF_SAMPLES), self.run)
+        return signal_to_noise(self.job, self._fitted(Equalization(self.graph), found, False), self.run)
+
+    def _made(self, equalization: Equalization, with_weights: bool) -> Fitted:
+        if equalization.empty:
+            return self._fitted(equalization, self.calibrated, with_weights)
+        found = calibrate(self.job, equalization.graph(self.names, self.layers), Wanted(self.names, self.layers, with_weights), self.run)
+        return self._fitted(equalization, found, with_weights)
+
+    def _fitted(self, equalization: Equalization, found: Calibrated, with_weights: bool) -> Fitted:
+        equalized = equalization.graph(self.names, self.layers)
+        *trials, fitted = fit(self.job, equalized, self.layers, found, with_weights, self.run)
+        others = self.known.cache.scales if self.known.cache else self.ranged
+        return Fitted(equalization, equalized, self.layers, fitted, tuple(trials), self.split, found.method, found.about, others=others)
+
+    @cached_property
+    def calibrated(self) -> Calibrated:
+        """Scales of the graph as it is: from the cache, or by calibration; then of all tensors that a layer could read, if a cache will be
+        written: other programs may want them."""
+        job, graph, cache = self.job, self.graph, self.known.cache
+        if cache is not None:
+            scales = caches.scales_of(cache, tuple(layer.activation for layer in self.layers), self.names)
+            caches.check_plausible(job, cache, self.names, self.ranged, self.run)
+            trials = (scales,) * (self.split.trials if self.split else 0)
+            return Calibrated(cache.algorithm, scales, trials=trials, about=caches.describe(job, caches.method_of(cache)))
+        all_layers = quantizable_layers(graph)
+        more = tensors(all_layers, readings(graph, all_layers)) if job.plan.calibration.cache else ()
+        return calibrate(job, graph, Wanted(tuple(dict.fromkeys([*more, *self.names])), self.layers), self.run)
+
+    def write_cache(self) -> WrittenCache | None:
+        """The scales of the graph as it is, for other runs and programs; nothing without --calibration-cache."""
+        if not self.job.plan.calibration.cache:
+            return None
+        found = self.calibrated
+        heard = {name: scale for name, scale in self.ranged.items() if name not in found.silent}
+        text = calibration_cache.to_text({**heard, **found.scales}, found.method)
+        return caches.write_cache(self.job, text, found.method, self.run, found.silent)

@@ -1,0 +1,107 @@
+"""Ways to INT8 held against each other: which calibration method, and whether equalized channels and fitted weights pay."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.session import Session
+from onnx2trt.quant.sensitivity import Feed, Measure
+from onnx2trt.rewrite.fit import Fit
+from onnx2trt.rewrite.qdq import Layer
+
+ALIKE_DB = 1.0  # outputs nearer to each other than this are not told apart by their noise alone
+LIMIT_DB = 60.0  # less noise than this is none: FP16 makes as much
+MOST_LOST_DB = 1.0  # in the worst output: a way that may lose more against a simpler one is not taken
+Z_ONE_SIDED = 1.64  # of the standard normal distribution: 95 % lie below
+USUAL_SPREAD_DB = 1.0  # of the gain, as one sample more: what few samples show of how much they differ can be far too small
+
+SamplesDb = Mapping[str, Sequence[float]]  # output -> signal to noise of each sample
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What the scales of one calibration method make of the outputs."""
+
+    method: str
+    change: float  # of the outputs, as the measure has it
+    sqnr_db: dict[str, float]  # output -> signal to noise over the samples
+
+    @property
+    def worst_db(self) -> float:
+        return min(self.sqnr_db.values(), default=LIMIT_DB)
+
+
+def compare_methods(
+    graph: Graph, layers: tuple[Layer, ...], methods: Iterable[tuple[str, Fit]], feeds: list[Feed], measure: Measure
+) -> list[Outcome]:
+    """What each calibration method makes of the outputs, with all layers in INT8.
+
+    Args:
+        graph: FP32.
+        methods: (name, scales and weights).
+        feeds: a few samples that the scales were not taken from, where there are such.
+        measure: makes of the expected outputs what tells how far others are from them.
+    """
+    expected = list(Session.from_graph(graph, in_turn=False).run_each(feeds))
+    change, outcomes = measure(expected), []
+    for name, fit in methods:
+        found = list(Session.from_graph(fit.apply(graph, layers), in_turn=False).run_each(feeds))
+        sqnr = {output: sqnr_db([(one[output], other[output]) for one, other in zip(expected, found)]) for output in graph.output_names}
+        outcomes.append(Outcome(name, change(found), sqnr))
+    return outcomes
+
+
+def best_of(outcomes: list[Outcome], within: float = 1.0) -> list[Outcome]:
+    """Those that change least, or `within` a factor of it, of those that are good in every output; the best first.
+
+    The change is that of most values. It does not see the few that a scale cuts off, and that the noise is made of.
+    """
+    best = {name: max(outcome.sqnr_db[name] for outcome in outcomes) for name in outcomes[0].sqnr_db}
+    behind = [max((best[name] - found for name, found in outcome.sqnr_db.items()), default=0.0) for outcome in outcomes]
+    good = sorted((one for one, lost in zip(outcomes, behind) if lost <= min(behind) + ALIKE_DB), key=lambda one: one.change)
+    return [one for one in good if one.change <= within * good[0].change or one is good[0]]
+
+
+def worse_than(simple: SamplesDb, found: SamplesDb) -> str:
+    """In what a way may be worse than a simpler one, in words; empty where it loses no more than the limit in every output, with a
+    confidence of 95 %.
+
+    Args:
+        simple, found: measured on the same samples, which neither was fitted to.
+    """
+    lost = {name: _lost(simple[name], found[name]) for name in found}
+    worst, most = max(lost.items(), key=lambda one: one[1])
+    return f"it could be {most:.1f} dB further from the model in output {worst!r}" if most > MOST_LOST_DB else ""
+
+
+def _lost(before: Sequence[float], after: Sequence[float]) -> float:
+    """As much as the mean over all samples may be, judged by these, in dB."""
+    lost = np.subtract(before, after)
+    variance = (np.square(lost - lost.mean()).sum() + USUAL_SPREAD_DB**2) / lost.size
+    return float(lost.mean()) + Z_ONE_SIDED * math.sqrt(variance / lost.size)
+
+
+def sqnr_db(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """10 log10(signal / noise) of pairs (reference, output) together, within -LIMIT_DB and LIMIT_DB.
+
+    Values that are not finite in the reference count for nothing; those that are not finite in the output alone, and another shape, are
+    infinite noise.
+    """
+    signal = noise = 0.0
+    for reference, output in pairs:
+        if output.shape != reference.shape:
+            return -LIMIT_DB
+        told = np.isfinite(reference)
+        exact = reference[told].astype(np.float64)
+        signal += float(np.square(exact).sum())
+        noise += float(np.square(output[told].astype(np.float64) - exact).sum())
+    if noise == 0:
+        return LIMIT_DB
+    if signal == 0 or not math.isfinite(noise):
+        return -LIMIT_DB
+    return min(max(10 * math.log10(signal / noise), -LIMIT_DB), LIMIT_DB)

@@ -1,0 +1,44 @@
+"""How near a way to INT8 comes to the model on samples that it was not made from; for the comparison with a simpler way."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnx2trt.conversion.comparing import by_part
+from onnx2trt.conversion.int8 import Fitted
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.data.feeds import batches_to_compare, inferences
+from onnx2trt.data.reader import Batch
+from onnx2trt.model.session import Session
+from onnx2trt.quant.candidates import sqnr_db
+
+HELD_OUT_SAMPLES = 24
+
+
+def signal_to_noise(job: Job, fitted: Fitted, run: Run) -> dict[str, list[float]]:
+    """Output -> dB of each sample, with all layers in INT8; channels were equalized, and weights fitted, without these samples.
+
+    Args:
+        fitted: with a split.
+    """
+    split = fitted.split
+    dataset = split.to_judge(HELD_OUT_SAMPLES)
+    reference = Session.from_graph(fitted.graph)
+    fits = fitted.trials or (fitted.fit,)
+    candidate = by_part(split, [Session.from_graph(fit.apply(fitted.graph, fitted.layers)) for fit in fits])
+    found: dict[str, list[float]] = {name: [] for name in fitted.graph.output_names}
+    with run.stage("choose", "comparing ways to INT8"):
+        batches = batches_to_compare(job.data, split.cuts(dataset))
+        for batch in run.console.track(batches, inferences(job.data.reader, dataset), "comparing ways to INT8"):
+            expected, outputs = reference.run(batch.arrays), candidate(batch)
+            for name, values in found.items():
+                values += [sqnr_db([pair]) for pair in _samples(batch, expected[name], outputs[name])]
+    return found
+
+
+def _samples(batch: Batch, expected: np.ndarray, output: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Row by row, where the first axis counts samples."""
+    if expected.shape != output.shape or not expected.ndim or not batch.rows or len(expected) != batch.rows:
+        return [(expected, output)]
+    return list(zip(expected, output))[: batch.real_rows]

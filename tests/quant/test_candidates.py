@@ -1,0 +1,121 @@
+"""quant/candidates.py: calibration methods, equalized channels and fitted weights, judged by what they make of the outputs."""
+
+import math
+
+import numpy as np
+import pytest
+from models import conv_net, model, node, random
+
+from onnx2trt.compare.change import Change
+from onnx2trt.model.graph import Graph
+from onnx2trt.quant.candidates import ALIKE_DB, LIMIT_DB, Outcome, best_of, compare_methods, sqnr_db, worse_than
+from onnx2trt.rewrite.fit import Fit
+from onnx2trt.rewrite.fold import raise_opset
+from onnx2trt.rewrite.qdq import quantizable_layers
+
+
+def outcome(method, change, **outputs):
+    return Outcome(method, change, outputs)
+
+
+# ---- which of them
+
+
+def test_the_one_that_changes_least_is_best():
+    three = outcome("a", 0.02, y=30.0), outcome("b", 0.01, y=30.5), outcome("c", 0.0105, y=30.5)
+    assert [one.method for one in best_of(three)] == ["b"] and [one.method for one in best_of(three, within=1.1)] == ["b", "c"]
+    assert best_of([outcome("a", 0.01, y=30.0), outcome("b", 0.01, y=30.0)])[0].method == "a", "the first of equals"
+
+
+def test_one_that_cuts_off_a_few_values_is_not_best_whatever_it_does_to_most():
+    cut, whole = outcome("entropy", 0.01, y=20.0), outcome("minmax", 0.02, y=20.0 + 1.01 * ALIKE_DB)
+    assert best_of([cut, whole], within=9) == [whole]
+    assert best_of([cut, outcome("minmax", 0.02, y=20.0 + 0.99 * ALIKE_DB)]) == [cut], "told apart by noise alone"
+
+
+def test_every_output_counts():
+    one, other = outcome("a", 0.01, y=40.0, z=20.0), outcome("b", 0.02, y=35.0, z=30.0)
+    assert best_of([one, other]) == [other], "5 dB behind in one output instead of 10 in the other"
+
+
+def test_outputs_that_are_as_good_as_identical_are_not_told_apart():
+    assert sqnr_db([(np.ones(4), np.ones(4) * (1 + 1e-7))]) == LIMIT_DB == sqnr_db([(np.ones(4), np.ones(4))])
+
+
+# ---- whether it pays
+
+
+def gaining(*gains):
+    """Said of a way that gains so many dB in each sample of output z, and 9 in y."""
+    simple = {"y": [30.0] * len(gains), "z": [40.0] * len(gains)}
+    return worse_than(simple, {"y": [39.0] * len(gains), "z": [40 + gain for gain in gains]})
+
+
+@pytest.mark.parametrize(
+    "gains, worse",
+    [
+        ([2.0] * 8, False),
+        ([0.0] * 32, False),
+        ([-1.1] * 32, True),
+        ([5.0, -5.0] * 4, True),  # it may be worse
+        ([5.0, -5.0] * 400, False),
+        ([-0.1], True),  # a single sample shows little
+        ([1.0], False),
+    ],
+)
+def test_a_way_is_not_taken_where_it_may_be_much_worse(gains, worse):
+    said = gaining(*gains)
+    assert bool(said) == worse and ("in output 'z'" in said) == worse
+
+
+@pytest.mark.parametrize("spread", [0.5, 2.0, 5.0])
+@pytest.mark.parametrize("count", [2, 4, 8, 32])
+def test_what_is_worse_is_seldom_taken_and_what_is_better_nearly_always(spread, count):
+    random = np.random.default_rng(0)
+    taken = {gain: np.mean([not gaining(*random.normal(gain, spread, count)) for _ in range(400)]) for gain in (-3, -1.1, 3)}
+    assert taken[-3] <= taken[-1.1] < 0.3 and taken[3] > taken[-1.1] + 0.3
+
+
+def test_signal_to_noise_is_that_of_all_samples_together():
+    pairs = [(np.array([3.0, 4.0]), np.array([3.0, 4.5])), (np.array([0.0, 0.0]), np.array([0.0, 0.0]))]
+    assert sqnr_db(pairs) == pytest.approx(20.0)
+    assert sqnr_db([(np.array([7, 1]), np.array([7, 2]))]) == pytest.approx(10 * math.log10(50)), "integers, too"
+
+
+@pytest.mark.parametrize(
+    "reference, output, expected",
+    [
+        ([1.0, math.inf], [1.0, 5.0], LIMIT_DB),
+        ([1.0, 1.0], [1.0, math.nan], -LIMIT_DB),
+        ([1.0, 1.0], [1.0], -LIMIT_DB),
+        ([0.0, 0.0], [0.0, 0.1], -LIMIT_DB),
+        ([0.0, 0.0], [0.0, 0.0], LIMIT_DB),
+    ],
+)
+def test_values_that_have_no_ratio(reference, output, expected):
+    assert sqnr_db([(np.array(reference), np.array(output))]) == expected
+
+
+# ---- calibration methods
+
+
+def compared(graph, feeds, **scales):
+    fits = {method: Fit(found) for method, found in scales.items()}
+    return compare_methods(graph, quantizable_layers(graph), fits.items(), feeds, Change)
+
+
+def test_the_scales_that_change_least_are_chosen():
+    graph = raise_opset(Graph.from_model(conv_net()), 19)
+    feeds = [{"x": np.abs(random(1, 3, 16, 16, seed=seed))} for seed in range(3)]
+    found = compared(graph, feeds, mse=dict.fromkeys(("x", "r1", "r2"), 0.5), minmax=dict.fromkeys(("x", "r1", "r2"), 0.03))
+    coarse, fine = found
+    assert [one.method for one in found] == ["mse", "minmax"] and best_of(found) == [fine]
+    assert coarse.change > 3 * fine.change and coarse.sqnr_db["y"] < fine.sqnr_db["y"] - 10
+
+
+def test_scales_that_make_nan_are_not_chosen():
+    """x / x: what is rounded to 0 makes NaN."""
+    nodes = [node("MatMul", "x w", "m", "product"), node("Div", "m m", "y")]
+    graph = Graph.from_model(model(nodes, {"x": [1, 4]}, {"y": [1, 4]}, {"w": np.eye(4, dtype=np.float32)}, opset=19))
+    bad, good = compared(graph, [{"x": np.ones((1, 4), np.float32)}] * 2, mse={"x": 100.0}, minmax={"x": 0.01})
+    assert best_of([bad, good]) == [good] and bad.change == math.inf and bad.sqnr_db == {"y": -LIMIT_DB}
