@@ -14,12 +14,20 @@ import numpy as np
 from onnx2trt.compare.accuracy import Accuracy, worst_of
 from onnx2trt.compare.outputs import Comparison
 from onnx2trt.data.reader import Batch
-from verdicts import class_maps, classes, detectors, lists, maps, states, values
+from verdicts import class_maps, classes, detectors, lists, maps, more_detectors, more_maps, more_sequences, more_vectors, states, values
 from verdicts.base import KINDS, Kind, Stateful
 
-MODULES = (classes, values, maps, class_maps, detectors, lists, states)  # where the kinds are
+TABLES = {  # the second was made without looking at what the verdict makes of it
+    "first": (classes, values, maps, class_maps, detectors, lists, states),
+    "second": (more_detectors, more_maps, more_sequences, more_vectors),
+}
 LIMIT = 1.0  # percent, the default
 VIEWS = {"mask": {"image": (32, 32)}, "image_with_channels_last": {"channels_last": True}}
+
+
+def kinds_of(table: str) -> list[str]:
+    """The names of its kinds."""
+    return [name for name, make in KINDS.items() if make.__module__ in {module.__name__ for module in TABLES[table]}]
 
 
 def made(name: str, seed: int, n: int) -> Kind | Stateful:
@@ -103,20 +111,24 @@ def judged(name: str, seeds, counts, batch: int = 1) -> Line:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The verdict table: kinds of outputs, harmless and harmful candidates.")
-    parser.add_argument("kinds", nargs="*", default=list(KINDS))
+    parser.add_argument("kinds", nargs="*")
+    parser.add_argument("--table", choices=TABLES, default="first")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--samples", type=int, nargs="+", default=[3, 20, 200])
     parser.add_argument("--batch", type=int, default=1)
     args = parser.parse_args()
     print("| output | taken for | harmless: drop up to | of the limit | harmful: of the limit, from | candidates |")
     print("| --- | --- | ---: | ---: | ---: | ---: |")
-    for name in args.kinds:
+    wrong = total = 0
+    for name in args.kinds or kinds_of(args.table):
         line = judged(name, range(args.seeds), args.samples, args.batch)
         good, bad = np.array(line.good), np.array(line.bad)
         cells = (f"{good[:, 0].max():.2f} %", f"{good[:, 1].max():.2f}", f"{bad[:, 1].min():.3g}", f"{len(good)} + {len(bad)}")
         print(f"| {name.replace('_', ' ')} | {', '.join(sorted(line.kinds))} | {' | '.join(cells)} |", flush=True)
+        wrong, total = wrong + len(line.wrong), total + len(good) + len(bad)
         for text in line.wrong:
             print(text, flush=True)
+    print(f"{wrong} of {total} judged wrongly")
 
 
 if __name__ == "__main__":
