@@ -197,7 +197,7 @@ class Study:
             if not self.winners and not labels.brightness or self.winners and whole_numbers:
                 return Kind("labels", "equal")
         found = next((one for one in self.winners.values() if one.shares), None)
-        found = found or next((one for one in self.winners.values() if one.clear and not self._colours(one)), None)
+        found = found or next((one for one in self.winners.values() if one.clear and not self._colours(one) and not self._boxes(one)), None)
         if found is not None:
             wide = sum(size > 1 for size in self.variation.shape)
             name, metric = {1: ("classes", "top1"), 2: ("sequence", "argmax")}.get(wide, ("class map", "argmax"))
@@ -208,6 +208,10 @@ class Study:
 
     def _colours(self, found: Winners) -> bool:
         return found.classes == COLOURS and sum(size > 1 for size in self.variation.shape) > 2
+
+    def _boxes(self, found: Winners) -> bool:
+        """The columns start with boxes, whose lengths are no classes."""
+        return any(axis.index == found.axis and axis.boxes is not None and axis.boxes.found for axis in self.variation.axes)
 
     def _two_valued(self) -> bool:
         moments = self.variation.axes[-1].moments

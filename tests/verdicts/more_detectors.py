@@ -267,7 +267,7 @@ def raw_heads_of_three_levels(random, n):
         values = values.reshape(n, 24, side, side).astype(np.float32)
         name = f"p{level + 3}"
         reference[name] = values
-        for what, found in near(random, values, (0, 2, 3)).items():
+        for what, found in near(random, values, (0, 2, 3), whole=False).items():
             good.setdefault(what, {})[name] = found
         bad |= {f"{name}: {what}": {name: found} for what, found in far(values, 1).items()}
     return of_several(reference, good, bad)
@@ -278,5 +278,5 @@ def boxes_alone(random, n):
     """A tracker: one box a sample, corners in pixels."""
     boxes = np.concatenate([random.uniform(60, 250, (n, 2)), random.uniform(30, 90, (n, 2))], -1)
     values = corners(boxes).astype(np.float32)
-    bad = far(values) | {"shifted by half of the size": corners(shifted(boxes, 0.5))}
-    return of(values, near(random, values, 0), bad)
+    bad = far(values) | ({"shifted by half of the size": corners(shifted(boxes, 0.5))} if n > 3 else {})
+    return of(values, near(random, values, 0, whole=False), bad)

@@ -144,7 +144,7 @@ def occupancy_seen_from_above(random, n):
 @kind
 def features_of_a_backbone(random, n):
     """After a ReLU, channels of unlike size, some of them silent."""
-    found = np.maximum(random.standard_normal((n, 48, 8, 8)) - 0.5, 0) * np.exp(random.standard_normal((48, 1, 1)))
+    found = np.maximum(random.standard_normal((n, 48, 8, 8)) - 0.5, 0) * np.exp(0.6 * random.standard_normal((48, 1, 1)))
     found[:, ::7] = 0
     return values(random, found)
 

@@ -12,7 +12,7 @@ def voice(random, n, size) -> np.ndarray:
     """[n, size]: loud and silent parts."""
     time = np.arange(size)
     pitch, phase = random.uniform(0.02, 0.3, (n, 6, 1)), random.uniform(0, 6, (n, 6, 1))
-    loud = np.repeat(np.maximum(random.standard_normal((n, -(-size // 100))) * 0.3, 0.001), 100, 1)[:, :size]
+    loud = np.repeat(np.maximum(random.standard_normal((n, -(-size // 100))) * 0.3, 0.03), 100, 1)[:, :size]
     return (np.sin(time * pitch + phase) * random.random((n, 6, 1))).sum(1) * loud
 
 
@@ -170,7 +170,7 @@ def context_vectors(random, n):
 def prices_ahead(random, n):
     """[12] steps of one quantity"""
     found = 100 + random.standard_normal((n, 12)).cumsum(1) * 3 + random.standard_normal((n, 1)) * 15
-    return of(found, near(random, found, 0), far(found) | {"30 more": found + 30})
+    return of(found, near(random, found, 0, whole=False), far(found) | {"30 more": found + 30})
 
 
 def cell(random, size, given, gates=0.9):
@@ -187,10 +187,10 @@ def gated_state(random, n):
 
     def step(keep=1.0, offset=0.0, noise=0.0, out=1.0):
         def run(x, state):
-            open_ = sigmoid(gate @ x + 0.0)
-            new = (1 - open_) * keep * state + open_ * np.tanh(turn @ state + given @ x) + offset
-            new = new + random.standard_normal(size) * noise
-            return (read @ new * out).astype(np.float32), new.astype(np.float32)
+            open_ = sigmoid(x @ gate.T)
+            new = (1 - open_) * keep * state + open_ * np.tanh(state @ turn.T + x @ given.T) + offset
+            new = new + random.standard_normal(new.shape) * noise
+            return (new @ read.T * out).astype(np.float32), new.astype(np.float32)
 
         return run
 
@@ -205,8 +205,8 @@ def average_over_time(random, n):
 
     def step(keep=0.95, offset=0.0):
         def run(x, state):
-            new = keep * state + 0.3 * x[:8] + offset
-            return new[:3].astype(np.float32), new.astype(np.float32)
+            new = keep * state + 0.3 * x + offset
+            return new[:, :3].astype(np.float32), new.astype(np.float32)
 
         return run
 

@@ -21,13 +21,16 @@ def eight_bits(values: np.ndarray, axes) -> np.ndarray:
     return (np.rint((values - low) / scale) * scale + low).astype(np.float32)
 
 
-def near(random, values: np.ndarray, axes) -> dict[str, np.ndarray]:
+def near(random, values: np.ndarray, axes, whole: bool = True) -> dict[str, np.ndarray]:
     """Harmless ones.
 
     Args:
         axes: over which one quantity is spread, the samples among them.
+        whole: all values are of one kind, so that one INT8 scale may be for all of them.
     """
     found = {f"noise of {db:g} dB": noisy(random, values, db, axes) for db in NOISE}
+    if whole:
+        found["white noise of 33 dB"] = noisy(random, values, 33, None)
     return found | {"one ulp": ulp(values), "FP16": half(values), "8 bits": eight_bits(values, axes)}
 
 
@@ -40,7 +43,7 @@ def far(values: np.ndarray, features: int | None = None) -> dict[str, np.ndarray
     bad = {"zero": values * 0, "times 0.6": values * 0.6, "negative": -values}
     if len(values) > 1:
         bad |= {"constant": mean_of(values), "samples mixed up": np.roll(values, 1, 0)}
-    if features is not None and values.shape[features] > 1:
+    if features is not None and values.shape[features] > 1 and (len(values) > 1 or values.ndim > 2):
         axes = tuple(axis for axis in range(values.ndim) if axis != features)
         bad["one of the features zero"] = dead(values, alive(values, features, axes), features)
         bad["features in another order"] = np.flip(values, features).copy()

@@ -36,16 +36,26 @@ def made(name: str, seed: int, n: int) -> Kind | Stateful:
 
 
 def candidates(found: Kind | Stateful) -> Iterator[tuple[bool, str, object]]:
-    """(harmless, what it is, the candidate)"""
+    """(harmless, what it is, the candidate)
+
+    Of a single sample some harm is none: the same answer for every sample, for one.
+    """
     yield from ((True, what, candidate) for what, candidate in found.harmless.items())
-    yield from ((False, what, candidate) for what, candidate in found.harmful.items())
+    yield from ((False, what, candidate) for what, candidate in found.harmful.items() if not _same(found.reference, candidate))
 
 
-def compared(name: str, found: Kind | Stateful, candidate, batch: int = 1) -> tuple[Accuracy, ...]:
+def _same(reference, candidate) -> bool:
+    if not isinstance(reference, list):
+        return False
+    return all(np.array_equal(a[name], b[name]) for a, b in zip(reference, candidate) for name in a)
+
+
+def compared(name: str, found: Kind | Stateful, candidate, batch: int = 1, learned: dict | None = None) -> tuple[Accuracy, ...]:
     """The rows of the verdict on one candidate.
 
     Args:
         batch: samples of one inference; lists of any length come one by one.
+        learned: what is known of the reference from another candidate.
     """
     if isinstance(found, Stateful):
         return _compared_with_state(found, candidate)
@@ -65,7 +75,7 @@ def compared(name: str, found: Kind | Stateful, candidate, batch: int = 1) -> tu
             yield Batch({"at": at}, size, real, tuple(f"{index}.npz" for index in range(at, at + real)))
 
     unbatched = frozenset() if found.batched else frozenset(outputs)
-    comparison = Comparison(outputs, unbatched=unbatched, **VIEWS.get(name, {}))
+    comparison = Comparison(outputs, unbatched=unbatched, learned={} if learned is None else learned, **VIEWS.get(name, {}))
     return comparison.compare(run(found.reference), run(candidate), batches(), "data")
 
 
@@ -98,15 +108,23 @@ def judged(name: str, seeds, counts, batch: int = 1) -> Line:
     line = Line(name)
     for n in counts:
         for seed in seeds:
-            found = made(name, seed, n)
+            found, learned = made(name, seed, n), {}
             for harmless, what, candidate in candidates(found):
-                rows = compared(name, found, candidate, batch)
+                rows = compared(name, found, candidate, batch, learned)
                 worst = worst_of(rows, LIMIT)
                 line.kinds |= {row.kind for row in rows}
                 (line.good if harmless else line.bad).append((worst.drop_percent, worst.excess(LIMIT)))
                 if (worst.excess(LIMIT) <= 1) != harmless:
-                    line.wrong.append(f"{'false alarm' if harmless else 'miss'}: {name}, {n} samples, seed {seed}, {what}: {worst}")
+                    error = "false alarm" if harmless else "miss"
+                    line.wrong.append(f"{error}: {name}, {n} samples, seed {seed}, {what}: {_told(worst)}")
     return line
+
+
+def _told(row: Accuracy) -> str:
+    """What counts of a row, in short."""
+    told = {key: getattr(row, key) for key in ("output", "kind", "metric", "drop_percent", "shown_percent", "signal_percent", "noise_percent")}
+    told |= {key: getattr(row, key) for key in ("sqnr_db", "count", "worst_slice")}
+    return ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in told.items() if value is not None)
 
 
 def main() -> None:
