@@ -66,6 +66,13 @@ class Judged:
     may_be_stuck: bool = False  # the same answer for every sample would be wrong
 
 
+    @property
+    def each(self) -> np.ndarray:
+        """[samples, slices]: what each lost in percent, of what is judged and of each slice of the signal."""
+        drops = np.array(self.drops, np.float64)[:, None]
+        return np.hstack([drops, self.signal.each]) if self.signal is not None and len(self.signal.each) == len(drops) else drops
+
+
 @dataclass
 class Study:
     """Collects the samples of one output."""

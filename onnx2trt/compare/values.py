@@ -34,14 +34,19 @@ class Finding:
     shown_percent: float  # what so few values show at least
     interval: tuple[float, float]
     standard_error: float | None
-    drops: tuple[float, ...]  # of each sample
+    each: np.ndarray  # [samples, slices], in percent
     axis: int | None
     slice: int | None
     parts: tuple[Part, ...]
     count: float  # of values that tell it
 
+    @property
+    def drops(self) -> tuple[float, ...]:
+        """Of each sample."""
+        return tuple(float(value) for value in self.each.max(1)) if self.each.size else ()
 
-NOTHING = Finding(0.0, 0.0, (0.0, 0.0), None, (), None, None, (), 0.0)
+
+NOTHING = Finding(0.0, 0.0, (0.0, 0.0), None, np.zeros((0, 1)), None, None, (), 0.0)
 
 
 @dataclass
@@ -108,7 +113,7 @@ def _of_axis(scale: Scale, errors: Errors, most_allowed: float) -> Finding:
         shown_percent=shown,
         interval=(min(low, shown), min(high, LARGEST_PERCENT)),
         standard_error=None if drawn is None else float(np.std(drawn)),
-        drops=tuple(float(value) for value in drops.max(1)),
+        each=drops,
         axis=scale.axis,
         slice=worst if scale.axis is not None else None,
         parts=_parts(scale, ratios),
