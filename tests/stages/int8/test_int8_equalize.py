@@ -8,7 +8,7 @@ from models import conv_net, model, node, profiles, random
 
 from onnx2trt.base.errors import ExitCode
 from onnx2trt.base.model_info import TensorSpec
-from onnx2trt.compare.change import change
+from onnx2trt.compare.change import Change
 from onnx2trt.data import samples
 from onnx2trt.data.datasets import Data
 from onnx2trt.data.reader import Reader
@@ -53,7 +53,7 @@ def int8_change(graph):
     maxima = absolute_maxima(graph, profiles(x=SHAPE), lambda: iter(feeds()))
     layers = quantizable_layers(graph)
     quantized = Fit({layer.activation: maxima[layer.activation] / 127 for layer in layers}).apply(graph, layers)
-    return change(outputs(graph), outputs(quantized))
+    return Change(outputs(graph))(outputs(quantized))
 
 
 def uneven_net():
