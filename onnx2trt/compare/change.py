@@ -18,7 +18,6 @@ from onnx2trt.compare.variation import Scale, Variation
 
 MANY = 16  # values of a slice, whose mean no single one rules; of slices with fewer the worst tenth counts for nothing
 MOST_SLICES = 0.9
-SMALLEST = 1e-12  # stands for none at all
 ENERGY = ("noise", "cosine")  # metrics of the user's choice that hold errors against the size of all values
 
 Outputs = Mapping[str, np.ndarray]
@@ -66,7 +65,7 @@ class Change:
             errors.append(np.where(told, output, 0).astype(np.float64) - np.where(told, reference, 0))
         if self._asked.get(name, self._asked.get("")) in ENERGY:
             square = sum(float((error**2).sum()) for error in errors) / max(sum(error.size for error in errors), 1)
-            return math.sqrt(square / max(variation.energy / max(variation.values, 1), SMALLEST**2))
+            return math.sqrt(square / max(variation.energy / max(variation.values, 1), 1e-24))
         return max([_worst(errors, scale) for scale in variation.scales], default=0.0)
 
     def _lists(self, found: Sequence[Outputs]) -> dict[str, float]:

@@ -170,8 +170,11 @@ class Variation:
         if self._within is not None and self.samples > 1:
             over_samples = total * self._within.share(axis.index)
             variance = np.clip(PLACES_SHARE * total, over_samples, MOST_LENT * over_samples)
-        for kind in kinds(moments.mean**2 + total):
+        few = count < FEWEST_EVENTS  # their variance is chance; how large they are is not
+        for kind in kinds(np.where(few, moments.mean**2, 0.0) + total):
             variance[kind] = alike(variance[kind], count[kind])
+        if self.samples == 1 and sum(size > 1 for size in self.shape) < 2:  # nothing tells the features of a single sample from each other
+            variance = np.maximum(variance, self.energy / max(self.values, 1))
         bounded = (moments.low >= 0) & (moments.high <= 1)
         size = axis.boxes.size if axis.boxes is not None and axis.boxes.found else None
         return Scale(axis.index, np.maximum(variance, self._smallest(axis, variance, bounded)), count, bounded, size)
@@ -184,11 +187,14 @@ class Variation:
         peak = float(moments.high[bounded].max()) if bounded.any() else 0.0
         of_bounded = SMALLEST_BOUNDED * min(1.0, peak / SMALL_PEAK) ** 2
         floor = np.maximum(SMALLEST_OF_LARGEST * variance.max(), SMALLEST_OF_SQUARE * moments.mean**2)
-        floor = np.where(bounded, of_bounded, np.where(alive, floor, np.maximum(floor, ONE_KIND_SHARE * np.median(variance[alive]))))
-        occurs = bounded & (moments.high > OCCURS * peak)
-        if occurs.any():
-            floor = np.where(bounded & ~occurs, np.maximum(floor, ONE_KIND_SHARE * np.median(variance[occurs])), floor)
-        for kind in kinds(np.where(alive, moments.mean**2 + variance, 0.0)):
+        floor = np.where(bounded, of_bounded, floor)
+        quiet = ~alive | bounded & (moments.high <= OCCURS * peak)
+        for those, most in ((bounded, 1.0), (~bounded, np.inf)):  # held against others of the kind; where there are none, against all
+            loud = those & ~quiet if (those & ~quiet).any() else ~quiet
+            if loud.any():
+                floor = np.where(those & quiet, np.maximum(floor, ONE_KIND_SHARE * min(float(np.median(variance[loud])), most)), floor)
+        few = moments.effective_count < FEWEST_EVENTS
+        for kind in kinds(np.where(alive, np.where(few, moments.mean**2, 0.0) + variance, 0.0)):
             floor[kind] = np.maximum(floor[kind], ONE_KIND_SHARE * variance[kind].mean())
         return np.maximum(floor, 1e-30)
 

@@ -82,7 +82,8 @@ def test_slices_that_do_nothing_do_not_rule():
     random = np.random.default_rng(0)
     scores = random.random((20, 100, 8)) ** 6
     scores[..., 5] *= 1e-4
-    assert learned(scores).scale_of(1).variance[5] == 1e-4
+    variance = learned(scores).scale_of(1).variance
+    assert variance[5] == pytest.approx(0.5 * np.median(np.delete(variance, 5)), rel=0.05), "a class that does not occur"
     features = np.maximum(random.standard_normal((50, 16)), 0)
     features[:, 3] = 0
     scale = only(learned(features))
