@@ -99,7 +99,8 @@ class Comparison:
             if unfit:
                 raise unfit
             if not studies:
-                studies = {name: self._study(name, expected[name], origin, learned) for name in self.outputs}
+                own = {name for name in self.outputs if self._rows(name, expected[name], expected[name], batch) is None}
+                studies = {name: self._study(name, expected[name], origin, learned, name not in own) for name in self.outputs}
             given = tuple(getattr(array, "shape", ()) for array in batch.arrays.values())
             for sample, path, unbatched in self._samples(expected, found, batch):
                 if watched:
@@ -124,8 +125,8 @@ class Comparison:
             watch.end(studies, judged)
         return tuple(self._accuracy(studies[name], one, origin) for name, one in judged.items())
 
-    def _study(self, name: str, expected: np.ndarray, origin: str, learned: dict[str, Variation]) -> Study:
-        view = View(self.image, self.channels_last, origin == "synthetic")
+    def _study(self, name: str, expected: np.ndarray, origin: str, learned: dict[str, Variation], batched: bool) -> Study:
+        view = View(self.image, self.channels_last, origin == "synthetic", batched)
         return Study(name, self._asked(name, expected.shape), view, learned.get(name), name in learned)
 
     def _asked(self, name: str, shape: tuple | None) -> str:

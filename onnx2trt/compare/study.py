@@ -43,6 +43,7 @@ class View:
     image: tuple[int, int] | None = None  # (height, width) of the image input
     channels_last: bool = False  # the model is NHWC
     synthetic: bool = False  # made-up inputs, on which no decision means anything
+    batched: bool = True  # the samples are without the output's batch axis
 
 
 @dataclass(frozen=True)
@@ -288,10 +289,10 @@ class Study:
         return replace(judged, signal=found, signal_percent=found.shown_percent, worst_slice=self._slice(found), may_be_stuck=True)
 
     def _slice(self, found: Finding) -> str | None:
-        """Its place in words: 'slice 3 of 22 along axis 1', axes counted with the batch."""
+        """Its place in words: 'slice 3 of 22 along axis 1', axes counted with the batch where the output has one."""
         if found.slice is None:
             return None
-        return f"slice {found.slice} of {self.variation.shape[found.axis]} along axis {found.axis + 1}"
+        return f"slice {found.slice} of {self.variation.shape[found.axis]} along axis {found.axis + self.view.batched}"
 
     def _counted(self, kind: Kind, parts, wholes) -> Judged:
         """What is a share of something that was counted, or of an energy."""

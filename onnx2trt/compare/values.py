@@ -9,10 +9,11 @@ import numpy as np
 
 from onnx2trt.compare.intervals import MOST_ALLOWED, allowance, bootstrap, percentiles
 from onnx2trt.compare.slices import by_slice
-from onnx2trt.compare.variation import FEWEST_ALIKE, Scale
+from onnx2trt.compare.variation import Scale
 
 MOST_KEPT = 2**22  # numbers: mean squares of samples and slices, for the worst sample and the interval
 LARGEST_PERCENT = 1e9  # JSON has no infinity
+FEWEST_SLICES = 8  # that together are many values
 MOST_PARTS = 8  # runs of slices of one kind that are told apart
 
 
@@ -101,7 +102,7 @@ def _of_axis(scale: Scale, errors: Errors, most_allowed: float) -> Finding:
     allowed = np.minimum(allowance(scale.count), most_allowed)
     worst = int(np.argmax(ratios / allowed))
     shown = float(ratios[worst] / allowed[worst])
-    if len(ratios) >= FEWEST_ALIKE:  # all slices together are many values
+    if len(ratios) >= FEWEST_SLICES:  # all slices together are many values
         shown = max(shown, float(np.median(ratios) / allowance(scale.count.sum())))
     kept = np.array(errors.samples[scale.axis], np.float64)
     drops = np.minimum(100 * kept / scale.variance, LARGEST_PERCENT)

@@ -13,7 +13,7 @@ from verdicts.spoiled import far, near, of, of_several
 def regression(random, found, offset=None, dtype=np.float32) -> Kind:
     """[n, features] or [n]"""
     bad = far(found, 1 if found.ndim > 1 else None)
-    if len(found) > 1:
+    if len(found) > 2:
         bad["offset"] = found + (found.std(0) if offset is None else offset)
     return of(found, near(random, found, 0, whole=False), bad, dtype=dtype)
 
@@ -134,7 +134,10 @@ def classifier(random, logits, make=lambda found: found) -> Kind:
         if logits.argmax() == 0:
             del bad["first always"]
     if len(logits) > 1:
-        bad |= {"constant": make(mean_of(logits)), "samples mixed up": make(np.roll(logits[np.argsort(logits.argmax(1))], len(logits) // 2, 0))}
+        bad["constant"] = make(mean_of(logits))
+        mixed = np.roll(logits[np.argsort(logits.argmax(1))], len(logits) // 2, 0)
+        if (mixed.argmax(1) != logits.argmax(1)).any():
+            bad["samples mixed up"] = make(mixed)
     return of(make(logits), good, bad)
 
 
