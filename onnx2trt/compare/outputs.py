@@ -107,7 +107,7 @@ class Comparison:
                     lists.add(sample, given, unbatched)
                 for name, (a, b) in sample.items():
                     if a.shape != b.shape:
-                        shapes.setdefault(name, (a.shape, b.shape))
+                        shapes.setdefault(name, (expected[name].shape, found[name].shape))
                         continue
                     studies[name].add(a, b, path)
                     if watch is not None:

@@ -35,6 +35,7 @@ class Tried:
     standard_error: float
     passed: bool
     decided_by: str  # the worst output, in words
+    few: bool = False  # the samples are too few to tell the limit
 
 
 def unconvertible(graph: Graph) -> dict[str, str]:

@@ -109,20 +109,23 @@ class _Trials:
             rows = self.comparison.compare(self._reference.one_pass(), candidate, tracked, dataset.origin, at_once=session.at_once)
         except OtherShape as error:
             return Tried(len(kept), share, NOTHING_AGREES, 0.0, False, error.message)
-        worst, passed = worst_output(rows, job.plan.validation.max_drop_percent)
+        limit = job.plan.validation.max_drop_percent
+        worst, passed = worst_output(rows, limit)
         drop, error = round(worst.drop_percent, 6), round(worst.standard_error or 0.0, 6)
         invalid = ", with values that are NaN or infinite" if worst.nonfinite else ""
-        return Tried(len(kept), share, drop, error, passed, f"output {worst.output!r} on {worst.inputs} ({worst.metric}{invalid})")
+        decided_by = f"output {worst.output!r} on {worst.inputs} ({worst.metric}{invalid})"
+        return Tried(len(kept), share, drop, error, passed, decided_by, any(row.few(limit) for row in rows))
 
 
 def _first_look(trials: _Trials, dataset: Dataset) -> Tried:
-    """FP16 as it is, on a few samples; where that does not pass, on all that the final check will use.
+    """FP16 as it is, on a few samples; where that does not pass, or tells too little, on all that the final check will use.
 
-    Of a few samples one may tip over by chance, which is much where classes are counted. No layer is kept in FP32 for that.
+    Of a few samples one may tip over by chance, which is much where classes are counted. No layer is kept in FP32 for that, and nothing
+    passes for it: the final check would refuse it, and no layer would have been tried.
     """
     trials.use(dataset.at_most(FIRST_LOOK))
     first = trials.measure([])
-    if not first.passed and len(dataset.paths) > FIRST_LOOK:
+    if (first.few or not first.passed) and len(dataset.paths) > FIRST_LOOK:
         trials.use(dataset)
         first = trials.measure([])
         if len(dataset.paths) > MOST_MEASURED:
