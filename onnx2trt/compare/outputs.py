@@ -98,11 +98,11 @@ class Comparison:
             unfit = misfit(dict(self.metric), {name: expected[name].shape for name in self.outputs}, self.channels_last)
             if unfit:
                 raise unfit
-            if not studies:
-                own = {name for name in self.outputs if self._rows(name, expected[name], expected[name], batch) is None}
-                studies = {name: self._study(name, expected[name], origin, learned, name not in own) for name in self.outputs}
             given = tuple(getattr(array, "shape", ()) for array in batch.arrays.values())
             for sample, path, unbatched in self._samples(expected, found, batch):
+                studies = studies or {
+                    name: self._study(name, expected[name], origin, learned, name not in unbatched) for name in self.outputs
+                }
                 if watched:
                     lists.add(sample, given, unbatched)
                 for name, (a, b) in sample.items():
