@@ -78,7 +78,9 @@ class Change:
 
 def _worst(errors: list[np.ndarray], scale: Scale) -> float:
     """Root mean square of the worst slice, in standard deviations."""
-    fitting = [error for error in errors if scale.axis is None or scale.axis < error.ndim and error.shape[scale.axis] == len(scale.variance)]
+    fitting = [
+        error for error in errors if scale.axis is None or scale.axis < error.ndim and error.shape[scale.axis] == len(scale.variance)
+    ]
     if not fitting:
         return 0.0
     sliced = np.concatenate([by_slice(error, scale.axis) for error in fitting], 1)
@@ -103,7 +105,7 @@ def _learn(expected: list[np.ndarray]) -> Variation:
 
 
 def most_telling(lost: Iterable[np.ndarray], most: int) -> list[int]:
-    """The samples, by number, that hold most of what was lost: for the slice that is worst in what is left, the sample that lost most of it.
+    """The samples, by number, that hold most of what was lost: for the slice that is worst in what is left, the one that lost most of it.
 
     Args:
         lost: of each output, [samples, slices].

@@ -66,7 +66,6 @@ class Judged:
     sqnr_db: float | None = None  # where it is not that of the outputs as they are
     may_be_stuck: bool = False  # the same answer for every sample would be wrong
 
-
     @property
     def each(self) -> np.ndarray:
         """[samples, slices]: what each lost in percent, of what is judged and of each slice of the signal."""

@@ -21,9 +21,13 @@ def unit(random) -> float:
 @kind
 def any_detector(random, n):
     classes, image = int(random.integers(1, 30)), float(random.choice([1, 64, 320, 1280]))
-    boxes, logits, _ = objects(random, n, int(random.integers(8, 20)), classes, image, sharp=random.uniform(1.5, 4), rate=random.uniform(0.01, 0.06))
+    boxes, logits, _ = objects(
+        random, n, int(random.integers(8, 20)), classes, image, sharp=random.uniform(1.5, 4), rate=random.uniform(0.01, 0.06)
+    )
     last = random.random() < 0.5
-    return head(random, boxes, sigmoid, logits, lambda a, b: {"y": one(a, b)["output0"] if last else one(a, b)["output0"].transpose(0, 2, 1)})
+    return head(
+        random, boxes, sigmoid, logits, lambda a, b: {"y": one(a, b)["output0"] if last else one(a, b)["output0"].transpose(0, 2, 1)}
+    )
 
 
 @kind

@@ -169,7 +169,10 @@ def detr(random, n):
     for db in (32, 40):
         factor = 10 ** (-db / 20)
         noise = random.standard_normal(boxes.shape) * 0.15 * factor
-        good[f"noise of {db} dB"] = {"logits": logits + random.standard_normal(logits.shape) * logits.std() * factor, "boxes": boxes + noise}
+        good[f"noise of {db} dB"] = {
+            "logits": logits + random.standard_normal(logits.shape) * logits.std() * factor,
+            "boxes": boxes + noise,
+        }
     good["FP16"] = {name: half(found) for name, found in reference.items()}
     bad = {"never an object": {"logits": none}, "logits lost": {"logits": logits * 0}, "logits times 0.02": {"logits": logits * 0.02}}
     bad |= {"boxes shifted by 20 %": {"boxes": shifted(boxes)}, "boxes lost": {"boxes": boxes * 0}}

@@ -136,7 +136,11 @@ def answer_in_a_text(random, n):
     good = {}
     for what, one in near(random, start, None).items():
         good[what] = {"start_logits": one, "end_logits": near(random, end, None)[what]}
-    bad = {"start flat": {"start_logits": start * 0.02}, "end negative": {"end_logits": -end}, "three late": {"end_logits": np.roll(end, 3, 1)}}
+    bad = {
+        "start flat": {"start_logits": start * 0.02},
+        "end negative": {"end_logits": -end},
+        "three late": {"end_logits": np.roll(end, 3, 1)},
+    }
     if n > 1:
         bad |= {"constant": {"start_logits": mean_of(start)}, "mixed up": {"end_logits": np.roll(end, 1, 0)}}
     return of_several({"start_logits": start.astype(np.float32), "end_logits": end.astype(np.float32)}, good, bad)

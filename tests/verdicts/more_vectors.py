@@ -99,7 +99,9 @@ def tag_logits(random, n):
 def face_embedding(random, n):
     """512 of length 1"""
     found = random.standard_normal((n, 512)) + 0.3 * random.standard_normal(512)
-    return of(found / np.linalg.norm(found, axis=1, keepdims=True), *_embedding(random, found / np.linalg.norm(found, axis=1, keepdims=True)))
+    return of(
+        found / np.linalg.norm(found, axis=1, keepdims=True), *_embedding(random, found / np.linalg.norm(found, axis=1, keepdims=True))
+    )
 
 
 @kind
@@ -128,7 +130,12 @@ def classifier(random, logits, make=lambda found: found) -> Kind:
     good = {what: make(found) for what, found in near(random, logits, None).items()}
     one = logits.copy()
     one[:, 0] += 60
-    bad = {"first always": make(one), "flat": make(logits * 0.02), "in another order": make(np.roll(logits, 1, 1)), "negative": make(-logits)}
+    bad = {
+        "first always": make(one),
+        "flat": make(logits * 0.02),
+        "in another order": make(np.roll(logits, 1, 1)),
+        "negative": make(-logits),
+    }
     if len(logits) == 1:  # held against its own size, whatever that is made of
         del bad["in another order"]
         if logits.argmax() == 0:
@@ -190,7 +197,11 @@ def two_heads_of_a_face(random, n):
     for what, found in near(random, years, 0).items():
         good[what] = {"age": found, "gender": near(random, gender, None)[what]}
     bad = {f"age: {what}": {"age": found} for what, found in far(years).items()}
-    bad |= {"gender: other way": {"gender": gender[:, ::-1]}, "gender: flat": {"gender": gender * 0.02}, "gender: zero": {"gender": gender * 0}}
+    bad |= {
+        "gender: other way": {"gender": gender[:, ::-1]},
+        "gender: flat": {"gender": gender * 0.02},
+        "gender: zero": {"gender": gender * 0},
+    }
     return of_several({"age": years.astype(np.float32), "gender": gender.astype(np.float32)}, good, bad)
 
 
@@ -244,7 +255,10 @@ def rows_after_nms(random, n):
 
     size = np.exp(np.log(45))
     close = scores + random.standard_normal(scores.shape) * 0.004
-    good = {"noise of 36 dB": take(boxes + random.standard_normal(boxes.shape) * size * 0.016, close, labels), "scores": take(boxes, close, labels)}
+    good = {
+        "noise of 36 dB": take(boxes + random.standard_normal(boxes.shape) * size * 0.016, close, labels),
+        "scores": take(boxes, close, labels),
+    }
     bad = {
         "boxes shifted by 20 %": take(boxes + 0.2 * size, scores, labels),
         "scores times 0.6": take(boxes, scores * 0.6, labels),
@@ -262,7 +276,10 @@ def varying_beside_constant(random, n):
     """A second output never changes."""
     found, fixed = random.standard_normal((n, 5)) * 4, np.full((n, 3), 2.5)
     good = {what: {"y": one} for what, one in near(random, found, 0).items()} | {"one ulp of both": {"fixed": fixed * (1 + 1e-7)}}
-    bad = {f"y: {what}": {"y": one} for what, one in far(found, 1).items()} | {"fixed lost": {"fixed": fixed * 0}, "fixed half": {"fixed": fixed / 2}}
+    bad = {f"y: {what}": {"y": one} for what, one in far(found, 1).items()} | {
+        "fixed lost": {"fixed": fixed * 0},
+        "fixed half": {"fixed": fixed / 2},
+    }
     return of_several({"y": found.astype(np.float32), "fixed": fixed.astype(np.float32)}, good, bad)
 
 

@@ -21,16 +21,16 @@ from pathlib import Path
 import numpy as np
 import onnx
 from command import ROOT
+from helpers import quiet_run
 from models import model, node
 from onnx import TensorProto
 
-from helpers import quiet_run
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.compare.accuracy import Accuracy, worst_of
 from onnx2trt.pipeline.validate import validate
 from onnx2trt.plan.door_arguments import build_door_parser
 from onnx2trt.report.result import Result
-from verdicts.base import KINDS, Kind, Outputs
+from verdicts.base import Kind, Outputs
 from verdicts.nets import NETS
 from verdicts.table import LIMIT, TABLES, candidates, kinds_of, made
 

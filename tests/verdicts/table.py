@@ -14,7 +14,20 @@ import numpy as np
 from onnx2trt.compare.accuracy import Accuracy, worst_of
 from onnx2trt.compare.outputs import Comparison
 from onnx2trt.data.reader import Batch
-from verdicts import any_numbers, class_maps, classes, detectors, lists, maps, more_detectors, more_maps, more_sequences, more_vectors, states, values
+from verdicts import (
+    any_numbers,
+    class_maps,
+    classes,
+    detectors,
+    lists,
+    maps,
+    more_detectors,
+    more_maps,
+    more_sequences,
+    more_vectors,
+    states,
+    values,
+)
 from verdicts.base import KINDS, Kind, Stateful
 
 TABLES = {  # the second and the third were made without looking at what the verdict makes of them
@@ -123,9 +136,13 @@ def judged(name: str, seeds, counts, batch: int = 1) -> Line:
 
 def _told(row: Accuracy) -> str:
     """What counts of a row, in short."""
-    told = {key: getattr(row, key) for key in ("output", "kind", "metric", "drop_percent", "shown_percent", "signal_percent", "noise_percent")}
+    told = {
+        key: getattr(row, key) for key in ("output", "kind", "metric", "drop_percent", "shown_percent", "signal_percent", "noise_percent")
+    }
     told |= {key: getattr(row, key) for key in ("sqnr_db", "count", "worst_slice")}
-    return ", ".join(f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in told.items() if value is not None)
+    return ", ".join(
+        f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in told.items() if value is not None
+    )
 
 
 def main() -> None:
