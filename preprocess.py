@@ -5,8 +5,8 @@ The code is in the package onnx2trt/. For other programs: from preprocess import
 """
 
 import sys
-from importlib import import_module
 
+from onnx2trt.base.lazy import lazily
 from onnx2trt.cli import main
 
 FROM = {  # what can be imported from here -> the module that has it; loaded when it is asked for
@@ -14,11 +14,7 @@ FROM = {  # what can be imported from here -> the module that has it; loaded whe
     **dict.fromkeys(("decode", "load_image", "read_image"), "onnx2trt.data.reader"),
 }
 
-
-def __getattr__(name: str):
-    if name not in FROM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(FROM[name]), name)
+__getattr__ = lazily(__name__, FROM)
 
 
 if __name__ == "__main__":

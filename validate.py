@@ -5,8 +5,8 @@ The code is in the package onnx2trt/. For other programs: from validate import C
 """
 
 import sys
-from importlib import import_module
 
+from onnx2trt.base.lazy import lazily
 from onnx2trt.cli import main
 
 FROM = {  # what can be imported from here -> the module that has it; loaded when it is asked for
@@ -15,11 +15,7 @@ FROM = {  # what can be imported from here -> the module that has it; loaded whe
     "failure": "onnx2trt.compare.failure",
 }
 
-
-def __getattr__(name: str):
-    if name not in FROM:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(FROM[name]), name)
+__getattr__ = lazily(__name__, FROM)
 
 
 if __name__ == "__main__":

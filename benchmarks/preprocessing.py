@@ -75,16 +75,17 @@ def ours(folder: Path, threads: int, batch: int):
     from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec
     from onnx2trt.base.opencv import opencv
     from onnx2trt.data.reader import Reader, make_preprocessing
+    from onnx2trt.data.rows import Rows
     from onnx2trt.data.samples import find
     from onnx2trt.plan.plan import Preprocess
 
     opencv()
     shape = (batch, 3, SIDE, SIDE)
     preprocessing = make_preprocessing(Preprocess(None, "stretch", 1, (), ()), ImageInput("x", "NCHW", batch, *shape[1:], "float32"))
-    reader = Reader((TensorSpec("x", shape, "float32"),), (Profile("x", shape, shape, shape),), preprocessing, batch)
+    reader = Reader((TensorSpec("x", shape, "float32"),), (Profile("x", shape, shape, shape),), preprocessing, Rows(1, batch, batch))
     data = find(str(folder), "--images", 10**6, ExitCode.CALIBRATION)
     yield
-    assert sum(found.real_rows for found in reader.batches(data)) == len(data.paths)
+    assert sum(found.real_rows for found in reader.batches(data)) == len(data.samples)
 
 
 def imdecode(folder: Path, threads: int, batch: int, kept: bool = False):

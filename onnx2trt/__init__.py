@@ -9,16 +9,13 @@ Importing the package loads nothing heavy; each call does its work in a child pr
 """
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.lazy import lazily
 
 __version__ = "0.1.0"  # read without importing, by pyproject.toml
 __all__ = ["ConversionError", "ExitCode", "Options", "Result", "convert", "inspect"]
 
-LAZY = {"convert": "api", "inspect": "api", "Options": "api", "Result": "report.result"}  # --help needs none of them
-
-
-def __getattr__(name: str):
-    if name not in LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(f"{__name__}.{LAZY[name]}"), name)
+LAZY = {  # --help needs none of them
+    **dict.fromkeys(("convert", "inspect", "Options"), f"{__name__}.api"),
+    "Result": f"{__name__}.report.result",
+}
+__getattr__ = lazily(__name__, LAZY)

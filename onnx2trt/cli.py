@@ -74,6 +74,8 @@ def _deliver(args, ended) -> int:
     from onnx2trt.supervised import write_json
 
     result = ended.result
+    for warning in () if args.quiet else ended.lost:
+        _print(f"warning: {warning}")
     if result.error:
         _print_error(result.error.message, result.error.hint)
     problem = write_json(args.json, ended)
@@ -93,5 +95,8 @@ def _deliver(args, ended) -> int:
 
 def _print_error(message: str, hint: str) -> None:
     lines = [f"error: {message}"] + ([f"hint: {hint}"] if hint else [])
-    text = "\n".join(lines).encode("utf-8", "backslashreplace").decode()
-    print(text, file=sys.stderr, flush=True)
+    _print("\n".join(lines))
+
+
+def _print(text: str) -> None:
+    print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)

@@ -23,6 +23,7 @@ class Ended:
     result: Result
     table: str = ""  # for people, as the child made it
     json_written: bool = False  # --json has its name already
+    lost: tuple[str, ...] = ()  # warnings of the end, which nobody has seen yet
     interrupted: int | None = None  # by this signal
 
 
@@ -43,7 +44,11 @@ def run_supervised(arguments: list[str], json_path: str | None = None) -> Ended:
     ended = Ended(Result())
     try:
         outcome = supervisor.run([sys.executable, *warning_flags, MAIN, *arguments], add_json)
-        ended = Ended(Result.from_dict(outcome["result"]), outcome["table"], bool(written))
+        lost = tuple(f"there is no report: {message}" for message in outcome["lost"])  # nothing else is optional
+        # written once more where something is to be added
+        ended = Ended(Result.from_dict(outcome["result"]), outcome["table"], bool(written) and not lost, lost)
+        ended.result.warnings += lost
+        ended.result.seal()
     except Interrupted as interrupt:
         ended.interrupted, name = interrupt.signum, signal.Signals(interrupt.signum).name
         ended.result.fail(

@@ -67,12 +67,13 @@ def _end(args, result, run, error: BaseException | None = None) -> None:
     known = len(run.console.warnings)
     _write_report(args, result, run)
     result.warnings += run.console.warnings[known:]
+    result.seal()  # once more: --json may name the file beside the engine
     channel, table = run.channel, ""
     if result.error is None:
         from onnx2trt.report.table import render
 
         table = render(result.to_dict(), shutil.get_terminal_size((TABLE_WIDTH, 0)).columns, color=sys.stderr.isatty())
-    channel.done(result.to_dict(), run.files, table)
+    channel.done(result.to_dict(), run.files, table, run.optional)
     channel.leave(result.exit_code)
 
 
@@ -85,7 +86,7 @@ def _write_report(args, result, run) -> None:
         from onnx2trt.report import html
 
         page = html.render(result.to_dict(), run.evidence, sys.argv[1:], _all_written(args, run))
-        run.write_at_end(args.report, page)
+        run.write_at_end(args.report, page, required=False)
     except Exception as error:
         known = error if isinstance(error, ConversionError) else unforeseen(error)
         if result.error is None or result.error.message != known.message:  # the reason of the failure is not the same one

@@ -25,7 +25,8 @@ from onnx2trt.data.datasets import choose_data
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.preflight import preflight
 from onnx2trt.plan.arguments import build_parser
-from onnx2trt.plan.plan import Capabilities, make_plan
+from onnx2trt.plan.capabilities import Capabilities
+from onnx2trt.plan.plan import make_plan
 from onnx2trt.plan.shapes import make_profiles
 from onnx2trt.process.channel import Channel
 from onnx2trt.report.console import Console

@@ -6,9 +6,12 @@ import math
 
 import onnx
 
+RECURRENT = ("RNN", "GRU", "LSTM")
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul", *RECURRENT)
+
 
 def int8_share(path, **shapes) -> float:
-    """Share of the multiply-accumulates of Conv, ConvTranspose, Gemm and MatMul whose activation and weights are INT8.
+    """Share of the multiply-accumulates of LAYERS that those do whose activation and weights are INT8.
 
     Args:
         path: the model that --save-onnx wrote.
@@ -32,7 +35,7 @@ def int8_share(path, **shapes) -> float:
 
     total = quantized = 0
     for node in inferred.node:
-        if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
+        if node.op_type not in LAYERS:
             continue
         work = _work(node, sizes)
         total += work
@@ -42,6 +45,8 @@ def int8_share(path, **shapes) -> float:
 
 def _work(node, sizes) -> int:
     first, second, out = (sizes[name] for name in (node.input[0], node.input[1], node.output[0]))
+    if node.op_type in RECURRENT:  # each step multiplies with W and R
+        return first[0] * first[1] * (math.prod(second) + math.prod(sizes[node.input[2]]))
     if node.op_type == "Conv":
         return math.prod(out) * math.prod(second[1:])
     if node.op_type == "ConvTranspose":

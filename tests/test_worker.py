@@ -30,8 +30,9 @@ class Told:
     def publish(self, *finished, required=True) -> None:
         pass
 
-    def done(self, result, files, table) -> None:
-        self.result, self.files, self.table = result, list(files), table
+    def done(self, result, files, table, optional) -> None:
+        self.result, self.files, self.table = result, [*files, *optional], table
+        self.optional = list(optional)
 
     def leave(self, code) -> None:
         self.left = code
@@ -107,7 +108,7 @@ def broken(*_):
     raise ZeroDivisionError("a defect")
 
 
-def no_room(self, *_):
+def no_room(self, *_, required=True):
     raise ConversionError("cannot write r.html: No space left on device", hint="Free some space.", code=ExitCode.OUTPUT)
 
 
@@ -126,6 +127,11 @@ def test_a_report_that_cannot_be_made_is_a_warning_and_the_engine_is_delivered(f
     told = end(run, result)
     assert told.files == [("temporary", "net.engine")] and told.left == 0 and told.table
     assert told.result["error"] is None and told.result["status"] == "simulated" and told.result["warnings"] == [words]
+
+
+def test_the_page_is_no_file_that_a_good_run_can_fail_for(folder):
+    told = end(run_of(), converted())
+    assert [os.path.basename(final) for _, final in told.optional] == ["r.html"] and told.files == told.optional
 
 
 def test_a_page_that_cannot_be_written_does_not_hide_why_the_run_failed(folder):

@@ -78,5 +78,10 @@ def unforeseen(error: BaseException) -> ConversionError:
     )
 
 
+def in_words(error: Exception) -> str:
+    """Why optional work came to nothing, for a warning."""
+    return error.message if isinstance(error, ConversionError) else f"{type(error).__name__}: {error}"
+
+
 class DataError(Exception):
     """One data file cannot be used; the message says why, without the file's name. Some of a folder may be skipped."""

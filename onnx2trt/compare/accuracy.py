@@ -41,11 +41,13 @@ class Accuracy:
     parts: list[dict] | None = None  # of outputs that hold several things, as boxes and scores
     steps: int | None = None  # the samples are inferences in a row, each fed with the state that the one before has left
     feeds: str | None = None  # the input that the output is fed back to
+    seen_in_calibration: bool | None = None  # some of the samples are those that INT8 scales were chosen on; None: not known, or no INT8
+    seen_samples: int | None = None  # how many
     stuck: bool | None = None  # the candidate's output never changes, the reference's does; None: it does
 
     optional: ClassVar = (
         *("kind", "shown_percent", "interval_percent", "count", "signal_percent", "signal_limit_percent"),
-        *("noise_percent", "change_percent", "worst_slice", "parts", "steps", "feeds", "stuck"),
+        *("noise_percent", "change_percent", "worst_slice", "parts", "steps", "feeds", "stuck", "seen_in_calibration", "seen_samples"),
     )
 
     def rounded(self) -> Accuracy:
@@ -94,6 +96,14 @@ class Accuracy:
         if self.metric in ("top1", "argmax", "equal") and self.count * limit_percent < 100:
             return f"{what}: one of them is {100 / max(self.count, 1):.3g} %"
         return ""
+
+    def seen(self) -> str:
+        """That it was measured on samples that the scales were chosen on, in words; empty where it was not."""
+        if not self.seen_in_calibration:
+            return ""
+        if self.seen_samples >= self.samples:
+            return "measured on samples that the scales were chosen on"
+        return f"{self.seen_samples} of the samples are those that the scales were chosen on"
 
     def seen_as(self) -> str:
         """What the output was taken for, how it is judged, and how to say otherwise, in one line."""

@@ -149,7 +149,7 @@ class Comparison:
                     sample[name] = expected[name], found[name]
                 elif number is not None and row < number:
                     sample[name] = expected[name][row], found[name][row]
-            yield sample, batch.paths[min(row, len(batch.paths) - 1)], unbatched
+            yield sample, batch.samples[min(row, len(batch.samples) - 1)], unbatched
 
     def _rows(self, name: str, a: np.ndarray, b: np.ndarray, batch: Batch) -> int | None:
         """How many samples an output holds along its first axis; None where that does not count samples."""

@@ -61,7 +61,9 @@ class Kept:
         if len(self._batches) == MOST_STEPS or self._bytes + size > MOST_BYTES:
             return
         self._bytes += size
-        self._batches.append(Batch({name: array.copy() for name, array in batch.arrays.items()}, batch.rows, batch.real_rows, batch.paths))
+        self._batches.append(
+            Batch({name: array.copy() for name, array in batch.arrays.items()}, batch.rows, batch.real_rows, batch.samples)
+        )
 
     def steps(self, reference: Runner, candidate: Runner) -> Iterator[tuple[Batch, dict[str, np.ndarray], dict[str, np.ndarray]]]:
         """(batch, outputs of the reference, of the candidate) of many steps in a row, each of both fed with its own state."""
@@ -73,7 +75,7 @@ class Kept:
             found = []
             for which, run in enumerate((reference, candidate)):
                 arrays = {**batch.arrays, **carried[which]}
-                outputs = run(Batch(arrays, batch.rows, batch.real_rows, batch.paths))
+                outputs = run(Batch(arrays, batch.rows, batch.real_rows, batch.samples))
                 if any(outputs[name].shape != arrays[given].shape for name, given in self._states.items()):
                     return  # a cache that grows is no state of a fixed size
                 carried[which] = {given: outputs[name].astype(arrays[given].dtype, copy=False) for name, given in self._states.items()}

@@ -5,7 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnx2trt.base.model_info import ModelInfo
+from onnx2trt.compare.states import Runner
+from onnx2trt.conversion.comparing import on_arrays
+from onnx2trt.data.reader import Arrays
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.session import Session
+from onnx2trt.rewrite.simulate import simulation
 
 
 @dataclass(frozen=True)
@@ -14,3 +19,24 @@ class OnnxCandidate:
 
     info: ModelInfo
     graph: Graph
+
+    def runner(self, model: ModelInfo, in_turn: bool = True) -> tuple[Runner, int]:
+        """(what runs it: as it stands, or simulated where it has FP16, with the model's types of inputs and outputs; batches at once)
+
+        Args:
+            in_turn: one batch after the other.
+
+        Raises:
+            ConversionError: MODEL, where ONNX Runtime cannot load it.
+        """
+        simulated = simulation(self.graph)
+        as_it_stands = simulated is self.graph
+        session = Session.from_path(self.info.path) if as_it_stands else Session.from_graph(simulated, in_turn=in_turn)
+        given = {spec.name: spec.dtype for spec in self.info.inputs}
+        declared = {spec.name: spec.dtype for spec in model.outputs}
+
+        def run(arrays: Arrays) -> Arrays:
+            found = session.run({name: array.astype(given[name], copy=False) for name, array in arrays.items()})
+            return {name: array.astype(declared[name], copy=False) for name, array in found.items()}
+
+        return on_arrays(run), session.at_once

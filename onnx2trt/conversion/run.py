@@ -29,6 +29,7 @@ class Run:
         self.channel, self.console = channel, console
         self.evidence = Evidence(wanted=keep_evidence)
         self.files: list[tuple[str, str]] = []  # (temporary, final) in the order in which the parent renames them
+        self.optional: list[tuple[str, str]] = []  # the same, of files whose loss is only a warning
         self.written: dict[str, str] = {}  # final name -> SHA-256, of the files that had their name before the end
         self.rejected: list[tuple[str, str]] = []  # as `files`, where the run fails
         self.abort: Callable[[BaseException], None] = _cannot_abort  # ends the process with this error; see worker.py
@@ -67,8 +68,11 @@ class Run:
         """A new file beside `final` that the parent removes unless it is renamed."""
         return Temporary(final, self.channel.temporary)
 
-    def write_at_end(self, final: str, *parts) -> str:
+    def write_at_end(self, final: str, *parts, required: bool = True) -> str:
         """Write a file completely now; the parent gives it its name when everything has succeeded.
+
+        Args:
+            required: that it cannot be renamed then is a failure; else a warning.
 
         Returns:
             Its SHA-256.
@@ -77,7 +81,7 @@ class Run:
         with ThreadPoolExecutor(1) as beside:  # hashing 1 GB takes about as long as writing it
             sha256 = beside.submit(files.sha256, *parts)
             temporary.write(*parts)
-        self.files.append((temporary.path, temporary.final))
+        (self.files if required else self.optional).append((temporary.path, temporary.final))
         return sha256.result()
 
     def keep_rejected(self, final: str, data) -> None:

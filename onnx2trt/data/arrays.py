@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import os
 import zipfile
+from collections.abc import Iterable
 
 import numpy as np
 
 from onnx2trt.base.errors import DataError
 from onnx2trt.base.model_info import Profile, TensorSpec, dims
+from onnx2trt.data.rows import WHOLE_FILE, Rows
 
 MAX_ARRAY_BYTES = 2**31  # of one .npz or .npy file, unpacked
 
 
-def load_arrays(path: str, inputs: tuple[TensorSpec, ...]) -> list[dict[str, np.ndarray]]:
-    """.npz (keys are input names) or .npy (models of one input) -> samples, never unpickled.
+def load_arrays(
+    path: str, inputs: tuple[TensorSpec, ...], rows: Rows = WHOLE_FILE, picked: Iterable[int] | None = None
+) -> list[dict[str, np.ndarray] | DataError]:
+    """Samples of an .npz (keys are input names) or .npy file (models of one input), never unpickled.
 
-    A file with n > 1 entries along free batch dimensions holds n samples; a missing batch dimension is added.
+    Args:
+        rows: how the file divides into samples; a missing first axis is added.
+        picked: which of its samples; all where None.
+
+    Returns:
+        For each sample picked, its arrays, or what is wrong with the values of this one.
 
     Raises:
         DataError: names, types or shapes do not fit the model.
@@ -27,16 +36,25 @@ def load_arrays(path: str, inputs: tuple[TensorSpec, ...]) -> list[dict[str, np.
     missing = [spec.name for spec in inputs if spec.name not in arrays]
     if missing:
         raise DataError(f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(map(repr, arrays)) or 'nothing'}")
-    fitted = {spec.name: _fit(arrays[spec.name], spec) for spec in inputs}
-    counts = {array.shape[0] for array in fitted.values() if array.ndim}
-    if not stackable(inputs) or len(counts) != 1 or counts == {1}:
-        return [fitted]
-    return [{name: array[index : index + 1] for name, array in fitted.items()} for index in range(counts.pop())]
+    formed = {spec.name: _formed(arrays[spec.name], spec, 0 if spec.name in rows.shared else rows.block) for spec in inputs}
+    counts = {len(array) // rows.block for name, array in formed.items() if name not in rows.shared} if rows.block else {1}
+    if len(counts) != 1 or not rows.block:  # first axes that have nothing to do with each other
+        return [_sample({spec.name: _formed(formed[spec.name], spec, 0) for spec in inputs}, inputs)]
+    count, found = counts.pop(), []
+    for index in range(count) if picked is None else picked:
+        if index >= count:
+            raise DataError(f"holds {count} samples now, and held more when they were counted")
+        part = slice(index * rows.block, (index + 1) * rows.block)
+        found.append(_sample({name: array if name in rows.shared else array[part] for name, array in formed.items()}, inputs))
+    return found
 
 
-def stackable(inputs: tuple[TensorSpec, ...]) -> bool:
-    """Whether samples can be joined along the first axis: it is free in every input."""
-    return all(spec.shape and not isinstance(spec.shape[0], int) for spec in inputs)
+def _sample(arrays: dict[str, np.ndarray], inputs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray] | DataError:
+    """In the types of the model; what is wrong with the values, where they do not fit."""
+    try:
+        return {spec.name: _typed(arrays[spec.name], spec) for spec in inputs}
+    except DataError as error:
+        return error
 
 
 def _read_arrays(path: str, inputs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
@@ -67,16 +85,29 @@ def _read_arrays(path: str, inputs: tuple[TensorSpec, ...]) -> dict[str, np.ndar
         raise DataError(reason) from None
 
 
-def _fit(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
-    """The array in the input's type and rank."""
+def _formed(array: np.ndarray, spec: TensorSpec, block: int) -> np.ndarray:
+    """The array in the input's rank.
+
+    Args:
+        block: entries along the first axis that make a sample, of which there may be several; 0: the array is one sample.
+    """
     if array.dtype != spec.dtype and not np.can_cast(array.dtype, spec.dtype, "same_kind"):
         raise DataError(f"has {array.dtype} in {spec.name!r}; the model takes {spec.dtype}")
-    if spec.shape is not None:
-        if array.ndim == len(spec.shape) - 1:
-            array = array[None]
-        fits = array.ndim == len(spec.shape) and all(not isinstance(dim, int) or dim == size for dim, size in zip(spec.shape, array.shape))
-        if not fits or not array.size:
-            raise DataError(f"has shape {dims(array.shape)} in {spec.name!r}; the model takes {dims(spec.shape)}")
+    if spec.shape is None:
+        return array
+    if array.ndim == len(spec.shape) - 1:
+        array = array[None]
+    fits = array.ndim == len(spec.shape) and all(
+        size % block == 0 if block and not axis else not isinstance(dim, int) or dim == size
+        for axis, (dim, size) in enumerate(zip(spec.shape, array.shape))
+    )
+    if not fits or not array.size:
+        raise DataError(f"has shape {dims(array.shape)} in {spec.name!r}; the model takes {dims(spec.shape)}")
+    return array
+
+
+def _typed(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
+    """The array in the input's type."""
     with np.errstate(over="ignore"):
         typed = np.asarray(array, dtype=spec.dtype, order="C")
     if typed.dtype.kind == "f" and not np.isfinite(typed).all():
@@ -86,9 +117,9 @@ def _fit(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
     return typed
 
 
-def synthetic_arrays(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...]) -> dict[str, np.ndarray]:
+def synthetic_arrays(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], seed: int = 0) -> dict[str, np.ndarray]:
     """Fixed-seed inputs at the opt shapes: floats in [0, 1), bytes over their range, other integers 0 or 1 (valid as indices)."""
-    random = np.random.default_rng(0)
+    random = np.random.default_rng(seed)
     arrays = {}
     for spec, profile in zip(inputs, profiles):
         if spec.dtype.startswith("float"):

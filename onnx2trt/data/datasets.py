@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ModelInfo, Profile
 from onnx2trt.data import samples
 from onnx2trt.data.reader import Preprocessing, Reader, make_preprocessing
+from onnx2trt.data.rows import rows_of
 from onnx2trt.data.samples import Dataset
 from onnx2trt.plan.plan import Plan
 from onnx2trt.plan.shapes import image_input
@@ -47,31 +49,43 @@ class Data:
         given = tuple(data for data in (self.validation, self.test) if data)
         if given or self.calibration is None:
             return given or (samples.synthetic(),)
-        return (replace(self.calibration, paths=self.calibration.unused or self.calibration.paths).at_most(COMPARED_SAMPLES),)
+        return (replace(self.calibration, samples=self.calibration.unused or self.calibration.samples).at_most(COMPARED_SAMPLES),)
 
 
-def choose_data(plan: Plan, model: ModelInfo, profiles: tuple[Profile, ...]) -> Data:
-    """Find the files, and prove that the test file can be read.
+def choose_data(plan: Plan, model: ModelInfo, profiles: tuple[Profile, ...], independent: bool = True) -> Data:
+    """Find the samples, and prove that the test file can be read.
+
+    Args:
+        independent: the outputs for one entry along the first axis do not depend on the others, so each is a sample.
 
     Raises:
         ConversionError: CALIBRATION or VALIDATION for the data, USAGE where images do not go with the model.
     """
+    rows = rows_of(model.inputs, profiles, independent)
+    count = partial(rows.count, inputs=model.inputs)
     calibration = validation = test = None
     if plan.calibration.directory:
-        calibration = samples.find(plan.calibration.directory, "--calibration-dir", plan.calibration.samples, ExitCode.CALIBRATION)
+        calibration = samples.find(plan.calibration.directory, "--calibration-dir", plan.calibration.samples, ExitCode.CALIBRATION, count)
     if plan.validation.directory and plan.validation.enabled:
-        validation = samples.find(plan.validation.directory, "--validation-dir", VALIDATION_SAMPLES, ExitCode.VALIDATION)
+        validation = samples.find(plan.validation.directory, "--validation-dir", VALIDATION_SAMPLES, ExitCode.VALIDATION, count)
     if plan.validation.test_image and plan.validation.enabled:
-        test = samples.single(plan.validation.test_image, "IMAGE" if plan.door == "preprocess" else "--test-image", ExitCode.VALIDATION)
+        flag = "IMAGE" if plan.door == "preprocess" else "--test-image"
+        test = samples.single(plan.validation.test_image, flag, ExitCode.VALIDATION, count)
     images = any(data and data.kind == "images" for data in (calibration, validation, test))
     preprocessing: Preprocessing | None = None
     if images:
         preprocessing = make_preprocessing(plan.preprocess, image_input(model.inputs, profiles))
-    reader = Reader(model.inputs, profiles, preprocessing)
+    reader = Reader(model.inputs, profiles, preprocessing, rows)
     if test:
         for batch in reader.batches(test):  # raises where it cannot be read
             check_shapes(batch.arrays, profiles, test)
     return Data(reader, calibration, validation, test)
+
+
+def has_arrays(plan: Plan) -> bool:
+    """Whether the user gave files of arrays, rather than images."""
+    folders = (plan.calibration.directory, plan.validation.directory)
+    return samples.is_array(plan.validation.test_image or "") or any(samples.holds_arrays(folder) for folder in folders if folder)
 
 
 def check_shapes(arrays: dict[str, np.ndarray], profiles: tuple[Profile, ...], data: Dataset) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from onnx2trt.base.progress import Progress
 from onnx2trt.data.datasets import Data
-from onnx2trt.data.feeds import Feeds
+from onnx2trt.data.feeds import Feeds, inferences
 from onnx2trt.data.samples import Dataset
 
 FOLDS = 5
@@ -36,39 +36,39 @@ class Split:
 
     @cached_property
     def _position(self) -> dict[str, int]:
-        return {path: index for index, path in enumerate(self.fitted.paths)}
+        return {sample: index for index, sample in enumerate(self.fitted.samples)}
 
     @property
     def blind(self) -> bool:
         """Whether it has to be measured on the very samples that were fitted to."""
         return self.trials == 0 and self.measured is None
 
-    def part_of(self, path: str) -> int:
+    def part_of(self, sample: str) -> int:
         """The trial that leaves this sample out; -1 for samples that are always fitted to."""
         if self.trials == 0:
             return -1
-        part = self._position[path] % self.parts
+        part = self._position[sample] % self.parts
         return part if part < self.trials else -1
 
     def to_fit(self, most: int | None = None) -> Dataset:
         """The samples to fit to, or `most` of them with the same share of each part; part by part."""
-        return self._some(self.fitted.paths, most)
+        return self._some(self.fitted.samples, most)
 
     def to_measure(self) -> Dataset:
         """The samples to measure on; `part_of` tells the trial of each where `measured` is None."""
         if self.measured is not None:
             return self.measured.at_most(MOST_MEASURED)
-        return self._some([path for path in self.fitted.paths if self.trials == 0 or self.part_of(path) >= 0], MOST_MEASURED)
+        return self._some([one for one in self.fitted.samples if self.trials == 0 or self.part_of(one) >= 0], MOST_MEASURED)
 
-    def _some(self, paths: Iterable[str], most: int | None) -> Dataset:
-        chosen = replace(self.fitted, paths=tuple(sorted(paths, key=self.part_of)))
+    def _some(self, samples: Iterable[str], most: int | None) -> Dataset:
+        chosen = replace(self.fitted, samples=tuple(sorted(samples, key=self.part_of)))
         return chosen if most is None else chosen.at_most(most)
 
     def cuts(self, dataset: Dataset) -> tuple[Dataset, ...]:
         """Samples of to_fit or to_measure part by part, so that none shares its inference with one of another part."""
         if self.trials == 0:
             return (dataset,)
-        return tuple(replace(dataset, paths=tuple(paths)) for _, paths in groupby(dataset.paths, self.part_of))
+        return tuple(replace(dataset, samples=tuple(samples)) for _, samples in groupby(dataset.samples, self.part_of))
 
 
 def choose_split(data: Data) -> Split | None:
@@ -76,10 +76,10 @@ def choose_split(data: Data) -> Split | None:
     fitted = data.calibration
     if fitted is None:
         return data.validation and Split(data.validation, 1, 0, data.validation, may_fit=False)
-    unused = replace(fitted, paths=fitted.unused, unused=())
-    if data.validation is not None or len(unused.paths) >= FOLDS:
+    unused = replace(fitted, samples=fitted.unused, unused=())
+    if data.validation is not None or len(unused.samples) >= FOLDS:
         return Split(fitted, 1, 0, data.validation or unused)
-    count = len(fitted.paths)
+    count = len(fitted.samples)
     if count >= ENOUGH_TO_HOLD_OUT:
         return Split(fitted, HELD_OUT_PARTS, 1, None)
     parts = min(FOLDS, count)
@@ -100,14 +100,19 @@ class Parts:
 
     def __call__(self) -> Iterator[dict[str, np.ndarray]]:
         dataset = self.split.to_fit(self.most)
-        self.feeds = Feeds(self.data.reader, dataset, self.console, self.label, cuts=self.split.cuts(dataset))
+        self.feeds = Feeds(self.data.reader, dataset, self.console, self.label, cuts=self.split.cuts(dataset), must_vary=self.most is None)
         for feed in self.feeds():
-            self.current = self.split.part_of(self.feeds.paths[0])
+            self.current = self.split.part_of(self.feeds.samples[0])
             yield feed
+
+    @property
+    def inferences(self) -> int:
+        """Of one pass."""
+        return sum(inferences(self.data.reader, piece) for piece in self.split.cuts(self.split.to_fit(self.most)))
 
     def __len__(self) -> int:
         """Samples of one pass."""
-        count = len(self.split.fitted.paths)
+        count = len(self.split.fitted.samples)
         return count if self.most is None else min(count, self.most)
 
 

@@ -16,11 +16,13 @@ import numpy as np
 from onnx2trt.base.errors import ConversionError, DataError, ExitCode
 from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec
 from onnx2trt.base.opencv import MAX_PIXELS, opencv
+from onnx2trt.base.padded import Padded
 from onnx2trt.base.read_ahead import read_ahead
-from onnx2trt.data.arrays import load_arrays, stackable, synthetic_arrays
+from onnx2trt.data.arrays import load_arrays, synthetic_arrays
 from onnx2trt.data.image_files import check_complete
 from onnx2trt.data.pixels import Preprocessing, image_tensor
 from onnx2trt.data.reused_arrays import ReusedArrays
+from onnx2trt.data.rows import Rows, file_and_row
 from onnx2trt.data.samples import Dataset
 from onnx2trt.plan.plan import Preprocess
 
@@ -140,13 +142,18 @@ class Batch:
     """The arrays of one inference.
 
     `real_rows` of its `rows` along the first axis are data, the rest repeats the last of them. Where the inputs have no
-    common first axis, both are 0.
+    common first axis, or its entries are no samples, both are 0.
     """
 
     arrays: dict[str, np.ndarray]
     rows: int
     real_rows: int
-    paths: tuple[str, ...]
+    samples: tuple[str, ...]  # their names
+
+    @property
+    def feed(self) -> Arrays:
+        """The arrays, which know what of them is no data."""
+        return Padded(self.arrays, self.rows, self.real_rows) if self.real_rows < self.rows else self.arrays
 
 
 @dataclass(frozen=True)
@@ -156,37 +163,34 @@ class Reader:
     inputs: tuple[TensorSpec, ...]
     profiles: tuple[Profile, ...]
     preprocessing: Preprocessing | None  # None: the model takes no images
-    batch: int = 1  # samples in one inference; a fixed batch of the model overrides it
+    rows: Rows = Rows()
 
     def batches(self, data: Dataset, skipped: list[tuple[str, str]] | None = None) -> Iterator[Batch]:
         """Read all of `data` in order, files decoded ahead of the consumer.
 
         Args:
-            skipped: takes (path, reason) of each file that cannot be used; None raises at the first.
+            skipped: takes (sample, reason) of each that cannot be used; None raises at the first.
 
         Raises:
-            ConversionError: data.code, for an unusable file where `skipped` is None.
+            ConversionError: data.code, for an unusable sample where `skipped` is None.
         """
-        size = self._batch_size(data)
         if data.kind == "images":
-            yield from self._image_batches(data, size, skipped)
+            yield from self._image_batches(data, self.batch_size(data), skipped)
             return
-        samples = self._samples(data, skipped)
+        samples, size = self._samples(data, skipped), self.batch_size(data)
         while group := list(itertools.islice(samples, size)):
-            yield _stack(group, size, data)
+            yield _stack(group, size, data, self.rows.separate)
 
-    def _batch_size(self, data: Dataset) -> int:
-        shape = self.inputs[0].shape
-        if data.kind == "images":
-            return shape[0] if shape and isinstance(shape[0], int) else self.batch
-        return self.batch if data.kind == "arrays" and stackable(self.inputs) else 1
+    def batch_size(self, data: Dataset) -> int:
+        """Samples in one inference."""
+        return {"images": self.rows.images, "arrays": self.rows.batch, "synthetic": 1}[data.kind]
 
     def _image_batches(self, data: Dataset, size: int, skipped: list | None) -> Iterator[Batch]:
         """Each image is decoded straight into the row that it has where no file before it is damaged; else it is moved up."""
         pre, name = self.preprocessing, self.inputs[0].name
         memory = ReusedArrays((size, *pre.shape), pre.dtype)
         batch, paths = None, []
-        places = _places(data.paths, size, memory)
+        places = _places(data.samples, size, memory)
         for place, result in read_ahead(places, lambda place: load_image(place.path, pre, place.batch[place.row]), ahead=size):
             if isinstance(result, DataError):
                 _skip(place.path, result, data, skipped)
@@ -204,15 +208,26 @@ class Reader:
             yield Batch({name: batch}, size, len(paths), tuple(paths))
 
     def _samples(self, data: Dataset, skipped: list | None) -> Iterator[tuple[str, Arrays]]:
-        """(file, arrays of one sample); a file of arrays may hold several samples."""
+        """(sample, its arrays); a file is opened once for all of its samples that follow each other."""
         if data.kind == "synthetic":
             yield "synthetic", synthetic_arrays(self.inputs, self.profiles)
             return
-        for path, result in read_ahead(data.paths, lambda path: load_arrays(path, self.inputs)):
+        groups = [(path, tuple(group)) for path, group in itertools.groupby(data.samples, lambda sample: file_and_row(sample)[0])]
+        for (path, samples), result in read_ahead(groups, self._load):
             if isinstance(result, DataError):
-                _skip(path, result, data, skipped)
-            else:
-                yield from ((path, arrays) for arrays in result)
+                for _ in samples:
+                    _skip(path, result, data, skipped)
+                continue
+            for sample, arrays in zip(samples, result):
+                if isinstance(arrays, DataError):
+                    _skip(sample, arrays, data, skipped)
+                else:
+                    yield sample, arrays
+
+    def _load(self, group: tuple[str, tuple[str, ...]]) -> list[Arrays | DataError]:
+        path, samples = group
+        rows = [file_and_row(sample)[1] for sample in samples]
+        return load_arrays(path, self.inputs, self.rows, None if rows == [None] else rows)
 
 
 class Place(NamedTuple):
@@ -237,14 +252,18 @@ def _skip(path: str, error: DataError, data: Dataset, skipped: list | None) -> N
     skipped.append((path, str(error)))
 
 
-def _stack(samples: list[tuple[str, Arrays]], size: int, data: Dataset) -> Batch:
-    """Samples joined along the first axis, the last one repeated up to `size`."""
-    paths = tuple(path for path, _ in samples)
+def _stack(samples: list[tuple[str, Arrays]], size: int, data: Dataset, separate: bool) -> Batch:
+    """Samples joined along the first axis, the last one repeated up to `size`.
+
+    Args:
+        separate: the entries along the first axis are samples.
+    """
+    names = tuple(name for name, _ in samples)
     if size == 1:
         arrays = samples[0][1]
         sizes = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
-        rows = sizes.pop() if len(sizes) == 1 else 0
-        return Batch(arrays, rows, rows, paths)
+        rows = sizes.pop() if len(sizes) == 1 and separate else 0
+        return Batch(arrays, rows, rows, names)
     filled = samples + [samples[-1]] * (size - len(samples))
     try:
         arrays = {name: np.concatenate([arrays[name] for _, arrays in filled]) for name in filled[0][1]}
@@ -252,4 +271,4 @@ def _stack(samples: list[tuple[str, Arrays]], size: int, data: Dataset) -> Batch
         raise ConversionError(
             f"{data.origin}: samples of different shapes cannot share a batch of {size}: {error}", code=data.code
         ) from None
-    return Batch(arrays, size, len(samples), paths)
+    return Batch(arrays, size, len(samples), names)

@@ -1,11 +1,13 @@
-"""Which files are the data: found, sorted, chosen. Reading them is data/reader.py's."""
+"""Which samples are the data: found, sorted, chosen. Reading them is data/reader.py's."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.data.rows import file_and_row, row_name
 
 IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".gif", ".avif"]
@@ -15,21 +17,32 @@ ARRAY_SUFFIXES = frozenset((".npz", ".npy"))
 
 @dataclass(frozen=True)
 class Dataset:
-    """Files of one kind in the order of their use; synthetic data has no files."""
+    """Samples of one kind in the order of their use; synthetic data has none.
+
+    A sample is called by its file, or FILE[ROW] where the file holds several.
+    """
 
     kind: str  # images | arrays | synthetic
     origin: str  # the folder or file as typed, for messages
-    paths: tuple[str, ...]
+    samples: tuple[str, ...]
     code: ExitCode  # who is at fault where the data cannot be used
-    unused: tuple[str, ...] = ()  # files of the folder beyond the number asked for
+    unused: tuple[str, ...] = ()  # samples of the folder beyond the number asked for
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files of the samples, each once, in the order of their use."""
+        return files_of(self.samples)
 
     def at_most(self, count: int) -> Dataset:
-        """The same data, `count` of its files evenly spaced."""
-        return replace(self, paths=evenly_spaced(self.paths, count))
+        """The same data, `count` of its samples evenly spaced."""
+        return replace(self, samples=evenly_spaced(self.samples, count))
 
 
-def find(directory: str, flag: str, most: int, code: ExitCode) -> Dataset:
-    """The images or arrays below a folder, sorted by relative name; `most` of them evenly spaced, where there are more.
+def find(directory: str, flag: str, most: int, code: ExitCode, rows: Callable[[str], int] = lambda _: 1) -> Dataset:
+    """The samples below a folder, sorted by the relative names of their files; `most` of them evenly spaced, where there are more.
+
+    Args:
+        rows: samples in a file of arrays.
 
     Raises:
         ConversionError: `code`, where the folder cannot be read, holds nothing usable, or both kinds.
@@ -42,12 +55,11 @@ def find(directory: str, flag: str, most: int, code: ExitCode) -> Dataset:
     for folder, subfolders, names in os.walk(directory, onerror=problems.append):
         subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
         for name in names:
-            suffix = os.path.splitext(name)[1].lower()
             if name.startswith("."):
                 continue
-            if suffix in IMAGE_SUFFIXES:
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES:
                 images.append(os.path.join(folder, name))
-            elif suffix in ARRAY_SUFFIXES:
+            elif is_array(name):
                 arrays.append(os.path.join(folder, name))
             else:
                 others += 1
@@ -66,19 +78,41 @@ def find(directory: str, flag: str, most: int, code: ExitCode) -> Dataset:
             code=code,
         )
     paths = sorted(images or arrays, key=lambda path: os.path.relpath(path, directory))
-    chosen = evenly_spaced(paths, most)
+    samples = paths if images else [sample for path in paths for sample in samples_in(path, rows(path))]
+    chosen = evenly_spaced(samples, most)
     taken = frozenset(chosen)
-    unused = tuple(path for path in paths if path not in taken)
+    unused = tuple(sample for sample in samples if sample not in taken)
     return Dataset("images" if images else "arrays", directory, chosen, code, unused)
 
 
-def single(path: str, flag: str, code: ExitCode) -> Dataset:
+def is_array(name: str) -> bool:
+    """Whether a file is one of arrays, by its suffix."""
+    return os.path.splitext(name)[1].lower() in ARRAY_SUFFIXES
+
+
+def holds_arrays(directory: str) -> bool:
+    """Whether a folder has such a file in it, or below it."""
+    return any(is_array(name) for _, _, names in os.walk(directory) for name in names)
+
+
+def samples_in(path: str, count: int) -> tuple[str, ...]:
+    """The names of the samples in a file that holds so many."""
+    return (path,) if count == 1 else tuple(row_name(path, row) for row in range(count))
+
+
+def files_of(samples: Iterable[str]) -> tuple[str, ...]:
+    """The files of some samples, each once, in their order."""
+    return tuple(dict.fromkeys(file_and_row(sample)[0] for sample in samples))
+
+
+def single(path: str, flag: str, code: ExitCode, rows: Callable[[str], int] = lambda _: 1) -> Dataset:
     """One file as data; a suffix that is no array's is taken for an image."""
     if not os.path.isfile(path):
         what = "is not a file" if os.path.exists(path) else "does not exist"
         raise ConversionError(f"{flag} {path} {what}", hint=f"Give {flag} one image, or one .npz / .npy file.", code=code)
-    kind = "arrays" if os.path.splitext(path)[1].lower() in ARRAY_SUFFIXES else "images"
-    return Dataset(kind, path, (path,), code)
+    if is_array(path):
+        return Dataset("arrays", path, samples_in(path, rows(path)), code)
+    return Dataset("images", path, (path,), code)
 
 
 def synthetic() -> Dataset:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import onnx
 
 from onnx2trt.base.model_info import STANDARD_DOMAINS, NodeInfo
+from onnx2trt.model.operators import BOUNDED, EXACT, NO_LARGER
 
 
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
@@ -83,6 +84,37 @@ def attribute(node: onnx.NodeProto, name: str, default=None):
         if entry.name == name:
             return onnx.helper.get_attribute_value(entry)
     return default
+
+
+def index_inputs(nodes: Iterable[onnx.NodeProto]) -> frozenset[str]:
+    """Tensors that nothing makes here and that, cast or reshaped at most, say which rows of a table are taken: zero is one of them."""
+    nodes = list(nodes)
+    found = {node.input[1] for node in nodes if node.op_type == "Gather"}
+    for node in reversed(nodes):
+        if node.op_type in EXACT | {"Cast"} and found.intersection(node.output):
+            found.add(node.input[0])
+    return frozenset(found).difference(name for node in nodes for name in node.output)
+
+
+def is_no_larger(node: onnx.NodeProto, weights: dict[str, np.ndarray]) -> bool:
+    """Whether max |output| <= max |inputs| with the attributes and constant operands that this node has."""
+    if node.op_type not in NO_LARGER or node.domain not in STANDARD_DOMAINS:
+        return False
+    if node.op_type == "LeakyRelu":
+        return abs(attribute(node, "alpha", 0.01)) <= 1
+    if node.op_type == "Dropout" and len(node.input) > 2 and node.input[2]:  # in training, what is left is enlarged
+        training = weights.get(node.input[2])
+        return training is not None and not training.any()
+    return True
+
+
+def is_bounded(node: onnx.NodeProto, weights: dict[str, np.ndarray], limit: float) -> bool:
+    """Whether |output| <= limit whatever the node reads; limit at least 1."""
+    if node.op_type not in BOUNDED or node.domain not in STANDARD_DOMAINS:
+        return False
+    if node.op_type == "Clip":
+        return all(bound is not None and abs(bound) <= limit for bound in clip_bounds(node, weights))
+    return True
 
 
 def clip_bounds(clip: onnx.NodeProto, weights: dict[str, np.ndarray]) -> list[float | None]:

@@ -11,8 +11,10 @@ import numpy as np
 
 from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.model_info import Profile
+from onnx2trt.base.padded import Padded
 from onnx2trt.model.graph import Graph, infer_shapes
-from onnx2trt.model.operators import NO_LARGER
+from onnx2trt.model.nodes import is_no_larger
+from onnx2trt.model.padding import of_samples
 from onnx2trt.model.session import Session
 
 Feed = dict[str, np.ndarray]
@@ -64,8 +66,7 @@ def _observe(graph: Graph, profiles, names, feeds, visitor: Callable[[], Visit],
             session = Session.from_graph(graph, inner)
             visits: list[Future] = []
             for feed in feeds():
-                made = session.run(feed, inner) if inner else {}
-                found = {name: feed[name] if name in inputs else made.pop(name) for name in group}
+                found = _found(session, feed, inner, group)
                 _wait(visits)
                 visit = visitor()
                 visits = [pool.submit(visit, name, array) for name, array in found.items()]
@@ -74,6 +75,17 @@ def _observe(graph: Graph, profiles, names, feeds, visitor: Callable[[], Visit],
                 inferences += index == 0
             _wait(visits)
     return inferences
+
+
+def _found(session: Session, feed: Feed, inner: tuple[str, ...], names: list[str]) -> Feed:
+    """Inputs and inner tensors of one inference, without what belongs to the rows that only fill a batch."""
+    found = {**feed, **(session.run(feed, inner) if inner else {})}
+    found = {name: found[name] for name in names}
+    if isinstance(feed, Padded):
+        other = feed.filled_otherwise()
+        other |= session.run(other, inner) if inner else {}
+        found = {name: of_samples(feed, array, other[name]) for name, array in found.items()}
+    return found
 
 
 def _wait(visits: list[Future]) -> None:
@@ -92,7 +104,7 @@ def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Callable
     """
     activations = graph.float_tensors()
     floats = {*activations, *(name for name, array in graph.weights.items() if array.dtype == np.float32)}
-    moving = [node for node in graph.nodes if node.op_type in NO_LARGER and any(name in floats for name in node.input)]
+    moving = [node for node in graph.nodes if is_no_larger(node, graph.weights) and any(name in floats for name in node.input)]
     moved = {name for node in moving for name in node.output}
     measured = [name for name in activations if name not in moved]
     maxima: dict[str, float] = dict.fromkeys(measured, 0.0)

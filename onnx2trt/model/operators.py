@@ -2,12 +2,14 @@
 
 The traits:
 - weighted: a convolution or matrix product, which INT8 speeds up.
+- recurrent: matrix products in each step of a sequence, which have no INT8 form here.
 - quantizer: QuantizeLinear, DequantizeLinear.
 - integer: a convolution or matrix product in INT8 by itself, without Q/DQ around it, as ONNX Runtime's tools make it.
 - pointwise: computed value by value, so that TensorRT can fuse it into the layer before.
-- no_larger: only moves values, or can only make them smaller: max |output| <= max |inputs|.
+- no_larger: only moves values, or can only make them smaller: max |output| <= max |inputs|; where an attribute decides about it,
+  nodes.is_no_larger knows.
 - exact: hands on values as they are, or one of several; rounding before it or after it is the same.
-- bounded: small results whatever it reads.
+- bounded: small results whatever it reads; of a Clip, nodes.is_bounded knows.
 - random: another result each time, so never a constant.
 - no_work: a GPU has no arithmetic for it; TensorRT's layers of these do not count as FP16 layers either (trt/network.py).
 - same_scale: what it gives lies in the range of what it reads, so one INT8 scale serves both.
@@ -16,6 +18,7 @@ The traits:
 - terms: sums, largest and smallest: every term has the scale of the result.
 - spatial: its channels are axis 1.
 - along: the place of the channels carries over from what it reads to what it gives.
+- wide: computes squares or exponentials inside, which need more range than what it reads and gives.
 - expands: makes large tensors of small ones; as constants they would swell a model.
 """
 
@@ -46,23 +49,31 @@ TABLE = {
     "Exp": "pointwise",
     "Expand": "no_larger exact expands",
     "Flatten": "no_larger exact no_work",
+    "GRU": "recurrent",
     "Gather": "no_larger exact",
     "Gelu": "pointwise",
     "Gemm": "weighted",
+    "GatherElements": "no_larger exact",
+    "GatherND": "no_larger exact",
     "GlobalAveragePool": "no_larger own_scale spatial",
+    "GlobalLpPool": "wide",
     "GlobalMaxPool": "no_larger exact spatial",
     "HardSigmoid": "pointwise bounded",
     "HardSwish": "pointwise",
     "Identity": "no_larger exact no_work along",
     "InstanceNormalization": "spatial",
+    "LSTM": "recurrent",
     "LeakyRelu": "pointwise no_larger fused along",
     "Log": "pointwise",
+    "LpNormalization": "wide",
+    "LpPool": "wide",
     "MatMul": "weighted",
     "MatMulInteger": "integer",
     "MatMulIntegerToFloat": "integer",
     "Max": "pointwise terms along",
     "MaxPool": "no_larger exact spatial",
     "Mean": "terms along",
+    "MeanVarianceNormalization": "wide",
     "Min": "pointwise terms along",
     "Mish": "pointwise",
     "Mul": "pointwise along",
@@ -75,10 +86,16 @@ TABLE = {
     "QLinearConv": "integer",
     "QLinearMatMul": "integer",
     "QuantizeLinear": "quantizer",
+    "RNN": "recurrent",
     "RandomNormal": "random",
     "RandomNormalLike": "random",
     "RandomUniform": "random",
     "RandomUniformLike": "random",
+    "ReduceL2": "wide",
+    "ReduceLogSum": "wide",
+    "ReduceLogSumExp": "wide",
+    "ReduceMax": "no_larger exact",
+    "ReduceMin": "no_larger exact",
     "Relu": "pointwise no_larger exact fused along",
     "Reshape": "no_larger exact no_work",
     "Resize": "same_scale spatial",
@@ -114,6 +131,7 @@ def having(trait: str) -> frozenset[str]:
 
 
 WEIGHTED = having("weighted")
+RECURRENT = having("recurrent")
 QUANTIZERS = having("quantizer")
 INTEGER = having("integer")
 POINTWISE = having("pointwise")
@@ -128,4 +146,5 @@ FUSED_WITH_ADD = having("fused")
 TERMS = having("terms")
 SPATIAL = having("spatial")
 ALONG = having("along")
+WIDE = having("wide")
 EXPANDING = having("expands")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from onnx2trt.base.errors import AccuracyError, ConversionError
+from onnx2trt.base.errors import AccuracyError, ConversionError, in_words
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.pipeline import int8, prepare
@@ -14,7 +14,7 @@ from onnx2trt.report.result import Result
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.qdq import quantizable_layers
-from onnx2trt.stages import asked, timing_cache, validate
+from onnx2trt.stages import asked, shapes, timing_cache, validate
 from onnx2trt.stages.build import build_engine
 from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8 import reuse, trt_calibrator
@@ -23,6 +23,7 @@ from onnx2trt.stages.load import loaded_engine
 from onnx2trt.stages.read_back import judge_precision, read_precision
 from onnx2trt.stages.write import keep_rejected
 from onnx2trt.trt.builder import BuiltEngine
+from onnx2trt.trt.engine import Engine
 
 Choice = prepare.Choice | int8.Int8Choice
 
@@ -66,6 +67,7 @@ def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result
     for warning in prepared.graph.repairs:
         run.console.warn(warning)
     result.take(calibration=choice.about)
+    shapes.try_prepared(job, prepared, run)
     built, prepared = _build(job, prepared, result, run)
     with loaded_engine(job.library, job.plan, built.data, run, job.plan.build.version_compatible) as engine:
         try:
@@ -81,18 +83,28 @@ def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result
 
 
 def check(job: Job, prepared: Prepared | None, engine, result: Result, run: Run) -> None:
-    """Compare the outputs, and time the engine where it runs here.
+    """Compare the outputs, and time the engine where it runs here; that it cannot be timed takes no good engine down.
 
     Raises:
         ConversionError: VALIDATION.
     """
     rows = validate.compare_outputs(job, prepared, engine, run)
     result.take(accuracy=[row.rounded() for row in rows])
-    result.take(status=validate.judge(job, rows, engine is not None, run))
+    result.take(**validate.judge(job, rows, engine is not None, run))
+    shapes.try_engine(job, engine, run)
     if engine is not None and job.plan.validation.enabled:
+        result.take(**_time(job, engine, run))
+
+
+def _time(job: Job, engine: Engine, run: Run) -> dict:
+    """The fields of the result that tell how long the engine takes, or why that is not known."""
+    try:
         with run.stage("latency", "measuring the latency"):
             latency, run.evidence.latency_ms = latencies(job, {"": engine})[""]
-        result.take(latency=latency)
+    except Exception as error:  # of whatever kind: CUDA, the library, out of memory
+        run.console.warn(f"the latency could not be measured: {in_words(error)}")
+        return {"latency_not_measured_because": in_words(error)}
+    return {"latency": latency}
 
 
 def _build(job: Job, prepared: Prepared, result: Result, run: Run) -> tuple[BuiltEngine, Prepared]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.errors import ConversionError, ExitCode, in_words
 from onnx2trt.conversion.comparing import worst_output
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
@@ -107,8 +108,8 @@ def _time(job: Job, attempts: dict[str, Attempt], run: Run, known: Baseline | No
     if job.plan.executes_here and len(made) > 1:
         try:
             _time_in_turn(job, made, run)
-        except ConversionError as error:
-            run.console.warn(f"the engines were not timed in turn, so their latencies are less comparable: {error.message}")
+        except Exception as error:  # of whatever kind: the engines are good
+            run.console.warn(f"the engines were not timed in turn, so their latencies are less comparable: {in_words(error)}")
     fp16 = made["fp16"].result.latency if "fp16" in made else known and known.row
     for attempt in made.values():
         if fp16 and attempt.result.latency and attempt.precision == "int8":
@@ -138,8 +139,8 @@ def _give_slow_layers_back(job: Job, attempts: dict[str, Attempt], run: Run, kno
         with run.stage("profile", "timing the layers"):
             timed = known.timed if known else _timed_layers(job, fp16.made, run)
             slow = slower_in_int8(job, int8.made.prepared.graph, _timed_layers(job, int8.made, run), timed)
-    except ConversionError as error:
-        run.console.warn(f"the layers were not timed, so none goes back to FP16 for being slow: {error.message}")
+    except Exception as error:  # of whatever kind: the engine is good
+        run.console.warn(f"the layers were not timed, so none goes back to FP16 for being slow: {in_words(error)}")
         return
     if slow and isinstance(int8.made.choice, Int8Choice):
         attempts["int8"] = _faster_of(int8, slow, attempts, run, known)
@@ -165,11 +166,11 @@ def _faster_of(first: Attempt, slow: dict[str, str], attempts: dict[str, Attempt
     second = Attempt("int8", first.result.variant(), run.labelled("int8"))
     try:
         second.made = build_and_check(job, choice, choice.prepared(second.run, slow), second.result, second.run)
-    except ConversionError as error:  # TensorRT takes FP16 for more of them, say: then the first stays
-        second.run.console.info(f"no engine: {error.message}")
+    except Exception as error:  # TensorRT takes FP16 for more of them, say: then the first stays
+        second.run.console.info(f"no engine: {in_words(error)}")
         return first
     _time(job, {"first": first, "int8": second, **({} if known else {"fp16": attempts["fp16"]})}, run, known)
-    before, after = (attempt.result.latency.p50_ms for attempt in (first, second))
+    before, after = (_p50(attempt) for attempt in (first, second))
     kept = "second" if after < before else "first"
     run.console.info(f"p50 {before:.3f} ms with them, {after:.3f} ms without: the {kept} engine is kept")
     return second if after < before else first
@@ -196,7 +197,12 @@ def _hand_on(job: Job, attempts: dict[str, Attempt], result: Result, run: Run, k
 def _fastest(attempts: dict[str, Attempt]) -> Attempt:
     """Of those that passed; where none did, the first."""
     passed = [attempt for attempt in attempts.values() if attempt.made]
-    return min(passed, key=lambda attempt: attempt.result.latency.p50_ms, default=next(iter(attempts.values())))
+    return min(passed, key=_p50, default=next(iter(attempts.values())))
+
+
+def _p50(attempt: Attempt) -> float:
+    """In milliseconds; what could not be timed is not faster than anything."""
+    return attempt.result.latency.p50_ms if attempt.result.latency else math.inf
 
 
 def _not_faster(attempts: dict[str, Attempt]) -> str:

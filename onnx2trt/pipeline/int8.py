@@ -23,6 +23,7 @@ from onnx2trt.rewrite.prepare import Int8Plan, Prepared
 from onnx2trt.rewrite.qdq import Layer, quantizable_layers, scales_by_range
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
+from onnx2trt.stages.blank_input import kept_for_blank
 from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8 import reuse
 from onnx2trt.stages.int8.calibrate import calibrate
@@ -84,7 +85,7 @@ class Int8Choice:
         """
         self._job, self._graph, self._known, self._run = job, graph, known, run
         maxima = {} if known.found else measure_ranges(job, graph, run)
-        self._kept_fp32 = known.found.kept_fp32 if known.found else kept_fp32(job, graph, maxima)
+        self._kept_fp32 = known.found.kept_fp32 if known.found else kept_for_blank(job, graph, kept_fp32(job, graph, maxima), run)
         layers, self._kept_fp16 = prepare.choose_layers(graph, job.profiles, self._kept_fp32, job.plan.layer_precisions)
         self._fitted = self._fit(layers, scales_by_range(maxima))
         if self._fitted.graph is not graph and not known.found:  # other ranges than those that decided what stays in FP32
@@ -96,7 +97,7 @@ class Int8Choice:
     def about(self) -> Calibration:
         """For the result."""
         tried = self._guard.tried if "_guard" in self.__dict__ else []
-        keys = ("int8_mac_share", "drop_percent", "standard_error", "passed")
+        keys = ("int8_mac_share", "drop_percent", "standard_error", "passed", "seen_in_calibration")
         return replace(self._fitted.about, tried=[{key: getattr(rung, key) for key in keys} for rung in tried] or None)
 
     @property
@@ -106,7 +107,8 @@ class Int8Choice:
 
     @property
     def can_measure(self) -> bool:
-        return self._fitted.split is not None and self._job.plan.validation.enabled
+        plan = self._job.plan
+        return self._fitted.split is not None and plan.validation.enabled and not plan.build.plugins
 
     def choose(self) -> None:
         """Which layers go back to FP16 for --max-accuracy-drop.

@@ -13,6 +13,7 @@ from onnx2trt.rewrite import prepare
 from onnx2trt.rewrite.activations import name_activations
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.prepare import Prepared
+from onnx2trt.stages.blank_input import kept_for_blank
 from onnx2trt.stages.fp16_guard import choose_fp16
 from onnx2trt.stages.ranges import kept_fp32, measure_ranges
 
@@ -52,7 +53,8 @@ def _choose_weak(job: Job, run: Run) -> Choice:
     if job.plan.precision == "fp32":
         return Choice(Prepared(graph, changed=bool(graph.repairs)))
     named = name_activations(graph, job.plan.layer_precisions)
-    choice = choose_fp16(job, named, kept_fp32(job, named, measure_ranges(job, named, run)), run)
+    in_fp32 = kept_for_blank(job, named, kept_fp32(job, named, measure_ranges(job, named, run)), run)
+    choice = choose_fp16(job, named, in_fp32, run)
     weak = prepare.prepare_weak(named, choice.kept_fp32, job.plan.layer_precisions)
     return Choice(replace(weak, changed=weak.changed or named is not graph), choice.rows())
 
@@ -70,7 +72,7 @@ def _choose_strong(job: Job, run: Run) -> Choice:
     if job.info.quantized:
         warn_of_fp32_scales(job, graph, run)
         return Choice(prepare.prepare_quantized(graph, job.profiles, in_fp32, job.fp16_scales(graph), job.fp16_io))
-    choice = choose_fp16(job, graph, in_fp32, run)
+    choice = choose_fp16(job, graph, kept_for_blank(job, graph, in_fp32, run), run)
     return Choice(prepare.prepare_fp16(graph, choice.kept_fp32, job.fp16_io), choice.rows())
 
 

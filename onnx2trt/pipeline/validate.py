@@ -11,7 +11,7 @@ from onnx2trt.pipeline.engine import check
 from onnx2trt.plan.capabilities import NO_LIBRARY
 from onnx2trt.plan.plan import Plan, make_plan
 from onnx2trt.report.result import Candidate, Result
-from onnx2trt.stages import preflight
+from onnx2trt.stages import preflight, shapes
 from onnx2trt.stages import validate as validating
 from onnx2trt.stages.candidate import recognise
 from onnx2trt.stages.load import loaded_engine
@@ -77,7 +77,9 @@ def validate_onnx(plan: Plan, result: Result, run: Run) -> None:
     _warn_of_synthetic(job, run)
     rows = validating.compare_onnx(job, candidate, run)
     result.take(accuracy=[row.rounded() for row in rows])
-    result.take(status=validating.judge(job, rows, False, run), exit_code=0)
+    result.take(**validating.judge(job, rows, False, run))
+    shapes.try_onnx(job, candidate, run)
+    result.take(exit_code=0)
 
 
 def _warn_of_synthetic(job: Job, run: Run) -> None:

@@ -181,7 +181,7 @@ def _add_calibration_flags(group) -> None:
         metavar="N",
         type=types.positive_int,
         default=500,
-        help="samples to use, evenly spaced over the sorted names (default: 500)",
+        help="samples to use, evenly spaced over the sorted names; rows of .npz and .npy files count (default: 500)",
     )
     group.add_argument(
         "--calibration-cache",

@@ -11,11 +11,11 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.arguments import NO_TIMING_CACHE
 from onnx2trt.plan.capabilities import Capabilities
-from onnx2trt.plan.rules import Cell, effects_of
+from onnx2trt.plan.rules import Cell, effects_of, typed_flags
 
 NATIVE_METHODS = ("entropy", "minmax")
 BEST = "best"  # --precision best
-LEAST_FP16_LAYERS = 0.10  # share of the layers for FP16 to count as delivered; for INT8 --min-int8-share says it
+LEAST_FP16_SHARE = 0.10  # of the work, for FP16 to count as delivered; for INT8 --min-int8-share says it
 
 
 class Route(Enum):
@@ -138,6 +138,7 @@ class Plan:
     dry_run: bool
     skip_unchanged: bool
     effects: tuple[tuple[str, Cell], ...]  # typed flags that are translated or ignored here
+    typed: tuple[str, ...]  # flags with another value than the default
 
 
 def make_plan(args, caps: Capabilities) -> Plan:
@@ -199,6 +200,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         dry_run=args.dry_run,
         skip_unchanged=args.skip_unchanged,
         effects=effects,
+        typed=tuple(typed_flags(args)),
     )
 
 

@@ -132,11 +132,14 @@ def column(backend: str, weak_typing: bool) -> str:
     return "weak" if weak_typing else "strong"
 
 
+OF_THE_DOOR = {"calibrate": ("precision",)}  # what a door sets by itself
+
+
 def typed_flags(args) -> list[str]:
-    """The flags whose value differs from the default, by their long name."""
+    """The flags whose value differs from the default, by their long name; of a door, those that it takes."""
     typed = []
     for action in build_parser()._actions:
-        if action.dest != "help" and getattr(args, action.dest) != action.default:
+        if action.dest not in ("help", *args.named, *OF_THE_DOOR.get(args.door, ())) and getattr(args, action.dest) != action.default:
             typed.append(max(action.option_strings, key=len))
     return typed
 
@@ -170,6 +173,13 @@ def flag_problem(args) -> str:
     return ""
 
 
+# what the door 'validate' takes, and --precision: int8 says that synthetic inputs do not tell its accuracy
+GO_WITH_VALIDATE_ONLY = (
+    *("--validate-only", "--onnx", "--backend", "--plugins", "--precision"),
+    *("--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--input-range", "--mean", "--std", "--color", "--resize"),
+    *("--test-image", "--validation-dir", "--max-accuracy-drop", "--metric", "--min-int8-share", "--require-execution"),
+    *("--json", "--report", "--verbose", "--quiet"),
+)
 GO_WITH_INSPECT = ("--inspect", "--plugins", "--json", "--verbose", "--quiet")
 
 
@@ -208,21 +218,12 @@ def _preprocessing_problem(args) -> str:
 
 
 def _combination_problem(args) -> str:
-    if args.validate_only:
-        for flag in (
-            "output",
-            "no_validate",
-            "dry_run",
-            "skip_unchanged",
-            "save_onnx",
-            "keep_failed",
-            "calibration_dir",
-            "calibration_cache",
-            "timing_cache",
-            "compare",
-        ):
-            if getattr(args, flag):
-                return f"--validate-only builds nothing, so --{flag.replace('_', '-')} cannot go with it"
+    if args.validate_only and args.door is None:
+        others = [flag for flag in typed_flags(args) if flag not in GO_WITH_VALIDATE_ONLY]
+        if others:
+            return f"--validate-only builds nothing, so {' and '.join(others)} cannot go with it"
+        if args.precision == "best":
+            return "--validate-only builds nothing, so --precision best cannot go with it"
     if args.no_validate and args.require_execution:
         return "--no-validate and --require-execution contradict each other"
     if args.no_validate and (args.compare or args.precision == "best"):

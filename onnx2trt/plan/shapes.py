@@ -32,6 +32,24 @@ def make_profiles(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> tuple[Profi
     return profiles
 
 
+BATCH_NAMES = frozenset(("b", "n", "bs", "batch", "batchsize", "batch_size"))
+
+
+def batch_axes(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...]) -> dict[str, int]:
+    """Input -> axis of a batch of which the profiles allow several samples; empty where there is none.
+
+    It is the first axis of every input that is not fixed, where that is free; else the one that is called a batch.
+    """
+    free = [spec for spec in inputs if spec.dynamic]
+    if any(spec.shape is None for spec in free):
+        return {}
+    axes = {spec.name: 0 for spec in free if not isinstance(spec.shape[0], int)}
+    if len(axes) < len(free):
+        named = {dim for spec in free for dim in spec.shape if isinstance(dim, str) and dim.lower() in BATCH_NAMES}
+        axes = {spec.name: spec.shape.index(dim) for dim in named for spec in free if dim in spec.shape} if len(named) == 1 else {}
+    return axes if all(profile.max[axes[profile.name]] >= 2 for profile in profiles if profile.name in axes) else {}
+
+
 def _by_name(pairs, inputs: tuple[TensorSpec, ...], flag: str) -> dict[str, tuple[int, ...]]:
     names = [spec.name for spec in inputs]
     found = {}

@@ -38,9 +38,13 @@ class Channel:
         """
         self._send(kind="publish", files=finished, required=required)
 
-    def done(self, result: dict, files: list[tuple[str, str]], table: str) -> None:
-        """The last message: the result, the finished files in the order of their renaming, the text for stdout."""
-        self._send(kind="done", result=result, files=files, table=table)
+    def done(self, result: dict, files: list[tuple[str, str]], table: str, optional: list[tuple[str, str]] = ()) -> None:
+        """The last message: the result, the finished files in the order of their renaming, the text for stdout.
+
+        Args:
+            optional: more finished files, each of which is only a warning where it cannot be renamed.
+        """
+        self._send(kind="done", result=result, files=files, table=table, optional=optional)
 
     def leave(self, code: int) -> None:
         """End this process, not through the teardown of libraries that may crash or hang in it.

@@ -49,7 +49,7 @@ class Supervisor:
             add: makes more files of the "done" message, before any file has its name; returns (temporary, final) of each.
 
         Returns:
-            The child's "done" message: result, files, table.
+            The child's "done" message: result, files, table; and `lost`, of each optional file that has not got its name: why.
 
         Raises:
             ConversionError: the child died, or a finished file could not be renamed.
@@ -79,6 +79,7 @@ class Supervisor:
             finished = [*self.outcome["files"], *add(self.outcome)]
             files.rename_together(finished)  # the child lives, and with it the locks by which others know that its files are no leftovers
             self._temporaries -= {temporary for temporary, _ in finished}
+            self.outcome["lost"] = [*filter(None, map(self._rename_optional, self.outcome["optional"]))]
         finally:
             self._let_go()
             self._remove_temporaries()
@@ -124,6 +125,15 @@ class Supervisor:
             self._publish(message["files"], message["required"])
         elif message["kind"] == "done":
             self.outcome = message
+
+    def _rename_optional(self, pair: tuple[str, str]) -> str:
+        """Why it could not be done, in words; a temporary that is left is removed with the others."""
+        try:
+            files.rename_together([pair])
+        except ConversionError as error:
+            return error.message
+        self._temporaries.discard(pair[0])
+        return ""
 
     def _publish(self, finished: list, required: bool) -> None:
         try:

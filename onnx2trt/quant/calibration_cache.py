@@ -173,7 +173,7 @@ def _read_side_file(path: str, text: str) -> Identity | None:
             return None
         known = {key: record[key] for key in Identity.__dataclass_fields__ if key in record}
         return Identity(**{**known, "silent": tuple(record.get("silent", ()))})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
         return None
 
 

@@ -30,7 +30,7 @@ class Tried:
     """One choice of layers kept in FP32, and what was measured."""
 
     kept: int  # segments kept in FP32
-    fp16_share: float  # of the layers
+    fp16_share: float  # of the work
     drop_percent: float
     standard_error: float
     passed: bool

@@ -30,6 +30,7 @@ class Tried:
     standard_error: float
     passed: bool = False  # within the limit
     reached: float = 0.0  # what is held against the limit, in %
+    seen_in_calibration: bool = False  # measured on samples that the scales were chosen on
 
 
 def choose_scales(
@@ -91,7 +92,7 @@ def climb(
     Returns:
         What was tried, in order; the best is the passed one with the fewest layers given up. No rung passed: there is none.
     """
-    shares = [sum(work.get(part, 0) for part in order[kept:]) / total for kept in range(len(order) + 1)]
+    shares = [sum(work.get(part, 0) for part in order[kept:]) / max(total, 1) for kept in range(len(order) + 1)]
     high = max((kept for kept, share in enumerate(shares) if share >= least_share), default=0)
     tried = [first]
     if high == 0:

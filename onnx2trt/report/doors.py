@@ -27,9 +27,10 @@ def calibrated(result: dict) -> Iterator[Row]:
     yield "beside it", ", ".join(filter(None, (f"{calibration['cache']}.json", calibration.get("fit_file")))), ""
     passed = [row for row in calibration.get("tried") or () if row["passed"]]
     if passed:
-        best = max(passed, key=lambda row: row["int8_mac_share"])
+        best = max(passed, key=lambda row: (row["int8_mac_share"], not row.get("seen_in_calibration")))
         drop = f"drop {best['drop_percent']:.2f} +- {best['standard_error']:.2f} %"
-        yield "accuracy", f"{drop} with {best['int8_mac_share']:.1%} of the multiply-accumulates in INT8", ""
+        seen = ", on samples that the scales were chosen on" * bool(best.get("seen_in_calibration"))
+        yield "accuracy", f"{drop} with {best['int8_mac_share']:.1%} of the multiply-accumulates in INT8{seen}", ""
     yield _seconds(result)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.compare.evidence import Evidence
 from onnx2trt.plan.parser import COMMAND
-from onnx2trt.report import figures, sections
+from onnx2trt.report import facts, figures, sections
 from onnx2trt.report.result import mega
 
 LIBRARIES = ("jinja2", "matplotlib")
@@ -52,7 +52,7 @@ def render(result: dict, evidence: Evidence, arguments: list[str], written: Sequ
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for write in (sections.percent, sections.decibels, mega, sections.number, sections.seconds):
+    for write in (sections.percent, sections.decibels, mega, sections.number, sections.seconds, sections.seen):
         environment.filters[write.__name__] = write
     page = environment.get_template("page.html.j2").render(
         result=result,
@@ -68,7 +68,7 @@ def render(result: dict, evidence: Evidence, arguments: list[str], written: Sequ
         tried=sections.tried(result),
         variants=sections.variants(result),
         timings=sections.timings(result),
-        facts=sections.facts(result),
+        facts=facts.facts(result),
         metrics=sections.metrics(result),
         readable=sections.readable(result),
         written=written,

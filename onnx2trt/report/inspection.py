@@ -85,11 +85,18 @@ def _images(pre: dict) -> str:
     return text
 
 
+def mac_share(precision: dict) -> str:
+    """How much of the work is done in INT8, or where there is none in FP16, as far as it is known; to go behind the precision."""
+    for name, key in (("INT8", "int8_mac_share"), ("FP16", "fp16_mac_share")):
+        if precision.get(key) is not None:
+            return f", {name} share of the multiply-accumulates {precision[key]:.1%}"
+    return ""
+
+
 def _precision(result: dict) -> Iterator[tuple[str, str, str]]:
     precision, layers = result["precision"], result["engine"].get("layers")
     if precision and precision["delivered"]:
-        share = precision["int8_mac_share"]
-        yield "precision", precision["delivered"] + ("" if share is None else f", INT8 share of the multiply-accumulates {share:.1%}"), ""
+        yield "precision", precision["delivered"] + mac_share(precision), ""
     if precision and precision["layers"]:
         counts = ", ".join(f"{count} {name.upper()}" for name, count in precision["layers"].items() if count)
         yield "layers", f"{counts} (counted in the {precision['layers_source']})", ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
@@ -9,11 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from onnx2trt.compare.accuracy import Accuracy
 
-if TYPE_CHECKING:  # the parent has no use for them, and they take their time to load
+if TYPE_CHECKING:  # the parent has no use for it, and it takes its time to load
     from onnx2trt.base.errors import ConversionError
-    from onnx2trt.base.model_info import ModelInfo, Profile
-    from onnx2trt.plan.capabilities import Capabilities
-    from onnx2trt.plan.plan import Plan
 
 SCHEMA_VERSION = 2
 RENAMED = {  # key of schema_version 1 -> key of 2
@@ -21,7 +19,8 @@ RENAMED = {  # key of schema_version 1 -> key of 2
     "plan": {"hold_layers": "keep_layers"},
     "timings_s": {"balance": "equalize"},
 }
-ADDED = ("candidate", "preprocessed")  # keys of version 2 that a record may lack
+SEAL = "result_sha256"  # of the key
+ADDED = ("candidate", "preprocessed", "not_validated_because", "latency_not_measured_because")  # keys of version 2 that a record may lack
 
 
 def python_version() -> str:
@@ -74,6 +73,7 @@ class Precision:
     fallback: list[dict] = field(default_factory=list)  # layers in a higher precision than asked for: name, precision, reason
     ignored_constraints: list[dict] = field(default_factory=list)  # name, asked, delivered
     tried: list[dict] | None = None  # choices of FP16 layers that were measured
+    fp16_mac_share: float | None = None
 
     optional: ClassVar = ("tried",)
 
@@ -135,6 +135,10 @@ class VariantRow:
     sqnr_db: float | None
     build_s: float
     error: str | None
+    measured_on: str | None = None  # date, of a row that is remembered from an earlier run
+    other_data: bool | None = None  # whether that was with other data than this run's
+
+    optional: ClassVar = ("measured_on", "other_data")
 
 
 @dataclass(frozen=True)
@@ -190,6 +194,7 @@ class Result:
 
     schema_version: int = SCHEMA_VERSION
     status: str = "failed"  # validated | simulated | not_validated | planned | inspected | calibrated | preprocessed | failed
+    not_validated_because: str | None = None  # of that status
     exit_code: int = 1
     error: Failure | None = None
     model: ModelFile | None = None
@@ -202,6 +207,7 @@ class Result:
     candidate: Candidate | None = None
     accuracy: list[Accuracy] = field(default_factory=list)
     latency: Latency | None = None
+    latency_not_measured_because: str | None = None  # where it was tried
     timing_cache: TimingCache | None = None
     variants: list[VariantRow] = field(default_factory=list)
     engine: EngineFile | None = None
@@ -222,6 +228,11 @@ class Result:
         """End with an error, and with what was found before it."""
         self.take(**error.found)
         self.take(status="failed", exit_code=int(error.code), error=Failure(error.message, error.hint))
+
+    def seal(self) -> None:
+        """Put the hash over all of it into its key, where it has one: --skip-unchanged takes no result that was damaged or changed."""
+        if self.key is not None:
+            self.key = {**self.key, SEAL: _hash(self.to_dict())}
 
     def variant(self) -> Result:
         """A result of its own for one of several engines: what all of them have in common is there."""
@@ -277,6 +288,22 @@ def _plain(value):
     return {name: part for name, part in asdict(value).items() if part is not None or name not in getattr(value, "optional", ())}
 
 
+def intact(record: dict) -> bool | None:
+    """Whether a result that was read is as it was sealed; None where it carries no seal.
+
+    Raises:
+        AttributeError, KeyError, TypeError: it is no result.
+    """
+    seal = (record["key"] or {}).get(SEAL)
+    return None if seal is None else seal == _hash(record)
+
+
+def _hash(record: dict) -> str:
+    """SHA-256 over a result, but for its seal."""
+    key = {name: value for name, value in record["key"].items() if name != SEAL}
+    return hashlib.sha256(json.dumps({**record, "key": key}, sort_keys=True).encode()).hexdigest()
+
+
 def upgraded(record: dict) -> dict:
     """A record of this schema_version, made of one of this or of version 1.
 
@@ -292,41 +319,6 @@ def upgraded(record: dict) -> dict:
         part: {names.get(key, key): value for key, value in record[part].items()} for part, names in RENAMED.items() if record.get(part)
     }
     return {**record, **renamed, "schema_version": SCHEMA_VERSION}
-
-
-def describe_model(info: ModelInfo) -> ModelFile:
-    def specs(values) -> list[dict]:
-        return [{"name": s.name, "dtype": s.dtype, "shape": None if s.shape is None else list(s.shape)} for s in values]
-
-    return ModelFile(
-        info.path, info.sha256, info.bytes, info.opset, info.nodes, info.quantized, info.half, specs(info.inputs), specs(info.outputs)
-    )
-
-
-def describe_environment(caps: Capabilities) -> Environment:
-    return Environment(caps.backend, caps.version, f"{caps.gpu} ({caps.gpu_arch})" if caps.gpu else None, caps.driver or None)
-
-
-def describe_plan(plan: Plan, profiles: tuple[Profile, ...]) -> dict:
-    return {
-        "precision": plan.precision,
-        "route": plan.route.value if plan.backend else None,
-        "backend": plan.backend,
-        "gpu_archs": list(plan.gpu_archs),
-        "workspace_bytes": plan.workspace_bytes,
-        "tactic_sources": None if plan.tactic_sources is None else list(plan.tactic_sources),
-        "tf32": plan.tf32,
-        "keep_layers": plan.keep_layers,
-        "layer_precisions": [list(pair) for pair in plan.layer_precisions],
-        "io_types": [list(pair) for pair in plan.io_types],
-        "quantization": None if plan.precision != "int8" else "calibrator" if plan.calibrator else "qdq",
-        "build": {**asdict(plan.build), "plugins": list(plan.build.plugins)},
-        "profiles": [asdict(profile) for profile in profiles],
-        "max_accuracy_drop": plan.validation.max_drop_percent,
-        "metric": ",".join(f"{output}:{metric}" if output else metric for output, metric in plan.validation.metric) or "auto",
-        "min_int8_share": plan.min_int8_share,
-        "flags": [{"flag": flag, "effect": cell.effect.value, "note": cell.note} for flag, cell in plan.effects],
-    }
 
 
 def to_json(result: Result) -> str:

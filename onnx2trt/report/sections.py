@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-from onnx2trt.base.model_info import dims
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.metrics import SQNR_LIMIT_DB
 from onnx2trt.report.result import mega
@@ -51,6 +50,8 @@ VARIANT_COLUMNS = (  # key, head, how its values are written
     ("metric", "metric", str),
     ("sqnr_db", "SQNR", lambda value: decibels(value)),
     ("build_s", "build", lambda value: seconds(value)),
+    ("measured_on", "measured by an earlier run", str),
+    ("other_data", "on this run's data", lambda value: "no: its drop and SQNR are of other data" if value else "yes"),
     ("error", "error", lambda value: value["message"] if isinstance(value, dict) else str(value)),
 )
 
@@ -93,6 +94,9 @@ def of_onnx(result: dict) -> bool:
 
 def verdict(result: dict) -> dict:
     level, icon, words, meaning = (OF_ONNX if of_onnx(result) else {}).get(result["status"]) or VERDICTS[result["status"]]
+    if result["not_validated_because"]:
+        because = result["not_validated_because"]
+        meaning = f"{because[0].upper()}{because[1:]}."
     if result["error"]:
         words = f"{words}, exit code {result['exit_code']}"
     if result["skipped"]:
@@ -122,10 +126,12 @@ def _precision_card(result: dict) -> dict | None:
 
 
 def _share_card(result: dict) -> dict | None:
-    share = (result["precision"] or {}).get("int8_mac_share")
-    if share is None:
-        return None
-    return {"label": "INT8 share", "value": f"{share:.1%}", "note": "of the multiply-accumulates", "bar": share}
+    precision = result["precision"] or {}
+    for label, key in (("INT8 share", "int8_mac_share"), ("FP16 share", "fp16_mac_share")):
+        share = precision.get(key)
+        if share is not None:
+            return {"label": label, "value": f"{share:.1%}", "note": "of the multiply-accumulates", "bar": share}
+    return None
 
 
 def _size_card(result: dict) -> dict | None:
@@ -151,17 +157,23 @@ def _accuracy_card(result: dict) -> dict | None:
     excess = Accuracy(**row).excess(limit)
     between = "{} to {}, ".format(*map(percent, row["interval_percent"])) if row.get("interval_percent") else ""
     note = f"{between}limit {limit:g} %, {row['metric']}, " + ("on the GPU" if row["executed_on"] == "gpu" else "simulated")
+    if row.get("seen_in_calibration"):
+        note += "; " + Accuracy(**row).seen()
     drop = row["drop_percent"]
     card = {"label": "Accuracy drop", "value": "< 0.01 %" if 0 < drop < 0.005 else percent(drop), "note": note}
     if row["nonfinite"]:
         return {**card, "value": "NaN", "note": f"{row['nonfinite']} values are NaN or infinite", "level": "bad"}
     if row["inputs"] == "synthetic" and result["status"] == "not_validated":
         return {**card, "note": "on synthetic inputs: not judged", "level": "warn"}
+    if result["status"] == "not_validated":
+        return {**card, "note": "of the rewritten graph alone", "level": "warn"}
     return {**card, "bar": min(excess, 1.0), "level": "bad" if excess > 1 else "good"}
 
 
 def why_no_latency(result: dict) -> str:
     """The sentence that stands in place of times; empty where there is nothing to explain."""
+    if result["latency_not_measured_because"]:
+        return f"Not measured: {result['latency_not_measured_because']}."
     if result["latency"] or result["status"] == "planned" or of_onnx(result):
         return ""
     if result["status"] == "failed":
@@ -194,13 +206,14 @@ def layers(result: dict) -> dict | None:
         {"precision": name, "count": precision["layers"].get(name, 0), "share": precision["layers"].get(name, 0) / max(total, 1)}
         for name in PRECISIONS
     ]
+    work = [(name, precision.get(f"{name}_mac_share")) for name in ("int8", "fp16")]
     groups: dict[tuple[str, str], list[str]] = {}
     for entry in precision["fallback"]:
         groups.setdefault((entry["precision"], _general(entry["reason"])), []).append(_named(entry))
     return {
         "bars": [bar for bar in bars if bar["count"]],
         "total": total,
-        "work": precision.get("int8_mac_share"),
+        "work": [{"precision": name, "share": share} for name, share in work if share],
         "source": precision["layers_source"],
         "kept": [{"precision": kept, "reason": reason, "names": names} for (kept, reason), names in groups.items()],
         "kept_count": len(precision["fallback"]),
@@ -221,8 +234,8 @@ def _named(entry: dict) -> str:
 
 
 def tried(result: dict) -> dict | None:
-    """Choices of layers that were measured, and the share of the work or layers that each left in the asked precision."""
-    for part, key, head in (("calibration", "int8_mac_share", "in INT8"), ("precision", "fp16_share", "layers in FP16")):
+    """Choices of layers that were measured, and the share of the work that each left in the asked precision."""
+    for part, key, head in (("calibration", "int8_mac_share", "in INT8"), ("precision", "fp16_share", "work in FP16")):
         rows = (result[part] or {}).get("tried")
         if rows:
             most = max([row["drop_percent"] + row["standard_error"] for row in rows] + [1e-9])
@@ -247,13 +260,15 @@ def timings(result: dict) -> list[dict]:
     return [{"name": name, "seconds": value, "bar": value / longest} for name, value in stages.items()]
 
 
+def seen(row: dict) -> str:
+    """That a row was measured on samples that the scales were chosen on; empty where it was not."""
+    return Accuracy(**row).seen()
+
+
 def metrics(result: dict) -> list[tuple[str, str]]:
     """(metric of an output, what its drop is)"""
     names = dict.fromkeys(row["metric"] for row in result["accuracy"])
     return [(name, f"1 - overlap (IoU) of what is above {name[5:]}" if name.startswith("mask:") else METRICS[name]) for name in names]
-
-
-# ---- what it was made with
 
 
 def readable(result: dict) -> str:
@@ -261,74 +276,3 @@ def readable(result: dict) -> str:
     there = result["skipped"] or "build" in result["timings_s"]
     built = result["status"] in ("validated", "simulated", "not_validated") and there
     return f"{result['engine']['path']}.json" if built and result["engine"] else ""
-
-
-def facts(result: dict) -> list[tuple[str, list[tuple[str, str]]]]:
-    """(head, rows of name and text)"""
-    groups = [("Environment", _environment(result)), ("Model", _model(result)), ("Preprocessing", _preprocessing(result))]
-    groups += [("Plan", _plan(result)), ("Engine", _engine(result))]
-    return [(head, rows) for head, rows in groups if rows]
-
-
-def _environment(result: dict) -> list[tuple[str, str]]:
-    environment = result["environment"]
-    library = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX", None: "none"}[environment["backend"]]
-    return [
-        ("library", f"{library} {environment['tensorrt'] or ''}".strip()),
-        ("GPU", environment["gpu"] or "none answers"),
-        ("CUDA of the driver", environment["driver"] or "–"),
-        ("Python", environment["python"]),
-    ]
-
-
-def _model(result: dict) -> list[tuple[str, str]]:
-    model = result["model"]
-    if model is None:
-        return []
-    rows = [("file", model["path"]), ("sha256", model["sha256"])]
-    rows.append(("size", f"{mega(model['bytes'])}, opset {model['opset']}, {model['nodes']} nodes"))
-    for kind in ("inputs", "outputs"):
-        rows += [(kind[:-1], f"{end['name']}: {end['dtype']} {dims(end['shape'])}") for end in model[kind]]
-    return rows
-
-
-def _preprocessing(result: dict) -> list[tuple[str, str]]:
-    found = result["preprocessing"]
-    if found is None:
-        return []
-    width, height = found["size"]
-    return [
-        ("size", f"{width} x {height}, {found['resize']}, {found['interpolation']} interpolation"),
-        ("colour", f"{found['color']}, {found['channels']} channels, {found['layout']}, {found['dtype']}"),
-        ("range", f"0 to {found['range']}"),
-        ("mean", ", ".join(map(number, found["mean"]))),
-        ("std", ", ".join(map(number, found["std"]))),
-    ]
-
-
-def _plan(result: dict) -> list[tuple[str, str]]:
-    plan = result["plan"]
-    if plan is None:
-        return []
-    rows = [("route", plan["route"] + (f", INT8 by {plan['quantization']}" if plan["quantization"] else ""))] if plan["route"] else []
-    for profile in plan["profiles"]:
-        shapes = [dims(profile[bound]) for bound in ("min", "opt", "max")]
-        rows.append((f"input {profile['name']}", shapes[0] if len(set(shapes)) == 1 else "min {} opt {} max {}".format(*shapes)))
-    if plan["gpu_archs"]:
-        rows.append(("for compute capability", ", ".join(plan["gpu_archs"])))
-    rows.append(("workspace", f"{plan['workspace_bytes'] / 2**30:g} GB"))
-    rows += [(f"{in_fp32}", f"kept in {precision}") for in_fp32, precision in plan["layer_precisions"]]
-    rows += [(entry["flag"], f"{entry['effect']}: {entry['note']}") for entry in plan["flags"]]
-    return rows
-
-
-def _engine(result: dict) -> list[tuple[str, str]]:
-    engine = result["engine"]
-    if engine is None:
-        return []
-    rows = [("file", engine["path"]), ("sha256", engine["sha256"]), ("size", mega(engine["bytes"]))]
-    if engine.get("weights_bytes") is not None:
-        rows.append(("of which weights", f"{mega(engine['weights_bytes'])}; the rest is mostly the code of its kernels"))
-    if engine.get("device_memory_bytes") is not None:
-        rows.append(("scratch memory", mega(engine["device_memory_bytes"])))
-    return rows

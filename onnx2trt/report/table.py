@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.report import doors, inspection
 from onnx2trt.report.result import mega
 
@@ -23,7 +24,7 @@ STATUS_WORDS = {
 }
 OF_ONNX = {  # the same for a candidate that is an ONNX model
     "simulated": "simulated: the candidate was computed on the CPU, what is FP16 by rounding, and agrees with the model",
-    "not_validated": "not validated: the candidate was not judged",
+    "not_validated": "the candidate was not validated",
 }
 
 
@@ -63,7 +64,7 @@ def _comparison(variants: list[dict], color: bool) -> Table:
         megabytes = None if row["engine_bytes"] is None else row["engine_bytes"] / 1e6
         numbers = (megabytes, row["p50_ms"], row["p99_ms"], row["throughput_per_s"], row["drop_percent"], row["sqnr_db"], row["build_s"])
         shown = ["-" if number is None else f"{number:.{digits}f}" for number, digits in zip(numbers, (1, 3, 3, 0, 2, 1, 1))]
-        table.add_row(row["precision"], *shown)
+        table.add_row(row["precision"] + " *" * bool(row.get("measured_on")), *shown)
     return table
 
 
@@ -72,6 +73,9 @@ def _remarks(variants: list[dict]):
     for row in variants:
         if row["error"]:
             yield f"no {row['precision']} engine: {row['error']}"
+        if row.get("measured_on"):
+            what = "; its data were others, so its drop and SQNR cannot be held against those above or below" * row["other_data"]
+            yield f"* {row['precision']} was measured by an earlier run, on {row['measured_on']}{what}"
     if not any(row["p50_ms"] for row in variants):
         yield "no latencies: the engines were not executed here"
 
@@ -86,7 +90,8 @@ def _rows(result: dict):
     good, onnx = result["status"] in ("validated", "simulated"), (result["candidate"] or {}).get("kind") == "onnx"
     skipped = "; unchanged, so it was not built again" if result["skipped"] else ""
     words = OF_ONNX if onnx else STATUS_WORDS
-    yield "status", words[result["status"]] + skipped, "green" if good else "yellow"
+    because = f": {result['not_validated_because']}" if result["not_validated_because"] else ""
+    yield "status", words[result["status"]] + because + skipped, "green" if good else "yellow"
     model, environment, plan, engine = (result[key] for key in ("model", "environment", "plan", "engine"))
     yield "model", f"{model['path']}  {mega(model['bytes'])}, opset {model['opset']}, {model['nodes']} nodes", ""
     if engine:
@@ -135,8 +140,7 @@ def _precision_rows(result: dict):
     text = precision["delivered"] or "unknown"
     if precision["requested"]:
         text += f" ({precision['requested']} asked for)"
-    if precision["int8_mac_share"] is not None:
-        text += f", INT8 share of the multiply-accumulates {precision['int8_mac_share']:.1%}"
+    text += inspection.mac_share(precision)
     yield "precision", text, ""
     if precision["layers"]:
         counts = ", ".join(f"{count} {name.upper()}" for name, count in precision["layers"].items() if count)
@@ -185,6 +189,8 @@ def _accuracy(row: dict) -> str:
         text += f", {row['nonfinite']} NaN or infinite"
     if row["worst"] is not None:
         text += f"; worst {row['worst']} {row['worst_drop_percent']:.2f} %"
+    if row.get("seen_in_calibration"):
+        text += f"; {Accuracy(**row).seen()}"
     if row["constant"]:
         text += "; the model's output is constant, which is no evidence"
     return text
@@ -199,5 +205,5 @@ def _interval(row: dict) -> str:
 def _latency(result: dict) -> str:
     latency = result["latency"]
     if latency is None:
-        return "not measured: the engine was not executed here"
+        return f"not measured: {result['latency_not_measured_because'] or 'the engine was not executed here'}"
     return f"p50 {latency['p50_ms']:.3f} ms, p90 {latency['p90_ms']:.3f}, p99 {latency['p99_ms']:.3f} ({latency['covers']})"

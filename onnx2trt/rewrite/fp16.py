@@ -13,6 +13,8 @@ from onnx2trt.model.nodes import attribute, reads, rename_reads, standard_schema
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 # Slots that the ONNX schema would allow in FP16 but that are parameters, not data.
 PARAMETER_SLOTS = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
+# Operators whose result is of a type that no operand has, but an attribute names, or its default: those that can follow
+FOLLOWING = {"Cast", "ConstantOfShape", "DequantizeLinear"}
 
 
 def convert(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str] = frozenset()) -> Graph:
@@ -37,6 +39,20 @@ def _takes_half(schema, parameters, index: int) -> bool:
         if constraint.type_param_str == parameter.type_str:
             return "tensor(float16)" in constraint.allowed_type_strs
     return parameter.type_str == "tensor(float16)"
+
+
+def stays_float(node: onnx.NodeProto, schema) -> bool:
+    """Whether an operator is left as it is, because FP16 operands alone do not make its results FP16, or not of a type that fits.
+
+    Those are operators that draw random numbers or make windows, which have a type of their own, and lists of tensors.
+    """
+    read = {parameter.type_str for parameter in schema.inputs}
+    types = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints}
+    for parameter in (*schema.inputs, *schema.outputs):
+        if any(kind.startswith(("seq(", "optional(")) for kind in types.get(parameter.type_str, (parameter.type_str,))):
+            return node.op_type != "Identity"  # of tensors, as far as types are known
+    own = [parameter.type_str for parameter in schema.outputs if parameter.type_str not in read]
+    return node.op_type not in FOLLOWING and any({"tensor(float)", "tensor(float16)"} <= set(types.get(name, ())) for name in own)
 
 
 class _Converter:
@@ -70,7 +86,7 @@ class _Converter:
 
     def _convert_node(self, node: onnx.NodeProto, outputs: set[str]) -> None:
         schema = None if node.name in self._kept_fp32 else standard_schema(node, self._source.opset)
-        if schema is None:
+        if schema is None or stays_float(node, schema):
             for name in dict.fromkeys(reads(node)):
                 if self._types.get(name) == FLOAT:
                     rename_reads(node, name, self._as_float(name))
@@ -86,8 +102,7 @@ class _Converter:
             else:
                 node.input[index] = self._as_half(name) if half else self._as_float(name)
         self._nodes.append(node)
-        if not _write_half(node):
-            return
+        _write_half(node)
         for index, name in enumerate(node.output):
             if self._types.get(name) == FLOAT and _takes_half(schema, schema.outputs, index):
                 half_name = self._result.unique(f"{name}__fp16") if name in outputs else name
@@ -148,18 +163,15 @@ def _half_of(array: np.ndarray) -> np.ndarray:
     return half
 
 
-def _write_half(node: onnx.NodeProto) -> bool:
-    """Adjust an attribute that names the output's type; False where the output stays FP32."""
-    if node.op_type == "Cast":
+def _write_half(node: onnx.NodeProto) -> None:
+    """Adjust an attribute that names the output's type."""
+    if node.op_type in ("Cast", "DequantizeLinear"):
         for entry in node.attribute:
-            if entry.name == "to" and entry.i == FLOAT:
+            if entry.name in ("to", "output_dtype") and entry.i == FLOAT:
                 entry.i = HALF
-        return True
-    if node.op_type == "ConstantOfShape":
+    elif node.op_type == "ConstantOfShape":
         value = attribute(node, "value")
         array = np.zeros(1, np.float32) if value is None else array_of(value)
         if array.dtype == np.float32:
             del node.attribute[:]
             node.attribute.append(onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(array.astype(np.float16))))
-        return True
-    return attribute(node, "dtype") is None

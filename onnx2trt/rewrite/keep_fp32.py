@@ -11,15 +11,15 @@ import onnx
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import reads, standard_schema, subgraphs
-from onnx2trt.model.operators import BOUNDED
+from onnx2trt.model.nodes import is_bounded, reads, standard_schema, subgraphs
+from onnx2trt.rewrite.near_zero import FP16_MAX, kept_near_zero
 
 FLOAT = onnx.TensorProto.FLOAT
-FP16_MAX = 65504.0  # largest finite IEEE 754 half
 KEPT_FP32_ABOVE = FP16_MAX / 2  # a factor of two for data that was not measured
 FP16_SMALLEST_NORMAL = 2.0**-14  # below it, FP16 loses precision bit by bit
 HALF_ROUNDING = 2.0**-11  # largest relative error of rounding to FP16
 WEIGHT_ERROR = 0.01  # largest accepted ||w16 - w|| / ||w||
+RECURRENT, SEQUENCE_LENS = frozenset(("LSTM", "GRU", "RNN")), 4  # the input that gives the lengths
 PART = 2**18  # weights looked at together
 
 
@@ -52,8 +52,8 @@ def choose_kept_fp32(
     if measured:
         types = graph.types()
         sizes = {name: _largest(array) for name, array in graph.weights.items() if types.get(name) == FLOAT}
-        for name in _normalisation_nodes(graph):
-            kept_fp32.setdefault(name, "part of a normalisation written out in single operators")
+        for name, reason in kept_near_zero(graph, types).items():
+            kept_fp32.setdefault(name, reason)
         for node in graph.nodes:
             reason = _range_reason(node, graph, maxima, types, sizes)
             if reason:
@@ -78,11 +78,16 @@ def choose_kept_fp32(
 
 
 def _unconvertible_nodes(graph: Graph) -> dict[str, str]:
-    """Nodes that cannot be converted: control flow, operators without a schema."""
+    """Nodes that cannot be converted: control flow, operators without a schema, and recurrent layers that are told lengths.
+
+    For the latter TensorRT's parser chooses between the state and zeros of FP32, whatever the type of the layer.
+    """
     kept_fp32 = {}
     for node in graph.nodes:
         if subgraphs(node):
             kept_fp32[node.name] = "control flow"
+        elif node.op_type in RECURRENT and len(node.input) > SEQUENCE_LENS and node.input[SEQUENCE_LENS]:
+            kept_fp32[node.name] = "a recurrent layer with sequence_lens, which TensorRT's parser reads in FP32 alone"
         elif standard_schema(node, graph.opset) is None:
             kept_fp32[node.name] = f"operator {node.domain + '.' if node.domain else ''}{node.op_type} is not known to ONNX"
     return kept_fp32
@@ -115,7 +120,7 @@ def _behind_huge_factors(graph: Graph, huge: set[str], types: dict[str, int]) ->
         if behind:
             found[node.name] = f"behind weights {behind}, above FP16's largest (65504), and synthetic data does not tell its range"
         factor = next((name for name in reads(node) if name in huge and not _is_summand(node, name)), "")
-        if (behind or factor) and node.op_type not in BOUNDED:
+        if (behind or factor) and not is_bounded(node, graph.weights, KEPT_FP32_ABOVE):
             source.update((name, behind or factor) for name in node.output if types.get(name) == FLOAT)
     return found
 
@@ -155,33 +160,3 @@ def _finite_parts(values: np.ndarray) -> Iterator[np.ndarray]:
         finite = part[np.isfinite(part)]
         if finite.size:
             yield finite
-
-
-def _normalisation_nodes(graph: Graph) -> list[str]:
-    """In execution order, the nodes of normalisations that were exported operator by operator: square, mean, + epsilon, root, division.
-
-    Squares and their sums need more range than FP16 has for inputs that look harmless.
-    """
-    producers, consumers = graph.producers(), graph.consumers()
-    found = set()
-    for root in graph.nodes:
-        if root.op_type != "Sqrt":
-            continue
-        add = producers.get(root.input[0])
-        mean_input = root.input[0]
-        chain = [root]
-        if add is not None and add.op_type == "Add":
-            chain.append(add)
-            mean_input = next((name for name in add.input if name not in graph.weights), "")
-        mean = producers.get(mean_input)
-        if mean is None or mean.op_type not in ("ReduceMean", "ReduceSum", "GlobalAveragePool", "ReduceSumSquare"):
-            continue
-        chain.append(mean)
-        square = producers.get(mean.input[0])
-        if square is not None and (square.op_type == "Pow" or square.op_type == "Mul" and square.input[0] == square.input[1]):
-            chain.append(square)
-        elif mean.op_type != "ReduceSumSquare":
-            continue
-        chain.extend(node for node in consumers.get(root.output[0], []) if node.op_type in ("Div", "Reciprocal", "Mul"))
-        found.update(node.name for node in chain)
-    return [node.name for node in graph.nodes if node.name in found]

@@ -29,7 +29,7 @@ class Prepared:
 
     graph: Graph
     fallback: tuple[tuple[str, str, str], ...] = ()  # layers in a higher precision than asked for: (node, precision, reason)
-    int8_mac_share: float | None = None  # of convolutions and matrix products; None where INT8 was not asked for
+    int8_mac_share: float | None = None  # of all multiply-accumulates (qdq.count_macs); None where INT8 was not asked for
     changed: bool = True  # False: the model as it was given
     constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | int8, to set on a weakly typed network
     half_outputs: frozenset[str] = frozenset()  # nodes whose results a weakly typed network shall keep in FP16
@@ -140,8 +140,9 @@ def _depthwise(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]
     nodes = {node.name: node for node in graph.nodes}
     groups = {layer.node: attribute(nodes[layer.node], "group", 1) for layer in layers if nodes[layer.node].op_type == "Conv"}
     found = {layer.node for layer in layers if groups.get(layer.node, 1) > 1 and graph.weights[layer.weight].shape[1] == 1}
-    others = sum(macs.get(layer.node, 0) for layer in layers if layer.node not in found)
-    return found if others >= LEAST_OTHER_WORK * sum(macs.values()) else set()
+    total = sum(macs.values())
+    others = total - sum(macs.get(node, 0) for node in found)
+    return found if others >= LEAST_OTHER_WORK * total else set()
 
 
 def prepare_fp16(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str]) -> Prepared:
@@ -213,16 +214,30 @@ def prepare_int8(plan: Int8Plan, fp16_io: frozenset[str]) -> Prepared:
 
 
 def macs_of(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, int]:
-    """Multiply-accumulates of each convolution and matrix product; see qdq.count_macs."""
+    """Multiply-accumulates of each convolution, matrix product and recurrent layer; see qdq.count_macs."""
     return qdq.count_macs(graph, static_shapes(graph, profiles))
 
 
 def mac_share(graph: Graph, profiles: tuple[Profile, ...], int8: set[str] | None = None) -> float:
-    """Share of the multiply-accumulates of convolutions and matrix products that these nodes do; None: those whose operands are INT8."""
+    """Share of the multiply-accumulates (macs_of) that these nodes do; None: those whose operands are INT8."""
     macs = macs_of(graph, profiles)
     int8 = qdq.int8_layers(graph) if int8 is None else int8
     total = sum(macs.values())
     return sum(count for name, count in macs.items() if name in int8) / total if total else 0.0
+
+
+def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] | None = None) -> float | None:
+    """Share of the multiply-accumulates of convolutions and matrix products that these nodes do; None where there are none.
+
+    Args:
+        half: nodes; None: those whose results are FP16 by the types of the graph, and that are not INT8.
+    """
+    macs = macs_of(graph, profiles)
+    if half is None:
+        types, int8 = graph.types(), qdq.int8_layers(graph)
+        half = {node.name for node in graph.nodes if types.get(node.output[0]) == onnx.TensorProto.FLOAT16 and node.name not in int8}
+    total = sum(macs.values())
+    return sum(count for name, count in macs.items() if name in half) / total if total else None
 
 
 def _kept(graph: Graph, reasons: dict[str, str], precision: str) -> tuple[tuple[str, str, str], ...]:

@@ -11,7 +11,7 @@ import onnx
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute
-from onnx2trt.model.operators import WEIGHTED
+from onnx2trt.model.operators import RECURRENT, WEIGHTED
 
 INT8_MAX = 127
 QUANTIZE_OPSET = 19  # QuantizeLinear and DequantizeLinear with FP16 scales
@@ -224,10 +224,11 @@ def _weight_dequantize(result: Graph, nodes: list, layer: Layer, half: bool, rou
 
 
 def count_macs(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """Multiply-accumulates of each convolution and matrix product.
+    """Multiply-accumulates of each convolution, matrix product and recurrent layer.
 
     Conv: output elements x input channels per group x kernel; ConvTranspose: input elements x output channels per group x
-    kernel; matrix products: output elements x inner dimension.
+    kernel; matrix products: output elements x inner dimension; RNN, GRU and LSTM: steps x batch x elements of W and R, which are
+    [directions, gates x hidden, input] and [directions, gates x hidden, hidden] (steps that sequence_lens leaves out count, too).
 
     Args:
         shapes: tensor -> shape, for the activations; nodes without one are left out.
@@ -243,20 +244,27 @@ def count_macs(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> dict[str, in
 
     counts = {}
     for node in graph.nodes:
-        if node.op_type not in WEIGHTED:
-            continue
-        first, second, output = shape_of(node.input[0]), shape_of(node.input[1]), shape_of(node.output[0])
-        if first is None or second is None or output is None:
-            continue
-        if node.op_type == "Conv":
-            counts[node.name] = math.prod(output) * math.prod(second[1:])
-        elif node.op_type == "ConvTranspose":
-            counts[node.name] = math.prod(first) * math.prod(second[1:])
-        elif node.op_type == "Gemm":
-            counts[node.name] = math.prod(output) * first[0 if attribute(node, "transA", 0) else 1]
-        else:
-            counts[node.name] = math.prod(output) * first[-1]
+        if node.op_type in RECURRENT:
+            read = [shape_of(name) for name in node.input[:3]]
+            if None not in read:
+                steps, *weights = read
+                counts[node.name] = math.prod(steps[:2]) * sum(map(math.prod, weights))
+        elif node.op_type in WEIGHTED:
+            first, second, output = shape_of(node.input[0]), shape_of(node.input[1]), shape_of(node.output[0])
+            if None not in (first, second, output):
+                counts[node.name] = _macs_of_layer(node, first, second, output)
     return counts
+
+
+def _macs_of_layer(node: onnx.NodeProto, first: tuple[int, ...], second: tuple[int, ...], output: tuple[int, ...]) -> int:
+    """Of a convolution or matrix product, by the shapes of its two operands and its output."""
+    if node.op_type == "Conv":
+        return math.prod(output) * math.prod(second[1:])
+    if node.op_type == "ConvTranspose":
+        return math.prod(first) * math.prod(second[1:])
+    if node.op_type == "Gemm":
+        return math.prod(output) * first[0 if attribute(node, "transA", 0) else 1]
+    return math.prod(output) * first[-1]
 
 
 def int8_layers(graph: Graph) -> set[str]:

@@ -25,10 +25,15 @@ def simulation(graph: Graph) -> Graph:
     Returns:
         A new graph with the same inputs and outputs; `graph` itself where it holds no FP16.
     """
+    return simulated(graph)[0]
+
+
+def simulated(graph: Graph) -> tuple[Graph, dict[str, str]]:
+    """(simulation of the graph, FP16 tensor of `graph` -> tensor of the simulation that has its values)."""
     types = graph.types()
     half = {name for name, elem_type in types.items() if elem_type == HALF}
     if not half:
-        return graph
+        return graph, {}
     result = graph.copy()
     result.weights = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in graph.weights.items()}
     nodes: list[onnx.NodeProto] = []
@@ -43,7 +48,7 @@ def simulation(graph: Graph) -> Graph:
             _cast(nodes, result, renamed[name], name, HALF)
     result.replace_nodes(nodes)
     result.prune()
-    return result
+    return result, renamed
 
 
 def _simulate_node(node: onnx.NodeProto, half: set[str], renamed: dict[str, str], nodes: list[onnx.NodeProto], result: Graph) -> None:
@@ -94,7 +99,7 @@ def _cast(nodes: list[onnx.NodeProto], result: Graph, source: str, target: str, 
 def _write_float(node: onnx.NodeProto) -> None:
     """FP16 named by an attribute becomes FP32."""
     for entry in node.attribute:
-        if entry.name in ("to", "dtype", "output_dtype") and entry.i == HALF and entry.type == onnx.AttributeProto.INT:
+        if entry.name in ("to", "dtype", "output_dtype", "output_datatype") and entry.i == HALF and entry.type == onnx.AttributeProto.INT:
             entry.i = FLOAT
     if node.op_type == "ConstantOfShape":
         value = attribute(node, "value")

@@ -7,6 +7,7 @@ import os
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
+from onnx2trt.plan.plan import NATIVE_METHODS, Plan
 
 
 def say_what_it_carries(job: Job, run: Run) -> None:
@@ -34,6 +35,31 @@ def say_what_it_carries(job: Job, run: Run) -> None:
             "--precision int8 needs calibration data: neither --calibration-dir nor an existing --calibration-cache was given",
             hint="Give --calibration-dir a folder of typical images (some hundred), or of .npz files.",
             code=ExitCode.CALIBRATION,
+        )
+    if plan.precision == "int8" and plan.build.plugins:
+        _check_plugins(plan)
+
+
+def _check_plugins(plan: Plan) -> None:
+    """What has to be calibrated on the CPU cannot be where only TensorRT can run the model.
+
+    Raises:
+        ConversionError: MACHINE.
+    """
+    from_cache = plan.calibration.cache is not None and os.path.exists(plan.calibration.cache)
+    if plan.calibrator:
+        if plan.native_method is None and not from_cache:
+            raise ConversionError(
+                f"--calibration-method {plan.calibration.method} is computed on the CPU, where ONNX Runtime does not have the --plugins",
+                hint=f"TensorRT calibrates such a model itself, by {' or '.join(NATIVE_METHODS)}: name one of them, or leave the flag out.",
+                code=ExitCode.MACHINE,
+            )
+    elif plan.calibration.directory:
+        raise ConversionError(
+            "Q/DQ is calibrated on the CPU, where ONNX Runtime does not have the --plugins",
+            hint="Give a --calibration-cache of this model without --calibration-dir; or use TensorRT 8.6 to 10 without "
+            "--quantization qdq, whose own calibrator runs the plugins.",
+            code=ExitCode.MACHINE,
         )
 
 

@@ -19,9 +19,10 @@ from onnx2trt.report.result import VariantRow
 from onnx2trt.trt.inspector import EngineLayer
 from onnx2trt.trt.profile import Timed
 
-FORMAT = 2
+FORMAT = 3
 # Options that change nothing in an FP16 engine
 ONLY_INT8 = ("--calibration-samples", "--calibration-method", "--accept-stale-cache", "--quantization-effort", "--quantization")
+PLUGINS = "--plugins"  # among the data of stages.unchanged, by content
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,24 @@ class Baseline:
 
 
 def recall(job: Job, run: Run) -> Baseline | None:
-    """What is known of the FP16 engine of this model, built with these options, on this GPU; None where that is nothing."""
+    """What is known of the FP16 engine of this model, built with these options, on this GPU; None where that is nothing.
+
+    Its row says when it was measured, and whether on other data: times hardly depend on that, accuracy does.
+    """
     path = _path(job)
     try:
         with open(path or "", encoding="utf-8") as stream:
             kept = json.load(stream)
+        if identity.sealed({name: value for name, value in kept.items() if name != "sha256"}) != kept:
+            return None  # damaged
         layers = tuple(EngineLayer(**{key: tuple(v) if isinstance(v, list) else v for key, v in layer.items()}) for layer in kept["layers"])
-        found = Baseline(
-            VariantRow(**kept["row"]), (layers, {str(name): float(ms) for name, ms in kept["layer_ms"].items()}), str(kept["measured"])
-        )
+        row = replace(VariantRow(**kept["row"]), measured_on=str(kept["measured"]), other_data=kept["data"] != _data(job))
+        found = Baseline(row, (layers, {str(name): float(ms) for name, ms in kept["layer_ms"].items()}), str(kept["measured"]))
         p50 = float(found.row.p50_ms)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    run.console.info(f"the FP16 engine to compare with is not built again: p50 {p50:.3f} ms, measured on {found.measured} ({path})")
+    other = " on other data" * found.row.other_data
+    run.console.info(f"the FP16 engine to compare with is not built again: p50 {p50:.3f} ms, measured on {found.measured}{other} ({path})")
     return found
 
 
@@ -58,15 +64,21 @@ def remember(job: Job, row: VariantRow, timed: Timed, run: Run) -> None:
     layers, times = timed
     kept = {
         "measured": time.strftime("%Y-%m-%d", time.gmtime()),
+        "data": _data(job),
         "row": asdict(row),
         "layers": [asdict(layer) for layer in layers],
         "layer_ms": times,
     }
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        run.replace_now(path, json.dumps(kept).encode(), required=False)
+        run.replace_now(path, json.dumps(identity.sealed(kept)).encode(), required=False)
     except (OSError, ConversionError) as error:
         run.console.debug(f"{path} is not written: {error}")
+
+
+def _data(job: Job) -> dict:
+    """Flag -> hash of the data that an engine is measured on, and that decides which of its layers stay in FP32."""
+    return {flag: value for flag, value in job.inputs["data"].items() if flag != PLUGINS}
 
 
 def _path(job: Job) -> str | None:
@@ -76,5 +88,6 @@ def _path(job: Job) -> str | None:
         return None
     plan = replace(job.plan, precision="fp16", variants=("fp16",), min_int8_share=0.0, calibrator=False, native_method=None)
     options = {flag: value for flag, value in identity.options(plan).items() if flag not in ONLY_INT8}
-    key = {"format": FORMAT, "model": job.inputs["model"], "options": options, "versions": job.inputs["versions"]}
+    plugins = job.inputs["data"].get(PLUGINS)
+    key = {"format": FORMAT, "model": job.inputs["model"], "options": options, "versions": job.inputs["versions"], "plugins": plugins}
     return os.path.join(folder, "baseline", f"{identity.sealed(key)['sha256'][:32]}.json")

@@ -10,15 +10,16 @@ from onnx2trt.compare.outputs import OtherShape
 from onnx2trt.conversion.comparing import Reference, as_declared, worst_output
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.feeds import batches_to_compare
+from onnx2trt.data.feeds import batches_to_compare, inferences
 from onnx2trt.data.samples import Dataset
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import AT_ONCE, Session
-from onnx2trt.plan.plan import LEAST_FP16_LAYERS
+from onnx2trt.plan.plan import LEAST_FP16_SHARE
 from onnx2trt.quant.fp16_segments import Segment, Tried, bound_to_half, lowered, segment_errors, segments, unconvertible, working
 from onnx2trt.quant.sensitivity import climb
 from onnx2trt.report.result import Precision
 from onnx2trt.rewrite.fp16 import convert
+from onnx2trt.rewrite.prepare import macs_of
 from onnx2trt.rewrite.simulate import simulation
 
 FIRST_LOOK = 20  # samples; nearly all models pass, and shall not wait for it
@@ -63,7 +64,7 @@ def choose_fp16(job: Job, graph: Graph, kept_fp32: dict[str, str], run: Run) -> 
     with run.stage("choose", "choosing the FP16 layers"):
         try:
             trials = _Trials(job, graph, in_fp32, run)
-            if trials.share(set()) < LEAST_FP16_LAYERS:  # stages/read_back.py will say so
+            if trials.share(set()) < LEAST_FP16_SHARE:  # stages/read_back.py will say so
                 return as_they_are
             first = _first_look(trials, job.data.to_compare()[0])
             run.console.debug(_line(first))
@@ -84,6 +85,7 @@ class _Trials:
     def __init__(self, job: Job, graph: Graph, in_fp32: dict[str, str], run: Run):
         self.job, self.graph, self.in_fp32, self.run = job, graph, in_fp32, run
         self.working = working(graph)
+        self._macs = macs_of(graph, job.profiles) or dict.fromkeys(self.working, 1)
         self._session = Session.from_graph(graph)
 
     def use(self, dataset: Dataset) -> None:
@@ -92,8 +94,19 @@ class _Trials:
         self.comparison = self.job.comparison()  # what it learns of the reference holds for all choices on this data
 
     def share(self, nodes: set[str]) -> float:
-        """Of the layers in FP16, with these kept in FP32 as well."""
-        return len(self.working - nodes - set(self.in_fp32)) / max(len(self.working), 1)
+        """Of the work in FP16, with these kept in FP32 as well; of the layers where there are no convolutions and matrix products."""
+        left = sum(count for name, count in self._macs.items() if name not in nodes and name not in self.in_fp32)
+        return left / max(sum(self._macs.values()), 1)
+
+    def allowed(self, order: list[Segment]) -> list[Segment]:
+        """The segments without those that would leave too little to count as FP16, together with what stands before them."""
+        kept: set[str] = set()
+        found = []
+        for part in order:
+            if self.share(kept.union(part)) >= LEAST_FP16_SHARE:
+                kept.update(part)
+                found.append(part)
+        return found
 
     def measure(self, kept: list[Segment]) -> Tried:
         """The drop of the outputs with these segments kept in FP32 as well; it passes by the rule of the final check."""
@@ -103,8 +116,8 @@ class _Trials:
         half = convert(self.graph, {**self.in_fp32, **dict.fromkeys(nodes, "")}, job.fp16_io)
         batches = batches_to_compare(job.data, [dataset])
         try:
-            tracked = self.run.console.track(batches, max(len(dataset.paths), 1), f"measuring with {share:.0%} in FP16")
-            session = Session.from_graph(simulation(half), in_turn=len(dataset.paths) < AT_ONCE)
+            tracked = self.run.console.track(batches, inferences(job.data.reader, dataset), f"measuring with {share:.0%} in FP16")
+            session = Session.from_graph(simulation(half), in_turn=inferences(job.data.reader, dataset) < AT_ONCE)
             candidate = as_declared(job, session.run)
             rows = self.comparison.compare(self._reference.one_pass(), candidate, tracked, dataset.origin, at_once=session.at_once)
         except OtherShape as error:
@@ -125,10 +138,10 @@ def _first_look(trials: _Trials, dataset: Dataset) -> Tried:
     """
     trials.use(dataset.at_most(FIRST_LOOK))
     first = trials.measure([])
-    if (first.few or not first.passed) and len(dataset.paths) > FIRST_LOOK:
+    if (first.few or not first.passed) and len(dataset.samples) > FIRST_LOOK:
         trials.use(dataset)
         first = trials.measure([])
-        if len(dataset.paths) > MOST_MEASURED:
+        if len(dataset.samples) > MOST_MEASURED:
             trials.use(dataset.at_most(MOST_MEASURED))
     return first
 
@@ -144,12 +157,10 @@ def _search(trials: _Trials, free: Segment, first: Tried) -> tuple[dict[str, str
     parts = segments(free)
     for _ in range(ROUNDS):
         errors |= _errors(trials, parts)
-        order = sorted(parts, key=errors.get, reverse=True)
-        work = {part: len(trials.working.intersection(part)) for part in parts}
-        total = max(sum(work.values()), 1)
-        # what is left in FP16 must still count as an FP16 engine; in the second round that is sure
-        least = 0.0 if best else (LEAST_FP16_LAYERS - trials.share(set(free))) * len(trials.working) / total
-        found = climb(order, work, total, least, first, lambda kept, order=order: trials.measure(order[:kept]))
+        order = trials.allowed(sorted(parts, key=errors.get, reverse=True))
+        layers = {part: len(trials.working.intersection(part)) for part in parts}
+        total = max(sum(layers.values()), 1)
+        found = climb(order, layers, total, 0.0, first, lambda kept, order=order: trials.measure(order[:kept]))
         tried += found[1:]
         kept = min((rung.kept for rung in found if rung.passed), default=None)
         if kept is None:
@@ -169,7 +180,7 @@ def _search(trials: _Trials, free: Segment, first: Tried) -> tuple[dict[str, str
 def _errors(trials: _Trials, parts: list[Segment]) -> dict[Segment, float]:
     """Segment -> change of the outputs with it alone in FP16."""
     console = trials.run.console
-    few = [batch.arrays for batch in batches_to_compare(trials.job.data, [trials.dataset.at_most(RANKED_BY)])]
+    few = [batch.feed for batch in batches_to_compare(trials.job.data, [trials.dataset.at_most(RANKED_BY)])]
     measured = segment_errors(trials.graph, parts, few, trials.comparison.change)
     found = console.track(measured, len(parts), "measuring what FP16 costs in each part")
     errors = {}
@@ -192,7 +203,7 @@ def _out_of_reach(trials: _Trials, tried: list[Tried]) -> ConversionError:
     lines = "\n".join(f"  {_line(rung)}" for rung in tried)
     error = ConversionError(
         f"{tried[0].decided_by}: FP16 does not reach --max-accuracy-drop {limit:g} % "
-        f"with at least {LEAST_FP16_LAYERS:.0%} of the layers in FP16. What was tried:\n{lines}",
+        f"with at least {LEAST_FP16_SHARE:.0%} of the work in FP16. What was tried:\n{lines}",
         hint=f"Use --precision fp32,{bound} or a larger --max-accuracy-drop.",
         code=ExitCode.VALIDATION,
     )

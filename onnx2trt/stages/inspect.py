@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 
 from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import read_engine
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan.capabilities import Capabilities
+from onnx2trt.report.described import describe_environment
 from onnx2trt.report.inspection import rows
-from onnx2trt.report.result import EngineFile, Environment, Precision, Result, describe_environment
+from onnx2trt.report.result import EngineFile, Environment, Precision, Result, intact
 from onnx2trt.trt import inspector, refusal
 from onnx2trt.trt.driver import probe_driver
 from onnx2trt.trt.engine import Engine
@@ -87,6 +89,9 @@ def _describe(path: str, data: bytes, header: Header | None) -> EngineFile:
 def _side_file(engine: EngineFile, run: Run) -> Result | None:
     """The JSON beside the engine; None where there is none, or it is of another engine."""
     name = engine.path + ".json"
+    if os.path.exists(name) and not os.path.isfile(name):  # a pipe would be waited for
+        run.console.warn(f"{name} is not used: it is not a regular file")
+        return None
     try:
         with open(name, encoding="utf-8") as stream:
             record = json.load(stream)
@@ -95,6 +100,9 @@ def _side_file(engine: EngineFile, run: Run) -> Result | None:
             run.console.warn(f"{name} is not used: it belongs to another engine, with sha256 {sha256}")
             return None
         side = Result.from_dict(record)
+        if intact(record) is False:
+            run.console.warn(f"{name} is not used: it is damaged, or was changed by hand")
+            return None
         list(rows(replace(side, status="inspected", **_taken_over(side, engine)).to_dict()))
     except FileNotFoundError:
         return None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from onnx2trt.base.errors import in_words
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan.plan import Plan
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.library import Library
-from onnx2trt.trt.memory import open_cuda
+from onnx2trt.trt.memory import Cuda, open_cuda
 
 
 @contextmanager
@@ -29,6 +30,14 @@ def loaded_engine(library: Library, plan: Plan, data, run: Run, host_code: bool 
         try:
             yield engine
         finally:
-            engine.close()
+            _close(engine, run)
     finally:
-        cuda.close()
+        _close(cuda, run)
+
+
+def _close(what: Engine | Cuda, run: Run) -> None:
+    """What cannot be given back (after an error of CUDA, everything fails) is no reason to lose an engine that was found good."""
+    try:
+        what.close()
+    except Exception as error:
+        run.console.debug(f"closing the {type(what).__name__}: {in_words(error)}")

@@ -9,22 +9,26 @@ import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import check_writable, read_engine, remove_abandoned
-from onnx2trt.base.model_info import ModelInfo, TensorSpec, dims
+from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims
 from onnx2trt.compare.metrics import misfit
 from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.promised_shapes import rows_are_independent, try_shapes
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.datasets import Data, choose_data
+from onnx2trt.data.datasets import Data, choose_data, has_arrays
+from onnx2trt.data.rows import has_fixed_batch
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes
 from onnx2trt.model.operators import INTEGER
 from onnx2trt.model.preflight import preflight as check_model
 from onnx2trt.plan.door_arguments import image_beside
+from onnx2trt.plan.idle import Facts, idle_flags, in_words
 from onnx2trt.plan.plan import Plan
 from onnx2trt.plan.shapes import make_profiles
 from onnx2trt.quant.calibration_cache import fit_file, side_file
+from onnx2trt.report.described import describe_model, describe_plan
 from onnx2trt.report.html import check_libraries
-from onnx2trt.report.result import Candidate, EngineFile, describe_model, describe_plan
+from onnx2trt.report.result import Candidate, EngineFile
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.library import Library
 
@@ -45,11 +49,47 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         found["model"] = describe_model(info)
         profiles = make_profiles(info.inputs, plan.shapes)
         found["plan"] = describe_plan(plan, profiles)
-        data = choose_data(plan, info, profiles)
+        data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
+        plan = _with_idle(plan, Facts(info.quantized, rewritten=_rewritten(plan, model, profiles)), info, data, run)
     for warning in info.warnings:
         run.console.warn(warning)
     return Job(library, plan, model, info, profiles, data)
+
+
+def _independent(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ...], run: Run) -> bool:
+    """Try the promised shapes; whether rows are samples of their own, as far as files of arrays ask for that.
+
+    Raises:
+        ConversionError: MODEL.
+    """
+    if plan.build.plugins or plan.door == "preprocess":  # ONNX Runtime does not know them; and there nothing is computed
+        return True
+    if has_fixed_batch(info.inputs) and has_arrays(plan):
+        return rows_are_independent(info, run)
+    return try_shapes(model, info, profiles, plan.shapes.max_batch > 1, run)
+
+
+def _with_idle(plan: Plan, facts: Facts, info: ModelInfo, data: Data, run: Run) -> Plan:
+    """The plan that knows which of the typed flags play no part, and one warning that names them."""
+    rowed = [spec.name for spec in info.inputs if spec.shape and not isinstance(spec.shape[0], int)]
+    named = {name or info.inputs[0].name for name, _ in plan.shapes.max}
+    facts = replace(
+        facts,
+        images=data.reader.preprocessing is not None,
+        free=any(spec.shape is None or any(not isinstance(dim, int) for dim in spec.shape) for spec in info.inputs),
+        max_given=bool(rowed) and named.issuperset(rowed),
+    )
+    plan = replace(plan, effects=plan.effects + idle_flags(plan, facts))
+    said = in_words(plan.effects)
+    if said:
+        run.console.warn(said)
+    return plan
+
+
+def _rewritten(plan: Plan, model, profiles: tuple[Profile, ...]) -> bool:
+    """Whether the model (onnx.ModelProto) is repaired before it is built; only looked at where it decides whether FP32 is compared."""
+    return plan.variants == ("fp32",) and bool(Graph.from_model(model, profiles).repairs)
 
 
 def describe(job: Job) -> dict:
@@ -100,8 +140,9 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         by_name = {tensor.name: tensor.profile for tensor in engine.tensors if tensor.is_input}
         profiles = tuple(by_name[spec.name] for spec in info.inputs)
         found["plan"] = describe_plan(plan, profiles)
-        data = choose_data(plan, info, profiles)
+        data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
+        plan = _with_idle(plan, Facts(info.quantized, candidate="engine"), info, data, run)
     return Job(library, plan, model, info, profiles, data)
 
 
@@ -122,8 +163,11 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
         inputs = _common_inputs(info, other_info)
         profiles = make_profiles(inputs, plan.shapes)
         found["plan"] = describe_plan(plan, profiles)
-        data = choose_data(plan, replace(info, inputs=inputs), profiles)
+        common = replace(info, inputs=inputs)
+        data = choose_data(plan, common, profiles, _independent(plan, model, common, profiles, run))
         _check_metric(plan, info, data)
+        plan = _with_idle(plan, Facts(info.quantized, candidate="onnx"), replace(info, inputs=inputs), data, run)
+        plan = replace(plan, build=replace(plan.build, plugins=()))  # of TensorRT
         graph = Graph.from_model(other, profiles)
     for warning in dict.fromkeys((*info.warnings, *(f"{path}: {warning}" for warning in (*other_info.warnings, *graph.repairs)))):
         run.console.warn(warning)

@@ -6,7 +6,9 @@ from onnx2trt.base.errors import having_found
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.preflight import check_file
 from onnx2trt.plan.plan import Plan, make_plan
-from onnx2trt.report.result import Environment, describe_environment
+from onnx2trt.plan.rules import Effect
+from onnx2trt.report.described import describe_environment
+from onnx2trt.report.result import Environment
 from onnx2trt.trt.library import Library, capabilities, load_library
 from onnx2trt.trt.plugins import load_plugins
 
@@ -32,5 +34,6 @@ def probe(args, run: Run, backend: str = "auto") -> tuple[Library, Plan, Environ
     if caps.backend == "tensorrt" and not (args.timing_cache or caps.cache_folder):
         run.console.warn("kernel timings are not kept: there is no cache folder, neither by XDG_CACHE_HOME nor in a home")
     for flag, cell in plan.effects:
-        run.console.info(f"{flag}: {cell.effect.value}: {cell.note}")
+        if cell.effect is Effect.TRANSLATED:  # what has no effect is said once, with what else plays no part
+            run.console.info(f"{flag}: {cell.effect.value}: {cell.note}")
     return library, plan, environment

@@ -9,9 +9,9 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.operators import INTEGER, NO_WORK, QUANTIZERS
 from onnx2trt.model.preflight import dtype_name
-from onnx2trt.plan.plan import LEAST_FP16_LAYERS, Route
+from onnx2trt.plan.plan import LEAST_FP16_SHARE, Route
 from onnx2trt.report.result import Precision
-from onnx2trt.rewrite.prepare import Prepared, mac_share
+from onnx2trt.rewrite.prepare import Prepared, half_mac_share, mac_share
 from onnx2trt.rewrite.qdq import int8_layers
 from onnx2trt.trt import inspector
 from onnx2trt.trt.builder import BuiltEngine
@@ -29,6 +29,8 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
         engine: None where it cannot be loaded here.
     """
     layers, source, share = built.layers, "network", prepared.int8_mac_share
+    lowered = job.plan.precision != "fp32"
+    half_share = half_mac_share(prepared.graph, job.profiles) if lowered and job.strong else None
     ignored: tuple[tuple[str, str, str], ...] = ()
     if engine is not None:
         known = labels((node.name, tuple(node.output)) for node in prepared.graph.nodes)
@@ -38,13 +40,16 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
             ignored = inspector.ignored_constraints(found, prepared.constraints, prepared.half_nodes)
             if job.plan.precision == "int8":
                 share = mac_share(prepared.graph, job.profiles, inspector.nodes_in(found, "int8"))
+            if lowered and not job.strong:
+                half_share = _half_share(prepared.graph, job, found)
     for node, asked, got in ignored:
         run.console.warn(f"TensorRT ignored the constraint of node {node!r}: asked for {asked}, got {got}")
     layers = layers or dict.fromkeys(("int8", "fp16", "fp32"), 0)
     return Precision(
         requested=job.plan.precision,
-        delivered=_delivered(layers, share, job.plan.min_int8_share),
+        delivered=_delivered(layers, share, half_share, job.plan.min_int8_share),
         int8_mac_share=share,
+        fp16_mac_share=half_share,
         layers=layers,
         layers_source=source,
         fallback=[{"name": name, "precision": kept, "reason": reason} for name, kept, reason in prepared.fallback],
@@ -69,7 +74,9 @@ def describe_engine(job: Job, engine: Engine, run: Run) -> Precision:
         run.console.warn("the engine was built without detailed verbosity: its layers cannot be read")
         return Precision(None, layers_source="inspector")
     layers, share = inspector.count_layers(found), mac_share(graph, job.profiles, inspector.nodes_in(found, "int8"))
-    return Precision(None, _delivered(layers, share, job.plan.min_int8_share), share, layers, "inspector")
+    half_share = _half_share(graph, job, found)
+    delivered = _delivered(layers, share, half_share, job.plan.min_int8_share)
+    return Precision(None, delivered, share, layers, "inspector", fp16_mac_share=half_share)
 
 
 def describe_onnx(job: Job, candidate: OnnxCandidate) -> Precision:
@@ -86,23 +93,36 @@ def describe_onnx(job: Job, candidate: OnnxCandidate) -> Precision:
         elif precision and node.op_type not in NO_LAYER:
             layers[precision] += 1
     share = mac_share(graph, job.profiles, int8) if int8 and not integer else None
-    delivered = "int8" if integer else _delivered(layers, share, job.plan.min_int8_share)
-    return Precision(None, delivered, share, layers)
+    half_share = None if integer else half_mac_share(graph, job.profiles)
+    delivered = "int8" if integer else _delivered(layers, share, half_share, job.plan.min_int8_share)
+    return Precision(None, delivered, share, layers, fp16_mac_share=half_share)
 
 
-def _delivered(layers: dict[str, int], share: float | None, least_share: float) -> str:
-    total = sum(layers.values())
+def _half_share(graph: Graph, job: Job, found: tuple[inspector.EngineLayer, ...]) -> float | None:
+    """Share of the work that layers of an engine do which read or write FP16; None where they do not say which nodes they compute."""
+    if not any(layer.nodes for layer in found):
+        return None
+    return half_mac_share(graph, job.profiles, inspector.nodes_in(found, "fp16") | inspector.nodes_in(found, "fp16", written=True))
+
+
+def _delivered(layers: dict[str, int], share: float | None, half_share: float | None, least_share: float) -> str:
+    """INT8 and FP16 by their shares of the work; FP16 by its share of the layers where there are no convolutions and matrix products."""
     if share is not None and share >= least_share:
         return "int8"
-    return "fp16" if total and layers["fp16"] >= LEAST_FP16_LAYERS * total else "fp32"
+    if half_share is None:
+        half_share = layers["fp16"] / max(sum(layers.values()), 1)
+    return "fp16" if half_share + (share or 0.0) >= LEAST_FP16_SHARE else "fp32"
 
 
 def _less_than_asked(job: Job, precision: Precision) -> ConversionError:
     asked, layers, share, delivered = job.plan.precision, precision.layers, precision.int8_mac_share, precision.delivered
+    half_share = precision.fp16_mac_share
     counts = ", ".join(f"{count} {name.upper()}" for name, count in layers.items())
     text = ""
     if share is not None:
         text = f", INT8 share of the multiply-accumulates {share:.1%}, less than --min-int8-share {100 * job.plan.min_int8_share:g}"
+    elif half_share is not None:
+        text = f", FP16 share of the multiply-accumulates {half_share:.1%}, less than {LEAST_FP16_SHARE:.0%}"
     hint = "The reasons stand under fallback in --json; ask for a higher precision, or allow more with --layer-precisions."
     if job.plan.route is Route.WEAK:
         other = "--layer-precisions '*:fp16'" if asked == "fp16" else "--quantization qdq"

@@ -11,10 +11,10 @@ from onnx2trt.base.files import feed
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.holdout import choose_split
-from onnx2trt.data.samples import Dataset
+from onnx2trt.data.samples import Dataset, files_of
 from onnx2trt.plan import key as identity
 from onnx2trt.quant.calibration_cache import fit_file, hash_files, side_file
-from onnx2trt.report.result import Environment, Result
+from onnx2trt.report.result import Environment, Result, intact
 
 DONE = ("validated", "simulated", "not_validated")
 
@@ -81,10 +81,12 @@ def _read_former(engine: str, side: str) -> tuple[Result | None, str]:
         return None, f"{engine} is not the file that {side} speaks of"
     try:
         former = Result.from_dict(record)
-        sound = former.status in DONE and former.exit_code == 0 and record.keys() == former.to_dict().keys()
-    except ValueError:
-        sound = False
-    if not sound or not isinstance(former.key, dict):
+        sealed = intact(record)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        former, sealed = None, None
+    if sealed is False:
+        return None, f"{side} is damaged, or was changed by hand"
+    if not sealed or former.status not in DONE or former.exit_code != 0:
         return None, f"{side} does not say what {engine} was made from, or that it was in order"
     return former, ""
 
@@ -111,15 +113,15 @@ def _also_measured(job: Job) -> tuple[str, ...]:
     split = choose_split(job.data)
     measured = (split.to_measure(), *job.data.to_compare())
     unused = frozenset(job.data.calibration.unused)
-    return tuple(sorted({path for dataset in measured for path in dataset.paths if path in unused}))
+    return tuple(sorted(files_of(sample for dataset in measured for sample in dataset.samples if sample in unused)))
 
 
 def _hash_data(data: Dataset | None, also: tuple[str, ...] = ()) -> str | None:
     if data is None:
         return None
     root = data.origin if os.path.isdir(data.origin) else os.path.dirname(data.origin) or "."
-    names = "\0".join(os.path.relpath(path, root) for path in data.unused)  # they take part in the choice, whatever is in them
-    text = f"{hash_files(data.paths, root)} {hash_files(also, root)} {names}"
+    names = "\0".join(os.path.relpath(sample, root) for sample in data.unused)  # they take part in the choice, whatever is in them
+    text = f"{hash_files(data.files, root)} {hash_files(also, root)} {names}"
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 

@@ -3,29 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnx2trt.base.errors import DataError, having_found
+from onnx2trt.base.errors import AccuracyError, ConversionError, DataError, having_found
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.evidence import Sample, Watch
 from onnx2trt.compare.failure import failure, not_finite
 from onnx2trt.compare.states import Runner
+from onnx2trt.conversion.blank import blank_inputs, lost
 from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.comparing import as_declared, on_arrays
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import Data
-from onnx2trt.data.feeds import batches_to_compare
+from onnx2trt.data.feeds import batches_to_compare, inferences
 from onnx2trt.data.pixels import displayed
-from onnx2trt.data.reader import Arrays, load_image
+from onnx2trt.data.reader import load_image
 from onnx2trt.data.samples import Dataset
+from onnx2trt.data.seen import count_seen
 from onnx2trt.model.session import AT_ONCE, Session
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.trt.engine import Engine
 
+# Why a run that has succeeded is "not_validated"
+SWITCHED_OFF = "validation was switched off (--no-validate)"
+PLUGINS = "with --plugins ONNX Runtime cannot run the model, so there is nothing to compare with"
+INT8_ON_SYNTHETIC = "the accuracy of INT8 was not judged: synthetic inputs do not tell it; --test-image or --validation-dir does"
+FP32_AS_IT_IS = (
+    "the engine was not executed here, and FP32 rounds nothing that the CPU could simulate: the model would be compared with itself"
+)
+FP32_REWRITTEN = (
+    "the engine was not executed here, and FP32 rounds nothing that the CPU could simulate: what was compared shows only that the "
+    "rewritten graph computes what the model computes"
+)
 NO_STEPS = "several steps in a row could not be compared: the state changes its shape"
 
 
@@ -42,13 +55,16 @@ def compare_outputs(job: Job, prepared: Prepared | None, engine: Engine | None, 
     """Compare on every data set given, the one that decides first; empty where nothing is to be compared.
 
     Args:
-        prepared: what the engine was built from; only asked for where there is no engine to run.
+        prepared: what the engine was built from; only asked for where there is no engine to run. Where it is the model as it was given,
+            there is nothing to compare: it is FP32, and rounds nothing.
         engine: None where it cannot be executed here.
 
     Raises:
         ConversionError: VALIDATION.
     """
-    return _compare(job, lambda reference: _built(job, prepared, engine, reference), run)
+    if engine is None and not prepared.changed:
+        return ()
+    return _compare(job, lambda: _built(job, prepared, engine), run)
 
 
 def compare_onnx(job: Job, candidate: OnnxCandidate, run: Run) -> tuple[Accuracy, ...]:
@@ -57,14 +73,13 @@ def compare_onnx(job: Job, candidate: OnnxCandidate, run: Run) -> tuple[Accuracy
     Raises:
         ConversionError: VALIDATION, or MODEL where ONNX Runtime cannot run it.
     """
-    return _compare(job, lambda _: _given(job, candidate), run)
+    return _compare(job, lambda: _Candidate(*candidate.runner(job.info, _in_turn(job))), run)
 
 
-def _compare(job: Job, candidate: Callable[[Session], _Candidate], run: Run) -> tuple[Accuracy, ...]:
+def _compare(job: Job, candidate: Callable[[], _Candidate], run: Run) -> tuple[Accuracy, ...]:
     if not job.plan.validation.enabled:
         return ()
     if job.plan.build.plugins:
-        run.console.warn("with --plugins ONNX Runtime cannot run the model, so there is nothing to compare with")
         return ()
     with run.stage("validate", "comparing the outputs with the model's"):
         rows = _compare_all(job, candidate, run)
@@ -75,6 +90,9 @@ def _compare(job: Job, candidate: Callable[[Session], _Candidate], run: Run) -> 
 def _say(rows: tuple[Accuracy, ...], limit: float, run: Run) -> None:
     """What each output was taken for, once, and what its verdict is worth."""
     decisive = [row for row in rows if row.inputs == rows[0].inputs]
+    seen = next(filter(None, (row.seen() for row in decisive)), "")
+    if seen:
+        run.console.info(f"{decisive[0].inputs}: {seen}; --validation-dir gives others")
     fed = [row.output for row in decisive if row.feeds]
     for row in decisive:
         if row.inputs != "synthetic" and row.steps is None:
@@ -89,80 +107,105 @@ def _say(rows: tuple[Accuracy, ...], limit: float, run: Run) -> None:
         run.console.info(line)
 
 
-def judge(job: Job, rows: tuple[Accuracy, ...], executed: bool, run: Run) -> str:
+def judge(job: Job, rows: tuple[Accuracy, ...], executed: bool, run: Run) -> dict:
     """
     Args:
         rows: of compare_outputs.
         executed: the engine itself was compared.
 
     Returns:
-        The status: validated, simulated, or not_validated.
+        The fields of the result: the status (validated, simulated, or not_validated), and why it is the last, in words.
 
     Raises:
         AccuracyError: the outputs differ by more than was allowed.
     """
-    if not rows:
-        return "not_validated"
     decisive = tuple(row for row in rows if row.inputs == rows[0].inputs)
     # INT8 is made for data like that of its calibration; noise is none, and real networks change it beyond any limit
     judged = job.plan.precision != "int8" or job.info.quantized or any(row.inputs != "synthetic" for row in decisive)
-    error = (failure(decisive, job.plan.validation.max_drop_percent) if judged else None) or not_finite(rows)
+    error = (failure(decisive, job.plan.validation.max_drop_percent) if rows and judged else None) or not_finite(rows)
     if error:
         raise error
-    if not judged:
-        run.console.warn("the accuracy of INT8 was not judged: synthetic inputs do not tell it; --test-image or --validation-dir does")
-        return "not_validated"
-    return "validated" if executed else "simulated"
+    because = _no_evidence(job, rows, judged, executed)
+    if because is None:
+        return {"status": "validated" if executed else "simulated"}
+    if because != SWITCHED_OFF:
+        run.console.warn(because if because in (PLUGINS, INT8_ON_SYNTHETIC) else f"not validated: {because}")
+    return {"status": "not_validated", "not_validated_because": because}
 
 
-def _compare_all(job: Job, make_candidate: Callable[[Session], _Candidate], run: Run) -> tuple[Accuracy, ...]:
+def _no_evidence(job: Job, rows: tuple[Accuracy, ...], judged: bool, executed: bool) -> str | None:
+    """Why what was compared shows nothing of what was built; None where it does."""
+    if not job.plan.validation.enabled:
+        return SWITCHED_OFF
+    if job.plan.build.plugins:
+        return PLUGINS
+    if job.plan.precision == "fp32" and not executed and job.plan.validation.engine is None:
+        return FP32_REWRITTEN if rows else FP32_AS_IT_IS
+    return None if judged else INT8_ON_SYNTHETIC
+
+
+def _compare_all(job: Job, make_candidate: Callable[[], _Candidate], run: Run) -> tuple[Accuracy, ...]:
     reference = Session.from_path(job.info.path)
-    candidate = make_candidate(reference)
+    candidate = make_candidate()
     data, rows, found = job.data, (), {}
     run.evidence.start()
     for dataset in data.to_compare():
         watch = Watch(run.evidence, dataset.origin, data.image_size, data.channels_last) if run.evidence.wanted else None
-        batches = run.console.track(batches_to_compare(data, [dataset]), max(len(dataset.paths), 1), f"comparing on {dataset.origin}")
+        batches = run.console.track(batches_to_compare(data, [dataset]), inferences(data.reader, dataset), f"comparing on {dataset.origin}")
         with having_found(found):
             comparison = job.comparison(candidate.executed_on)
             compared = comparison.compare(on_arrays(reference.run), candidate.runner, batches, dataset.origin, watch, candidate.at_once)
         if watch:
             _keep_samples(run, data, dataset, watch, decides=not rows)
-        rows += compared
+        rows += tuple(replace(row, **_seen(job, dataset)) for row in compared)
         found["accuracy"] = [row.rounded() for row in rows]
+    if not not_finite(rows):
+        with having_found(found):
+            _try_blank(job, reference, candidate, run)
     return rows
 
 
-def _built(job: Job, prepared: Prepared | None, engine: Engine | None, reference: Session) -> _Candidate:
+def _seen(job: Job, dataset: Dataset) -> dict:
+    """The fields of a row that tell whether the INT8 scales were chosen on its samples; none where they were not chosen here."""
+    calibration = job.data.calibration
+    if not job.quantizes or calibration is None:
+        return {}
+    seen = count_seen(dataset, calibration)
+    return {"seen_in_calibration": seen > 0, "seen_samples": seen or None}
+
+
+def _try_blank(job: Job, reference: Session, candidate: _Candidate, run: Run) -> None:
+    """What FP16 has lost near zero shows with an input in which nothing is, and often nowhere else.
+
+    Raises:
+        AccuracyError: the candidate makes NaN or infinity of it, and the model does not.
+    """
+    for batch, expected in blank_inputs(job, reference.run):
+        try:
+            found = candidate.runner(batch)
+        except ConversionError as error:
+            run.console.warn(f"an input of zeros could not be tried: {error.message}")
+            continue
+        for name, count in lost(expected, found).items():
+            raise AccuracyError(
+                f"output {name!r} for an input of zeros: {count} values are NaN or infinite where the ONNX model's are finite",
+                hint="A constant that keeps a denominator or a logarithm off zero is lost, or a value overflows there: keep the layers in "
+                "FP32 with --layer-precisions PATTERN:fp32, or use --precision fp32.",
+                drop_percent=None,
+            )
+
+
+def _built(job: Job, prepared: Prepared | None, engine: Engine | None) -> _Candidate:
     """The engine, or what it was built from."""
     if engine is not None:
         return _Candidate(as_declared(job, engine.run, cast_inputs=False), executed_on="gpu")
-    if not prepared.changed:
-        return _Candidate(on_arrays(reference.run))
     session = Session.from_graph(simulation(prepared.graph), in_turn=_in_turn(job))
     return _Candidate(as_declared(job, session.run), session.at_once)
 
 
-def _given(job: Job, candidate: OnnxCandidate) -> _Candidate:
-    """A prepared ONNX: as it stands, or simulated where it has FP16; with the model's types of inputs and outputs."""
-    simulated = simulation(candidate.graph)
-    if simulated is candidate.graph:
-        session = Session.from_path(candidate.info.path)
-    else:
-        session = Session.from_graph(simulated, in_turn=_in_turn(job))
-    given = {spec.name: spec.dtype for spec in candidate.info.inputs}
-    declared = {spec.name: spec.dtype for spec in job.info.outputs}
-
-    def run(arrays: Arrays) -> Arrays:
-        found = session.run({name: array.astype(given[name], copy=False) for name, array in arrays.items()})
-        return {name: array.astype(declared[name], copy=False) for name, array in found.items()}
-
-    return _Candidate(on_arrays(run), session.at_once)
-
-
 def _in_turn(job: Job) -> bool:
-    """Whether there are too few samples to compute several at once."""
-    return len(job.data.to_compare()[0].paths) < AT_ONCE
+    """Whether there are too few inferences to compute several at once."""
+    return inferences(job.data.reader, job.data.to_compare()[0]) < AT_ONCE
 
 
 def _keep_samples(run: Run, data: Data, dataset: Dataset, watch: Watch, decides: bool) -> None:

@@ -48,6 +48,7 @@ def write_side_file(job: Job, result: Result, run: Run) -> None:
     Raises:
         ConversionError: OUTPUT.
     """
+    result.seal()
     run.write_at_end(job.plan.outputs.side_file, to_json(result).encode())
 
 

@@ -74,9 +74,10 @@ def count_layers(layers: tuple[EngineLayer, ...]) -> dict[str, int]:
     return counts
 
 
-def nodes_in(layers: tuple[EngineLayer, ...], precision: str) -> set[str]:
-    """ONNX nodes whose layer reads its data in `precision`."""
-    return {node for layer in layers if layer.precision == precision and layer.kind not in NO_WORK for node in layer.nodes}
+def nodes_in(layers: tuple[EngineLayer, ...], precision: str, written: bool = False) -> set[str]:
+    """ONNX nodes whose layer reads its data in `precision`, or (`written`) writes it so."""
+    found = [layer for layer in layers if (layer.output_precision if written else layer.precision) == precision]
+    return {node for layer in found if layer.kind not in NO_WORK for node in layer.nodes}
 
 
 def ignored_constraints(

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from onnx2trt.base.cache_folders import user_cache_folder
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.plan.plan import Capabilities
+from onnx2trt.plan.capabilities import Capabilities
 from onnx2trt.trt.driver import Driver, probe_driver
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable
 from types import ModuleType
 
-from onnx2trt.trt.remarks import kind
+from onnx2trt.trt.remarks import is_fault, kind
 
 KEPT = 50  # errors, and kinds of warnings
 
@@ -27,6 +27,8 @@ class Messages:
 def make_logger(trt: ModuleType, show: Callable[[str], None]):
     """A TensorRT logger that keeps errors and warnings and passes every message to `show`.
 
+    Warnings that say that the engine will not do what was asked for are kept among the errors.
+
     Args:
         show: called with "[TensorRT SEVERITY] text"; must not raise (TensorRT prints and swallows what it raises).
 
@@ -41,7 +43,7 @@ def make_logger(trt: ModuleType, show: Callable[[str], None]):
             trt.ILogger.__init__(self)  # without it: TypeError, or a crash in older versions
 
         def log(self, level, text: str) -> None:
-            if level in (severity.ERROR, severity.INTERNAL_ERROR):
+            if level in (severity.ERROR, severity.INTERNAL_ERROR) or level == severity.WARNING and is_fault(text):
                 if len(messages.errors) < KEPT:
                     messages.errors.append(text)
             elif level == severity.WARNING and (kind(text) in messages.warnings or len(messages.warnings) < KEPT):

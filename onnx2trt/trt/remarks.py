@@ -24,8 +24,15 @@ KNOWN = {
     r"unable to determine gpu memory usage": "the driver does not tell how much memory of the GPU is in use: harmless",
     r"different models of devices": "the engine is from another model of GPU: slower than one built on this one, and not supported",
 }
+# Warnings that are none: some shapes of the optimization profile will not run, though the engine is built
+FAULTS = (r"profile k(min|opt|max) values are not self-consistent",)
 SHOWN = 3  # kinds of warnings that nobody has explained
 SHORT = 70  # characters of each
+
+
+def is_fault(text: str) -> bool:
+    """Whether a warning says that promised shapes will not run."""
+    return any(re.search(words, text.lower()) for words in FAULTS)
 
 
 def kind(text: str) -> str:

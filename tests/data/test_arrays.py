@@ -11,10 +11,20 @@ from helpers import ends_within, pipe_at
 from onnx2trt.base.errors import DataError
 from onnx2trt.base.model_info import Profile, TensorSpec
 from onnx2trt.data import arrays as arrays_module
-from onnx2trt.data.arrays import load_arrays, stackable, synthetic_arrays
+from onnx2trt.data.arrays import load_arrays, synthetic_arrays
+from onnx2trt.data.rows import WHOLE_FILE, Rows
 
 X = TensorSpec("x", (None, 3), "float32")
 IDS = TensorSpec("ids", ("N", 2), "int64")
+
+
+def samples_of(path: str, inputs, rows: Rows = WHOLE_FILE) -> list:
+    """All samples of a file; raises what is wrong with one of them."""
+    found = load_arrays(path, inputs, rows)
+    for sample in found:
+        if isinstance(sample, DataError):
+            raise sample
+    return found
 
 
 def npz(tmp_path, name: str = "a.npz", **arrays) -> str:
@@ -33,7 +43,7 @@ def ones(*shape, dtype="float32"):
 
 def test_npz_gives_each_input_its_array(tmp_path):
     path = npz(tmp_path, ids=np.array([[5, 6]]), x=np.array([[1, 2, 3]], np.float32), label=np.array(7))
-    (sample,) = load_arrays(path, (X, IDS))
+    (sample,) = samples_of(path, (X, IDS))
     assert list(sample) == ["x", "ids"]  # in the model's order, without what the model does not take
     assert np.array_equal(sample["x"], [[1, 2, 3]]) and sample["x"].dtype == np.float32
     assert np.array_equal(sample["ids"], [[5, 6]]) and sample["ids"].dtype == np.int64
@@ -43,43 +53,44 @@ def test_npz_gives_each_input_its_array(tmp_path):
 def test_npy_is_the_one_input(tmp_path, name):
     with open(tmp_path / name, "wb") as stream:
         np.save(stream, ones(1, 3))
-    assert np.array_equal(load_arrays(str(tmp_path / name), (X,))[0]["x"], ones(1, 3))
+    assert np.array_equal(samples_of(str(tmp_path / name), (X,))[0]["x"], ones(1, 3))
 
 
 def test_upper_case_npz(tmp_path):
     os.rename(npz(tmp_path, x=ones(1, 3)), tmp_path / "a.NPZ")
-    assert np.array_equal(load_arrays(str(tmp_path / "a.NPZ"), (X,))[0]["x"], ones(1, 3))
+    assert np.array_equal(samples_of(str(tmp_path / "a.NPZ"), (X,))[0]["x"], ones(1, 3))
 
 
 def test_a_missing_batch_axis_is_added(tmp_path):
-    (sample,) = load_arrays(npz(tmp_path, x=np.array([1, 2, 3], np.float32)), (X,))
+    (sample,) = samples_of(npz(tmp_path, x=np.array([1, 2, 3], np.float32)), (X,))
     assert sample["x"].shape == (1, 3)
 
 
 def test_several_samples_in_one_file(tmp_path):
     path = npz(tmp_path, x=np.arange(6, dtype=np.float32).reshape(2, 3), ids=np.array([[1, 2], [3, 4]]))
-    first, second = load_arrays(path, (X, IDS))
+    first, second = samples_of(path, (X, IDS), Rows())
     assert np.array_equal(first["x"], [[0, 1, 2]]) and np.array_equal(first["ids"], [[1, 2]])
     assert np.array_equal(second["x"], [[3, 4, 5]]) and np.array_equal(second["ids"], [[3, 4]])
 
 
 def test_a_fixed_batch_is_one_sample(tmp_path):
-    (sample,) = load_arrays(npz(tmp_path, x=ones(4, 3)), (TensorSpec("x", (4, 3), "float32"),))
+    (sample,) = samples_of(npz(tmp_path, x=ones(4, 3)), (TensorSpec("x", (4, 3), "float32"),))
     assert sample["x"].shape == (4, 3)
 
 
-def test_inputs_of_different_length_are_one_sample(tmp_path):
-    (sample,) = load_arrays(npz(tmp_path, x=ones(2, 3), ids=ones(5, 2, dtype="int64")), (X, IDS))
+@pytest.mark.parametrize("rows", [Rows(0), Rows()])
+def test_inputs_of_different_length_are_one_sample(tmp_path, rows):
+    (sample,) = samples_of(npz(tmp_path, x=ones(2, 3), ids=ones(5, 2, dtype="int64")), (X, IDS), rows)
     assert sample["x"].shape == (2, 3) and sample["ids"].shape == (5, 2)
 
 
 def test_a_scalar_input(tmp_path):
-    (sample,) = load_arrays(npz(tmp_path, k=np.float32(2)), (TensorSpec("k", (), "float32"),))
+    (sample,) = samples_of(npz(tmp_path, k=np.float32(2)), (TensorSpec("k", (), "float32"),))
     assert sample["k"].shape == () and sample["k"] == 2
 
 
 def test_an_input_of_unknown_rank_takes_any_shape(tmp_path):
-    (sample,) = load_arrays(npz(tmp_path, x=ones(2, 3, 4)), (TensorSpec("x", None, "float32"),))
+    (sample,) = samples_of(npz(tmp_path, x=ones(2, 3, 4)), (TensorSpec("x", None, "float32"),))
     assert sample["x"].shape == (2, 3, 4)
 
 
@@ -96,14 +107,14 @@ def test_an_input_of_unknown_rank_takes_any_shape(tmp_path):
     ],
 )
 def test_types_of_one_kind_are_converted(tmp_path, given, taken):
-    (sample,) = load_arrays(npz(tmp_path, x=np.array([[1, 2, 3]], given)), (TensorSpec("x", (None, 3), taken),))
+    (sample,) = samples_of(npz(tmp_path, x=np.array([[1, 2, 3]], given)), (TensorSpec("x", (None, 3), taken),))
     assert sample["x"].dtype == taken and sample["x"].dtype.isnative and sample["x"].flags.c_contiguous
     assert np.array_equal(sample["x"], [[1, 2, 3]])
 
 
 def test_fortran_order_becomes_c_order(tmp_path):
     array = np.asfortranarray(np.arange(6, dtype=np.float32).reshape(2, 3))
-    (sample,) = load_arrays(npy(tmp_path, array), (TensorSpec("x", (2, 3), "float32"),))
+    (sample,) = samples_of(npy(tmp_path, array), (TensorSpec("x", (2, 3), "float32"),))
     assert sample["x"].flags.c_contiguous and np.array_equal(sample["x"], array)
 
 
@@ -128,14 +139,14 @@ REFUSED = [  # arrays of the file, inputs, fragments
 @pytest.mark.parametrize(("arrays", "inputs", "fragments"), REFUSED)
 def test_what_does_not_fit_is_named(tmp_path, arrays, inputs, fragments):
     with pytest.raises(DataError) as caught:
-        load_arrays(npz(tmp_path, **arrays), inputs)
+        samples_of(npz(tmp_path, **arrays), inputs)
     for fragment in fragments:
         assert fragment in str(caught.value)
 
 
 def test_npy_needs_a_model_with_one_input(tmp_path):
     with pytest.raises(DataError, match="holds one array, but the model has 2 inputs: use .npz"):
-        load_arrays(npy(tmp_path, ones(1, 3)), (X, IDS))
+        samples_of(npy(tmp_path, ones(1, 3)), (X, IDS))
 
 
 class Bomb:
@@ -155,7 +166,7 @@ def test_python_objects_are_never_unpickled(tmp_path, form):
     if form == "pickle":
         (tmp_path / "a.npy").write_bytes(pickle.dumps(hostile))
     with pytest.raises(DataError, match="Python objects, which are not unpickled"):
-        load_arrays(path, (X,))
+        samples_of(path, (X,))
     assert not (tmp_path / "hurt").exists()
 
 
@@ -176,7 +187,7 @@ def test_damaged_files(tmp_path, suffix, damage):
     (npz if suffix == "npz" else npy)(tmp_path, **({"x": ones(50, 3)} if suffix == "npz" else {"array": ones(50, 3)}))
     path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(DataError, match="no readable array file|Python objects"):
-        load_arrays(str(path), (X,))
+        samples_of(str(path), (X,))
 
 
 def test_a_bit_flip_in_a_stored_npz(tmp_path):
@@ -184,20 +195,20 @@ def test_a_bit_flip_in_a_stored_npz(tmp_path):
     npz(tmp_path, x=ones(500, 3))
     path.write_bytes(flipped(path.read_bytes()))
     with pytest.raises(DataError, match="no readable array file"):
-        load_arrays(str(path), (X,))
+        samples_of(str(path), (X,))
 
 
 def test_a_missing_file(tmp_path):
     for name in ("no.npz", "no.npy"):
         with pytest.raises(DataError, match="no readable array file"):
-            load_arrays(str(tmp_path / name), (X,))
+            samples_of(str(tmp_path / name), (X,))
 
 
 def test_a_header_that_claims_far_more_than_is_there(tmp_path):
     header = b"{'descr': '<f4', 'fortran_order': False, 'shape': (100000000000, 3), }".ljust(117) + b"\n"
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header)
     with pytest.raises(DataError, match="no readable array file"):
-        load_arrays(str(tmp_path / "a.npy"), (X,))
+        samples_of(str(tmp_path / "a.npy"), (X,))
 
 
 @pytest.mark.parametrize("suffix", ["npz", "npy"])
@@ -208,13 +219,13 @@ def test_size_is_bounded_as_unpacked(tmp_path, suffix, monkeypatch):
     npy(tmp_path, zeros)
     assert os.path.getsize(tmp_path / "a.npz") < 1000
     with pytest.raises(DataError, match="10000"):
-        load_arrays(str(tmp_path / f"a.{suffix}"), (X,))
+        samples_of(str(tmp_path / f"a.{suffix}"), (X,))
 
 
 @pytest.mark.parametrize(("big", "given", "taken"), [(1e300, "float64", "float32"), (1e6, "float32", "float16"), (2**40, "int64", "int32")])
 def test_values_that_the_models_type_cannot_hold_are_refused(tmp_path, big, given, taken):
     with pytest.raises(DataError), np.errstate(over="ignore"):
-        load_arrays(npz(tmp_path, x=np.full((1, 3), big, given)), (TensorSpec("x", (None, 3), taken),))
+        samples_of(npz(tmp_path, x=np.full((1, 3), big, given)), (TensorSpec("x", (None, 3), taken),))
 
 
 def compressed_and_damaged(tmp_path) -> str:
@@ -246,21 +257,13 @@ def broken_header(tmp_path) -> str:
 @pytest.mark.parametrize("make", [compressed_and_damaged, npz_called_npy, npz_with_text, broken_header], ids=lambda make: make.__name__)
 def test_damage_that_numpy_reports_in_other_ways(tmp_path, make):
     with pytest.raises(DataError):
-        load_arrays(make(tmp_path), (X,))
+        samples_of(make(tmp_path), (X,))
 
 
 @pytest.mark.parametrize("name", ["a.npy", "a.npz"])
 def test_a_pipe_does_not_block(tmp_path, name):
     with pipe_at(tmp_path / name) as path:
-        assert ends_within(1, lambda: load_arrays(path, (X,)))
-
-
-@pytest.mark.parametrize(
-    ("shapes", "expected"),
-    [([(None, 3)], True), ([("N", 3), ("N",)], True), ([(4, 3)], False), ([("N", 3), (1, 3)], False), ([()], False), ([None], False)],
-)
-def test_stackable(shapes, expected):
-    assert stackable(tuple(TensorSpec(str(i), shape, "float32") for i, shape in enumerate(shapes))) is expected
+        assert ends_within(1, lambda: samples_of(path, (X,)))
 
 
 DTYPES = ["float32", "float16", "uint8", "int8", "int32", "int64", "bool"]

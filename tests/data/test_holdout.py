@@ -11,6 +11,7 @@ from onnx2trt.data import samples
 from onnx2trt.data.datasets import Data
 from onnx2trt.data.holdout import ENOUGH_TO_HOLD_OUT, FOLDS, HELD_OUT_PARTS, MOST_MEASURED, Parts, choose_split, without
 from onnx2trt.data.reader import Reader
+from onnx2trt.data.rows import Rows
 from onnx2trt.data.samples import Dataset
 from onnx2trt.quant.histograms import Collector
 
@@ -28,16 +29,16 @@ def test_without_calibration_data_there_is_nothing_to_split():
     assert choose_split(Data(None, None, None, None)) is None
     validation = dataset(9, code=ExitCode.VALIDATION)
     split = choose_split(Data(None, None, validation, None))
-    assert split.to_measure().paths == validation.paths and split.trials == 0 and not split.may_fit, "layers are judged by it, no more"
+    assert split.to_measure().samples == validation.samples and split.trials == 0 and not split.may_fit, "layers are judged by it, no more"
 
 
 @pytest.mark.parametrize("count", [1, 10, 100])
 def test_a_validation_folder_is_measured_on_and_nothing_is_left_out(count):
     validation = dataset(150, code=ExitCode.VALIDATION, origin="validation")
     split = split_of(count, 50, validation)
-    assert split.trials == 0 and set(split.to_fit().paths) == set(dataset(count).paths)
+    assert split.trials == 0 and set(split.to_fit().samples) == set(dataset(count).samples)
     measured = split.to_measure()
-    assert measured.origin == "validation" and len(measured.paths) == MOST_MEASURED
+    assert measured.origin == "validation" and len(measured.samples) == MOST_MEASURED
     assert split.cuts(measured) == (measured,)
 
 
@@ -47,7 +48,7 @@ def test_the_rest_of_the_folder_is_measured_on_where_it_is_large_enough(unused, 
     assert (split.measured is not None) is taken and split.trials == (0 if taken else 1)
     if taken:
         measured = split.to_measure()
-        assert set(measured.paths) <= set(dataset(70, unused).unused) and len(measured.paths) == min(unused, MOST_MEASURED)
+        assert set(measured.samples) <= set(dataset(70, unused).unused) and len(measured.samples) == min(unused, MOST_MEASURED)
         assert split.cuts(measured) == (measured,)
 
 
@@ -60,19 +61,19 @@ def test_folds_of_few_samples_and_one_part_of_many(count, parts, trials):
 
 def test_a_single_sample_is_fitted_to_and_measured_on():
     split = split_of(1)
-    assert split.to_measure().paths == split.to_fit().paths == split.fitted.paths
-    assert split.part_of(split.fitted.paths[0]) == -1 and split.blind and not split_of(2).blind
+    assert split.to_measure().samples == split.to_fit().samples == split.fitted.samples
+    assert split.part_of(split.fitted.samples[0]) == -1 and split.blind and not split_of(2).blind
 
 
 @pytest.mark.parametrize("count", [2, 7, 63, 64, 253, 500])
 def test_each_trial_leaves_out_what_it_is_measured_on_and_little_else(count):
     split = split_of(count)
-    parts = {path: split.part_of(path) for path in split.fitted.paths}
+    parts = {path: split.part_of(path) for path in split.fitted.samples}
     for trial in range(split.trials):
         left_out = [path for path, part in parts.items() if part == trial]
         assert abs(len(left_out) - count / split.parts) < 1
     assert set(parts.values()) == {*range(split.trials), *([-1] if split.trials < split.parts else [])}
-    measured = split.to_measure().paths
+    measured = split.to_measure().samples
     assert all(parts[path] >= 0 for path in measured)
     assert len(measured) == min(sum(part >= 0 for part in parts.values()), MOST_MEASURED)
 
@@ -83,12 +84,12 @@ def test_a_subset_keeps_parts_and_their_shares(count, most):
     """Every fourth of 253 files is of one and the same part: nothing would be left for the trial without it."""
     split = split_of(count)
     some = split.to_fit(most)
-    assert len(set(some.paths)) == len(some.paths) == min(most, count)
+    assert len(set(some.samples)) == len(some.samples) == min(most, count)
     for trial in range(split.trials):
-        share = np.mean([split.part_of(path) == trial for path in some.paths])
-        assert abs(share - 1 / split.parts) <= 1 / len(some.paths) + 0.01
-    again = {path for piece in split.cuts(some) for path in piece.paths}
-    assert again == set(some.paths) <= set(split.fitted.paths)
+        share = np.mean([split.part_of(path) == trial for path in some.samples])
+        assert abs(share - 1 / split.parts) <= 1 / len(some.samples) + 0.01
+    again = {path for piece in split.cuts(some) for path in piece.samples}
+    assert again == set(some.samples) <= set(split.fitted.samples)
 
 
 @pytest.fixture
@@ -103,7 +104,7 @@ def data_of(tmp_path, count: int, batch: int) -> Data:
     inputs = (TensorSpec("x", ("n", 2), "float32"),)
     profile = Profile("x", (1, 2), (batch, 2), (batch, 2))
     found = samples.find(str(tmp_path / "data"), "--calibration-dir", 1000, ExitCode.CALIBRATION)
-    return Data(Reader(inputs, (profile,), None, batch), found, None, None)
+    return Data(Reader(inputs, (profile,), None, Rows(1, batch)), found, None, None)
 
 
 @pytest.mark.parametrize("count, batch", [(20, 1), (20, 4), (64, 4), (65, 8), (70, 5)])
@@ -116,10 +117,10 @@ def test_no_inference_mixes_samples_of_different_parts(tmp_path, console, count,
     for feed in parts():
         seen.setdefault(parts.current, set()).update(int(value) for value in feed["x"][:, 0] - 1)
     expected = {}
-    for path in split.to_fit(most).paths:
+    for path in split.to_fit(most).samples:
         expected.setdefault(split.part_of(path), set()).add(int(path[-7:-4]))
-    assert seen == expected and len(parts) == len(split.to_fit(most).paths) == parts.feeds.used
-    measured = {int(path[-7:-4]) for path in split.to_measure().paths if split.part_of(path) == 0}
+    assert seen == expected and len(parts) == len(split.to_fit(most).samples) == parts.feeds.used
+    measured = {int(path[-7:-4]) for path in split.to_measure().samples if split.part_of(path) == 0}
     fitted = set().union(*(values for part, values in seen.items() if part != 0))
     assert measured and fitted and not measured & fitted
 

@@ -9,7 +9,8 @@ from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec
 from onnx2trt.data import reader as reader_module
 from onnx2trt.data.reader import Reader, load_image, make_preprocessing
 from onnx2trt.data.reused_arrays import ReusedArrays
-from onnx2trt.data.samples import Dataset, synthetic
+from onnx2trt.data.rows import Rows, rows_of
+from onnx2trt.data.samples import Dataset, find, samples_in, synthetic
 from onnx2trt.plan.plan import Preprocess
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -82,7 +83,7 @@ def test_the_description_is_enough_to_repeat_it():
 def reader(shape=("N", 3, 24, 32), batch: int = 1, dtype: str = "float32") -> Reader:
     spec = TensorSpec("x", shape, dtype)
     opt = tuple(dim if isinstance(dim, int) else batch for dim in shape)
-    return Reader((spec,), (Profile("x", opt, opt, opt),), prepared(), batch)
+    return Reader((spec,), (Profile("x", opt, opt, opt),), prepared(), rows_of((spec,), (Profile("x", opt, opt, opt),)))
 
 
 def images(tmp_path, count: int, *bad: int) -> Dataset:
@@ -91,16 +92,18 @@ def images(tmp_path, count: int, *bad: int) -> Dataset:
 
 
 def arrays(tmp_path, *files) -> Dataset:
+    samples = []
     for i, array in enumerate(files):
         np.savez(tmp_path / f"{i}.npz", x=array)
-    return Dataset("arrays", "folder", tuple(str(tmp_path / f"{i}.npz") for i in range(len(files))), ExitCode.VALIDATION)
+        samples += samples_in(str(tmp_path / f"{i}.npz"), len(array) if array.ndim > 1 else 1)
+    return Dataset("arrays", "folder", tuple(samples), ExitCode.VALIDATION)
 
 
 def test_one_image_at_a_time_where_the_batch_is_free(tmp_path):
     data = images(tmp_path, 3)
     batches = list(reader().batches(data))
-    assert [(batch.rows, batch.real_rows, batch.paths) for batch in batches] == [(1, 1, (path,)) for path in data.paths]
-    for batch, path in zip(batches, data.paths):
+    assert [(batch.rows, batch.real_rows, batch.samples) for batch in batches] == [(1, 1, (path,)) for path in data.samples]
+    for batch, path in zip(batches, data.samples):
         assert np.array_equal(batch.arrays["x"], load_image(path, prepared())[None])
 
 
@@ -108,36 +111,51 @@ def test_one_image_at_a_time_where_the_batch_is_free(tmp_path):
 def test_a_batch_is_filled_up_with_its_last_image(tmp_path, shape, batch):
     data = images(tmp_path, 6)
     first, second = reader(shape, batch).batches(data)
-    singles = [load_image(path, prepared()) for path in data.paths]
+    singles = [load_image(path, prepared()) for path in data.samples]
     assert np.array_equal(first.arrays["x"], np.stack(singles[:4]))
     assert np.array_equal(second.arrays["x"], np.stack([singles[4], singles[5], singles[5], singles[5]]))
-    assert (first.rows, first.real_rows, first.paths) == (4, 4, data.paths[:4])
-    assert (second.rows, second.real_rows, second.paths) == (4, 2, data.paths[4:])
+    assert (first.rows, first.real_rows, first.samples) == (4, 4, data.samples[:4])
+    assert (second.rows, second.real_rows, second.samples) == (4, 2, data.samples[4:])
 
 
 def test_unusable_files_are_skipped_and_reported_and_leave_no_gap(tmp_path):
     data, skipped = images(tmp_path, 5, 0, 2), []
     (batch,) = reader(batch=3).batches(data, skipped)
-    assert batch.paths == (data.paths[1], data.paths[3], data.paths[4]) and batch.real_rows == 3
-    assert skipped == [(data.paths[0], "is empty"), (data.paths[2], "is empty")]
+    assert batch.samples == (data.samples[1], data.samples[3], data.samples[4]) and batch.real_rows == 3
+    assert skipped == [(data.samples[0], "is empty"), (data.samples[2], "is empty")]
 
 
 def test_an_unusable_file_is_an_error_where_nothing_may_be_skipped(tmp_path):
     data = images(tmp_path, 3, 1)
-    with refused(ExitCode.CALIBRATION, f"{data.paths[1]} is empty", hint="another file"):
+    with refused(ExitCode.CALIBRATION, f"{data.samples[1]} is empty", hint="another file"):
         list(reader().batches(data))
 
 
 def test_arrays_of_several_samples_are_joined_across_files(tmp_path):
     data = arrays(tmp_path, np.arange(9, dtype=np.float32).reshape(3, 3), np.arange(9, 12, dtype=np.float32))
     first, second = reader(("N", 3), 3).batches(data)
-    assert first.arrays["x"].tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]] and first.paths == (data.paths[0],) * 3
+    assert first.arrays["x"].tolist() == [[0, 1, 2], [3, 4, 5], [6, 7, 8]]
+    assert first.samples == tuple(f"{data.files[0]}[{row}]" for row in range(3)) and second.samples == (data.files[1],)
     assert second.arrays["x"].tolist() == [[9, 10, 11]] * 3 and (second.rows, second.real_rows) == (3, 1)
 
 
-def test_arrays_for_a_fixed_batch_are_taken_as_they_are(tmp_path):
+def test_a_file_for_a_fixed_batch_whose_rows_are_independent_holds_that_many_samples(tmp_path):
     (batch,) = reader((4, 3), 1).batches(arrays(tmp_path, np.ones((4, 3), np.float32)))
-    assert (batch.arrays["x"].shape, batch.rows, batch.real_rows) == ((4, 3), 4, 4)
+    assert (batch.arrays["x"].shape, batch.rows, batch.real_rows, len(batch.samples)) == ((4, 3), 4, 4, 4)
+
+
+@pytest.mark.parametrize("shape, sizes", [((4, 3), (4, 4)), (("T", 3), (5, 2))], ids=["fixed", "free"])
+def test_rows_that_depend_on_each_other_stay_together(tmp_path, shape, sizes):
+    """A sequence, or statistics over the batch: the file is what the user wants computed at once."""
+    specs = (TensorSpec("x", shape, "float32"),)
+    profile = Profile("x", (min(sizes), 3), (max(sizes), 3), (max(sizes), 3))
+    for index, size in enumerate(sizes):
+        np.save(tmp_path / f"{index}.npy", np.arange(3 * size, dtype=np.float32).reshape(size, 3))
+    rows = rows_of(specs, (profile,), independent=False)
+    data = find(str(tmp_path), "--calibration-dir", 9, ExitCode.CALIBRATION, lambda path: rows.count(path, specs))
+    batches = list(Reader(specs, (profile,), None, rows).batches(data))
+    assert [len(batch.arrays["x"]) for batch in batches] == list(sizes)
+    assert [(batch.rows, batch.samples) for batch in batches] == [(0, (path,)) for path in data.files]
 
 
 def test_arrays_are_not_joined_where_the_model_has_a_fixed_batch(tmp_path):
@@ -154,7 +172,7 @@ def test_samples_of_different_sizes_cannot_share_a_batch(tmp_path):
 
 def test_a_damaged_array_is_named_with_its_file(tmp_path):
     data = arrays(tmp_path, np.ones((1, 3), np.float32), np.array([[object()]]))
-    with refused(ExitCode.VALIDATION, data.paths[1], "Python objects"):
+    with refused(ExitCode.VALIDATION, data.samples[1], "Python objects"):
         list(reader(("N", 3)).batches(data))
 
 
@@ -168,7 +186,7 @@ def test_inputs_without_a_common_first_axis_have_no_rows(tmp_path):
 
 def test_synthetic_data_is_one_inference_at_the_opt_shape_and_always_the_same():
     one, two = (list(reader(batch=4).batches(synthetic())) for _ in range(2))
-    assert len(one) == 1 and one[0].paths == ("synthetic",)
+    assert len(one) == 1 and one[0].samples == ("synthetic",)
     assert one[0].arrays["x"].shape == (4, 3, 24, 32) and one[0].rows == one[0].real_rows == 4
     assert np.array_equal(one[0].arrays["x"], two[0].arrays["x"])
 
@@ -208,13 +226,13 @@ def test_batches_that_are_kept_are_not_written_again(tmp_path, memories, size):
     data = images(tmp_path, 30)
     kept = [batch.arrays["x"] for batch in reader(batch=size).batches(data)]
     assert memories[0].made >= len(kept) == 30 // size
-    assert np.array_equal(np.concatenate(kept), np.stack([load_image(path, prepared()) for path in data.paths]))
+    assert np.array_equal(np.concatenate(kept), np.stack([load_image(path, prepared()) for path in data.samples]))
 
 
 def test_a_view_of_a_batch_is_kept_as_well(tmp_path, memories):
     data = images(tmp_path, 40)
     rows = [batch.arrays["x"][1:].reshape(-1)[:5] for batch in reader(batch=2).batches(data)]
-    assert [row.tolist() for row in rows] == [load_image(path, prepared()).reshape(-1)[:5].tolist() for path in data.paths[1::2]]
+    assert [row.tolist() for row in rows] == [load_image(path, prepared()).reshape(-1)[:5].tolist() for path in data.samples[1::2]]
 
 
 @pytest.mark.parametrize("every", [1, 2, 5])
@@ -224,7 +242,7 @@ def test_batches_stay_what_they_were_while_the_consumer_takes_its_time(tmp_path,
     for index, batch in enumerate(reader(batch=2).batches(data)):
         kept = [*kept[-every:], (index, batch.arrays["x"])]
         for number, array in kept:
-            expected = [load_image(path, prepared()) for path in data.paths[2 * number : 2 * number + 2]]
+            expected = [load_image(path, prepared()) for path in data.samples[2 * number : 2 * number + 2]]
             assert np.array_equal(array, np.stack(expected))
 
 
@@ -232,10 +250,10 @@ def test_batches_stay_what_they_were_while_the_consumer_takes_its_time(tmp_path,
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_images_move_up_over_damaged_ones_even_into_the_batch_before(tmp_path, size, bad):
     data, skipped = images(tmp_path, 16, *bad), []
-    good = [path for index, path in enumerate(data.paths) if index not in bad]
+    good = [path for index, path in enumerate(data.samples) if index not in bad]
     batches = list(reader(batch=size).batches(data, skipped))
-    assert [path for batch in batches for path in batch.paths] == good
-    assert [path for path, _ in skipped] == [data.paths[index] for index in bad]
+    assert [path for batch in batches for path in batch.samples] == good
+    assert [path for path, _ in skipped] == [data.samples[index] for index in bad]
     assert [batch.real_rows for batch in batches[:-1]] == [size] * (len(batches) - 1)
     found = np.concatenate([batch.arrays["x"] for batch in batches])
     expected = [load_image(path, prepared()) for path in good]
@@ -251,7 +269,7 @@ def test_no_usable_image_gives_no_batch(tmp_path):
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_a_batch_has_the_layout_and_type_of_the_model(tmp_path, layout, shape, dtype):
     data, pre = images(tmp_path, 2), prepared(layout=layout, dtype=dtype)
-    (batch,) = Reader((TensorSpec("x", shape, dtype),), (), pre).batches(data)
+    (batch,) = Reader((TensorSpec("x", shape, dtype),), (), pre, Rows(images=2)).batches(data)
     array = batch.arrays["x"]
     assert array.flags.c_contiguous and array.flags.writeable and array.dtype == dtype and array.shape == shape
-    assert np.array_equal(array, np.stack([load_image(path, pre) for path in data.paths]))
+    assert np.array_equal(array, np.stack([load_image(path, pre) for path in data.samples]))

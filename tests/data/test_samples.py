@@ -20,7 +20,7 @@ def fill(folder, *names: str) -> str:
 
 def found(folder, most: int = 500) -> list[str]:
     data = find(str(folder), "--calibration-dir", most, CODE)
-    return [os.path.relpath(path, folder) for path in data.paths]
+    return [os.path.relpath(path, folder) for path in data.samples]
 
 
 def test_images_of_all_folders_sorted_by_their_relative_name(tmp_path):

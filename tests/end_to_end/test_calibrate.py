@@ -151,7 +151,7 @@ FAULTS = {
     "a model without layers for INT8": (without_layers, (), 3, "no convolution or matrix product"),
     "no such folder": (None, ("--calibration-dir", "nowhere"), 5, "--calibration-dir nowhere does not exist"),
     "a folder without images": (empty, (), 5, "holds no image"),
-    "damaged images": (damaged, (), 5, "only 0 of 6 files"),
+    "damaged images": (damaged, (), 5, "only 0 of 6 samples"),
     "no such folder to write to": (None, ("--calibration-cache", "nowhere/c.cache"), 8, "cannot write nowhere/c.cache"),
 }
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -242,12 +243,12 @@ def test_a_cache_of_another_model_is_refused(folder):
 def test_too_many_bad_images_stop_and_a_few_are_skipped(folder):
     (folder / "images" / "bad.jpg").write_bytes(b"not an image")
     done = onnx2trt(folder, "--onnx", "net.onnx", *INT8)
-    assert done.code == 0 and "1 of 7 files of images were skipped" in done.stderr and "bad.jpg" in done.stderr
+    assert done.code == 0 and "1 of 7 samples of images were skipped" in done.stderr and "bad.jpg" in done.stderr
     assert done.json("net.engine.json")["calibration"]["samples_skipped"] == 1
     for index in range(6):
         (folder / "images" / f"{index}.png").write_bytes(b"broken")
     done = onnx2trt(folder, "--onnx", "net.onnx", *INT8)
-    assert done.code == 5 and "only 0 of 7 files of images can be used" in done.error
+    assert done.code == 5 and "only 0 of 7 samples of images can be used" in done.error
 
 
 def test_images_of_one_colour_are_refused(folder):
@@ -421,6 +422,81 @@ def test_int8_counts_from_the_share_that_was_asked_for(folder, share, code):
     assert result["precision"]["delivered"] == ("fp16" if code else "int8")
     if code:
         assert f"--min-int8-share {share}" in done.error and not (folder / "net.engine").exists()
+
+
+def test_figures_of_samples_that_were_calibrated_on_are_marked(folder):
+    """By path or by content, in table, JSON and report; those of other samples are not."""
+    shutil.copy(folder / "images" / "3.png", folder / "copy.png")
+    words = "measured on samples that the scales were chosen on"
+    for data, seen in (("images/3.png", True), ("copy.png", True), ("test.png", False)):
+        flags = ("--test-image", data, "--quantization-effort", "fast", "--json", "r.json", "--report", "r.html")
+        done = onnx2trt(folder, "--onnx", "net.onnx", *INT8, *flags)
+        assert done.code == 0, done.stderr
+        (row,) = done.json("r.json")["accuracy"]
+        assert row["seen_in_calibration"] is seen and row.get("seen_samples") == (1 if seen else None)
+        page = Page((folder / "r.html").read_bytes())
+        assert (words in " ".join(done.stdout.split())) is (words in page.sections["accuracy"]) is (words in done.stderr) is seen
+    rungs = done.json("r.json")["calibration"]["tried"]
+    assert [rung["seen_in_calibration"] for rung in rungs[:2]] == [False, True], "held out, then what is built"
+    none = onnx2trt(folder, "--onnx", "net.onnx", *INT8, "--quantization-effort", "fast", "--json", "r.json")
+    (row,) = none.json("r.json")["accuracy"]
+    assert row["seen_in_calibration"] and row["seen_samples"] == row["samples"] == 6, "there are no others"
+
+
+def test_without_int8_or_without_its_samples_nothing_is_said_of_them(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--calibration-dir", "images", "--test-image", "images/3.png", "--json", "r.json")
+    assert "seen_in_calibration" not in done.json("r.json")["accuracy"][0] and "chosen on" not in done.stdout
+    flags = ("--precision", "int8", "--calibration-cache", "c.cache", "--quantization-effort", "fast", "--max-accuracy-drop", "20")
+    assert onnx2trt(folder, "--onnx", "net.onnx", *flags, "--calibration-dir", "images").code == 0
+    done = onnx2trt(folder, "--onnx", "net.onnx", *flags, "--test-image", "test.png", "--json", "r.json")
+    assert "seen_in_calibration" not in done.json("r.json")["accuracy"][0], "a cache does not tell its samples"
+
+
+def test_some_of_the_samples_were_calibrated_on(folder):
+    (folder / "mixed").mkdir()
+    shutil.copy(folder / "images" / "1.png", folder / "mixed" / "b.png")
+    shutil.copy(folder / "test.png", folder / "mixed" / "a.png")
+    flags = ("--validation-dir", "mixed", "--quantization-effort", "fast", "--json", "r.json")
+    done = onnx2trt(folder, "--onnx", "net.onnx", *INT8, *flags)
+    (row,) = done.json("r.json")["accuracy"]
+    assert row["seen_in_calibration"] and row["seen_samples"] == 1 and row["samples"] == 2
+    assert "1 of the samples are those that the scales were chosen on" in " ".join(done.stdout.split())
+    assert all(rung["seen_in_calibration"] for rung in done.json("r.json")["calibration"]["tried"])
+
+
+def test_fp32_without_a_gpu_is_not_called_evidence(folder):
+    """The model compared with itself agrees whatever it is."""
+    done = onnx2trt(
+        folder, "--onnx", "net.onnx", "--precision", "fp32", "--test-image", "test.png", "--report", "r.html", "--json", "r.json"
+    )
+    assert done.code == 0, done.stderr
+    result = done.json("r.json")
+    assert result["status"] == "not_validated" and result["accuracy"] == [] and result["precision"]["delivered"] == "fp32"
+    assert "would be compared with itself" in result["not_validated_because"] and "would be compared with itself" in done.stderr
+    shown = " ".join(done.stdout.split())
+    assert "not validated: the engine was not executed here" in shown and "simulated" not in shown and "200" not in shown
+    page = Page((folder / "r.html").read_bytes())
+    assert "Not validated" in page.text and "would be compared with itself" in page.text and "Simulated" not in page.text
+
+
+def test_fp32_that_was_rewritten_is_evidence_of_the_rewriting_alone(folder):
+    flags = ("--io-types", "x:fp16", "--test-image", "test.png", "--report", "r.html", "--json", "r.json")
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--precision", "fp32", *flags)
+    assert done.code == 0, done.stderr
+    result = done.json("r.json")
+    assert result["status"] == "not_validated" and 20 < result["accuracy"][0]["sqnr_db"] < 120
+    assert "only that the rewritten graph computes what the model computes" in result["not_validated_because"]
+    assert "of the rewritten graph alone" in Page((folder / "r.html").read_bytes()).text
+    worse = onnx2trt(folder, "--onnx", "net.onnx", "--precision", "fp32", *flags, "--max-accuracy-drop", "0", "--metric", "noise")
+    assert worse.code == 7, "a rewriting that changes the outputs is a failure all the same"
+
+
+def test_the_reason_stands_beside_every_not_validated(folder):
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--no-validate", "--json", "r.json")
+    assert done.code == 0 and done.json("r.json")["not_validated_because"] == "validation was switched off (--no-validate)"
+    assert "not validated: validation was switched off" in " ".join(done.stdout.split())
+    done = onnx2trt(folder, "--onnx", "net.onnx", "--test-image", "test.png", "--json", "r.json")
+    assert done.code == 0 and done.json("r.json")["not_validated_because"] is None
 
 
 def test_gpu_archs_are_built_for_and_named(folder):

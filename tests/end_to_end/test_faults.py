@@ -20,8 +20,8 @@ import cv2
 import numpy as np
 import onnx
 import pytest
-from command import ROOT, onnx2trt
-from helpers import PAGE, png_claiming, small_disk
+from command import ROOT, check_schema, onnx2trt
+from helpers import PAGE, png_claiming, small_disk, wait_until
 from models import conv_net, model, multiplication_chain, node, random
 from onnx import TensorProto, helper
 
@@ -245,7 +245,7 @@ FAULTS = {
         images(("a.jpg", image(".jpg", (64, 64))[:-200])), ("--test-image", "data/a.jpg"), 7, ("a.jpg", "Give another file")
     ),
     "19 truncated JPEG in a folder": Fault(
-        images(*GOOD, ("z.jpg", image(".jpg", (64, 64))[:-200])), (*INT8, "--calibration-dir", "data"), says=("z.jpg", "1 of 5 files")
+        images(*GOOD, ("z.jpg", image(".jpg", (64, 64))[:-200])), (*INT8, "--calibration-dir", "data"), says=("z.jpg", "1 of 5 samples")
     ),
     **{
         f"20 {title}": Fault(images((f"{title}.png", data)), ("--test-image", f"data/{title}.png"), 7, (f"{title}.png",))
@@ -269,6 +269,13 @@ FAULTS = {
         (*INT8, "--calibration-dir", "data"),
         5,
         ("data", "one constant value"),
+    ),
+    "27 one black image, which is no reason to fail": Fault(
+        images(("a.png", cv2.imencode(".png", np.zeros((16, 16, 3), np.uint8))[1].tobytes())), TEST, says=("one constant value",)
+    ),
+    "27 one black image to measure INT8 on": Fault(
+        images(*GOOD, ("black.png", cv2.imencode(".png", np.zeros((16, 16, 3), np.uint8))[1].tobytes())),
+        (*INT8, "--calibration-dir", "data", "--test-image", "data/black.png", "--max-accuracy-drop", "50"),
     ),
     "29 no full TensorRT": Fault(write(conv_net()), ("--backend", "tensorrt"), 4, ("tensorrt", "pip install")),
     "30 half installed": Fault(half_installed, ("--backend", "tensorrt"), 4, ("tensorrt",), {"PYTHONPATH": "site"}),
@@ -415,6 +422,36 @@ def test_a_report_without_room_takes_no_engine_down(tmp_path, bytes_of):
         assert done.json("net.engine.json")["engine"] == result["engine"]
 
 
+def test_a_report_that_cannot_get_its_name_takes_no_engine_down(tmp_path):
+    """A folder takes its place while the parent is held up, between the preflight, which has tried the name, and the renaming."""
+    images(*GOOD)(tmp_path)
+    flags = ["--onnx", "net.onnx", "--output", "net.engine", "--json", "r.json", "--report", "r.html"]
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "onnx2trt.py"), *flags], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    written = ".net.engine.json."  # of the files of the end the last one but the page
+
+    def page_is_written() -> bool:
+        names = os.listdir(tmp_path)
+        pages = [name for name in names if name.startswith(".r.html.")]
+        complete = pages and (tmp_path / pages[0]).read_bytes().rstrip().endswith(b"</html>")
+        return bool(complete) and any(name.startswith(written) for name in names)
+
+    wait_until(lambda: any(name.startswith(".net.engine.") for name in os.listdir(tmp_path)), 60)
+    process.send_signal(signal.SIGSTOP)
+    assert wait_until(page_is_written, 120)
+    (tmp_path / "r.html").mkdir()
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0 and "simulated" in out, err
+    result = json.loads((tmp_path / "r.json").read_text())
+    (warning,) = [text for text in result["warnings"] if "report" in text]
+    assert warning.startswith("there is no report: ") and f"warning: {warning}" in err and result["status"] == "simulated"
+    check_schema(result)
+    assert result["engine"]["sha256"] == hashlib.sha256((tmp_path / "net.engine").read_bytes()).hexdigest()
+    assert not [name for name in os.listdir(tmp_path) if name.endswith(".tmp")] and (tmp_path / "r.html").is_dir()
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 @pytest.mark.parametrize("delay", [0.2, 0.6, 1.2, 2.0])
 def test_an_interruption_at_any_time(tmp_path, number, code, delay):
@@ -500,3 +537,35 @@ def test_paths_of_this_machine_stay_out_of_the_repository():
     for name in listed.stdout.split():
         if name.endswith((".py", ".md", ".toml", ".json", ".txt", ".sh", ".yml")) and len(home) > 3:
             assert home + "/" not in (ROOT / name).read_text(errors="replace"), name
+
+
+# ---- a batch that is written into the graph
+
+
+def written_batch(folder, sizes) -> None:
+    """Pictures become sequences by a Reshape that an export has traced with one of them."""
+    nodes = [
+        node("Conv", "images w", "c", "backbone", strides=[4, 4], kernel_shape=[4, 4]),
+        node("Reshape", "c sizes", "r", "to_sequence"),
+        node("Transpose", "r", "t", "transpose", perm=[0, 2, 1]),
+        node("MatMul", "t m", "scores", "head"),
+    ]
+    weights = {"w": random(8, 3, 4, 4, scale=0.1), "sizes": np.array(sizes), "m": random(8, 5, seed=1)}
+    onnx.save(model(nodes, {"images": ["N", 3, 16, 16]}, {"scores": ["N", 16, 5]}, weights), folder / "written.onnx")
+
+
+@pytest.mark.parametrize("sizes", [(1, 8, 16), (1, 8, -1)], ids=["fails", "mixes"])
+def test_a_batch_that_cannot_be_kept_ends_before_anything_is_built(tmp_path, sizes):
+    written_batch(tmp_path, sizes)
+    done = onnx2trt(tmp_path, "--onnx", "written.onnx", "--max-batch-size", 8, "--opt-shapes", "images:1x3x16x16", "--json", "r.json")
+    assert done.code == 3 and "batch 1 is written into" in done.error and "'to_sequence'" in done.error
+    result = done.json("r.json")
+    assert not {"ranges", "parse", "build"} & set(result["timings_s"]) and result["plan"]["profiles"]
+    assert onnx2trt(tmp_path, "--onnx", "written.onnx").code == 0, "for one picture it is as good as any other"
+
+
+def test_a_batch_that_is_free_is_kept(tmp_path):
+    written_batch(tmp_path, (-1, 8, 16))
+    done = onnx2trt(tmp_path, "--onnx", "written.onnx", "--max-batch-size", 8)
+    assert done.code == 0 and "batch" not in done.error
+    assert "shapes" in done.json("written.engine.json")["timings_s"]

@@ -103,7 +103,7 @@ def test_fp32_as_it_is(large):
     """The parser reads the user's own file."""
     result = convert(large, "--precision", "fp32", "--test-image", "x.npy")
     assert result["precision"]["delivered"] == "fp32" and result["engine"]["bytes"] > 2**31
-    assert result["status"] == "simulated" and result["accuracy"][0]["drop_percent"] == 0
+    assert result["status"] == "not_validated" and result["accuracy"] == [], "compared with itself it would show nothing"
 
 
 def test_a_changed_model_that_needs_external_data_itself(large):

@@ -111,7 +111,7 @@ def test_other_ppocr_networks_in_int8(tmp_path, name):
 def test_light_models_in_fp32(tmp_path, name):
     done = onnx2trt(tmp_path, "--onnx", light(name), "--precision", "fp32", "-o", "m.engine")
     assert done.code == 0, done.stderr
-    assert "constant" in done.stderr, "their outputs never change: said, since it is no evidence"
+    assert done.json("m.engine.json")["status"] == "not_validated" and "compared with itself" in done.stderr
 
 
 @pytest.mark.parametrize("name", LIGHT)

@@ -45,7 +45,9 @@ def test_three_precisions_side_by_side(folder):
     result = done.json("r.json")
     rows = rows_of(result)
     assert set(rows) == {"fp32", "fp16", "int8"} and all(row["delivered"] == name for name, row in rows.items())
-    assert rows["fp32"]["sqnr_db"] > rows["fp16"]["sqnr_db"] > rows["int8"]["sqnr_db"] > 10
+    assert rows["fp32"]["status"] == "not_validated" and rows["fp32"]["sqnr_db"] is None, "it would be compared with itself"
+    assert rows["fp16"]["status"] == rows["int8"]["status"] == "simulated"
+    assert rows["fp16"]["sqnr_db"] > rows["int8"]["sqnr_db"] > 10
     assert all(row["engine_bytes"] > 0 and row["p50_ms"] is None and row["error"] is None for row in rows.values())
     assert result["precision"]["delivered"] == "fp16" and result["engine"]["bytes"] == rows["fp16"]["engine_bytes"]
     assert (folder / "net.engine").stat().st_size == rows["fp16"]["engine_bytes"], "the precision asked for is what is written"
@@ -64,7 +66,11 @@ def test_what_cannot_be_built_is_a_line_with_the_reason(folder):
     assert done.code == 0, done.stderr
     rows = rows_of(done.json("r.json"))
     assert rows["int8"]["status"] == "failed" and "needs calibration data" in rows["int8"]["error"] and rows["int8"]["engine_bytes"] is None
-    assert rows["fp32"]["status"] == rows["fp16"]["status"] == "simulated" and "needs calibration data" in " ".join(done.stdout.split())
+    assert (
+        rows["fp32"]["status"] == "not_validated"
+        and rows["fp16"]["status"] == "simulated"
+        and "needs calibration data" in " ".join(done.stdout.split())
+    )
 
 
 def test_the_precision_asked_for_decides_and_the_others_are_shown_all_the_same(folder):
@@ -72,7 +78,7 @@ def test_the_precision_asked_for_decides_and_the_others_are_shown_all_the_same(f
     done = onnx2trt(folder, "--onnx", "net.onnx", *flags, "--metric", "noise", "--json", "r.json")
     assert done.code == 7 and "does not reach" in done.error and not (folder / "net.engine").exists()
     rows = rows_of(done.json("r.json"))
-    assert rows["int8"]["status"] == "failed" and rows["fp32"]["status"] == "simulated"
+    assert rows["int8"]["status"] == "failed" and rows["fp16"]["status"] == "simulated"
 
 
 def test_what_is_wrong_with_the_data_is_not_compared(folder):
@@ -244,6 +250,26 @@ def test_an_engine_whose_layers_cannot_be_timed_is_delivered_all_the_same(make_a
     (warning,) = run.console.warnings
     assert "the layers were not timed, so none goes back to FP16 for being slow" in warning and "8.0 GB are free" in warning
     assert not make_all.remembered, "what was not measured is not remembered"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("CUDA error 700: an illegal memory access"), MemoryError()], ids=repr)
+def test_whatever_goes_wrong_while_engines_are_timed_the_one_asked_for_is_delivered(make_all, monkeypatch, error):
+    def broken(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(engines, "loaded_engine", broken)
+    engine, result, run = make_all()
+    assert is_delivered(engine, result) and len(run.console.warnings) == 2
+    assert all(type(error).__name__ in warning for warning in run.console.warnings)
+
+
+def test_the_fastest_is_one_that_could_be_timed(job):
+    attempts = {"fp16": attempt(job, "fp16"), "int8": attempt(job, "int8")}
+    for one in attempts.values():
+        one.result.latency = None
+    assert engines._fastest(attempts) is attempts["fp16"], "where none could, the first"
+    attempts["int8"].result.latency = latency(99.0)
+    assert engines._fastest(attempts) is attempts["int8"]
 
 
 def test_where_nothing_can_be_loaded_once_more_both_are_said(make_all, monkeypatch):

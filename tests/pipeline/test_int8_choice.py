@@ -114,7 +114,7 @@ def test_the_failure_carries_what_was_tried(folder, monkeypatch):
     about = error.found["calibration"]
     assert isinstance(about, Calibration) and about.method and about.samples_used == 12
     assert error.message.count(" INT8: drop ") == len(about.tried) > 1
-    assert all(set(rung) == {"int8_mac_share", "drop_percent", "standard_error", "passed"} for rung in about.tried)
+    assert all(set(rung) == {"int8_mac_share", "drop_percent", "standard_error", "passed", "seen_in_calibration"} for rung in about.tried)
 
 
 def test_what_misses_the_limit_is_chosen_again(folder, monkeypatch):

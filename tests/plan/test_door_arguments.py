@@ -75,7 +75,9 @@ def test_the_program_is_called_as_it_was_started(door, capsys):
 
 def without(plan):
     """The plan but for what only a library or a door decides."""
-    return dataclasses.replace(plan, door=None, backend=None, executes_here=False, effects=(), variants=(), outputs=None, validation=None)
+    return dataclasses.replace(
+        plan, door=None, backend=None, executes_here=False, effects=(), typed=(), variants=(), outputs=None, validation=None
+    )
 
 
 @pytest.mark.parametrize("action", actions("calibrate"), ids=lambda action: action.dest)

@@ -126,6 +126,20 @@ def test_a_result_and_its_files_in_order(tmp_path, monkeypatch):
     assert gone(tmp_path)
 
 
+def test_an_optional_file_that_cannot_get_its_name_is_told_and_the_others_have_theirs(tmp_path):
+    """A folder has taken its place meanwhile: no rename replaces that."""
+    body = """
+files, more = [written("a.engine")], [written("r.html"), written("s.html", b"page")]
+os.mkdir(os.path.join(folder, "r.html"))
+channel.done({"status": "simulated"}, files, "", more)
+"""
+    outcome = supervise(tmp_path, body)
+    assert results(tmp_path) == ["a.engine", "r.html", "s.html"] and (tmp_path / "r.html").is_dir()
+    (lost,) = outcome["lost"]
+    assert "r.html" in lost and "directory" in lost.lower() and (tmp_path / "s.html").read_bytes() == b"page"
+    assert gone(tmp_path)
+
+
 def test_stdout_of_libraries_goes_to_stderr(tmp_path, capfd):
     supervise(tmp_path, f'os.write(1, b"library chatter")\nfiles = []\n{DONE}')
     captured = capfd.readouterr()
@@ -453,7 +467,7 @@ def test_messages_as_they_stand_on_the_pipe(pipe):
         {"kind": "stage", "name": "build"},
         {"kind": "temporary", "path": "/a/.b.tmp"},
         {"kind": "publish", "files": [["/a/.b.tmp", "/a/b"]], "required": True},
-        {"kind": "done", "result": {"exit_code": 0}, "files": [["/a/.c.tmp", "/a/c"]], "table": "table"},
+        {"kind": "done", "result": {"exit_code": 0}, "files": [["/a/.c.tmp", "/a/c"]], "table": "table", "optional": []},
     ]
 
 

@@ -2,11 +2,13 @@
 
 import numpy as np
 import onnx
+import pytest
 from models import FLOAT, conv_net, in_fp16, model, node, outputs_of, random
 from onnx import TensorProto, helper
 
 from onnx2trt.model.graph import Graph
-from onnx2trt.rewrite.fp16 import convert
+from onnx2trt.model.session import Session
+from onnx2trt.rewrite.fp16 import FOLLOWING, convert, stays_float
 from onnx2trt.rewrite.simulate import simulation
 
 HALF = TensorProto.FLOAT16
@@ -124,3 +126,128 @@ def test_a_model_that_is_half_already_is_left_as_it_is():
     graph = Graph.from_model(source)
     half = convert(graph, {})
     assert [n.op_type for n in half.nodes] == ["Mul"] and types_of_inputs_and_outputs(half) == {"x": HALF, "y": HALF}
+
+
+# ---- operators whose result has a type of its own: by an attribute, or by default
+
+FLOAT_BY = {"dtype": FLOAT}
+# name -> (operator, what it reads: tensors of `weights`, or x, attributes, opset)
+OWN_TYPE = {
+    "random uniform": ("RandomUniform", "", {"shape": [2, 6]}, 17),
+    "random uniform, named": ("RandomUniform", "", {"shape": [2, 6], **FLOAT_BY}, 17),
+    "random normal": ("RandomNormal", "", {"shape": [2, 6]}, 13),
+    "uniform like": ("RandomUniformLike", "x", {}, 17),
+    "uniform like, named": ("RandomUniformLike", "x", FLOAT_BY, 17),
+    "uniform like integers": ("RandomUniformLike", "n", FLOAT_BY, 17),
+    "normal like": ("RandomNormalLike", "r", {}, 17),
+    "normal like, named": ("RandomNormalLike", "r", FLOAT_BY, 17),
+    "bernoulli": ("Bernoulli", "p", {}, 17),
+    "bernoulli, named": ("Bernoulli", "p", FLOAT_BY, 17),
+    "hann": ("HannWindow", "size", {}, 17),
+    "hann, named": ("HannWindow", "size", {"output_datatype": FLOAT}, 17),
+    "hamming": ("HammingWindow", "size", {"periodic": 0}, 17),
+    "blackman": ("BlackmanWindow", "size", {"output_datatype": FLOAT}, 17),
+    "eye like": ("EyeLike", "r", {}, 17),
+    "eye like integers": ("EyeLike", "n", FLOAT_BY, 13),
+    "filled": ("ConstantOfShape", "shape", {}, 17),
+    "filled, named": ("ConstantOfShape", "shape", {"value": helper.make_tensor("v", FLOAT, [1], [0.5])}, 17),
+    "cast": ("Cast", "n", {"to": FLOAT}, 17),
+    "cast like": ("CastLike", "n r", {}, 17),
+    "dequantized": ("DequantizeLinear", "q scale", {}, 17),
+    "dequantized to the type of the scale": ("DequantizeLinear", "q scale", {}, 19),
+    "range": ("Range", "zero six one", {}, 17),
+    "range of what is computed": ("Range", "zero top one", {}, 17),
+    "mel": ("MelWeightMatrix", "bins length rate low high", {}, 17),
+    "mel, named": ("MelWeightMatrix", "bins length rate low high", {"output_datatype": FLOAT}, 17),
+    "one hot": ("OneHot", "index six_wide on_off", {}, 17),
+}
+WEIGHTS = {
+    "size": np.array(6),
+    "shape": np.array([2, 6]),
+    "q": np.arange(12, dtype=np.int8).reshape(2, 6),
+    "scale": np.float32(0.1),
+    **{name: np.float32(value) for name, value in {"zero": 0, "one": 1, "six": 6, "half": 0.5, "low": 0, "high": 3000}.items()},
+    **{name: np.array(value) for name, value in {"bins": 6, "length": 8, "rate": 8000, "six_wide": 6}.items()},
+    "index": np.array([0, 3]),
+    "on_off": np.float32([0, 1]),
+}
+
+
+def of_its_own_type(name: str) -> onnx.ModelProto:
+    """The operator beside an ordinary one, both read by others and given as outputs."""
+    op, operands, attributes, opset = OWN_TYPE[name]
+    nodes = [
+        node("Relu", "x", "r"),
+        node("Sigmoid", "x", "p"),
+        node("Cast", "r", "n", to=TensorProto.INT64),
+        node("ReduceMax", "p", "most", keepdims=0),  # 0..1
+        node("Sub", "six most", "nearly"),
+        node("Ceil", "nearly", "top"),
+        node(op, operands, "made", "made", **attributes),
+        node("Mul", "made half", "small"),
+        node("ReduceMean", "small", "mean", keepdims=1) if op == "MelWeightMatrix" else node("Identity", "small", "mean"),
+        node("Add", "mean r", "y1"),
+        node("Relu", "made", "y2"),
+    ]
+    made = ["n"] if op.endswith("Window") or op == "Range" else ["m", "n"]
+    return model(nodes, {"x": [2, 6]}, {"y1": ["k", 6], "y2": made, "made": made}, WEIGHTS, opset)
+
+
+@pytest.mark.parametrize("name", OWN_TYPE)
+@pytest.mark.parametrize("kept", ["nothing", "what reads it", "the others"])
+def test_operators_with_a_type_of_their_own_stay_valid(name, kept):
+    graph = Graph.from_model(of_its_own_type(name))
+    readers = {n.name for n in graph.nodes if "made" in n.input or "small" in n.input}
+    others = {n.name for n in graph.nodes} - readers - {"made"}
+    in_fp32 = {"nothing": set(), "what reads it": readers, "the others": others}[kept]
+    half = convert(graph, dict.fromkeys(in_fp32, ""))
+    onnx.checker.check_model(half.to_model(), full_check=True)
+    onnx.shape_inference.infer_shapes(half.to_model(), check_type=True, strict_mode=True)
+    assert types_of_inputs_and_outputs(half) == types_of_inputs_and_outputs(graph)
+    feed = {"x": random(2, 6)}
+    expected = Session.from_graph(graph).run(feed)
+    for made in (Session.from_graph(half).run(feed), Session.from_graph(simulation(half)).run(feed)):
+        for output, array in made.items():
+            assert array.dtype == np.float32 and array.shape == expected[output].shape
+            if not name.startswith(("random", "uniform", "normal", "bernoulli")):
+                np.testing.assert_allclose(array, expected[output], rtol=4e-3, atol=2e-3)
+
+
+def test_every_such_operator_is_among_the_tested():
+    """By ONNX's schemas: float32 or float16 results whose type no operand has; lists of tensors are in the test below."""
+    own = set()
+    for name in {schema.name for schema in onnx.defs.get_all_schemas() if schema.domain == ""}:
+        for opset in (13, 17, 19, 21):
+            schema = onnx.defs.get_schema(name, opset, "") if onnx.defs.has(name) and _exists(name, opset) else None
+            if schema and stays_float(helper.make_node(name, [], []), schema):
+                own.add(name)
+    lists = {name for name in own if "Sequence" in name or "Optional" in name}
+    assert own - lists - {"If", "Loop", "Scan", "Constant"} | FOLLOWING <= {op for op, *_ in OWN_TYPE.values()}
+
+
+def _exists(name: str, opset: int) -> bool:
+    try:
+        return bool(onnx.defs.get_schema(name, opset, ""))
+    except onnx.defs.SchemaError:
+        return False
+
+
+def test_lists_of_tensors_stay_float():
+    nodes = [
+        node("Relu", "x", "r"),
+        node("SequenceEmpty", "", "empty"),
+        node("SequenceInsert", "empty r", "one"),
+        node("Neg", "r", "minus"),
+        node("SequenceInsert", "one minus", "two"),
+        node("SequenceAt", "two zero", "first"),
+        node("ConcatFromSequence", "two", "all", axis=0),
+        node("Mul", "first r", "y"),
+        node("Mul", "all half", "z"),
+    ]
+    weights = {"zero": np.array(0), "half": np.float32(0.5)}
+    feed = {"x": random(2, 6)}
+    graph = Graph.from_model(model(nodes, {"x": [2, 6]}, {"y": [2, 6], "z": [4, 6]}, weights))
+    half = convert(graph, {})
+    onnx.checker.check_model(half.to_model(), full_check=True)
+    for a, b in zip(outputs_of(half, feed), outputs_of(graph, feed)):
+        np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-3)

@@ -104,3 +104,18 @@ def test_the_order_of_what_is_kept_is_the_networks():
     graph = Graph.from_model(layer_norm())
     kept = list(choose_kept_fp32(graph, {}, (), measured=True))
     assert kept == [node.name for node in graph.nodes if node.name in kept] and len(kept) > 4
+
+
+@pytest.mark.parametrize("op, gates", [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_a_recurrent_layer_that_is_told_lengths_stays_fp32(op, gates):
+    """TensorRT's parser fills what lies behind the end of a sequence with zeros of FP32, and refuses them beside FP16."""
+    weights = {"W": random(1, gates * 4, 3), "R": random(1, gates * 4, 4), "B": random(1, 2 * gates * 4)}
+    inputs = {"x": [5, 1, 3], "lengths": (TensorProto.INT32, [1])}
+    for lengths, expected in (("lengths", {"recurrent"}), ("", set())):
+        recurrent = node(op, "x W R B", "Y h", "recurrent", hidden_size=4)
+        recurrent.input.append(lengths)
+        nodes = [recurrent, node("Relu", "h", "y", "relu")]
+        given = inputs if lengths else {"x": inputs["x"]}
+        graph = Graph.from_model(model(nodes, given, {"y": [1, 1, 4]}, weights))
+        kept = choose_kept_fp32(graph, {}, (), measured=False)
+        assert set(kept) == expected and all("sequence_lens" in reason for reason in kept.values())

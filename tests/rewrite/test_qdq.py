@@ -5,11 +5,13 @@ import onnx
 import pytest
 from models import conv_net, model, node, random
 
+from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite import qdq
 from onnx2trt.rewrite.fold import raise_opset
 from onnx2trt.rewrite.fp16 import convert
+from onnx2trt.rewrite.prepare import mac_share, macs_of
 from onnx2trt.rewrite.simulate import simulation
 
 
@@ -136,6 +138,38 @@ def test_multiply_accumulates_are_counted_by_hand():
         "dense": 2 * 6 * 1280,
         "product": 2 * 7 * 6,
     }
+
+
+@pytest.mark.parametrize(
+    "op, attributes, directions, by_hand",
+    [
+        # 5 steps x batch 2, input 3, hidden 4: for each step (gates x 4) x 3 of W and (gates x 4) x 4 of R, in each direction
+        ("RNN", {}, 1, 5 * 2 * (4 * 3 + 4 * 4)),  # 280
+        ("GRU", {}, 1, 5 * 2 * (12 * 3 + 12 * 4)),  # 840
+        ("LSTM", {}, 1, 5 * 2 * (16 * 3 + 16 * 4)),  # 1120
+        ("LSTM", {"direction": "bidirectional"}, 2, 2240),
+        ("GRU", {"layout": 1}, 1, 840),  # the batch comes first, the work is the same
+    ],
+)
+def test_recurrent_work_counts_and_is_not_int8(op, attributes, directions, by_hand):
+    gates = {"RNN": 1, "GRU": 3, "LSTM": 4}[op]
+    shape = [2, 5, 3] if attributes.get("layout") else [5, 2, 3]
+    nodes = [
+        node(op, "x w r", "h", "steps", hidden_size=4, **attributes),
+        node("Reshape", "h flat", "f", "flatten"),
+        node("MatMul", "f v", "y", "dense"),
+    ]
+    weights = {"w": random(directions, gates * 4, 3), "r": random(directions, gates * 4, 4), "v": random(4, 7)}
+    weights["flat"] = np.int64([-1, 4])
+    source = model(nodes, {"x": shape}, {"y": [5 * 2 * directions, 7]}, weights)
+    graph, shapes = Graph.from_model(source), (Profile("x", *(tuple(shape),) * 3),)
+    dense = 5 * 2 * directions * 4 * 7
+    assert macs_of(graph, shapes) == {"steps": by_hand, "dense": dense}
+    layers = qdq.quantizable_layers(graph)
+    assert [layer.node for layer in layers] == ["dense"]
+    quantized = qdq.insert(raise_opset(graph, 19), {"f": 0.01}, layers, True)
+    for made in (quantized, convert(quantized, {})):
+        assert mac_share(made, shapes) == pytest.approx(dense / (dense + by_hand))
 
 
 def test_only_layers_with_both_operands_from_int8_count():

@@ -38,7 +38,7 @@ def test_layers_that_lose_too_much_keep_fp32(folder, data):
     assert result["precision"]["delivered"] == "fp16" and result["precision"]["layers"]["fp16"] == 5
     tried = result["precision"]["tried"]
     assert not tried[0]["passed"] and tried[0]["fp16_share"] == 1 and tried[0]["drop_percent"] > 1
-    assert any(rung["passed"] and rung["fp16_share"] == pytest.approx(5 / 7, abs=1e-6) for rung in tried)
+    assert any(rung["passed"] and rung["fp16_share"] == 1 for rung in tried), "additions are no work beside convolutions"
     assert result["accuracy"][0]["drop_percent"] <= 1 and "away" in done.stdout
 
 
@@ -70,7 +70,7 @@ def test_nothing_helps_where_every_layer_loses(tmp_path):
     onnx.save(model(nodes, {"t0": [1, 64]}, {"t8": [1, 64]}, {"offset": np.float32(2000)}), tmp_path / "net.onnx")
     np.savez(tmp_path / "x.npz", t0=random(1, 64))
     done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--test-image", "x.npz", "--metric", "noise", "--json", "r.json")
-    assert done.code == 7 and "FP16 does not reach --max-accuracy-drop 1 % with at least 10% of the layers in FP16" in done.error
+    assert done.code == 7 and "FP16 does not reach --max-accuracy-drop 1 % with at least 10% of the work in FP16" in done.error
     assert "--precision fp32" in done.error
     tried = done.json("r.json")["precision"]["tried"]
     assert min(rung["fp16_share"] for rung in tried) == 0.125, "the last layer that makes it an FP16 engine was tried"

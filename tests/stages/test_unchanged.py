@@ -11,6 +11,9 @@ import pytest
 from command import check_schema, onnx2trt
 from models import conv_net
 
+from onnx2trt.report.result import Result, intact
+from onnx2trt.stages import unchanged
+
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
 FLAGS = ("--onnx", "net.onnx", "--test-image", "test.png", "--calibration-dir", "images", "--calibration-samples", "6")
@@ -51,9 +54,113 @@ def why(folder, *flags) -> str:
 
 
 def edit(path, change) -> None:
-    result = json.loads(path.read_text())
-    change(result)
-    path.write_text(json.dumps(result))
+    """Change a result, and seal it as a run would have that had this result."""
+    record = json.loads(path.read_text())
+    change(record)
+    try:
+        result = Result.from_dict(record)
+        result.seal()
+        record = result.to_dict()
+    except (ValueError, TypeError):  # it is no result any more
+        pass
+    path.write_text(json.dumps(record))
+
+
+def places(value, path=()):
+    """Where all values of a JSON object are, the containers themselves included."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, part in inner:
+        yield from places(part, (*path, name))
+
+
+def test_whatever_is_damaged_in_a_side_file_is_seen(folder):
+    """Every value of it, replaced by others of every type; no --skip-unchanged takes it, and none fails on it."""
+    side = folder / "net.engine.json"
+    record = json.loads(side.read_text())
+    assert json.loads(json.dumps(record)) == record and intact(record)
+    chosen = np.random.default_rng(0)
+    for path in list(places(record))[1:]:
+        damaged = json.loads(side.read_text())
+        place = damaged
+        for name in path[:-1]:
+            place = place[name]
+        others = [value for value in (None, True, 7, -1.5, "odd", [], {}, [[1]], {"a": 1}) if value != place[path[-1]]]
+        place[path[-1]] = others[chosen.integers(len(others))]
+        (folder / "odd.json").write_text(json.dumps(damaged))
+        former, reason = unchanged._read_former(str(folder / "net.engine"), str(folder / "odd.json"))
+        assert former is None and reason, path
+        del place[path[-1]]
+        (folder / "odd.json").write_text(json.dumps(damaged))
+        assert unchanged._read_former(str(folder / "net.engine"), str(folder / "odd.json"))[0] is None, path
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda record: record.update(accuracy=None),
+        lambda record: record["accuracy"][0].update(drop_percent="none"),
+        lambda record: record.update(timings_s=[3]),
+        lambda record: record["precision"].update(layers={"fp16": None}),
+        lambda record: record.update(warnings=7),
+        lambda record: record["key"].pop("result_sha256"),
+        lambda record: record["key"].pop("options"),
+        lambda record: record["accuracy"][0].update(drop_percent=0.0),
+    ],
+)
+def test_the_engine_is_built_anew_where_its_side_file_was_damaged(folder, damage):
+    record = json.loads((folder / "net.engine.json").read_text())
+    damage(record)
+    (folder / "net.engine.json").write_text(json.dumps(record))
+    done = skip(folder)
+    assert done.code == 0 and "unchanged:" not in done.stderr and "not skipped: net.engine.json" in done.stderr, done.stderr
+    assert done.json("net.engine.json")["skipped"] is False and "unchanged:" in skip(folder).stderr
+
+
+def test_an_engine_that_was_cut_off_is_built_anew(folder):
+    data = (folder / "net.engine").read_bytes()
+    (folder / "net.engine").write_bytes(data[: len(data) // 2])
+    done = skip(folder)
+    assert done.code == 0 and "net.engine is not the file that net.engine.json speaks of" in done.stderr
+    assert (folder / "net.engine").stat().st_size > len(data) // 2 and "unchanged:" in skip(folder).stderr
+
+
+@pytest.fixture(scope="module")
+def calibrated(built, tmp_path_factory):
+    """The same with an INT8 engine, its cache and what goes with that."""
+    folder = shutil.copytree(built, tmp_path_factory.mktemp("calibrated") / "copy")
+    assert onnx2trt(folder, *INT8).code == 0
+    return folder
+
+
+@pytest.mark.parametrize("name", ["c.cache", "c.cache.json", "c.cache.fit.npz"])
+@pytest.mark.parametrize("damage", ["cut off", "empty", "other bytes"])
+def test_a_damaged_cache_is_made_anew(calibrated, tmp_path, name, damage):
+    folder = shutil.copytree(calibrated, tmp_path / "copy")
+    before = {path.name: path.read_bytes() for path in folder.glob("c.cache*")}
+    data = before[name]
+    (folder / name).write_bytes({"cut off": data[: len(data) // 2], "empty": b"", "other bytes": bytes(reversed(data))}[damage])
+    done = skip(folder, *INT8)
+    assert done.code == 0 and "unchanged:" not in done.stderr and "data of --calibration-cache" in done.stderr, done.stderr
+    assert (folder / "c.cache").read_bytes() == before["c.cache"], "the same data give the same scales"
+    assert f"c.cache{'.fit.npz' * name.endswith('npz')}" in done.stderr and "unchanged:" in skip(folder, *INT8).stderr
+
+
+def test_a_cache_that_never_was_ours_is_not_replaced(calibrated, tmp_path):
+    folder = shutil.copytree(calibrated, tmp_path / "copy")
+    (folder / "c.cache.json").unlink()
+    (folder / "c.cache").write_text("TRT-8601-EntropyCalibration2\nx: 3c010a14\n")
+    done = skip(folder, *INT8)
+    assert done.code == 5 and (folder / "c.cache").read_text().startswith("TRT-8601"), done.stderr
+    assert onnx2trt(folder, *INT8).code == 5, "without --skip-unchanged damage is refused, as ever"
+
+
+def test_a_report_that_was_damaged_is_written_again(folder):
+    flags = (*FLAGS, "--report", "r.html")
+    first = skip(folder, *flags)
+    (folder / "r.html").write_text("damaged")
+    again = skip(folder, *flags)
+    assert first.code == again.code == 0 and "unchanged:" in again.stderr and "<html" in (folder / "r.html").read_text()[:200]
 
 
 def test_nothing_is_built_again_and_the_result_is_the_former_one(folder):
@@ -63,8 +170,9 @@ def test_nothing_is_built_again_and_the_result_is_the_former_one(folder):
     assert "unchanged, so it was not built again" in done.stdout
     result, former = done.json("r.json"), done.json("net.engine.json")
     assert result["skipped"] is True and former["skipped"] is False
-    for part in ("status", "exit_code", "accuracy", "precision", "engine", "key", "warnings", "preprocessing", "plan"):
+    for part in ("status", "exit_code", "accuracy", "precision", "engine", "warnings", "preprocessing", "plan"):
         assert result[part] == former[part]
+    assert intact(result) and {**result["key"], "result_sha256": former["key"]["result_sha256"]} == former["key"]
     assert "build" not in result["timings_s"] and "build" in former["timings_s"]
     assert {path: path.stat().st_mtime_ns for path in before if path != folder} == {p: t for p, t in before.items() if p != folder}
 

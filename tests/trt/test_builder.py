@@ -2,10 +2,20 @@
 
 from types import SimpleNamespace
 
+import numpy as np
+import onnx
 import pytest
+from helpers import LIBRARIES, parse, refused
+from models import model, node, random
 
+from onnx2trt.base.errors import ExitCode
+from onnx2trt.base.model_info import Profile
+from onnx2trt.model.preflight import preflight
+from onnx2trt.plan.plan import make_plan
 from onnx2trt.trt.builder import EngineBuilder
+from onnx2trt.trt.library import load_library
 from onnx2trt.trt.logger import Messages
+from onnx2trt.trt.network import ParserInput
 
 # ---- timing caches, with a library that takes what starts with "ok"
 
@@ -60,3 +70,19 @@ def test_a_cache_that_is_refused_in_any_way_gives_way(complain):
         assert not builder._set_timing_cache(config, b"junk") and config.cache.lines == set() and builder._messages.errors == []
     assert builder._set_timing_cache(config, b"ok a") and config.cache.lines == {b"ok", b"a"}
     assert builder.merge_timing_caches(b"ok a", b"ok other-gpu b") == b"ok a"
+
+
+# ---- profiles, with the library
+
+
+def test_a_profile_that_the_network_does_not_keep_is_an_error_though_an_engine_is_built(tmp_path):
+    """TensorRT only warns of it, and the engine fails later."""
+    pytest.importorskip("tensorrt_rtx")
+    nodes = [node("Reshape", "x one", "r", "written"), node("MatMul", "r w", "y", "product")]
+    weights = {"one": np.array([1, 4, 8]), "w": random(8, 8)}
+    onnx.save(model(nodes, {"x": ["N", 4, 8]}, {"y": ["N", 4, 8]}, weights), tmp_path / "net.onnx")
+    _, info = preflight(str(tmp_path / "net.onnx"))
+    builder = EngineBuilder(load_library("tensorrt-rtx"), make_plan(parse(), LIBRARIES["rtx"]), lambda _: None)
+    builder.parse(ParserInput(path=info.path), info)
+    with refused(ExitCode.BUILD, "Profile kMAX values are not self-consistent", "written", "reshape dims{1 4 8}", hint="--max-shapes"):
+        builder.build((Profile("x", (1, 4, 8), (1, 4, 8), (8, 4, 8)),), dynamic=True)

@@ -20,17 +20,36 @@ IMPLAUSIBLE = 1000.0  # between a scale's reach and the largest value seen; on n
 def read_cache(job: Job, run: Run) -> Cache | None:
     """The cache named by --calibration-cache, checked; None where there is none yet.
 
+    With --skip-unchanged one of ours that was damaged since is made anew, as an engine is, where the data for that are there.
+
     Raises:
         ConversionError: CALIBRATION, where it is damaged or stale.
     """
     path = job.plan.calibration.cache
     if not (path and os.path.exists(path)):
         return None
+    damage = _damage(path) if job.plan.skip_unchanged and job.data.calibration is not None else ""
+    if damage:
+        run.console.warn(f"{damage}: it is made anew from {job.data.calibration.origin}")
+        return None
     cache = calibration_cache.read(path)
     warning = calibration_cache.check_identity(cache, identity_of(job), job.plan.calibration.accept_stale)
     if warning:
         run.console.warn(warning)
     return replace(cache, fits=cache.identity is not None and not warning)
+
+
+def _damage(path: str) -> str:
+    """What is wrong with a cache of ours by itself, in words; empty where it is in order, is only stale, or never was ours."""
+    side = calibration_cache.side_file(path)
+    if not os.path.isfile(path) or not os.path.exists(side):
+        return ""
+    try:
+        if calibration_cache.read(path).identity is None:
+            return f"{path} and {side} do not belong together: one of them is damaged"
+    except ConversionError as error:
+        return error.message
+    return ""
 
 
 def describe(job: Job, method: str) -> Calibration:
@@ -107,8 +126,8 @@ def identity_of(job: Job) -> Identity:
     chosen = job.data.calibration
     return Identity(
         model_sha256=job.info.sha256,
-        data_sha256=calibration_cache.hash_files(chosen.paths, chosen.origin) if chosen else None,
-        samples=len(chosen.paths) if chosen else None,
+        data_sha256=calibration_cache.hash_files(chosen.files, chosen.origin) if chosen else None,
+        samples=len(chosen.samples) if chosen else None,
         preprocessing=job.data.reader.preprocessing.describe() if job.data.reader.preprocessing else None,
         method=job.plan.calibration.method,
     )

@@ -26,7 +26,7 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], found: Calibrated, wi
     if with_weights and split is not None and split.may_fit:
         with run.stage("fit", "fitting INT8 weights"):
             parts = Parts(job.data, split, run.console, "fitting INT8 weights", FIT_SAMPLES)
-            samples = Samples(parts, len(parts), len(found.trials), lambda: parts.current)
+            samples = Samples(parts, parts.inferences, len(found.trials), lambda: parts.current)
             weights = fit_weights(graph, job.profiles, layers, found.scales, samples)
     fp16_scales = job.fp16_scales(graph)
     return tuple(Fit(scales, rounded, fp16_scales) for scales, rounded in zip((*found.trials, found.scales), weights))

@@ -78,7 +78,8 @@ class Guard:
         """The layers in the order in which they go back to FP16."""
         order = by_error_per_mac(self._errors, self._macs)
         for node in order:
-            self._run.console.debug(f"{node}: {self._errors[node]:.3%} for {self._macs[node] / sum(self._macs.values()):.2%} of the work")
+            share = self._macs.get(node, 0) / max(sum(self._macs.values()), 1)  # a layer whose shapes nobody can infer has none
+            self._run.console.debug(f"{node}: {self._errors[node]:.3%} for {share:.2%} of the work")
         return order
 
     def _confirmed(self, order: list[str], tried: list[Tried], limit: float) -> int | None:

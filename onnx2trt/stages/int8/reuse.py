@@ -119,7 +119,7 @@ def _conditions(job: Job) -> dict:
         "--metric": [list(choice) for choice in plan.validation.metric],
         "--min-int8-share": plan.min_int8_share,
         "--no-validate": not plan.validation.enabled,
-        "--validation-dir": calibration_cache.hash_files(judged.paths, judged.origin) if judged else None,
+        "--validation-dir": calibration_cache.hash_files(judged.files, judged.origin) if judged else None,
     }
 
 

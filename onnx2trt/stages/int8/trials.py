@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.change import Change
@@ -10,7 +11,8 @@ from onnx2trt.conversion.comparing import Reference, worst_output
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.feeds import batches_to_compare
+from onnx2trt.data.feeds import batches_to_compare, inferences
+from onnx2trt.data.seen import count_seen
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.quant.sensitivity import Feed, Tried
@@ -45,7 +47,20 @@ class Trials:
             self._measured[key] = self._measure(kept, final)
         worst, passed = worst_output(self._measured[key], limit)
         numbers = (round(number, 6) for number in (self.share(kept), worst.drop_percent, worst.standard_error or 0.0))
-        return Tried(len(kept), *numbers, passed=passed, reached=limit * worst.excess(limit) if limit else worst.shown)
+        reached = limit * worst.excess(limit) if limit else worst.shown
+        return Tried(len(kept), *numbers, passed, reached, seen_in_calibration=self._seen(final))
+
+    def _seen(self, final: bool) -> bool:
+        """Whether the scales were chosen on the samples that are measured on, or on some of them."""
+        split = self._fitted.split
+        if split.measured is None:
+            return final or split.blind
+        return split.may_fit and self._overlap
+
+    @cached_property
+    def _overlap(self) -> bool:
+        split = self._fitted.split
+        return count_seen(split.measured, split.fitted) > 0
 
     def change(self, expected: list[Feed]) -> Change:
         """What tells how far outputs are from these, by what is known of the reference from the first measurement on."""
@@ -87,9 +102,9 @@ class Trials:
         dataset = split.to_measure()
 
         def candidate(batch):
-            part = max(split.part_of(batch.paths[0]), 0) if len(sessions) > 1 else 0
+            part = max(split.part_of(batch.samples[0]), 0) if len(sessions) > 1 else 0
             return sessions[part].run(batch.arrays)
 
         found = batches_to_compare(job.data, split.cuts(dataset))
-        batches = self._run.console.track(found, len(dataset.paths), f"measuring with {share:.0%} in INT8")
+        batches = self._run.console.track(found, inferences(job.data.reader, dataset), f"measuring with {share:.0%} in INT8")
         return self._comparison.compare(self._reference.one_pass(), candidate, batches, dataset.origin, at_once=sessions[0].at_once)

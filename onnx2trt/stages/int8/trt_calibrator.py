@@ -10,6 +10,8 @@ from onnx2trt.base.cores import peak_memory_mb
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
+from onnx2trt.data.feeds import inferences
+from onnx2trt.data.reader import Batch, Reader
 from onnx2trt.quant import calibration_cache
 from onnx2trt.report.result import Calibration
 from onnx2trt.trt.calibrator import make_calibrator
@@ -69,12 +71,30 @@ class Calibrator:
             text = calibration_cache.to_text(self._scales, "entropy", version).encode("utf-8", "surrogateescape")
             self._object = make_calibrator(bases["entropy"], 1, iter(()), self._upload, text)
             return self._object
-        reader = replace(job.data.reader, batch=job.profiles[0].opt[0] if job.profiles[0].opt else 1)
-        batches = reader.batches(job.data.calibration, self._skipped)
-        total = -(-len(job.data.calibration.paths) // reader.batch)
-        tracked = self._run.console.track(batches, total, "calibrating")
-        self._object = make_calibrator(bases[job.plan.native_method], reader.batch, tracked, self._upload, None, self._run.abort)
+        reader, data = self._reader(), job.data.calibration
+        batches = self._run.console.track(self._full(reader.batches(data, self._skipped)), inferences(reader, data), "calibrating")
+        size = reader.batch_size(data)
+        self._object = make_calibrator(bases[job.plan.native_method], size, batches, self._upload, None, self._run.abort)
         return self._object
+
+    def _reader(self) -> Reader:
+        """TensorRT's calibrator takes the opt shapes alone, so where the batch is free they tell how many samples it holds."""
+        reader, opt = self._job.data.reader, self._job.profiles[0].opt
+        if reader.rows.block != 1 or not opt:
+            return reader
+        return replace(reader, rows=replace(reader.rows, batch=reader.rows.batch if reader.rows.shared else opt[0], images=opt[0]))
+
+    def _full(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Without the last batch where samples are missing in it: TensorRT would count what fills it. A batch alone is taken as it is."""
+        for number, batch in enumerate(batches):
+            missing = batch.rows - batch.real_rows
+            if missing and number:
+                self._run.console.info(f"the last {batch.real_rows} samples are left out: they do not fill a batch of {batch.rows}")
+                return
+            if missing:
+                few = f"{batch.real_rows} samples do not fill a batch of {batch.rows}"
+                self._run.console.warn(f"{few}: TensorRT counts the last one {missing + 1} times")
+            yield batch
 
     def _upload(self, arrays) -> dict[str, int]:
         for profile in self._job.profiles:

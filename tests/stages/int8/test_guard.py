@@ -51,7 +51,7 @@ def guarded(monkeypatch):
     It gives layers up in this order, and the rest last.
     """
 
-    def make(order, hostile, effort="default", least=0.1, standard_error=0.0):
+    def make(order, hostile, effort="default", least=0.1, standard_error=0.0, macs=MACS):
         ranked, order = [], [*order, "rest"]
 
         def layer_errors(graph, layers, fit, feeds, measure):
@@ -63,7 +63,7 @@ def guarded(monkeypatch):
         job = SimpleNamespace(plan=SimpleNamespace(calibration=calibration, min_int8_share=least), data=None)
         fitted = SimpleNamespace(graph=None, layers=tuple(order), fit=None, split=None)
         trials = MadeUpTrials(hostile, standard_error)
-        return Guard(job, fitted, MACS, trials, quiet_run()), trials, ranked
+        return Guard(job, fitted, macs, trials, quiet_run()), trials, ranked
 
     return make
 
@@ -196,3 +196,17 @@ def test_second_looks_are_counted(guarded, monkeypatch):
     monkeypatch.setitem(EFFORTS, "default", replace(EFFORTS["default"], second_looks=2))
     guard, _, _ = guarded(["large", "twin", "medium", "tiny", "most"], {"medium", "most"})
     assert list(guard.choose(LIMIT)) == ["large", "twin", "medium", "tiny", "most"], "most and medium in vain, and that was enough"
+
+
+def test_a_layer_of_unknown_work_is_ranked_like_any_other(guarded):
+    """Nobody can infer the shapes of every network, so a layer may have no count."""
+    known = {name: macs for name, macs in MACS.items() if name != "large"}
+    guard, _, ranked = guarded(ALL, {"large"}, macs=known)
+    assert "large" in guard.choose(LIMIT) and "large" in ranked
+
+
+def test_where_no_work_is_known_at_all_the_limit_is_what_fails(guarded):
+    guard, _, ranked = guarded(ALL, {"large"}, macs={})
+    with refused(ExitCode.VALIDATION, "INT8 does not reach --max-accuracy-drop"):
+        guard.choose(LIMIT)
+    assert ranked

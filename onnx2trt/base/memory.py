@@ -1,0 +1,32 @@
+"""How much memory this process may still take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+MEMINFO = "/proc/meminfo"
+CGROUPS = (  # (limit, use) of cgroups v2 and v1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
+)
+
+
+def available_bytes(meminfo: str = MEMINFO, cgroups: tuple[tuple[str, str], ...] = CGROUPS) -> int | None:
+    """What the system, or the container's limit where that is less, has left; None where nobody tells.
+
+    Args:
+        meminfo: Linux' file of that name.
+        cgroups: files of a limit and of what is used of it, in bytes.
+    """
+    left = []
+    try:
+        lines = dict(line.split(":", 1) for line in Path(meminfo).read_text().splitlines())
+        left.append(int(lines["MemAvailable"].split()[0]) * 1024)
+    except (OSError, ValueError, KeyError, IndexError):
+        pass
+    for limit, used in cgroups:
+        try:
+            left.append(max(int(Path(limit).read_text()) - int(Path(used).read_text()), 0))
+        except (OSError, ValueError):  # no such cgroup, or "max": no limit
+            continue
+    return min(left, default=None)

@@ -1,0 +1,106 @@
+"""What one sample is in a file of arrays: a row, that is an entry along the first axis of every input, wherever rows are independent."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx2trt.base.model_info import Profile, TensorSpec
+
+ROW_NAME = re.compile(r"(?P<path>.*\.np[yz])\[(?P<row>\d+)\]", re.IGNORECASE | re.DOTALL)  # no array file ends with a bracket
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How files of arrays divide into samples, and how many of them one inference takes."""
+
+    block: int = 1  # entries along the first axis that make one sample; 0: a file is one sample, as it is
+    batch: int = 1  # such samples in one inference
+    images: int = 1  # images in one inference, each of which is one entry
+    separate: bool = True  # the first axis counts samples, in the arrays of an inference and in the outputs, too
+    shared: frozenset[str] = frozenset()  # inputs that have no rows: all samples of a file get them as they are
+
+    def count(self, path: str, inputs: tuple[TensorSpec, ...]) -> int:
+        """The samples in a file, by its headers alone; 1 where that cannot be told, so that reading it says what is wrong."""
+        rowed = [spec for spec in inputs if spec.name not in self.shared]
+        if not self.block or not rowed:
+            return 1
+        try:
+            shapes = _shapes(path, inputs)
+            counts = {shapes[spec.name][0] if len(shapes[spec.name]) == len(spec.shape) else self.block for spec in rowed}
+        except Exception:  # numpy, zipfile, zlib and tokenize raise eight classes of their own for damaged files
+            return 1
+        entries = counts.pop()
+        return entries // self.block if not counts and entries and entries % self.block == 0 else 1
+
+
+WHOLE_FILE = Rows(0)
+
+
+def rows_of(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], independent: bool = True) -> Rows:
+    """How files divide into samples.
+
+    Args:
+        independent: the outputs for a row do not depend on the other rows of its inference. Where they do, a file is one sample, or
+            several where the first axis is fixed; so are files of sequences whose first axis is time.
+    """
+    shaped = [(spec, profile) for spec, profile in zip(inputs, profiles) if spec.shape != ()]
+    free = [pair for pair in shaped if _free(pair[0])]
+    fixed = [pair for pair in shaped if not _free(pair[0])]
+    shared = {spec.name for spec in inputs if spec.shape == ()}
+    if free and not any(spec.dynamic for spec, _ in fixed):
+        shared |= {spec.name for spec, _ in fixed}
+        rowed = free
+    else:
+        rowed = shaped
+    if any(spec.shape is None for spec, _ in rowed) or free and len(rowed) > len(free):
+        return WHOLE_FILE
+    least, most = ({getattr(profile, bound)[0] for _, profile in rowed} for bound in ("min", "max"))
+    if len(least) != 1 or len(most) != 1:
+        return WHOLE_FILE
+    size = least.pop()
+    if independent or most == {1}:
+        return Rows(0) if shared and size > 1 else Rows(1, size, size, shared=frozenset(shared))
+    return Rows(0 if free else size, images=size, separate=False, shared=frozenset(shared))
+
+
+def has_fixed_batch(inputs: tuple[TensorSpec, ...]) -> bool:
+    """Whether all inputs are of fixed shape, and may be a batch of several samples."""
+    firsts = {spec.shape[0] for spec in inputs if spec.shape}
+    return not any(spec.dynamic for spec in inputs) and len(firsts) == 1 and firsts != {1}
+
+
+def _free(spec: TensorSpec) -> bool:
+    return spec.shape is not None and not isinstance(spec.shape[0], int)
+
+
+def row_name(path: str, row: int) -> str:
+    """How a sample is called that is one of several in its file."""
+    return f"{path}[{row}]"
+
+
+def file_and_row(sample: str) -> tuple[str, int | None]:
+    """(file, row) of a sample by its name; None where the sample is all of the file."""
+    found = ROW_NAME.fullmatch(sample)
+    return (found["path"], int(found["row"])) if found else (sample, None)
+
+
+def _shapes(path: str, inputs: tuple[TensorSpec, ...]) -> dict[str, tuple[int, ...]]:
+    """Shape of the array of each input."""
+    if not path.lower().endswith(".npz"):
+        with open(path, "rb") as stream:
+            return {inputs[0].name: _shape(stream)}
+    shapes = {}
+    with zipfile.ZipFile(path) as archive:
+        for spec in inputs:
+            with archive.open(f"{spec.name}.npy") as stream:
+                shapes[spec.name] = _shape(stream)
+    return shapes
+
+
+def _shape(stream) -> tuple[int, ...]:
+    return HEADERS[np.lib.format.read_magic(stream)](stream)[0]

@@ -1,0 +1,123 @@
+"""Stage 'shapes': what was made runs at the smallest and the largest shapes that the profiles promise, as the model does."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.model_info import dims
+from onnx2trt.compare.states import Runner
+from onnx2trt.conversion.candidate import OnnxCandidate
+from onnx2trt.conversion.comparing import as_declared
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.promised_shapes import bounds_of, described, made_up, too_much
+from onnx2trt.conversion.run import Run
+from onnx2trt.data.reader import Arrays, Batch
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.session import Session
+from onnx2trt.rewrite.prepare import Prepared
+from onnx2trt.rewrite.simulate import simulation
+from onnx2trt.trt.engine import Engine
+
+WEAK_DB = 10.0  # of signal to noise; below it nothing is left of the outputs at other shapes
+
+
+def try_prepared(job: Job, prepared: Prepared, run: Run) -> None:
+    """The prepared model on the CPU, before it is built.
+
+    Raises:
+        ConversionError: VALIDATION, where it does not run, or its outputs have other shapes or are not finite.
+    """
+    if prepared.changed and _to_be_tried(job):
+        with run.stage("shapes", "trying the smallest and the largest shapes"):
+            session = Session.from_graph(simulation(prepared.graph))
+            _try(job, as_declared(job, session.run), "the prepared model", run)
+
+
+def try_onnx(job: Job, candidate: OnnxCandidate, run: Run) -> None:
+    """A prepared ONNX of any tool.
+
+    Raises:
+        ConversionError: as try_prepared.
+    """
+    if _to_be_tried(job):
+        with run.stage("shapes", "trying the smallest and the largest shapes"):
+            _try(job, candidate.runner(job.info)[0], candidate.info.path, run)
+
+
+def try_engine(job: Job, engine: Engine | None, run: Run) -> None:
+    """The engine, where it can be executed here.
+
+    Raises:
+        ConversionError: VALIDATION.
+    """
+    if engine is not None and _to_be_tried(job):
+        with run.stage("shapes", "trying the smallest and the largest shapes"):
+            _try(job, as_declared(job, engine.run, cast_inputs=False), "the engine", run)
+
+
+def _to_be_tried(job: Job) -> bool:
+    return job.plan.validation.enabled and not job.plan.build.plugins and len(bounds_of(job.profiles)) > 1
+
+
+def _try(job: Job, candidate: Runner, what: str, run: Run) -> None:
+    reference, graph, seconds = Session.from_path(job.info.path), Graph.from_model(job.model, job.profiles), 0.0
+    for shapes in bounds_of(job.profiles).values():
+        reason = too_much(graph, shapes, seconds)
+        if reason:
+            run.console.warn(f"{what} was not tried at {described(shapes)}: {reason}")
+            continue
+        feed = made_up(job.info.inputs, shapes)
+        started = time.monotonic()
+        try:
+            expected = reference.run(feed)
+        except ConversionError as error:  # made-up values are none that it takes; conversion/promised_shapes.py has said so
+            run.console.debug(f"{what} was not tried at {described(shapes)}: {error.message}")
+            continue
+        seconds = max(seconds, 2 * (time.monotonic() - started) / sum(array.size for array in feed.values()))
+        try:
+            found = candidate(Batch(feed, 0, 0, (described(shapes),)))
+        except ConversionError as error:
+            raise ConversionError(
+                f"{what} does not run at {described(shapes)}, where the model does: {error.message}",
+                hint="Give the shapes that it takes with --min-shapes, --opt-shapes and --max-shapes.",
+                code=ExitCode.VALIDATION,
+            ) from error
+        _compare(job, expected, found, (what, described(shapes)), run)
+
+
+def _compare(job: Job, expected: Arrays, found: Arrays, which: tuple[str, str], run: Run) -> None:
+    """Shapes and finite values must be the same; how near the values are is judged on data, and here only said where nothing is left.
+
+    Args:
+        which: (what was tried, at which shapes).
+    """
+    what, shapes = which
+    for name, a in expected.items():
+        b = found[name]
+        if a.shape != b.shape:
+            if a.ndim == b.ndim and a.shape[1:] == b.shape[1:] and _declared_free(job, name):
+                continue  # a list, whose length hangs on values
+            raise ConversionError(
+                f"at {shapes}, output {name!r} of {what} is {dims(b.shape)}, the model's {dims(a.shape)}", code=ExitCode.VALIDATION
+            )
+        if a.dtype.kind != "f":
+            continue
+        told = np.isfinite(a)
+        lost = int((~np.isfinite(b[told])).sum())
+        if lost:
+            raise ConversionError(
+                f"at {shapes}, {lost} values in output {name!r} of {what} are NaN or infinite, which the model's are not",
+                hint="Give data with --test-image or --validation-dir: layers that overflow in it keep FP32.",
+                code=ExitCode.VALIDATION,
+            )
+        signal, noise = (float(np.square(values[told], dtype=np.float64).sum()) for values in (a, b - a))
+        if job.plan.precision != "int8" and noise > signal * 10 ** (-WEAK_DB / 10):
+            run.console.warn(f"at {shapes}, output {name!r} of {what} has little in common with the model's on synthetic inputs")
+
+
+def _declared_free(job: Job, name: str) -> bool:
+    shape = next(spec.shape for spec in job.info.outputs if spec.name == name)
+    return shape is None or not shape or not isinstance(shape[0], int)

@@ -1,0 +1,79 @@
+"""pipeline/engine.py: from a prepared model to an engine that passed. GPU and engine are made up; the model's outputs are real."""
+
+import numpy as np
+import onnx
+import pytest
+from helpers import planned
+from models import conv_net, random
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.model.session import Session
+from onnx2trt.pipeline import engine as pipeline
+from onnx2trt.report.result import Result
+from onnx2trt.report.table import render
+from onnx2trt.stages.load import loaded_engine
+
+
+class Engine:
+    """Computes what the model computes, and breaks down when it is timed."""
+
+    def __init__(self, error: Exception):
+        self.error, self.session = error, Session.from_path("model.onnx")
+        self.run = lambda arrays: self.session.run(arrays)
+
+    def load(self, arrays):
+        raise self.error
+
+    def close(self):
+        raise self.error
+
+
+ERRORS = [
+    ConversionError("the engine needs 9.1 GB of GPU memory, 8.0 GB are free", code=ExitCode.MACHINE),
+    RuntimeError("CUDA error 700: an illegal memory access was encountered"),
+    MemoryError(),
+    ValueError("no shape"),
+]
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(conv_net(), "model.onnx")
+    np.save("test.npy", random(1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_an_engine_that_cannot_be_timed_is_delivered_and_it_is_said(folder, error):
+    job, run = planned("--test-image", "test.npy")
+    result = Result()
+    pipeline.check(job, None, Engine(error), result, run)
+    assert result.status == "validated" and result.latency is None and result.error is None
+    said = error.message if isinstance(error, ConversionError) else f"{type(error).__name__}: {error}"
+    assert result.latency_not_measured_because == said
+    assert f"the latency could not be measured: {said}" in run.console.warnings
+
+
+def test_the_table_says_why_there_is_no_latency(folder):
+    from made_results import result
+
+    shown = render({**result(), "status": "validated", "latency_not_measured_because": "CUDA error 700"}, 100, False)
+    assert "not measured: CUDA error 700" in " ".join(shown.split())
+
+
+def test_an_engine_that_cannot_be_closed_after_an_error_of_cuda_is_no_failure(folder, monkeypatch):
+    job, run = planned()
+    error = ERRORS[1]
+    monkeypatch.setattr("onnx2trt.stages.load.open_cuda", lambda: Engine(error))
+    monkeypatch.setattr("onnx2trt.stages.load.Engine", lambda *args: Engine(error))
+    with loaded_engine(None, job.plan, b"", run) as engine:
+        assert engine is not None
+
+
+def test_outputs_that_differ_still_fail_whatever_the_timing(folder):
+    job, run = planned("--test-image", "test.npy")
+    broken = Engine(ERRORS[0])
+    broken.run = lambda arrays: {name: 0 * array for name, array in broken.session.run(arrays).items()}
+    with pytest.raises(ConversionError) as caught:
+        pipeline.check(job, None, broken, Result(), run)
+    assert caught.value.code is ExitCode.VALIDATION

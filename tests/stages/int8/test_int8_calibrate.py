@@ -1,0 +1,62 @@
+"""stages/int8/calibrate.py: the scales do not depend on the files that hold the samples, nor on what fills the last batch."""
+
+import numpy as np
+import onnx
+import pytest
+from helpers import planned
+from models import conv_net, random
+
+from onnx2trt.data.holdout import choose_split
+from onnx2trt.pipeline.int8 import graph_to_quantize
+from onnx2trt.rewrite.placement import readings, tensors
+from onnx2trt.rewrite.qdq import quantizable_layers
+from onnx2trt.stages.int8.calibrate import calibrate
+from onnx2trt.stages.int8.fit import fit
+from onnx2trt.stages.ranges import measure_ranges
+
+FILES = {"one": lambda count: [count], "each": lambda count: [1] * count, "mixed": lambda count: [1, 4, count - 8, 2, 1]}
+METHOD = ("--calibration-method", "entropy")
+
+
+def found(folder, monkeypatch, batch, count: int, files: str) -> tuple:
+    """(sizes of the split, ranges, scales of each trial and of all samples, fitted weights) for the same samples."""
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    onnx.save(conv_net(batch=batch, size=8), "model.onnx")
+    (folder / "data").mkdir()
+    values = random(count, 3, 8, 8, seed=4) * np.linspace(0.5, 2, count, dtype=np.float32)[:, None, None, None]
+    for number, part in enumerate(np.split(values, np.cumsum(FILES[files](count))[:-1])):
+        np.savez(folder / "data" / f"{number:03}.npz", x=part)
+    flags = ("--precision", "int8", "--calibration-dir", "data", *METHOD, "--max-batch-size", "1" if batch == "N" else str(batch))
+    job, run = planned(*flags, library="rtx")
+    split = choose_split(job.data)
+    graph = graph_to_quantize(job, run)
+    layers = quantizable_layers(graph)
+    names = tensors(layers, readings(graph, layers))
+    calibrated = calibrate(job, graph, layers, names, run, with_weights=True)
+    fits = fit(job, graph, layers, calibrated, True, run)
+    sizes = (len(split.fitted.samples), split.parts, split.trials, len(split.to_measure().samples), calibrated.about.samples_used)
+    ranges = measure_ranges(job, graph, run)
+    rounded = {node: one.weights for node, one in fits[-1].rounded.items()}
+    return sizes, ranges, (*calibrated.trials, calibrated.scales), rounded
+
+
+@pytest.mark.parametrize("count", [14, 67])
+@pytest.mark.parametrize("batch", [1, 4, "N"])
+def test_the_same_samples_give_the_same_in_whatever_files(tmp_path, monkeypatch, batch, count):
+    sizes, ranges, scales, rounded = found(tmp_path / "one", monkeypatch, batch, count, "one")
+    assert sizes[0] == sizes[-1] == count and (sizes[2] == 1) == (count >= 64)
+    for files in ("each", "mixed"):
+        others = found(tmp_path / files, monkeypatch, batch, count, files)
+        assert others[:3] == (sizes, ranges, scales)
+        assert all(np.array_equal(rounded[node], others[3][node]) for node in rounded)
+
+
+@pytest.mark.parametrize("count", [14, 67])
+def test_what_fills_a_batch_counts_nowhere(tmp_path, monkeypatch, count):
+    """14 and 67 samples fill batches of 4 in no part of the split."""
+    alone, four = (found(tmp_path / str(batch), monkeypatch, batch, count, "one") for batch in ("N", 4))
+    assert alone[0] == four[0]
+    for mine, other in zip((alone[1], *alone[2]), (four[1], *four[2])):
+        assert mine.keys() == other.keys()
+        assert all(mine[name] == pytest.approx(other[name], rel=1e-5) for name in mine)

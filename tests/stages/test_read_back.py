@@ -1,0 +1,67 @@
+"""stages/read_back.py: the precision that was delivered, by the work done in it."""
+
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import pytest
+from command import onnx2trt
+from helpers import planned
+from models import conv_net, model, node, profiles, random
+
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.model.graph import Graph
+from onnx2trt.report.result import Precision
+from onnx2trt.rewrite.fp16 import convert
+from onnx2trt.rewrite.prepare import half_mac_share, macs_of
+from onnx2trt.stages.read_back import judge_precision
+
+
+def one_heavy_layer(pointwise: int) -> onnx.ModelProto:
+    """A convolution, which is all of the work, and many layers beside it."""
+    names = [f"t{index}" for index in range(pointwise + 1)]
+    nodes = [node("Conv", "x w", "t0", "heavy", pads=[1, 1, 1, 1])]
+    nodes += [node(("Relu", "Neg", "Abs")[i % 3], names[i], names[i + 1], f"light{i}") for i in range(pointwise)]
+    nodes.append(node("Add", f"{names[-1]} one", "y", "last"))
+    return model(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 8, 8, 8]}, {"w": random(8, 3, 3, 3), "one": np.float32(1)})
+
+
+@pytest.mark.parametrize("kept", [(), ("stem",), ("depthwise", "head"), ("stem", "depthwise", "head"), ("stem_relu",)])
+def test_the_share_is_that_of_the_multiply_accumulates(kept):
+    graph, shapes = Graph.from_model(conv_net(1)), profiles(x=(1, 3, 16, 16))
+    macs = macs_of(graph, shapes)
+    left = sum(count for name, count in macs.items() if name not in kept) / sum(macs.values())
+    assert half_mac_share(convert(graph, dict.fromkeys(kept, "")), shapes) == pytest.approx(left)
+
+
+def test_without_convolutions_and_matrix_products_there_is_none():
+    graph = Graph.from_model(model([node("Relu", "x", "y")], {"x": [2]}, {"y": [2]}))
+    assert half_mac_share(convert(graph, {}), profiles(x=(2,))) is None
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(conv_net(), "model.onnx")
+    return planned("--precision", "fp16", library="rtx")[0]
+
+
+def test_an_engine_whose_work_is_in_fp32_is_no_fp16_engine(job):
+    precision = Precision("fp16", "fp32", layers={"int8": 0, "fp16": 20, "fp32": 1}, fp16_mac_share=0.02)
+    with pytest.raises(ConversionError, match="FP16 share of the multiply-accumulates 2.0%, less than 10%") as caught:
+        judge_precision(job, precision)
+    assert caught.value.code is ExitCode.VALIDATION
+    judge_precision(job, replace(precision, delivered="fp16", fp16_mac_share=0.1))
+
+
+def test_by_the_command(tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    onnx.save(one_heavy_layer(30), tmp_path / "net.onnx")
+    done = onnx2trt(tmp_path, "--onnx", "net.onnx")
+    precision = done.json("net.engine.json")["precision"]
+    assert done.code == 0 and precision["fp16_mac_share"] == 1 and "FP16 share of the multiply-accumulates 100.0%" in done.stdout
+    done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--layer-precisions", "heavy:fp32", "--json", "r.json")
+    assert done.code == 7 and "fp16 was asked for, but the engine is fp32: layers" in done.error and "0.0%, less than 10%" in done.error
+    assert done.json("r.json")["precision"]["fp16_mac_share"] == 0
+    done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--layer-precisions", "light*:fp32")
+    assert done.code == 0 and done.json("net.engine.json")["precision"]["layers"]["fp32"] >= 20, "most layers, but none of the work"
