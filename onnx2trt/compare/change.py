@@ -1,13 +1,14 @@
-"""How much outputs have changed, as one number to rank layers by: by what the verdict on the whole is made of, but robust.
+"""How much outputs have changed, as one number to rank layers by: what the verdict on the whole is made of.
 
-Squared errors and lost decisions are ruled by the few places where something tips over, which is chance: between two layers of equal noise
-they differ by a factor of ten. Absolute errors and the geometric mean over the samples show the noise itself.
+A layer that hurts what is judged must not look free, so this is the same error of the worst slice, over the same variances. It is taken of
+a few samples only: of those that the first verdict has found to lose most (`most_telling`), since classes that do not occur in the few
+tell nothing.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -17,7 +18,6 @@ from onnx2trt.compare.variation import Scale, Variation
 
 MANY = 16  # values of a slice, whose mean no single one rules; of slices with fewer the worst tenth counts for nothing
 MOST_SLICES = 0.9
-SMALLEST = 1e-12  # stands for none at all
 ENERGY = ("noise", "cosine")  # metrics of the user's choice that hold errors against the size of all values
 
 Outputs = Mapping[str, np.ndarray]
@@ -38,7 +38,7 @@ class Change:
         self._variations = {name: (learned or {}).get(name) or _learn([batch[name] for batch in expected]) for name in expected[0]}
 
     def __call__(self, found: Sequence[Outputs]) -> float:
-        """Of the worst output: the mean error of its worst slice in standard deviations of that slice; 0.01 stands for 40 dB.
+        """Of the worst output: the root mean square error of its worst slice in standard deviations of that slice; 0.01 stands for 40 dB.
 
         Labels count by how many of them differ, lists by their rows. Values that are not finite in the reference count for nothing, those
         that are not finite in `found` alone make the change infinite, and so does another shape of what is no list.
@@ -52,12 +52,21 @@ class Change:
         return max(changes, default=0.0)
 
     def _of_output(self, name: str, found: list[np.ndarray]) -> float:
-        expected, variation = [batch[name] for batch in self._expected], self._variations[name]
-        changes = []
-        for a, b in zip(expected, found):
-            for reference, output in _samples(a, b, variation):
-                changes.append(_labels(reference, output) if a.dtype.kind != "f" else self._values(name, reference, output))
-        return math.exp(float(np.mean(np.log(np.maximum(changes, SMALLEST))))) if changes else 0.0
+        variation = self._variations[name]
+        pairs = zip([batch[name] for batch in self._expected], found)
+        samples = [sample for a, b in pairs for sample in _samples(a, b, variation) if sample[0].size]
+        if samples and samples[0][0].dtype.kind != "f":
+            return float(np.mean([(reference != output).mean() for reference, output in samples]))
+        errors = []
+        for reference, output in samples:
+            told = np.isfinite(reference)
+            if not np.isfinite(output[told]).all():
+                return math.inf
+            errors.append(np.where(told, output, 0).astype(np.float64) - np.where(told, reference, 0))
+        if self._asked.get(name, self._asked.get("")) in ENERGY:
+            square = sum(float((error**2).sum()) for error in errors) / max(sum(error.size for error in errors), 1)
+            return math.sqrt(square / max(variation.energy / max(variation.values, 1), 1e-24))
+        return max([_worst(errors, scale) for scale in variation.scales], default=0.0)
 
     def _lists(self, found: Sequence[Outputs]) -> dict[str, float]:
         """Of outputs that are lists: the share of what is lost, as an amplitude."""
@@ -66,28 +75,17 @@ class Change:
             lists.add({name: (a[name], b[name]) for name in a}, unbatched=tuple(a))
         return {name: math.sqrt(finding.drop_percent / 100) for name, finding in lists.findings().items()}
 
-    def _values(self, name: str, reference: np.ndarray, output: np.ndarray) -> float:
-        told = np.isfinite(reference)
-        if not np.isfinite(output[told]).all():
-            return math.inf
-        error = np.abs(np.where(told, output, 0).astype(np.float64) - np.where(told, reference, 0))
-        variation = self._variations[name]
-        if self._asked.get(name, self._asked.get("")) in ENERGY:
-            return float(error.mean() / math.sqrt(max(variation.energy / max(variation.values, 1), SMALLEST**2))) if error.size else 0.0
-        return max([_worst(error, scale) for scale in variation.scales], default=0.0)
 
-
-def _worst(error: np.ndarray, scale: Scale) -> float:
-    """Mean error of the worst slice, in standard deviations."""
-    if not error.size or scale.axis is not None and (error.ndim <= scale.axis or error.shape[scale.axis] != len(scale.variance)):
+def _worst(errors: list[np.ndarray], scale: Scale) -> float:
+    """Root mean square of the worst slice, in standard deviations."""
+    fitting = [
+        error for error in errors if scale.axis is None or scale.axis < error.ndim and error.shape[scale.axis] == len(scale.variance)
+    ]
+    if not fitting:
         return 0.0
-    sliced = by_slice(error, scale.axis)
-    ratios = sliced.mean(1) / np.sqrt(scale.variance)
+    sliced = np.concatenate([by_slice(error, scale.axis) for error in fitting], 1)
+    ratios = np.sqrt((sliced**2).mean(1) / scale.variance)
     return float(ratios.max() if sliced.shape[1] >= MANY else np.quantile(ratios, MOST_SLICES, method="higher"))
-
-
-def _labels(reference: np.ndarray, output: np.ndarray) -> float:
-    return float((reference != output).mean()) if reference.size else 0.0
 
 
 def _samples(expected: np.ndarray, found: np.ndarray, variation: Variation):
@@ -104,3 +102,19 @@ def _learn(expected: list[np.ndarray]) -> Variation:
             told = np.isfinite(sample) if sample.dtype.kind == "f" else np.ones(sample.shape, bool)
             variation.add(np.where(told, sample, 0).astype(np.float64), told)
     return variation
+
+
+def most_telling(lost: Iterable[np.ndarray], most: int) -> list[int]:
+    """The samples, by number, that hold most of what was lost: for the slice that is worst in what is left, the one that lost most of it.
+
+    Args:
+        lost: of each output, [samples, slices].
+    """
+    table = np.concatenate([np.nan_to_num(one, posinf=0.0) for one in lost], 1)
+    left, chosen = table.sum(0), []
+    while len(chosen) < min(most, len(table)):
+        column = table[:, int(left.argmax())].copy()
+        column[chosen] = -1.0
+        chosen.append(int(column.argmax()))
+        left = left - table[chosen[-1]]
+    return sorted(chosen)

@@ -40,10 +40,10 @@ def enough(count) -> np.ndarray:
 
 
 def shown_share(missed: float, total: float) -> float:
-    """What `missed` of `total` show at least, in percent; one of few shows nothing, for it may be chance."""
+    """What `missed` of `total` show at least, in percent; one of several shows nothing, for it may be chance."""
     if total <= 0:
         return 0.0
-    low = 0.0 if missed <= 1 else wilson(missed, total)[0]
+    low = 0.0 if missed <= 1 < total else wilson(missed, total)[0]
     return low + (100 * missed / total - low) * float(enough(total))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.read_ahead import map_in_order
 from onnx2trt.compare.accuracy import Accuracy
-from onnx2trt.compare.change import Change
+from onnx2trt.compare.change import Change, most_telling
 from onnx2trt.compare.evidence import Watch
 from onnx2trt.compare.metrics import fits, misfit
 from onnx2trt.compare.row_groups import Pair
@@ -44,6 +44,7 @@ class Comparison:
     states: dict[str, str] = field(default_factory=dict)  # output -> the input that it is fed back to
     unbatched: frozenset[str] = frozenset()  # outputs whose first axis is not the batch
     learned: dict[str, Variation] = field(default_factory=dict)  # of the reference; filled by a pass, for others over the same data
+    lost: dict[str, np.ndarray] = field(default_factory=dict)  # by the first candidate, [samples, slices] in percent
 
     def compare(
         self, reference: Runner, candidate: Runner, batches: Iterable[Batch], origin: str, watch: Watch | None = None, at_once: int = 1
@@ -81,6 +82,11 @@ class Comparison:
         """What tells how far outputs are from these, for the ranking of layers; by what was learned of the reference."""
         return Change([{name: batch[name] for name in self.outputs} for batch in expected], self.learned, dict(self.metric))
 
+    def telling(self, most: int) -> list[int]:
+        """The numbers of a few samples in which the first candidate that was compared has lost most."""
+        samples = max(map(len, self.lost.values()), default=0)
+        return most_telling([one for one in self.lost.values() if len(one) == samples], most) if samples else list(range(most))
+
     def _pass(self, runs: Iterable, origin: str, watch: Watch | None, learned: dict[str, Variation]) -> tuple[Accuracy, ...]:
         """One row for each output."""
         studies: dict[str, Study] = {}
@@ -92,10 +98,11 @@ class Comparison:
             unfit = misfit(dict(self.metric), {name: expected[name].shape for name in self.outputs}, self.channels_last)
             if unfit:
                 raise unfit
-            if not studies:
-                studies = {name: self._study(name, expected[name], origin, learned) for name in self.outputs}
             given = tuple(getattr(array, "shape", ()) for array in batch.arrays.values())
             for sample, path, unbatched in self._samples(expected, found, batch):
+                studies = studies or {
+                    name: self._study(name, expected[name], origin, learned, name not in unbatched) for name in self.outputs
+                }
                 if watched:
                     lists.add(sample, given, unbatched)
                 for name, (a, b) in sample.items():
@@ -105,19 +112,21 @@ class Comparison:
                     studies[name].add(a, b, path)
                     if watch is not None:
                         watch.see(studies[name], a, b, path)
-        if not known:
-            learned.update({name: study.variation for name, study in studies.items()})
         found_lists = lists.findings() if watched else {}
         for name, (a, b) in shapes.items():
             if name not in found_lists:
                 raise _other_shape(name, a, b)
         judged = {name: study.judged(found_lists.get(name)) for name, study in studies.items() if study.samples or name in found_lists}
+        if not known:
+            learned.update({name: study.variation for name, study in studies.items()})
+        if learned is self.learned and not self.lost:
+            self.lost.update({name: one.each for name, one in judged.items()})
         if watch is not None:
             watch.end(studies, judged)
         return tuple(self._accuracy(studies[name], one, origin) for name, one in judged.items())
 
-    def _study(self, name: str, expected: np.ndarray, origin: str, learned: dict[str, Variation]) -> Study:
-        view = View(self.image, self.channels_last, origin == "synthetic")
+    def _study(self, name: str, expected: np.ndarray, origin: str, learned: dict[str, Variation], batched: bool) -> Study:
+        view = View(self.image, self.channels_last, origin == "synthetic", batched)
         return Study(name, self._asked(name, expected.shape), view, learned.get(name), name in learned)
 
     def _asked(self, name: str, shape: tuple | None) -> str:

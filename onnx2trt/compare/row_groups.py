@@ -70,12 +70,15 @@ class Member:
         return np.where(self.labels, np.inf, np.maximum(scale, 1e-30))
 
     @cached_property
-    def box_size(self) -> float | None:
-        """What the square of a shift of all boxes is held against, where the first four columns are boxes."""
-        boxes = Boxes()
-        for reference, _ in self.tables if len(self.labels) >= 4 else ():
-            boxes.add(reference[:, :4].T)
-        return boxes.size if boxes.found else None
+    def boxes(self) -> tuple[int, float] | None:
+        """(their first column, what the square of a shift of all of them is held against), where four neighbouring columns are boxes."""
+        for first in range(len(self.labels) - 3):
+            boxes = Boxes()
+            for reference, _ in self.tables:
+                boxes.add(reference[:, first : first + 4].T)
+            if boxes.found:
+                return first, boxes.size
+        return None
 
 
 @dataclass
@@ -178,8 +181,9 @@ def _finding(member: Member, index: int, samples: list[_Sample], lost: tuple[flo
         return ListFinding(share, shown, tuple(map(float, each)), energies, None)
     errors = np.array([one.errors[index] for one in samples])
     ratios = errors.sum(0) / matched.sum() / member.scale
-    if member.box_size is not None:
-        ratios[:4] += (sum(one.shifts[index][:4] for one in samples) / matched.sum()) ** 2 / member.box_size
+    if member.boxes is not None:
+        first, size = member.boxes
+        ratios[first : first + 4] += (sum(one.shifts[index][first : first + 4] for one in samples) / matched.sum()) ** 2 / size
     ratios = np.minimum(100 * ratios, LARGEST_PERCENT)
     worst = int(np.argmax(ratios))
     told = float(ratios[worst] / allowance(member.moments.effective_count[worst]))

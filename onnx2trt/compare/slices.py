@@ -6,6 +6,8 @@ import numpy as np
 
 LONGEST_AXIS = 4096  # slices; anchors, samples of sound and vocabularies are no features that each has to be right by itself
 
+FEWEST_EVENTS = 5.0  # values that even the rarest event counts as
+
 
 def by_slice(values: np.ndarray, axis: int | None) -> np.ndarray:
     """[slices, values of each]; of all values together where `axis` is None."""
@@ -73,14 +75,16 @@ class Moments:
     def effective_count(self) -> np.ndarray:
         """How many values of a normal distribution would tell the variance as well: 2 n / (kurtosis - 1), at most n.
 
-        A class that occurs once in a thousand places tells its variance by that one event, however many places there are.
+        A class that occurs once in a thousand places tells its variance by that one event, however many places there are. But then the
+        event is what the error is at, too, so it counts as FEWEST_EVENTS; a single value is held against its own size, as surely.
         """
         first, second, third, fourth = self._raw
         square = np.maximum(second - first**2, 0.0)
         fourth = np.maximum(fourth - 4 * first * third + 6 * first**2 * second - 3 * first**4, 0.0)
         with np.errstate(divide="ignore", invalid="ignore"):
             kurtosis = np.where(square > 0, fourth / square**2, 3.0)
-        return np.clip(2 * self.count / np.maximum(kurtosis - 1, 1e-9), np.minimum(self.count, 1.0), self.count)
+        least = np.where(self.count == 1, FEWEST_EVENTS, np.minimum(self.count, FEWEST_EVENTS))
+        return np.clip(2 * self.count / np.maximum(kurtosis - 1, 1e-9), least, np.maximum(self.count, least))
 
 
 class Neighbours:

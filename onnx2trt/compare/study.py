@@ -43,6 +43,7 @@ class View:
     image: tuple[int, int] | None = None  # (height, width) of the image input
     channels_last: bool = False  # the model is NHWC
     synthetic: bool = False  # made-up inputs, on which no decision means anything
+    batched: bool = True  # the samples are without the output's batch axis
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,12 @@ class Judged:
     parts: list[dict] | None = None  # of values that hold several things
     sqnr_db: float | None = None  # where it is not that of the outputs as they are
     may_be_stuck: bool = False  # the same answer for every sample would be wrong
+
+    @property
+    def each(self) -> np.ndarray:
+        """[samples, slices]: what each lost in percent, of what is judged and of each slice of the signal."""
+        drops = np.array(self.drops, np.float64)[:, None]
+        return np.hstack([drops, self.signal.each]) if self.signal is not None and len(self.signal.each) == len(drops) else drops
 
 
 @dataclass
@@ -197,7 +204,7 @@ class Study:
             if not self.winners and not labels.brightness or self.winners and whole_numbers:
                 return Kind("labels", "equal")
         found = next((one for one in self.winners.values() if one.shares), None)
-        found = found or next((one for one in self.winners.values() if one.clear and not self._colours(one)), None)
+        found = found or next((one for one in self.winners.values() if one.clear and not self._colours(one) and not self._boxes(one)), None)
         if found is not None:
             wide = sum(size > 1 for size in self.variation.shape)
             name, metric = {1: ("classes", "top1"), 2: ("sequence", "argmax")}.get(wide, ("class map", "argmax"))
@@ -208,6 +215,10 @@ class Study:
 
     def _colours(self, found: Winners) -> bool:
         return found.classes == COLOURS and sum(size > 1 for size in self.variation.shape) > 2
+
+    def _boxes(self, found: Winners) -> bool:
+        """The columns start with boxes, whose lengths are no classes."""
+        return any(axis.index == found.axis and axis.boxes is not None and axis.boxes.found for axis in self.variation.axes)
 
     def _two_valued(self) -> bool:
         moments = self.variation.axes[-1].moments
@@ -277,10 +288,10 @@ class Study:
         return replace(judged, signal=found, signal_percent=found.shown_percent, worst_slice=self._slice(found), may_be_stuck=True)
 
     def _slice(self, found: Finding) -> str | None:
-        """Its place in words: 'slice 3 of 22 along axis 1', axes counted with the batch."""
+        """Its place in words: 'slice 3 of 22 along axis 1', axes counted with the batch where the output has one."""
         if found.slice is None:
             return None
-        return f"slice {found.slice} of {self.variation.shape[found.axis]} along axis {found.axis + 1}"
+        return f"slice {found.slice} of {self.variation.shape[found.axis]} along axis {found.axis + self.view.batched}"
 
     def _counted(self, kind: Kind, parts, wholes) -> Judged:
         """What is a share of something that was counted, or of an energy."""

@@ -9,10 +9,11 @@ import numpy as np
 
 from onnx2trt.compare.intervals import MOST_ALLOWED, allowance, bootstrap, percentiles
 from onnx2trt.compare.slices import by_slice
-from onnx2trt.compare.variation import FEWEST_ALIKE, Scale
+from onnx2trt.compare.variation import Scale
 
 MOST_KEPT = 2**22  # numbers: mean squares of samples and slices, for the worst sample and the interval
 LARGEST_PERCENT = 1e9  # JSON has no infinity
+FEWEST_SLICES = 8  # that together are many values
 MOST_PARTS = 8  # runs of slices of one kind that are told apart
 
 
@@ -34,14 +35,19 @@ class Finding:
     shown_percent: float  # what so few values show at least
     interval: tuple[float, float]
     standard_error: float | None
-    drops: tuple[float, ...]  # of each sample
+    each: np.ndarray  # [samples, slices], in percent
     axis: int | None
     slice: int | None
     parts: tuple[Part, ...]
     count: float  # of values that tell it
 
+    @property
+    def drops(self) -> tuple[float, ...]:
+        """Of each sample."""
+        return tuple(float(value) for value in self.each.max(1)) if self.each.size else ()
 
-NOTHING = Finding(0.0, 0.0, (0.0, 0.0), None, (), None, None, (), 0.0)
+
+NOTHING = Finding(0.0, 0.0, (0.0, 0.0), None, np.zeros((0, 1)), None, None, (), 0.0)
 
 
 @dataclass
@@ -96,7 +102,7 @@ def _of_axis(scale: Scale, errors: Errors, most_allowed: float) -> Finding:
     allowed = np.minimum(allowance(scale.count), most_allowed)
     worst = int(np.argmax(ratios / allowed))
     shown = float(ratios[worst] / allowed[worst])
-    if len(ratios) >= FEWEST_ALIKE:  # all slices together are many values
+    if len(ratios) >= FEWEST_SLICES:  # all slices together are many values
         shown = max(shown, float(np.median(ratios) / allowance(scale.count.sum())))
     kept = np.array(errors.samples[scale.axis], np.float64)
     drops = np.minimum(100 * kept / scale.variance, LARGEST_PERCENT)
@@ -108,7 +114,7 @@ def _of_axis(scale: Scale, errors: Errors, most_allowed: float) -> Finding:
         shown_percent=shown,
         interval=(min(low, shown), min(high, LARGEST_PERCENT)),
         standard_error=None if drawn is None else float(np.std(drawn)),
-        drops=tuple(float(value) for value in drops.max(1)),
+        each=drops,
         axis=scale.axis,
         slice=worst if scale.axis is not None else None,
         parts=_parts(scale, ratios),

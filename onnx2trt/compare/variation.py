@@ -12,6 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from onnx2trt.compare.boxes import Boxes
+from onnx2trt.compare.intervals import ENOUGH
 from onnx2trt.compare.slices import Moments, Neighbours, axes_of, by_slice
 
 PLACES_KEPT = 2**20  # of one output, of which the variance over the samples is taken place by place
@@ -26,10 +27,11 @@ SMALL_PEAK = 0.05  # outputs within 0..1 that never get so far have a scale of t
 SMALLEST_OF_LARGEST = 1e-8  # of the largest variance along the axis
 NUMERICAL = 1e-10  # of it, below which a slice is rounding errors of nothing
 SMALLEST_OF_SQUARE = 3e-4  # of the squared mean: 0.17 % of a value that is nearly constant is 1 %
-KIND_FACTOR = 30.0  # between the variances of slices of one kind and those of the next; lengths and scores differ by far more
+KIND_FACTOR = 30.0  # between the mean squares of slices of one kind and those of the next; lengths and scores differ by far more
 ONE_KIND_SHARE = 0.5  # of the mean variance of the slices of one kind: what a quieter one is held against
+OCCURS = 0.1  # of the highest peak of slices within 0..1: a class that stays below it does not occur in the data
 CLEARLY_FEATURES = 1.0  # difference of Axis.contrast by which one axis holds the features rather than another
-FEWEST_ALIKE = 8  # slices that tell how much the variances of slices differ
+FEWEST_EVENTS = 20.0  # values in each slice that tell how slices differ, as Moments.effective_count has it of all together
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ class Variation:
     def _features(self, first: Axis, last: Axis) -> list[Axis]:
         """Which of two axes holds the features, by whose slices differ; of maps the channels, where that does not tell; of tables both."""
         difference = last.contrast - first.contrast
-        if abs(difference) > CLEARLY_FEATURES:
+        told = self.axes[-1].moments.effective_count[0] / max(len(axis.alive) for axis in (first, last))
+        if abs(difference) > CLEARLY_FEATURES and told >= FEWEST_EVENTS:  # of few events, most slices are empty by chance
             return [last if difference > 0 else first]
         if sum(size > 1 for size in self.shape) < 3:
             return [first, last]
@@ -167,24 +170,35 @@ class Variation:
         if self._within is not None and self.samples > 1:
             over_samples = total * self._within.share(axis.index)
             variance = np.clip(PLACES_SHARE * total, over_samples, MOST_LENT * over_samples)
-        if len(total) >= FEWEST_ALIKE:
-            variance = alike(variance, count)
         if self.samples == 1 and sum(size > 1 for size in self.shape) < 2:  # nothing tells the features of a single sample from each other
             variance = np.maximum(variance, self.energy / max(self.values, 1))
         bounded = (moments.low >= 0) & (moments.high <= 1)
+        if self._fixed(axis, variance) and self.samples > 1:
+            count = np.full(len(count), ENOUGH)  # nothing is left to chance
         size = axis.boxes.size if axis.boxes is not None and axis.boxes.found else None
         return Scale(axis.index, np.maximum(variance, self._smallest(axis, variance, bounded)), count, bounded, size)
+
+    def _fixed(self, axis: Axis, variance: np.ndarray) -> bool:
+        """It is a constant."""
+        return not axis.alive.any() or not variance.max() > 1e-12 * self.energy / max(self.values, 1)
 
     def _smallest(self, axis: Axis, variance: np.ndarray, bounded: np.ndarray) -> np.ndarray:
         """What counts as variance at least: slices that do nothing in the data shall not rule."""
         moments, square, alive = axis.moments, self.energy / max(self.values, 1), axis.alive
-        if not alive.any() or not variance.max() > 1e-12 * square:  # a constant: held against its own size
+        if self._fixed(axis, variance):  # held against its own size
             return np.full(len(variance), square or SMALLEST_BOUNDED)
         peak = float(moments.high[bounded].max()) if bounded.any() else 0.0
         of_bounded = SMALLEST_BOUNDED * min(1.0, peak / SMALL_PEAK) ** 2
         floor = np.maximum(SMALLEST_OF_LARGEST * variance.max(), SMALLEST_OF_SQUARE * moments.mean**2)
-        floor = np.where(bounded, of_bounded, np.where(alive, floor, np.maximum(floor, ONE_KIND_SHARE * np.median(variance[alive]))))
-        floor[alive] = np.maximum(floor[alive], ONE_KIND_SHARE * of_kind(variance[alive]))
+        floor = np.where(bounded, of_bounded, floor)
+        quiet = ~alive | bounded & (moments.high <= OCCURS * peak)
+        for those, most in ((bounded, 1.0), (~bounded, np.inf)):  # held against others of the kind; where there are none, against all
+            loud = those & ~quiet if (those & ~quiet).any() else ~quiet
+            if loud.any():
+                floor = np.where(those & quiet, np.maximum(floor, ONE_KIND_SHARE * min(float(np.median(variance[loud])), most)), floor)
+        few = moments.effective_count < FEWEST_EVENTS  # their variance is chance; how large they are is not
+        for kind in kinds(np.where(alive, np.where(few, moments.mean**2, 0.0) + variance, 0.0)):
+            floor[kind] = np.maximum(floor[kind], ONE_KIND_SHARE * variance[kind].mean())
         return np.maximum(floor, 1e-30)
 
     @property
@@ -241,38 +255,15 @@ class Within:
             return np.where(total > 0, inside / total, 1.0)
 
 
-def of_kind(variance: np.ndarray) -> np.ndarray:
-    """[slices]: the mean variance of those of its kind; kinds are what a gap in the order of the variances divides."""
-    order = np.argsort(variance)
-    kinds = np.concatenate([[0], np.cumsum(np.diff(np.log(variance[order])) > np.log(KIND_FACTOR))])
-    means = np.bincount(kinds, variance[order]) / np.bincount(kinds)
-    found = np.empty(len(variance))
-    found[order] = means[kinds]
-    return found
+def kinds(squares: np.ndarray) -> list[np.ndarray]:
+    """Slices (their numbers) of one kind each: a gap in the order of their mean squares divides them; those of 0 are none."""
+    order = np.argsort(squares, kind="stable")[int((squares <= 0).sum()) :]
+    if not order.size:
+        return []
+    return np.split(order, np.flatnonzero(np.diff(np.log(squares[order])) > np.log(KIND_FACTOR)) + 1)
 
 
 def _too_small(count: np.ndarray) -> np.ndarray:
     """By how much the logarithm of a variance that so many values tell is too small, in the mean."""
     freedom = np.maximum(count - 1, 0.5)
     return 1 / freedom + 1 / (3 * freedom**2)
-
-
-def alike(variance: np.ndarray, count: np.ndarray) -> np.ndarray:
-    """Variances of slices that few values tell, drawn towards their common one as far as chance explains how they differ.
-
-    Empirical Bayes with normal logarithms (as James and Stein; Smyth 2004 does so for genes): of three samples, one of a hundred features
-    is quiet by chance, and any error would be large against it.
-    """
-    told = (variance > 0) & (count > 1.5)
-    if told.sum() < FEWEST_ALIKE:
-        return variance
-    freedom = np.maximum(count[told] - 1, 0.5)
-    logs = np.log(variance[told]) + _too_small(count[told])
-    by_chance = 2 / freedom + 2 / freedom**2
-    spread = float(np.var(logs, ddof=1))
-    weight = np.clip(1 - by_chance / max(spread, 1e-12), 0.0, 1.0)
-    middle = float(np.average(logs, weights=1 / by_chance))
-    drawn = variance.copy()
-    drawn[told] = np.maximum(variance[told], np.exp(weight * logs + (1 - weight) * middle))
-    drawn[~told] = np.maximum(variance[~told], 0.0)
-    return drawn

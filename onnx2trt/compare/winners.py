@@ -136,29 +136,6 @@ def _range(values: np.ndarray) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
 
 
-def _lead(values: np.ndarray) -> tuple[float, float]:
-    """(lead of the largest over the second, standard deviation of all but the largest), means over the rows of [positions, classes]."""
-    ordered = np.partition(values, (-2, -1), axis=1)
-    return float((ordered[:, -1] - ordered[:, -2]).mean()), float(ordered[:, :-1].std(1).mean())
-
-
-def agreement(reference: np.ndarray, output: np.ndarray, axis: int) -> tuple[int, int]:
-    """(positions whose winner is the same or all but tied, positions).
-
-    A tie: the reference's value of the candidate's winner is as good as its largest, within a hundredth of the range of the sample.
-    """
-    expected, found = _by_position(reference, axis), _by_position(output, axis)
-    first, second = expected.argmax(1), found.argmax(1)
-    other = np.flatnonzero(first != second)
-    if not other.size:
-        return len(expected), len(expected)
-    finite = expected[np.isfinite(expected)] if expected.dtype.kind == "f" else expected
-    near = TIE * (float(finite.max()) - float(finite.min())) if finite.size else 0.0
-    with np.errstate(invalid="ignore"):
-        lost = expected[other, first[other]].astype(np.float64) - expected[other, second[other]]
-    return len(expected) - int((~(lost <= near)).sum()), len(expected)
-
-
 def _by_position(values: np.ndarray, axis: int) -> np.ndarray:
     """[positions, classes]; NaN as the smallest of all."""
     if values.dtype.kind == "f":

@@ -23,10 +23,14 @@ def test_wilson_holds_the_true_share_in_most_experiments(share, count):
     assert held > 0.92
 
 
-@pytest.mark.parametrize("total", [1, 3, 10, 20, 99])
+@pytest.mark.parametrize("total", [2, 3, 10, 20, 99])
 def test_one_of_few_shows_nothing(total):
     assert shown_share(1, total) == shown_share(0, total) == 0.0
-    assert total < 2 or shown_share(2, total) > 0
+    assert shown_share(2, total) > 0
+
+
+def test_a_single_decision_that_is_wrong_is_all_that_is_known():
+    assert shown_share(1, 1) > 10 and shown_share(0, 1) == 0
 
 
 @pytest.mark.parametrize("missed", [0, 2, 10, 799])

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnx2trt.compare.variation import MOST_LENT, PLACES_SHARE, Variation, alike, of_kind
+from onnx2trt.compare.variation import MOST_LENT, PLACES_SHARE, Variation, kinds
 
 
 def learned(samples, **options) -> Variation:
@@ -29,8 +29,8 @@ def test_features_are_held_against_their_own_variance():
 
 def test_a_quiet_slice_is_held_against_others_of_its_kind():
     """Features of an embedding: one of them tells little, and may be as far off as the others."""
-    assert of_kind(np.array([1.0, 0.1, 0.01, 3.0])) == pytest.approx(np.full(4, 4.11 / 4))
-    assert of_kind(np.array([1e4, 1e-3, 2e4, 3e-3])) == pytest.approx([1.5e4, 2e-3, 1.5e4, 2e-3])
+    assert [sorted(kind) for kind in kinds(np.array([1.0, 0.1, 0.01, 3.0]))] == [[0, 1, 2, 3]]
+    assert [sorted(kind) for kind in kinds(np.array([1e4, 1e-3, 2e4, 0, 3e-3]))] == [[1, 4], [0, 2]] and kinds(np.zeros(3)) == []
     values = np.random.default_rng(0).standard_normal((2000, 8)) * [1, 1, 1, 1, 1, 1, 1, 0.2]
     assert only(learned(values)).variance == pytest.approx([*[1] * 7, 0.5 * 7.04 / 8], rel=0.1)
 
@@ -82,7 +82,8 @@ def test_slices_that_do_nothing_do_not_rule():
     random = np.random.default_rng(0)
     scores = random.random((20, 100, 8)) ** 6
     scores[..., 5] *= 1e-4
-    assert learned(scores).scale_of(1).variance[5] == 1e-4
+    variance = learned(scores).scale_of(1).variance
+    assert variance[5] == pytest.approx(0.5 * np.median(np.delete(variance, 5)), rel=0.05), "a class that does not occur"
     features = np.maximum(random.standard_normal((50, 16)), 0)
     features[:, 3] = 0
     scale = only(learned(features))
@@ -116,21 +117,6 @@ def test_a_shift_of_boxes_is_held_against_their_size():
     values = np.concatenate([centre - size / 2, centre + size / 2], -1)
     assert learned(values).scale_of(1).box_size == pytest.approx(30.5**2 / 4, rel=0.02)
     assert learned(random.standard_normal((6, 100, 5))).scale_of(1).box_size is None
-
-
-def test_variances_that_few_values_tell_are_drawn_together():
-    random = np.random.default_rng(0)
-    few = np.array([random.standard_normal(3).var(ddof=1) for _ in range(200)])
-    drawn = alike(few, np.full(200, 3.0))
-    assert few.min() < 0.02 and drawn.min() > 0.4 and (drawn >= few).all()
-
-
-def test_variances_that_really_differ_stay_apart():
-    random = np.random.default_rng(0)
-    true = np.repeat([1e4, 1e-3], [4, 40])
-    told = true * random.chisquare(200, 44) / 200
-    assert alike(told, np.full(44, 201.0)) == pytest.approx(told, rel=0.01)
-    assert np.array_equal(alike(told[:5], np.full(5, 3.0)), told[:5]), "of few slices nothing is known in common"
 
 
 def test_what_is_not_finite_counts_for_nothing():

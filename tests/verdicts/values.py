@@ -11,7 +11,7 @@ def regression(random, values: np.ndarray) -> Kind:
     """[n, features], each of its own scale."""
     values = values.astype(np.float32)
     bad = {"stuck at the mean": mean_of(values), "half": values / 2, "zero": values * 0, "far too small": values * 0 + values.min(0) * 0.35}
-    if values.shape[1] > 1:
+    if values.shape[1] > 1 and len(values) > 3:  # three may be near to their mean by chance
         bad["one feature lost"] = dead(values, 1, 1, float(values[:, 1].mean()) if values[:, 1].std() else 0.0)
         bad["features swapped"] = values[:, ::-1]
     return single(values, usual(random, values, 0), bad)

@@ -8,7 +8,6 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.holdout import Parts
 from onnx2trt.quant.sensitivity import Tried, by_error_per_mac, climb, layer_errors
 
 STEP_DOWN = 0.02  # of the work: what goes back to FP16 at a time where the final fit is unlucky
@@ -68,10 +67,9 @@ class Guard:
     @cached_property
     def _errors(self) -> dict[str, float]:
         """Node -> what INT8 there alone changes."""
-        job, fitted, console = self._job, self._fitted, self._run.console
-        few = list(Parts(job.data, fitted.split, console, "reading samples", job.plan.calibration.effort.samples)())
-        found = layer_errors(fitted.graph, fitted.layers, fitted.fit, few, self._trials.change)
-        return dict(console.track(found, len(fitted.layers), "measuring what INT8 costs in each layer"))
+        fitted = self._fitted
+        found = layer_errors(fitted.graph, fitted.layers, fitted.fit, self._trials.telling(), self._trials.change)
+        return dict(self._run.console.track(found, len(fitted.layers), "measuring what INT8 costs in each layer"))
 
     @cached_property
     def _order(self) -> list[str]:

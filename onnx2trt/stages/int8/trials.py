@@ -66,6 +66,17 @@ class Trials:
         """What tells how far outputs are from these, by what is known of the reference from the first measurement on."""
         return self._comparison.change(expected)
 
+    def telling(self) -> list[Feed]:
+        """A few batches to rank layers on: those in which the first choice that was measured has lost most."""
+        job, split, seen, found = self._job, self._fitted.split, 0, []
+        told = self._comparison.telling(job.plan.calibration.effort.samples)
+        for batch in batches_to_compare(job.data, split.cuts(split.to_measure())):
+            rows = max(batch.real_rows, 1)
+            if any(seen <= number < seen + rows for number in told):
+                found.append(batch.arrays)
+            seen += rows
+        return found
+
     def forget(self) -> None:
         """Give the memory of reference outputs back; what was measured stays known."""
         self._reference.forget()
