@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 KEPT_OF_SAMPLE, KEPT = 2**14, 2**20  # numbers of the reference, by which it is told what the values are
-TIE = 0.01  # of the range of a sample's values
+TIE = 0.01  # of the range of the values
 NOT_ONE = 0.01  # by which a sum of probabilities may differ from 1
 CLEARLY = 3.0  # times the lead that the largest of as many independent normal values has
 TOGETHER = 1.2  # times the lead that it has where the values of each class are shuffled: classes exclude each other
@@ -27,14 +27,15 @@ class Winners:
     """The best class along one axis, over the samples."""
 
     axis: int
-    agreed: list[float] = field(default_factory=list)  # positions of each sample whose winner is the same, or all but tied
-    positions: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)  # of each sample
     possible: bool = True
     _classes: int | None = None
     _shares: bool = True  # at every position the values are in 0..1 and sum to 1
     _logarithms: bool = True  # their exponentials do
     _low: float = math.inf
     _high: float = -math.inf
+    _wrong: list[float] = field(default_factory=list)  # positions of each sample whose winner is another one, and no tie in any range
+    _gaps: list[np.ndarray] = field(default_factory=list)  # of each sample, where another winner may be a tie in the range of all samples
     _kept: list[np.ndarray] = field(default_factory=list)  # some positions of the reference, [positions, classes] each
 
     def add(self, reference: np.ndarray, output: np.ndarray) -> None:
@@ -51,9 +52,25 @@ class Winners:
         self._low, self._high = min(self._low, low), max(self._high, high)
         first, second = expected.argmax(1), found.argmax(1)
         other = np.flatnonzero(first != second)
-        wrong = int((~_tied(expected[other], first[other], second[other], self._low, self._high)).sum()) if other.size else 0
-        self.agreed.append(float(len(expected) - wrong))
+        gaps = _gaps(expected[other], first[other], second[other])
+        in_range = not _probabilities(expected[other])
+        limit = self._tie if in_range else -TIE * math.log(LEAST_PROBABILITY)
+        gaps = gaps[~(gaps <= limit)]  # the range can only grow: what is a tie stays one
+        keep = in_range and sum(kept.size for kept in self._gaps) < KEPT
+        self._gaps.append(gaps.astype(np.float32) if keep else np.zeros(0, np.float32))
+        self._wrong.append(0.0 if keep else float(len(gaps)))
         self.positions.append(len(expected))
+
+    @property
+    def _tie(self) -> float:
+        return TIE * (self._high - self._low)
+
+    @property
+    def agreed(self) -> list[float]:
+        """Positions of each sample whose winner is the same, or all but tied: within a hundredth of the range of all samples."""
+        limit = np.float32(self._tie)
+        wrong = (self._wrong[sample] + int((~(gaps <= limit)).sum()) for sample, gaps in enumerate(self._gaps))
+        return [count - lost for count, lost in zip(self.positions, wrong)]
 
     def _fits(self, reference: np.ndarray) -> bool:
         if self.possible:
@@ -115,20 +132,24 @@ def _lead(values: np.ndarray) -> tuple[float, float]:
     return float((ordered[:, -1] - ordered[:, -2]).mean()), float(ordered[:, :-1].std(1).mean())
 
 
-def _tied(values: np.ndarray, first: np.ndarray, second: np.ndarray, low: float, high: float) -> np.ndarray:
-    """Where the value of another winner is all but as good as the largest: within a hundredth of the range.
+def _gaps(values: np.ndarray, first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """By how much the value of another winner is below the largest; of probabilities, by which factor, as a logarithm.
 
     Args:
         values: [positions, classes] of the reference, where another class wins.
         first, second: [positions], the winners of the reference and of the candidate.
-        low, high: of the reference over the data.
     """
     values = values.astype(np.float64)
-    if low >= 0 and np.abs(values.sum(1) - 1).max() < NOT_ONE:  # what counts of probabilities is their ratio
-        values, low, high = np.log(np.maximum(values, LEAST_PROBABILITY)), math.log(LEAST_PROBABILITY), 0.0
+    if _probabilities(values):
+        values = np.log(np.maximum(values, LEAST_PROBABILITY))
     places = np.arange(len(values))
     with np.errstate(invalid="ignore"):
-        return values[places, first] - values[places, second] <= TIE * (high - low)
+        return values[places, first] - values[places, second]
+
+
+def _probabilities(values: np.ndarray) -> bool:
+    """[positions, classes]"""
+    return bool(values.size) and bool(values.min() >= 0) and bool(np.abs(values.sum(1, dtype=np.float64) - 1).max() < NOT_ONE)
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:

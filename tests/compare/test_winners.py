@@ -112,3 +112,18 @@ def test_classes_that_change_in_number_are_none():
     for size in (5, 6):
         winners.add(np.eye(1, size, dtype=np.float32)[0], np.eye(1, size, dtype=np.float32)[0])
     assert not winners.possible and not winners.shares and not winners.clear
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_order_of_the_samples_does_not_matter(seed):
+    """What is a tie is told by the range over all samples, whichever comes first."""
+    rng = np.random.default_rng(seed)
+    samples = [rng.normal(0, rng.choice([0.01, 1.0, 30.0]), (5, 8, 8)).astype(np.float32) for _ in range(6)]
+    outputs = [sample + rng.normal(0, 3, sample.shape).astype(np.float32) for sample in samples]
+    counts = []
+    for order in (range(6), reversed(range(6))):
+        winners = Winners(0)
+        for index in order:
+            winners.count(samples[index], outputs[index])
+        counts.append(sorted(winners.agreed))
+    assert counts[0] == counts[1] and sum(counts[0]) < sum(winners.positions)

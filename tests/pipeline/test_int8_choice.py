@@ -45,7 +45,7 @@ def hostile_net():
 def write_samples(folder, count, outlier, first=0):
     folder.mkdir()
     for index in range(first, first + count):
-        values = mixed(CHANNELS, 16, seed=100 + index)
+        values = random(1, CHANNELS, 16, 16, seed=100 + index)
         if outlier:
             values.reshape(-1)[np.random.default_rng(index).integers(values.size)] = outlier
         np.save(folder / f"{index:03}.npy", values)
@@ -155,15 +155,17 @@ def test_effort_decides_whether_weights_are_fitted(folder):
     nearest = {
         node.input[1]: quantize_weights(*weight_and_axis(graph, node.name), True)[0] for node in graph.nodes if node.op_type == "Conv"
     }
+    (folder / "tame").mkdir()
+    for index in range(12):
+        np.save(folder / "tame" / f"{index}.npy", mixed(CHANNELS, 16, seed=index))
     found = {}
     for effort in ("fast", "default"):
-        done = convert(folder, "--quantization-effort", effort, "--save-onnx", f"{effort}.onnx", limit="100")
+        done = convert(folder, "--quantization-effort", effort, "--save-onnx", f"{effort}.onnx", data="tame", limit="100")
         assert done.code == 0, done.stderr
         stored = int8_weights(folder / f"{effort}.onnx")
         found[effort] = {name: stored[f"{name}__quantized"] for name in nearest}
-    for name, integers in nearest.items():
-        assert np.array_equal(found["fast"][name], integers)
-        assert not np.array_equal(found["default"][name], integers)
+    assert all(np.array_equal(found["fast"][name], integers) for name, integers in nearest.items())
+    assert not any(np.array_equal(found["default"][name], integers) for name, integers in nearest.items())
 
 
 def test_the_validation_folder_decides(folder):
@@ -192,7 +194,7 @@ def test_layers_are_judged_by_the_metric_of_the_user(folder):
 
 def spike(folder, value, every=500):
     """A sample with outliers that the tame ones do not have."""
-    values = mixed(CHANNELS, 16, seed=300)
+    values = random(1, CHANNELS, 16, 16, seed=300)
     values.reshape(-1)[::every] = value
     np.save(folder / "test.npy", values)
 
@@ -207,7 +209,7 @@ def test_what_misses_the_limit_in_the_end_is_built_once_more(folder, limit):
     result = done.json("result.json")
     assert "hostile" in reasons(result) and result["accuracy"][0]["drop_percent"] <= float(limit)
     (said,) = [warning for warning in result["warnings"] if "built once more" in warning]
-    assert "test.npy" in said and "1.4" in said and done.stderr.count("building the engine") == 2
+    assert "test.npy" in said and "differs from the ONNX model by 1." in said and done.stderr.count("building the engine") == 2
     assert (folder / "net.engine").exists() and result["engine"]["sha256"]
 
 
