@@ -37,7 +37,8 @@ def load_arrays(
     if missing:
         raise DataError(f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(map(repr, arrays)) or 'nothing'}")
     formed = {spec.name: _formed(arrays[spec.name], spec, 0 if spec.name in rows.shared else rows.block) for spec in inputs}
-    counts = {len(array) // rows.block for name, array in formed.items() if name not in rows.shared} if rows.block else {1}
+    own = [array for name, array in formed.items() if name not in rows.shared and array.ndim]
+    counts = {len(array) // rows.block for array in own} if rows.block else {1}
     if len(counts) != 1 or not rows.block:  # first axes that have nothing to do with each other
         return [_sample({spec.name: _formed(formed[spec.name], spec, 0) for spec in inputs}, inputs)]
     count, found = counts.pop(), []

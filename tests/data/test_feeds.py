@@ -38,7 +38,7 @@ def written(folder, *arrays, shape) -> tuple[Reader, Dataset]:
 
 def test_samples_of_one_constant_value_are_no_calibration_data(tmp_path):
     with refused(ExitCode.CALIBRATION, "every sample of data is one constant value"):
-        list(Feeds(*written(tmp_path, 0.0, 0.5, shape=(1, 4)), Console(), "")())
+        list(Feeds(*written(tmp_path, 0.0, 0.5, shape=(1, 4)), Console(), "", must_vary=True)())
 
 
 def test_ranges_are_then_measured_with_noise_beside_them(tmp_path):

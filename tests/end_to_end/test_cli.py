@@ -430,7 +430,7 @@ def test_figures_of_samples_that_were_calibrated_on_are_marked(folder):
     words = "measured on samples that the scales were chosen on"
     for data, seen in (("images/3.png", True), ("copy.png", True), ("test.png", False)):
         flags = ("--test-image", data, "--quantization-effort", "fast", "--json", "r.json", "--report", "r.html")
-        done = onnx2trt(folder, "--onnx", "net.onnx", *INT8, *flags)
+        done = onnx2trt(folder, "--onnx", "net.onnx", *INT8, *flags, environment={"COLUMNS": "300"})
         assert done.code == 0, done.stderr
         (row,) = done.json("r.json")["accuracy"]
         assert row["seen_in_calibration"] is seen and row.get("seen_samples") == (1 if seen else None)
@@ -457,7 +457,7 @@ def test_some_of_the_samples_were_calibrated_on(folder):
     shutil.copy(folder / "images" / "1.png", folder / "mixed" / "b.png")
     shutil.copy(folder / "test.png", folder / "mixed" / "a.png")
     flags = ("--validation-dir", "mixed", "--quantization-effort", "fast", "--json", "r.json")
-    done = onnx2trt(folder, "--onnx", "net.onnx", *INT8, *flags)
+    done = onnx2trt(folder, "--onnx", "net.onnx", *INT8, *flags, environment={"COLUMNS": "300"})
     (row,) = done.json("r.json")["accuracy"]
     assert row["seen_in_calibration"] and row["seen_samples"] == 1 and row["samples"] == 2
     assert "1 of the samples are those that the scales were chosen on" in " ".join(done.stdout.split())

@@ -22,7 +22,8 @@ def folder(tmp_path, monkeypatch):
     onnx.save(conv_net(), "model.onnx")
     os.mkdir("images")
     for seed in range(8):
-        opencv().imwrite(f"images/{seed}.png", image(24, 24, seed=seed))
+        smooth = opencv().resize(image(6, 6, seed=seed), (24, 24), interpolation=opencv().INTER_CUBIC)  # fitted weights have a use for it
+        opencv().imwrite(f"images/{seed}.png", smooth)
     return tmp_path
 
 

@@ -57,7 +57,7 @@ def test_an_engine_whose_work_is_in_fp32_is_no_fp16_engine(job):
 def test_by_the_command(tmp_path):
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     onnx.save(one_heavy_layer(30), tmp_path / "net.onnx")
-    done = onnx2trt(tmp_path, "--onnx", "net.onnx")
+    done = onnx2trt(tmp_path, "--onnx", "net.onnx", environment={"COLUMNS": "200"})
     precision = done.json("net.engine.json")["precision"]
     assert done.code == 0 and precision["fp16_mac_share"] == 1 and "FP16 share of the multiply-accumulates 100.0%" in done.stdout
     done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--layer-precisions", "heavy:fp32", "--json", "r.json")

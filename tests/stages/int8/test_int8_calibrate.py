@@ -10,7 +10,7 @@ from onnx2trt.data.holdout import choose_split
 from onnx2trt.pipeline.int8 import graph_to_quantize
 from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.qdq import quantizable_layers
-from onnx2trt.stages.int8.calibrate import calibrate
+from onnx2trt.stages.int8.calibrate import Wanted, calibrate
 from onnx2trt.stages.int8.fit import fit
 from onnx2trt.stages.ranges import measure_ranges
 
@@ -33,7 +33,7 @@ def found(folder, monkeypatch, batch, count: int, files: str) -> tuple:
     graph = graph_to_quantize(job, run)
     layers = quantizable_layers(graph)
     names = tensors(layers, readings(graph, layers))
-    calibrated = calibrate(job, graph, layers, names, run, with_weights=True)
+    calibrated = calibrate(job, graph, Wanted(names, layers, with_weights=True), run)
     fits = fit(job, graph, layers, calibrated, True, run)
     sizes = (len(split.fitted.samples), split.parts, split.trials, len(split.to_measure().samples), calibrated.about.samples_used)
     ranges = measure_ranges(job, graph, run)
