@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec, dims
 from onnx2trt.plan.plan import Shapes
@@ -21,6 +23,7 @@ def make_profiles(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> tuple[Profi
     """
     typed = {bound: _by_name(getattr(shapes, bound), inputs, f"--{bound}-shapes") for bound in ("min", "opt", "max")}
     profiles = tuple(_profile(spec, {bound: typed[bound].get(spec.name) for bound in typed}, shapes.max_batch) for spec in inputs)
+    profiles = _one_size(inputs, profiles, typed["min"])
     batches = [spec.shape[0] if spec.shape else None for spec in inputs if spec.shape != ()]
     if shapes.max_batch > 1 and not any(batch == shapes.max_batch or not isinstance(batch, int) for batch in batches):
         fixed = ", ".join(f"{spec.name} {dims(spec.shape or ())}" for spec in inputs)
@@ -30,6 +33,23 @@ def make_profiles(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> tuple[Profi
             code=ExitCode.USAGE,
         )
     return profiles
+
+
+def _one_size(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], typed: dict[str, tuple[int, ...]]) -> tuple[Profile, ...]:
+    """A first dimension whose symbol stands in another input, too, but not first, is never smaller than it is there: of [time, batch,
+    features] and the lengths [batch], one tells the size of both.
+    """
+    least: dict[str, int] = {}
+    for spec, profile in zip(inputs, profiles):
+        for dim, size in list(zip(spec.shape or (), profile.min))[1:]:
+            if isinstance(dim, str) and dim:
+                least[dim] = max(size, least.get(dim, 1))
+    found = []
+    for spec, profile in zip(inputs, profiles):
+        first = least.get(spec.shape[0], 1) if spec.shape and spec.name not in typed else 1
+        fits = first > profile.min[0] and first <= profile.opt[0] if profile.min else False
+        found.append(replace(profile, min=(first, *profile.min[1:])) if fits else profile)
+    return tuple(found)
 
 
 BATCH_NAMES = frozenset(("b", "n", "bs", "batch", "batchsize", "batch_size"))

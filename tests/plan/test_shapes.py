@@ -154,3 +154,17 @@ def test_no_image_for_two_inputs():
     with refused(ExitCode.USAGE, "2 inputs", hint="(a, b)"):
         image_input(inputs, profiles)
     assert image_refusal(inputs[:1], profiles[:1]) == ""
+
+
+@pytest.mark.parametrize(
+    "flags, lowest",
+    [
+        (shapes(opt=(("x", (20, 4, 12)), ("len", (4,)))), (4,)),
+        (shapes(opt=(("x", (20, 4, 12)), ("len", (4,))), lowest=(("x", (20, 2, 12)),)), (2,)),
+        (shapes(opt=(("x", (20, 4, 12)), ("len", (4,))), lowest=(("len", (3,)),)), (3,)),
+        (shapes(opt=(("x", (20, 1, 12)),)), (1,)),
+    ],
+)
+def test_one_symbol_is_one_size_whichever_axis_it_stands_at(flags, lowest):
+    profiles = make_profiles((spec((20, "batch", 12)), spec(("batch",), "len", "int32")), flags)
+    assert profiles[1].min == lowest and profiles[1].name == "len"
