@@ -229,7 +229,7 @@ class Study:
         """Of the last sample alone, in percent, as far as it can be told while the data is not through."""
         if kind.metric in ("top1", "argmax"):
             one = self.winners[kind.axis]
-            parts, wholes = one.agreed, one.positions
+            parts, wholes = [one.last_agreed], one.positions
         elif kind.metric == "equal" and self.asked == "auto":
             parts, wholes = self.labels.equal, self.labels.entries
         elif kind.metric in ("values", "rows") or kind.metric == "noise" and self.asked == "auto":

@@ -68,9 +68,16 @@ class Winners:
     @property
     def agreed(self) -> list[float]:
         """Positions of each sample whose winner is the same, or all but tied: within a hundredth of the range of all samples."""
-        limit = np.float32(self._tie)
-        wrong = (self._wrong[sample] + int((~(gaps <= limit)).sum()) for sample, gaps in enumerate(self._gaps))
-        return [count - lost for count, lost in zip(self.positions, wrong)]
+        return [self._agreed(sample) for sample in range(len(self.positions))]
+
+    @property
+    def last_agreed(self) -> float:
+        """Of the last sample alone, by the range so far."""
+        return self._agreed(-1)
+
+    def _agreed(self, sample: int) -> float:
+        lost = self._wrong[sample] + int((~(self._gaps[sample] <= np.float32(self._tie))).sum())
+        return self.positions[sample] - lost
 
     def _fits(self, reference: np.ndarray) -> bool:
         if self.possible:

@@ -25,7 +25,7 @@ def signal_to_noise(job: Job, fitted: Fitted, run: Run) -> dict[str, list[float]
     split = fitted.split
     dataset = split.to_judge(HELD_OUT_SAMPLES)
     reference = Session.from_graph(fitted.graph)
-    fits = fitted.trials or (fitted.fit,)
+    fits = fitted.trials[: len(split.judged)] or (fitted.fit,)  # those of the first trials are the only ones asked for
     candidate = by_part(split, [Session.from_graph(fit.apply(fitted.graph, fitted.layers)) for fit in fits])
     found: dict[str, list[float]] = {name: [] for name in fitted.graph.output_names}
     with run.stage("choose", "comparing ways to INT8"):
