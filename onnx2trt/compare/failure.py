@@ -12,11 +12,13 @@ def failure(accuracies: tuple[Accuracy, ...], limit_percent: float) -> AccuracyE
         if row.nonfinite:
             return not_finite((row,))
         if row.excess(limit_percent) > 1:
+            otherwise = (
+                "" if row.chosen else f" If it is no {row.kind or 'such output'}, --metric {row.output}:METRIC says how to compare it."
+            )
             return AccuracyError(
                 f"{_where(row)}: {_why(row, limit_percent)}; SQNR {row.sqnr_db:.1f} dB",
                 hint="Use a higher --precision, other calibration data or --calibration-method, keep layers in a higher precision with "
-                "--layer-precisions, or accept the difference with a larger --max-accuracy-drop. "
-                f"If it is no {row.kind or 'such output'}, --metric {row.output}:METRIC says how to compare it.",
+                f"--layer-precisions, or accept the difference with a larger --max-accuracy-drop.{otherwise}",
                 drop_percent=limit_percent * row.excess(limit_percent) if limit_percent else row.drop_percent,
             )
     return None
