@@ -30,7 +30,7 @@ class Outcome:
     method: str
     change: float  # of the outputs, as the measure has it
     sqnr_db: dict[str, float]  # output -> signal to noise over the samples
-    samples_db: tuple[float, ...] = ()  # mean over the outputs, for each inference
+    each_db: tuple[float, ...] = ()  # the change in each inference, as signal to noise
 
     @property
     def worst_db(self) -> float:
@@ -53,8 +53,7 @@ def compare_methods(
     for name, fit in methods:
         found = list(Session.from_graph(fit.apply(graph, layers), in_turn=False).run_each(feeds))
         sqnr = {output: sqnr_db([(one[output], other[output]) for one, other in zip(expected, found)]) for output in graph.output_names}
-        each = (np.mean([sqnr_db([(one[output], other[output])]) for output in one]) for one, other in zip(expected, found))
-        outcomes.append(Outcome(name, change(found), sqnr, tuple(map(float, each))))
+        outcomes.append(Outcome(name, change(found), sqnr, tuple(map(_in_db, change.each(found)))))
     return outcomes
 
 
@@ -65,14 +64,14 @@ def best_of(outcomes: list[Outcome], within: float = 1.0) -> list[Outcome]:
     few of those: scales that cut off more than others do are luckier on them than on the rest of the data.
 
     Args:
-        outcomes: in the order in which they are trusted: a later one is best only where its noise is surely smaller, too.
+        outcomes: in the order in which they are trusted: a later one is best only where its change is surely smaller.
     """
     best = {name: max(outcome.sqnr_db[name] for outcome in outcomes) for name in outcomes[0].sqnr_db}
     behind = [max((best[name] - found for name, found in outcome.sqnr_db.items()), default=0.0) for outcome in outcomes]
     good = [one for one, lost in zip(outcomes, behind) if lost <= min(behind) + ALIKE_DB]
     chosen = good[0]
     for one in good[1:]:
-        if one.change < chosen.change and most_lost(chosen.samples_db, one.samples_db) < 0:
+        if one.change < chosen.change and most_lost(chosen.each_db, one.each_db) < 0:
             chosen = one
     smallest = min(one.change for one in good)
     return [chosen, *(one for one in good if one is not chosen and one.change <= within * smallest)]
@@ -88,6 +87,11 @@ def worse_than(simple: SamplesDb, found: SamplesDb) -> str:
     lost = {name: most_lost(simple[name], found[name]) for name in found}
     worst, most = max(lost.items(), key=lambda one: one[1])
     return f"it could be {most:.1f} dB further from the model in output {worst!r}" if most > MOST_LOST_DB else ""
+
+
+def _in_db(change: float) -> float:
+    """Within -LIMIT_DB and LIMIT_DB."""
+    return min(max(-20 * math.log10(change), -LIMIT_DB), LIMIT_DB) if 0 < change < math.inf else (-LIMIT_DB if change else LIMIT_DB)
 
 
 def most_lost(before: Sequence[float], after: Sequence[float]) -> float:
