@@ -49,6 +49,7 @@ class Graph:
         self.proto = proto
         self.weights = weights
         self.repairs: tuple[str, ...] = ()  # what had to be changed about the inputs' declarations
+        self.observed: dict[str, tuple[int, ...]] = {}  # tensor -> shape, as a run at the opt shapes has shown it (observed_shapes.py)
         self._taken: set[str] | None = None
 
     @classmethod
@@ -106,7 +107,7 @@ class Graph:
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
         copied = Graph(proto, dict(self.weights))
-        copied.repairs = self.repairs
+        copied.repairs, copied.observed = self.repairs, self.observed
         return copied
 
     def producers(self) -> dict[str, onnx.NodeProto]:

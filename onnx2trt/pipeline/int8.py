@@ -48,7 +48,7 @@ def graph_to_quantize(job: Job, run: Run) -> Graph:
     Raises:
         ConversionError: MODEL, where its opset cannot be raised.
     """
-    graph = prepare.working_graph(job.model, job.profiles, True, job.plan.fp16_scales, job.plan.layer_precisions)
+    graph = prepare.working_graph(job.graph(), True, job.plan.fp16_scales, job.plan.layer_precisions)
     if job.strong:
         warn_of_fp32_scales(job, graph, run)
     return graph
@@ -57,7 +57,7 @@ def graph_to_quantize(job: Job, run: Run) -> Graph:
 def _choose_with_plugins(job: Job, run: Run) -> Choice:
     """TensorRT's calibrator does everything: without TensorRT nothing can be measured of a model with plugins."""
     cache = caches.read_cache(job, run)
-    graph = Graph.from_model(job.model, job.profiles)
+    graph = job.graph()
     weak = prepare.prepare_weak(graph, kept_fp32(job, graph, measure_ranges(job, graph, run)), job.plan.layer_precisions)
     about = caches.describe(job, caches.method_of(cache)) if cache else None
     return Choice(replace(weak, scales=cache.scales if cache else None), about=about)

@@ -49,7 +49,7 @@ def choose(job: Job, run: Run) -> Choice:
 
 def _choose_weak(job: Job, run: Run) -> Choice:
     """The model stays FP32 (but for activations, which get their names); TensorRT's flags lower it, and constraints bind single layers."""
-    graph = Graph.from_model(job.model, job.profiles)
+    graph = job.graph()
     if job.plan.precision == "fp32":
         return Choice(Prepared(graph, changed=bool(graph.repairs)))
     named = name_activations(graph, job.plan.layer_precisions)
@@ -63,11 +63,11 @@ def _choose_strong(job: Job, run: Run) -> Choice:
     """The precision is written into the graph."""
     plan = job.plan
     if plan.precision == "fp32":
-        graph = Graph.from_model(job.model, job.profiles)
+        graph = job.graph()
         if not job.fp16_io:
             return Choice(Prepared(graph, changed=bool(graph.repairs)))
         return Choice(Prepared(convert(graph, {node.name: "--precision fp32" for node in graph.nodes}, job.fp16_io)))
-    graph = prepare.working_graph(job.model, job.profiles, job.info.quantized, plan.fp16_scales, plan.layer_precisions)
+    graph = prepare.working_graph(job.graph(), job.info.quantized, plan.fp16_scales, plan.layer_precisions)
     in_fp32 = kept_fp32(job, graph, measure_ranges(job, graph, run))
     if job.info.quantized:
         warn_of_fp32_scales(job, graph, run)

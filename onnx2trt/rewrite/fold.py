@@ -207,6 +207,6 @@ def raise_opset(graph: Graph, version: int) -> Graph | None:
         return None
     result = Graph.from_model(raised)
     result.weights.update(large)
-    result.repairs = graph.repairs
+    result.repairs, result.observed = graph.repairs, graph.observed
     result.prune()
     return result
