@@ -125,13 +125,13 @@ def test_nodes_without_names_are_found_by_their_place_on_tensorrt_8():
         node, desc, code, func = lambda s: 1, lambda s: "false", lambda s: "UNSUPPORTED_NODE", lambda s: "checkDet"
 
     proto = model([node("Relu", "x", "a"), node("Det", "a", "y")], {"x": [1, 4, 4]}, {"y": [1]})
-    error = parser_error("m.onnx", 17, [Old()], [], lambda: list_nodes(proto))
+    error = parser_error("m.onnx", 17, [Old()], [], lambda: list_nodes(proto), "tensorrt")
     assert "node 1 (Det ''), which reads 'a': TensorRT does not have this operator" in error.message
 
 
 def test_without_a_single_error_the_other_messages_are_the_reason():
-    assert "no reason was given" in parser_error("m.onnx", 17, [], [], tuple).message
-    error = parser_error("m.onnx", 17, [], ["Failed to open file: w.bin"], tuple)
+    assert "no reason was given" in parser_error("m.onnx", 17, [], [], tuple, "tensorrt").message
+    error = parser_error("m.onnx", 17, [], ["Failed to open file: w.bin"], tuple, "tensorrt")
     assert "w.bin" in error.message and "copy the model whole" in error.hint
 
 
