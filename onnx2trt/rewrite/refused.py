@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from onnx2trt.model.graph import Graph
 
-ALONE = 2  # rounds in which single nodes are given up; then all of their operator, since the parser may name one node at a time
+ALONE = 5  # rounds in which single nodes are given up; then all of their operator, since the parser may name one node at a time
 
 
 @dataclass(frozen=True)
@@ -33,12 +33,15 @@ class Refused:
         operators = {node.name: node.op_type for node in graph.nodes}
         in_fp32, without_int8 = dict(self.in_fp32), dict(self.without_int8)
         for node, text in _blamed(graph, made, named).items():
-            alike = [name for name, operator in operators.items() if operator == operators[node]] if self.rounds >= ALONE else []
-            for name in dict.fromkeys([node, *alike]):
-                if name in reads_int8 and name not in without_int8:
-                    without_int8[name] = f"TensorRT's parser refuses it in INT8: {text}"
-                elif half and name not in in_fp32 and (name == node or name not in reads_int8):
-                    in_fp32[name] = f"TensorRT's parser refuses it in FP16: {text}"
+            alike = {name for name, operator in operators.items() if operator == operators[node]} if self.rounds >= ALONE else set()
+            if node in reads_int8 and node not in without_int8:
+                reason, lost, losing = f"TensorRT's parser refuses it in INT8: {text}", without_int8, alike & reads_int8
+            elif half and node not in in_fp32:
+                reason, lost, losing = f"TensorRT's parser refuses it in FP16: {text}", in_fp32, alike - reads_int8
+            else:
+                continue
+            for name in (name for name in operators if name == node or name in losing):
+                lost.setdefault(name, reason)
         if (in_fp32.keys(), without_int8.keys()) == (self.in_fp32.keys(), self.without_int8.keys()):
             return None
         return Refused(in_fp32, without_int8, self.rounds + 1)
