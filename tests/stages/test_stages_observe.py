@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from command import onnx2trt
 from exported_transformers import TOKENS, transformer
 from helpers import planned
 from models import model, node
@@ -101,3 +102,23 @@ def test_of_a_candidate_its_own_tensors_are_observed(here):
     assert len(macs_of(seen.graph, job.profiles)) == layers(graph)
     assert mac_share(seen.graph, job.profiles, {one.name for one in graph.nodes}) == 1
     assert describe_onnx(job, seen).fp16_mac_share == 0
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("tokens", [True, False], ids=["bert", "vit"])
+def test_int8_of_a_transformer_with_free_sizes_is_what_it_says(here, tokens):
+    """As users call it: nearly all of the work is in matrix products whose shapes nobody could infer."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    onnx.save(transformer(layers=2, heads=4, size=16, tokens=tokens), "model.onnx")
+    (here / "data").mkdir()
+    for index in range(4):
+        random_ = np.random.default_rng(index)
+        x = random_.integers(0, TOKENS, (1, 12)) if tokens else random_.standard_normal((1, 3, 16, 16)).astype(np.float32)
+        np.save(here / "data" / f"{index}.npy", x)
+    shape = "1x12" if tokens else "1x3x16x16"
+    flags = ("--precision", "int8", "--calibration-dir", "data", "--quantization-effort", "fast", "--max-accuracy-drop", "100")
+    done = onnx2trt(here, "--onnx", "model.onnx", *flags, "--opt-shapes", f"x:{shape}", "--json", "out.json")
+    assert done.code == 0, done.stderr
+    precision = done.json("out.json")["precision"]
+    assert 0.8 < precision["int8_mac_share"] < 1, "two matrix products in each layer have no constant weights"
+    assert precision["layers"]["int8"] >= 2 * 6
