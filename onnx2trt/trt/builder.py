@@ -60,7 +60,7 @@ class EngineBuilder:
             raise parser_error(model.path, model.opset, errors, self._messages.take_errors(), source.nodes, self._library.backend)
         set_io_types(self._trt, self._network, io_types)
         check_io(self._network, model)
-        refuse_missing_kernels(self._trt, self._builder, self._network, self._library.backend)
+        refuse_missing_kernels(self._library, self._builder, self._network)
         self._messages.take_errors()  # of what was tried for that
 
     def build(

@@ -1,6 +1,6 @@
-"""Layers that the parser takes, and that the library has no kernel for: TensorRT-RTX lacks some that its parser knows.
+"""Layers that the parser takes, and that TensorRT-RTX has no kernel for.
 
-Which of them a library lacks is not written down here, but tried: the build of one such layer alone fails within milliseconds.
+Which these are in a release is not written down here, but tried: the build of one such layer alone fails within milliseconds.
 """
 
 from __future__ import annotations
@@ -11,16 +11,13 @@ from types import ModuleType
 import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.trt.library import Library
 
 NAMED = 6  # nodes in one message
 
 
 def _non_zero(trt: ModuleType, network, keep: list):
-    x = network.add_input("x", trt.float32, (2, 2))
-    try:
-        return network.add_non_zero(x, trt.int64)
-    except TypeError:  # the type of the indices is a parameter since 10.9
-        return network.add_non_zero(x)
+    return network.add_non_zero(network.add_input("x", trt.float32, (2, 2)), trt.int64)
 
 
 def _nms(trt: ModuleType, network, keep: list):
@@ -36,40 +33,36 @@ DOUBTED: dict[str, tuple[Callable, str]] = {
 }
 
 
-def refuse_missing_kernels(trt: ModuleType, builder, network, backend: str) -> None:
+def refuse_missing_kernels(library: Library, builder, network) -> None:
     """
-    Args:
-        backend: tensorrt | tensorrt-rtx.
-
     Raises:
-        ConversionError: BUILD, where the library cannot build layers of the network.
+        ConversionError: BUILD, where TensorRT-RTX cannot build layers of the network; the full TensorRT has kernels for all that it reads.
     """
+    if library.backend != "tensorrt-rtx":
+        return
     found: dict[str, list[str]] = {}
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         if layer.type.name in DOUBTED:
             found.setdefault(layer.type.name, []).append(layer.name)
-    missing = {kind: names for kind, names in found.items() if not _builds(trt, builder, DOUBTED[kind][0])}
+    missing = {kind: names for kind, names in found.items() if not _builds(library, builder, DOUBTED[kind][0])}
     if not missing:
         return
-    lines, hints = [], []
-    if backend == "tensorrt-rtx":
-        hints.append("This is a known gap of TensorRT-RTX: the full TensorRT builds them (--backend tensorrt).")
+    lines = []
     for kind, names in missing.items():
         more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
         lines.append(f"{kind}: {', '.join(map(repr, names[:NAMED]))}{more}")
-        hints.append(DOUBTED[kind][1])
+    gap = "This is a known gap of TensorRT-RTX: the full TensorRT builds them (--backend tensorrt)."
     raise ConversionError(
-        f"{'TensorRT-RTX' if backend == 'tensorrt-rtx' else 'TensorRT'} reads these layers, but has no kernel for them:\n  "
-        + "\n  ".join(lines),
-        hint="\n      ".join(hints),
+        "TensorRT-RTX reads these layers, but has no kernel for them:\n  " + "\n  ".join(lines),
+        hint="\n      ".join([gap, *(DOUBTED[kind][1] for kind in missing)]),
         code=ExitCode.BUILD,
     )
 
 
-def _builds(trt: ModuleType, builder, make: Callable) -> bool:
-    network, keep = builder.create_network(0), []
-    layer = make(trt, network, keep)
+def _builds(library: Library, builder, make: Callable) -> bool:
+    network, keep = builder.create_network(library.network_flags(strongly_typed=False)), []
+    layer = make(library.trt, network, keep)
     for index in range(layer.num_outputs):
         network.mark_output(layer.get_output(index))
     return builder.build_serialized_network(network, builder.create_builder_config()) is not None
