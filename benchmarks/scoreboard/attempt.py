@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -85,10 +86,8 @@ def _convert(case: Case, precision: str, pipe: int) -> dict:
     if problem:
         return {"exit": 2, "message": problem, "hint": ""}
     channel = _Kept(pipe)
-    try:
+    with contextlib.suppress(_Left):
         work(args, channel)
-    except _Left:
-        pass
     result = channel.result
     error = result.get("error") or {}
     found = {"exit": result["exit_code"], "message": error.get("message", "")[:MESSAGE], "hint": error.get("hint", "")[:MESSAGE]}

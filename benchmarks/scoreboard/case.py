@@ -68,19 +68,24 @@ def write_arrays(folder: Path, names: list[str], inputs: list, outputs: list) ->
     for role, values in (("input", inputs), ("output", outputs)):
         for index, value in enumerate(values):
             known = isinstance(value, np.ndarray | np.generic)
-            (folder / f"{role}_{index}.pb").write_bytes(
-                numpy_helper.from_array(np.asarray(value)).SerializeToString() if known else b""
-            )
+            (folder / f"{role}_{index}.pb").write_bytes(numpy_helper.from_array(np.asarray(value)).SerializeToString() if known else b"")
 
 
 def write_samples(folder: Path, samples: list[dict[str, np.ndarray]]) -> Path | None:
-    """A folder of .npz files for --calibration-dir and --validation-dir; None where .npz cannot hold these types."""
-    if not samples or any(array.dtype.kind in (NO_NPZ, "O") for array in samples[0].values()) or not samples[0]:
+    """A folder of .npz files for --calibration-dir and --validation-dir; None where no such file can hold them."""
+    if not samples or not samples[0] or not all(map(_holds, samples[0].values())):
         return None
     folder.mkdir(parents=True, exist_ok=True)
     for index, sample in enumerate(samples):
         np.savez(folder / f"{index:03}.npz", **sample)
     return folder
+
+
+def _holds(array: np.ndarray) -> bool:
+    """Whether a data file of the command may hold it: no types of ml_dtypes, no strings, no NaN, and nothing empty."""
+    return (
+        array.dtype.kind not in (NO_NPZ, "O", "U", "S") and array.size > 0 and (array.dtype.kind != "f" or bool(np.isfinite(array).all()))
+    )
 
 
 def shape_flags(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> tuple[str, ...]:

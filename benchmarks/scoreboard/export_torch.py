@@ -68,7 +68,7 @@ class Named(torch.nn.Module):
 
 def kinds():
     """Name -> kind of everything whose library is there."""
-    found = {name: "recurrent network" for name in RECURRENT}
+    found = dict.fromkeys(RECURRENT, "recurrent network")
     try:
         import torchvision  # noqa: F401
 
@@ -101,9 +101,11 @@ def make(name):
         return Named(model, tuple(inputs)), inputs, {0: "batch", 1: "sequence"}
     if name in IMAGES:
         _, cls, settings, size = IMAGES[name]
-        return Named(_transformer(transformers, cls, settings), ("pixel_values",)), {"pixel_values": torch.randn(1, 3, size, size)}, {0: "batch"}
+        inputs = {"pixel_values": torch.randn(1, 3, size, size)}
+        return Named(_transformer(transformers, cls, settings), tuple(inputs)), inputs, {0: "batch"}
     _, cls, settings = AUDIO[name]
-    return Named(_transformer(transformers, cls, settings), ("input_values",)), {"input_values": torch.randn(1, 8000)}, {0: "batch"}
+    inputs = {"input_values": torch.randn(1, 8000)}
+    return Named(_transformer(transformers, cls, settings), tuple(inputs)), inputs, {0: "batch"}
 
 
 def _vision(name):
@@ -145,7 +147,10 @@ def main(name, folder):
         output_names=["out"],
         dynamic_axes=axes | {"out": {0: "batch"}},
     )
-    about = {key: {"shape": list(value.shape), "whole": not value.is_floating_point(), "ones": key.endswith("mask")} for key, value in inputs.items()}
+    about = {
+        key: {"shape": list(value.shape), "whole": not value.is_floating_point(), "ones": key.endswith("mask")}
+        for key, value in inputs.items()
+    }
     (folder / "about.json").write_text(json.dumps(about))
 
 

@@ -122,12 +122,13 @@ def _values(wanted: np.ndarray, got: np.ndarray, precision: str, whole: bool) ->
         infinite = np.isinf(wanted) & ~((got == wanted) | (np.abs(got) >= bound))
         finite = np.isfinite(wanted)
         largest = float(np.abs(wanted[finite]).max(initial=0.0))
-        limit = (0.0 if whole else TOLERANCE[precision] * max(largest, 1e-6)) + (TOLERANCE["fp32"] if precision != "fp32" and not whole else 1e-7)
+        limit = 1e-7 if whole else TOLERANCE[precision] * max(largest, 1e-6) + (1e-7 if precision == "fp32" else TOLERANCE["fp32"])
         off = finite & ~(np.abs(got - wanted) <= limit)
-    if unlike.any() or infinite.any() or off.any():
-        place = int(np.flatnonzero((unlike | infinite | off).ravel())[0])
-        return f"{int((unlike | infinite | off).sum())} of {wanted.size} values, {got.ravel()[place]:.6g} instead of {wanted.ravel()[place]:.6g}"
-    return ""
+    wrong = np.flatnonzero((unlike | infinite | off).ravel())
+    if not wrong.size:
+        return ""
+    first = f"{got.ravel()[wrong[0]]:.6g} instead of {wanted.ravel()[wrong[0]]:.6g}"
+    return f"{wrong.size} of {wanted.size} values, {first}"
 
 
 def _line(error: Exception) -> str:

@@ -23,6 +23,7 @@ class _Child:
     pid: int
     started: float
     data: bytes = b""
+    late: bool = False
 
 
 def warm() -> None:
@@ -46,7 +47,7 @@ def run(jobs: Iterable[tuple[Case, str]], at_once: int, limit: float) -> Iterato
         limit: seconds of one conversion; then it is ended, which counts as a crash.
 
     Yields:
-        (case, precision, what attempt returned, or {"crash": signal or "timeout", "seconds", "peak_mb"})
+        (case, precision, what attempt returned, or {"crash": signal or why else there is none, "stage", "seconds", "peak_mb"})
     """
     with tempfile.TemporaryDirectory(prefix="coverage-") as scratch:  # what crashes leave behind goes with it
         tempfile.tempdir = scratch
@@ -73,6 +74,7 @@ def _run(waiting: Iterator[tuple[Case, str]], at_once: int, limit: float) -> Ite
                 yield child.case, child.precision, _end(child)
         for child in running.values():
             if time.monotonic() - child.started > limit:
+                child.late = True
                 os.kill(child.pid, signal.SIGKILL)
 
 
@@ -98,6 +100,6 @@ def _end(child: _Child) -> dict:
     if lines and "seconds" in lines[-1]:
         return lines[-1]
     stage = lines[-1]["stage"] if lines else ""
-    crash = signal.Signals(-code).name if code < 0 else "no result"
+    crash = "not done in time" if child.late else signal.Signals(-code).name if code < 0 else "no result"
     seconds = time.monotonic() - child.started
     return {"crash": crash, "stage": stage, "seconds": round(seconds, 3), "peak_mb": round(usage.ru_maxrss / 1024, 1)}

