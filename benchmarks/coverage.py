@@ -28,16 +28,16 @@ if __package__:
     from benchmarks.scoreboard import exports, onnx_tests, page, pool, sample, wheels
     from benchmarks.scoreboard.attempt import RAW
     from benchmarks.scoreboard.case import Case
-    from benchmarks.scoreboard.classes import CONVERTED, LIBRARY, outcome
+    from benchmarks.scoreboard.classes import GOOD, outcome
 else:
     from scoreboard import exports, onnx_tests, page, pool, sample, wheels
     from scoreboard.attempt import RAW
     from scoreboard.case import Case
-    from scoreboard.classes import CONVERTED, LIBRARY, outcome
+    from scoreboard.classes import GOOD, outcome
 
 GROUPS = ("onnx", "wheels", "exports")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "onnx2trt-coverage"
-SECONDS = {"onnx": 120.0, "wheels": 1800.0, "exports": 1800.0}  # of one conversion
+SECONDS = {"onnx": 300.0, "wheels": 1800.0, "exports": 1800.0}  # of one conversion
 
 
 class Results:
@@ -124,6 +124,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--page", type=Path, help="docs/coverage.md, to be written")
+    parser.add_argument("--before", type=Path, help="what --json wrote of an earlier run, to stand beside it on the page")
     args = parser.parse_args(argv)
     unknown = set(args.groups) - set(GROUPS)
     if unknown:
@@ -138,9 +139,10 @@ def main(argv: list[str] | None = None) -> int:
     if args.json:
         args.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
     if args.page:
-        args.page.write_text(page.render(rows, about))
+        before = json.loads(args.before.read_text())["rows"] if args.before else None
+        args.page.write_text(page.render(rows, about, before))
     print(page.console(rows, about))
-    return int(any(row["class"] not in (CONVERTED, LIBRARY) for row in rows))
+    return int(any(row["class"] not in GOOD for row in rows))
 
 
 if __name__ == "__main__":

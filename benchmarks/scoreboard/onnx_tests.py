@@ -17,30 +17,38 @@ GROUP = "onnx"
 KINDS = ("simple", "pytorch-converted", "pytorch-operator", "real")
 
 
-def cases(work: Path) -> list[Case]:
-    """Every model as a folder under `work`; made once for each version of onnx."""
-    root = work / f"onnx-{onnx.__version__}"
+def cases(work: Path, names: frozenset[str] | None = None) -> list[Case]:
+    """Every model as a folder under `work`; made once for each version of onnx.
+
+    Args:
+        names: of some tests, where not all are wanted; they get a folder of their own.
+    """
+    root = work / (f"onnx-{onnx.__version__}" + ("-some" if names else ""))
     if not (root / "complete").exists():
         shutil.rmtree(root, ignore_errors=True)
-        _write_all(root)
+        _write_all(root, names)
         (root / "complete").touch()
     return [load(folder.parent) for folder in sorted(root.glob("*/*/case.json"))]
 
 
-def _write_all(root: Path) -> None:
+def _write_all(root: Path, names: frozenset[str] | None) -> None:
     from onnx.backend.test.loader import load_model_tests
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # overflows in the making of the tests, on purpose
-        for test in load_model_tests(kind="node"):
+        for test in _named(load_model_tests(kind="node"), names):
             inputs, outputs = test.data_sets[0]
             _write(root / "node" / test.name, "node", test.model, inputs, outputs)
     for kind in KINDS:
-        for test in load_model_tests(kind=kind):
+        for test in _named(load_model_tests(kind=kind), names):
             try:
                 _write(root / kind / test.name, kind, *_from_files(test))
             except (OSError, IndexError, ValueError) as error:
                 print(f"{kind}/{test.name} cannot be read: {error}", file=sys.stderr)
+
+
+def _named(tests: list, names: frozenset[str] | None) -> list:
+    return [test for test in tests if names is None or test.name in names]
 
 
 def _from_files(test) -> tuple[onnx.ModelProto, list, list]:

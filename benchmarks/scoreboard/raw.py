@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 
 import numpy as np
+import onnx
 
 from .case import Case
 
 MESSAGE = 600  # characters
+COMPUTED = {"FLOAT", "FLOAT16", "BFLOAT16", "INT8", "INT32", "INT64", "BOOL", "UNDEFINED"}
 WORKSPACE = 4 << 30  # bytes, as the command's default
 
 
@@ -16,7 +18,8 @@ def take(case: Case) -> dict:
     """Parse and build.
 
     Returns:
-        taken, and where it is not: message (the library's), refused_at (parse or build).
+        taken, and where it is not: message (the library's), refused_at (parse, profile or build), operators (that the parser names),
+        types (in the model, that TensorRT does not compute with).
     """
     from onnx2trt.trt.library import load_library
 
@@ -28,15 +31,29 @@ def take(case: Case) -> dict:
     network = builder.create_network(1 << int(flags.EXPLICIT_BATCH) if hasattr(flags, "EXPLICIT_BATCH") else 0)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse_from_file(os.fspath(case.path)):
-        errors = [parser.get_error(index).desc().strip() for index in range(parser.num_errors)]
-        return _refusal("parse", errors or said)
+        errors = [parser.get_error(index) for index in range(parser.num_errors)]
+        named = [error.node_operator() for error in errors if hasattr(error, "node_operator")]  # since TensorRT 10
+        refusal = _refusal("parse", [error.desc().strip() for error in errors] or said)
+        return refusal | {"operators": sorted({*filter(None, named)}), "types": lacking_types(onnx.load(case.path))}
     config = builder.create_builder_config()
     config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, WORKSPACE)
     problem = _add_profile(builder, config, network, case)
     if problem:
         return _refusal("profile", [problem, *said])
     engine = builder.build_serialized_network(network, config)
-    return {"taken": True} if engine is not None and engine.nbytes else _refusal("build", said)
+    if engine is not None and engine.nbytes:
+        return {"taken": True}
+    return _refusal("build", said) | {"types": lacking_types(onnx.load(case.path))}
+
+
+def lacking_types(model: onnx.ModelProto) -> list[str]:
+    """Types of inputs, outputs and weights that TensorRT has not, or takes only next to a quantizer, and structures that are no tensors."""
+    found = set()
+    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
+        kind = value.type.WhichOneof("value")
+        found.add(onnx.TensorProto.DataType.Name(value.type.tensor_type.elem_type) if kind == "tensor_type" else kind.removesuffix("_type"))
+    found |= {onnx.TensorProto.DataType.Name(tensor.data_type) for tensor in model.graph.initializer}
+    return sorted(found - COMPUTED)
 
 
 def _refusal(where: str, errors: list[str]) -> dict:
