@@ -141,7 +141,7 @@ def rows_are_independent(info: ModelInfo, run: Run) -> bool:
     except ConversionError as error:
         run.console.debug(f"whether rows are independent cannot be told: {error.message}")
         return True
-    changed = [name for name, array in found.items() if (array != otherwise[name]).any()]
+    changed = [name for name, array in found.items() if not np.array_equal(array, otherwise[name])]
     return all(of_samples(feed, found[name], otherwise[name]) is not found[name] for name in changed)
 
 
