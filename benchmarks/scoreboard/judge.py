@@ -119,7 +119,7 @@ def _values(wanted: np.ndarray, got: np.ndarray, precision: str, whole: bool) ->
     bound = LARGEST if precision == "fp16" else np.inf
     with np.errstate(all="ignore"):
         unlike = np.isnan(wanted) != np.isnan(got)
-        infinite = np.isinf(wanted) & ~((got == wanted) | (np.abs(got) >= bound))
+        infinite = np.isinf(wanted) & ~(np.sign(wanted) * got >= bound)
         finite = np.isfinite(wanted)
         largest = float(np.abs(wanted[finite]).max(initial=0.0))
         limit = 1e-7 if whole else TOLERANCE[precision] * max(largest, 1e-6) + (1e-7 if precision == "fp32" else TOLERANCE["fp32"])

@@ -70,6 +70,26 @@ def test_a_model_that_onnx_runtime_cannot_load_is_converted_and_not_called_valid
         assert result["precision"]["layers"]["fp16"] > 0
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_graph_without_inputs_is_an_engine_of_constants(tmp_path, precision):
+    net = model([node("Exp", "w", "y")], {}, {"y": [2, 3]}, {"w": np.ones((2, 3), np.float32)})
+    onnx.save(net, tmp_path / "net.onnx")
+    done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--precision", precision, "--json", "r.json")
+    assert done.code == 0 and "the graph has no inputs: its outputs are constants" in done.json("r.json")["warnings"], done.error
+    done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--opt-shapes", "x:1x3")
+    assert done.code == 2 and "the model's inputs are none" in done.error
+
+
+def test_what_depends_on_values_in_size_has_no_rows(tmp_path):
+    """NonZero of a fixed batch: its two trials have different sizes. TensorRT-RTX has no NonZero, which is what has to be said."""
+    net = model([node("NonZero", "x", "y")], {"x": [4, 5]}, {"y": (TensorProto.INT64, [2, "n"])})
+    onnx.save(net, tmp_path / "net.onnx")
+    (tmp_path / "data").mkdir()
+    np.save(tmp_path / "data" / "0.npy", np.ones((4, 5), np.float32))
+    done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--precision", "fp32", "--validation-dir", "data")
+    assert done.code in (0, 3) and ("NonZero" in done.error or done.code == 0), done.error
+
+
 def test_scalars_are_no_batch(tmp_path):
     net = model([node("Clip", "x low high", "y")], {"x": [3, 4], "low": [], "high": []}, {"y": [3, 4]})
     onnx.save(net, tmp_path / "net.onnx")
