@@ -11,6 +11,7 @@ from .case import Case
 
 # Relative to the largest finite value that is expected; the tests' own tolerance in FP32 is 1e-3 of each value
 TOLERANCE = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.5}
+OF_TYPE = {"bfloat16": 2.0**-6, "float16": 2.0**-9}  # what outputs of these types cannot say more exactly, two units in the last place
 LARGEST = 65504.0  # of FP16
 
 
@@ -109,21 +110,26 @@ def difference(expected: list[np.ndarray], found: list[np.ndarray], precision: s
             return f"output {index} is {list(got.shape)} instead of {list(wanted.shape)}"
         if wanted.dtype.kind == "O" or got.dtype.kind == "O":
             return "" if np.array_equal(wanted, got) else f"output {index} holds other strings"
-        text = _values(wanted.astype(np.float64), got.astype(np.float64), precision, wanted.dtype.kind in "iub")
+        exact, limit = wanted.dtype.kind in "iub", max(TOLERANCE[precision], OF_TYPE.get(wanted.dtype.name, 0.0))
+        text = _values(wanted.astype(np.float64), got.astype(np.float64), 0.0 if exact else limit, precision)
         if text:
             return f"output {index}: {text}"
     return ""
 
 
-def _values(wanted: np.ndarray, got: np.ndarray, precision: str, whole: bool) -> str:
+def _values(wanted: np.ndarray, got: np.ndarray, limit: float, precision: str) -> str:
+    """
+    Args:
+        limit: relative to the largest value that is expected; 0 where all have to be equal.
+    """
     bound = LARGEST if precision == "fp16" else np.inf
     with np.errstate(all="ignore"):
         unlike = np.isnan(wanted) != np.isnan(got)
         infinite = np.isinf(wanted) & ~(np.sign(wanted) * got >= bound)
         finite = np.isfinite(wanted)
         largest = float(np.abs(wanted[finite]).max(initial=0.0))
-        limit = 1e-7 if whole else TOLERANCE[precision] * max(largest, 1e-6) + (1e-7 if precision == "fp32" else TOLERANCE["fp32"])
-        off = finite & ~(np.abs(got - wanted) <= limit)
+        least = TOLERANCE["fp32"] if limit > TOLERANCE["fp32"] else 1e-7  # of outputs that are near zero
+        off = finite & ~(np.abs(got - wanted) <= (limit * largest + least if limit else 0.0))
     wrong = np.flatnonzero((unlike | infinite | off).ravel())
     if not wrong.size:
         return ""

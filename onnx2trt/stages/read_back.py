@@ -12,6 +12,7 @@ from onnx2trt.model.preflight import dtype_name
 from onnx2trt.plan.plan import LEAST_FP16_SHARE, Route
 from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Precision
+from onnx2trt.rewrite.near_zero import kept_near_zero
 from onnx2trt.rewrite.prepare import Prepared, half_mac_share, mac_share
 from onnx2trt.rewrite.qdq import int8_layers
 from onnx2trt.trt import inspector
@@ -74,18 +75,18 @@ def judge_precision(job: Job, prepared: Prepared, precision: Precision, run: Run
 
 
 def _nothing_to_lower(job: Job, prepared: Prepared, precision: Precision) -> str:
-    """Why no layer could be of a lower precision; empty where one could, but is kept for its range, for accuracy, or by the user."""
+    """Why no layer could be of a lower precision, whatever the data; empty where one is kept for its range, accuracy, or by the user."""
     layers = precision.layers
     if not any(layers.values()):
         return "no layer computes floating-point results (they are integers, truth values, or values that are only moved)"
     if not job.strong or job.plan.precision != "fp16" or layers["fp16"] or layers["int8"]:
         return ""
-    without_form = unconvertible(prepared.graph)
+    by_nature = {**kept_near_zero(prepared.graph, prepared.graph.types()), **unconvertible(prepared.graph)}
     reasons = {name: reason for name, _, reason in prepared.fallback}
-    if reasons.keys() - without_form.keys():
+    if any(by_nature.get(name) != reason for name, reason in reasons.items()):
         return ""
     which = "; ".join(dict.fromkeys(reasons.values())) or "operators that give FP32 alone"
-    return f"the floating-point layers have no other form than FP32 ({which})"
+    return f"all floating-point layers have to be FP32 ({which})"
 
 
 def describe_engine(job: Job, engine: Engine, run: Run) -> Precision:

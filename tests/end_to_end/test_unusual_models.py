@@ -27,6 +27,10 @@ def lstm_with_lengths() -> onnx.ModelProto:
     return model([lstm], inputs, {"y": [4, 1, 1, 3]}, RECURRENT)
 
 
+def norm() -> onnx.ModelProto:
+    return model([node("LpNormalization", "x", "y")], {"x": [2, 3, 4]}, {"y": [2, 3, 4]})
+
+
 def random_numbers() -> onnx.ModelProto:
     """ONNX Runtime has RandomUniformLike of opset 22 no more."""
     nodes = [node("RandomUniformLike", "x", "r", dtype=TensorProto.FLOAT), node("Add", "x r", "s"), node("Exp", "s", "y")]
@@ -38,9 +42,10 @@ def random_numbers() -> onnx.ModelProto:
     [
         (and_net(), "no layer computes floating-point results", None),
         (moved(), "no layer computes floating-point results", None),
-        (lstm_with_lengths(), "have no other form than FP32 (a recurrent layer with sequence_lens", "fp32"),
+        (lstm_with_lengths(), "have to be FP32 (a recurrent layer with sequence_lens", "fp32"),
+        (norm(), "have to be FP32 (squares or exponentials inside", "fp32"),
     ],
-    ids=["booleans", "moved", "lstm"],
+    ids=["booleans", "moved", "lstm", "norm"],
 )
 def test_where_nothing_can_be_fp16_the_engine_is_made_and_it_is_said(tmp_path, net, because, delivered):
     onnx.save(net, tmp_path / "net.onnx")

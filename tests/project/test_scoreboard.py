@@ -70,6 +70,12 @@ def test_integers_and_truth_values_are_equal_or_wrong():
     assert difference([], [np.zeros(1)], "fp32") == "1 outputs instead of 0"
 
 
+def test_outputs_of_few_bits_are_compared_as_far_as_these_go():
+    values = np.float32([1.0, 2.0]).astype(onnx.helper.tensor_dtype_to_np_dtype(onnx.TensorProto.BFLOAT16))
+    assert not difference([values], [np.float32([1.0, 2.02])], "fp32")
+    assert difference([values], [np.float32([1.0, 2.1])], "fp32")
+
+
 def test_types_that_the_library_lacks_are_found():
     tensors = {"x": (onnx.TensorProto.STRING, [2]), "z": (onnx.TensorProto.UINT16, [2])}
     net = model([node("Identity", "x", "y")], tensors, {"y": tensors["x"]})
