@@ -78,9 +78,9 @@ def choose_kept_fp32(
 
 
 def unconvertible_nodes(graph: Graph) -> dict[str, str]:
-    """Nodes that cannot be converted: control flow, operators without a schema, and recurrent layers that are told lengths.
+    """Nodes that cannot be converted: control flow, operators without a schema, recurrent layers that are told lengths, TensorScatter.
 
-    For the latter TensorRT's parser chooses between the state and zeros of FP32, whatever the type of the layer.
+    For recurrent layers, TensorRT's parser chooses between the state and zeros of FP32, whatever the type of the layer.
     """
     kept_fp32 = {}
     for node in graph.nodes:
@@ -88,6 +88,8 @@ def unconvertible_nodes(graph: Graph) -> dict[str, str]:
             kept_fp32[node.name] = "control flow"
         elif node.op_type in RECURRENT and len(node.input) > SEQUENCE_LENS and node.input[SEQUENCE_LENS]:
             kept_fp32[node.name] = "a recurrent layer with sequence_lens, which TensorRT's parser reads in FP32 alone"
+        elif node.op_type == "TensorScatter":
+            kept_fp32[node.name] = "TensorRT takes it for inputs of the model alone, and no Cast may stand before it"
         elif standard_schema(node, graph.opset) is None:
             kept_fp32[node.name] = f"operator {node.domain + '.' if node.domain else ''}{node.op_type} is not known to ONNX"
     return kept_fp32
