@@ -45,8 +45,11 @@ class EngineBuilder:
         flags = library.network_flags(strongly_typed=plan.route is Route.STRONG)
         self._network = self._made(self._builder.create_network(flags), "create_network")
 
-    def parse(self, source: ParserInput, model: ModelInfo) -> None:
+    def parse(self, source: ParserInput, model: ModelInfo) -> dict[str, int]:
         """Read the ONNX into the network.
+
+        Returns:
+            Output -> rank, where it is not the declared one.
 
         Raises:
             ConversionError: MODEL, with every error of the parser.
@@ -57,7 +60,7 @@ class EngineBuilder:
             errors = [self._parser.get_error(index) for index in range(self._parser.num_errors)]
             raise parser_error(model.path, model.opset, errors, self._messages.take_errors(), source.nodes)
         set_io_types(self._trt, self._network, io_types)
-        check_io(self._network, model)
+        return check_io(self._network, model)
 
     def build(
         self,
