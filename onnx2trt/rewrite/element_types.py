@@ -9,6 +9,7 @@ import onnx
 
 from onnx2trt.model.graph import Graph, array_of
 from onnx2trt.model.nodes import reads, rename_reads
+from onnx2trt.model.operators import EXACT
 
 FLOAT, HALF, BFLOAT16, DOUBLE = (getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"))
 NAMES = {HALF: "float16", BFLOAT16: "bfloat16", DOUBLE: "float64"}  # of their arrays; an older onnx gives float32 for BF16
@@ -29,18 +30,55 @@ def as_float32(graph: Graph, types: Iterable[int], same_io: bool = False) -> Gra
     Returns:
         A new graph without the Casts that have nothing left to do.
     """
-    old = frozenset(types)
+    return without_idle_casts(_as_float32(graph, frozenset(types), same_io))
+
+
+def rounded_to_bfloat16(graph: Graph) -> Graph:
+    """An FP32 graph that computes what `graph` computes, rounded to BF16 wherever the main graph of `graph` is BF16.
+
+    ONNX Runtime's CPU has BF16 for few operators. Inputs and outputs in BF16 become FP32, of values that BF16 holds.
+
+    Returns:
+        `graph` itself where it holds no BF16.
+    """
+    rounded = {name for name, elem_type in graph.types().items() if elem_type == BFLOAT16}
+    if not rounded:
+        return graph
+    result = _as_float32(graph, frozenset((BFLOAT16,)), same_io=False)
+    nodes: list[onnx.NodeProto] = []
+    given = {name: _add_rounding(result, nodes, name, result.unique(f"{name}__rounded")) for name in result.input_names if name in rounded}
+    for node in result.nodes:
+        for name in [name for name in dict.fromkeys(reads(node)) if name in given]:
+            rename_reads(node, name, given[name])
+        made = [name for name in node.output if name in rounded and node.op_type not in EXACT]
+        exact = {name: result.unique(f"{name}__exact") for name in made}
+        node.output[:] = [exact.get(name, name) for name in node.output]
+        nodes.append(node)
+        for name in made:
+            _add_rounding(result, nodes, exact[name], name)
+    result.replace_nodes(nodes)
+    return result
+
+
+def _add_rounding(graph: Graph, nodes: list[onnx.NodeProto], source: str, target: str) -> str:
+    """A pair of Casts, which ONNX Runtime does not remove."""
+    narrow = graph.unique(f"{target}__bf16")
+    for name, output, elem_type in ((source, narrow, BFLOAT16), (narrow, target, FLOAT)):
+        nodes.append(onnx.helper.make_node("Cast", [name], [output], name=graph.unique(f"{output}__cast"), to=elem_type))
+    return target
+
+
+def _as_float32(graph: Graph, old: frozenset[int], same_io: bool) -> Graph:
     result = graph.copy()
     arrays = {NAMES[elem_type] for elem_type in old}
     result.weights = {name: _float32(array) if array.dtype.name in arrays else array for name, array in graph.weights.items()}
-    inputs, outputs = (
-        [v for v in io if v.type.tensor_type.elem_type in old] for io in (result.proto.graph.input, result.proto.graph.output)
-    )
+    own = result.proto.graph
+    inputs, outputs = ([value for value in io if value.type.tensor_type.elem_type in old] for io in (own.input, own.output))
     declared = {value.name: value.type.tensor_type.elem_type for value in (*inputs, *outputs)} if same_io else {}
     _retype(result.proto.graph, old)
     if same_io:
         _cast_io(result, inputs, outputs, declared)
-    return without_idle_casts(result)
+    return result
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

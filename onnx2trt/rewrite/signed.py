@@ -77,7 +77,7 @@ class _Writer:
             return self._quantize(node)
         if node.op_type == "DequantizeLinear" and node.domain in QUANTIZER_DOMAINS:
             return self._dequantize(node)
-        if node.input and node.input[0] in self._kept and node.op_type in MOVING:
+        if node.input and node.input[0] in self._kept and _moves(node):
             return self._move(node)
         form = form_of(node)
         return form is not None and self._compute(node, form)
@@ -116,6 +116,8 @@ class _Writer:
         steps = self._kept[data[0]][1]
         if steps.scale.size > 1 or any(self._kept[name][1].key != steps.key for name in data):
             return False
+        if node.op_type == "Pad" and not self._pad_with_values(node, steps):
+            return False
         for index in range(len(data)):
             node.input[index] = self._kept[node.input[index]][0]
         for index, name in enumerate(node.output):
@@ -123,6 +125,15 @@ class _Writer:
             self._kept[name] = (moved, steps)
             node.output[index] = moved
         self._nodes.append(node)
+        return True
+
+    def _pad_with_values(self, node: onnx.NodeProto, steps: Steps) -> bool:
+        """Make a Pad of integers pad with what its integer stands for; False where that is no constant."""
+        name = node.input[2] if len(node.input) > 2 else ""
+        padding = self._result.weights.get(name) if name else np.array(0, steps.dtype)
+        if padding is None or len(node.input) < 2:
+            return False
+        node.input[2:3] = [self._weight(node.output[0], "padding", steps.values(padding.reshape(())))]
         return True
 
     def _compute(self, node: onnx.NodeProto, form: Form) -> bool:
@@ -204,9 +215,7 @@ class _Writer:
         return found
 
     def _dequantized(self, source: str, name: str, steps: Steps) -> str:
-        scale, zero = self._weight(name, "scale", steps.scale), self._weight(name, "zero_point", np.zeros(steps.scale.shape, np.int8))
-        along_axis = {"axis": steps.axis} if steps.scale.size > 1 else {}
-        return self._add("DequantizeLinear", [source, scale, zero], self._result.unique(f"{name}__dequantized"), **along_axis)
+        return self._symmetric("DequantizeLinear", source, f"{name}__dequantized", steps)
 
     # ---- rounding
 
@@ -223,10 +232,8 @@ class _Writer:
         if shift.any():
             offset = self._weight(source, "shift", shift)
             shifted = self._add("Add", [source, offset], self._result.unique(f"{source}__shifted"))
-        scale, zero = self._weight(source, "scale", steps.scale), self._weight(source, "zero_point", np.zeros(steps.scale.shape, np.int8))
-        along_axis = {"axis": steps.axis} if steps.scale.size > 1 else {}
-        integers = self._add("QuantizeLinear", [shifted, scale, zero], self._result.unique(f"{source}__quantized"), **along_axis)
-        found = self._add("DequantizeLinear", [integers, scale, zero], self._result.unique(f"{source}__dequantized"), **along_axis)
+        integers = self._symmetric("QuantizeLinear", shifted, f"{source}__quantized", steps)
+        found = self._symmetric("DequantizeLinear", integers, f"{source}__dequantized", steps)
         return self._add("Sub", [found, offset], self._result.unique(f"{source}__restored")) if shift.any() else found
 
     def _clipped(self, source: str, steps: Steps) -> str:
@@ -241,12 +248,7 @@ class _Writer:
         if name not in self._integers:
             source, steps = self._kept[name]
             if steps.plain:
-                scale, zero = (
-                    self._weight(name, "scale", steps.scale),
-                    self._weight(name, "zero_point", np.zeros(steps.scale.shape, np.int8)),
-                )
-                along_axis = {"axis": steps.axis} if steps.scale.size > 1 else {}
-                found = self._add("QuantizeLinear", [source, scale, zero], self._result.unique(f"{name}__quantized"), **along_axis)
+                found = self._symmetric("QuantizeLinear", source, f"{name}__quantized", steps)
             else:
                 found = self._rounded_by_arithmetic(name, source, steps)
             self._integers[name] = found
@@ -263,6 +265,12 @@ class _Writer:
         return self._add("Cast", [clipped], unique(f"{name}__integers"), to=to)
 
     # ---- small parts
+
+    def _symmetric(self, operator: str, source: str, output: str, steps: Steps) -> str:
+        """A QuantizeLinear or DequantizeLinear of INT8 with zero point 0."""
+        scale, zero = self._weight(output, "scale", steps.scale), self._weight(output, "zero_point", np.zeros(steps.scale.shape, np.int8))
+        axis = {"axis": steps.axis} if steps.scale.size > 1 else {}
+        return self._add(operator, [source, scale, zero], self._result.unique(output), **axis)
 
     def _steps(self, node: onnx.NodeProto, dtype: str) -> Steps | None:
         """
@@ -302,10 +310,14 @@ class _Writer:
         return self._rounded[key]
 
     def _add(self, operator: str, inputs: list[str], output: str, name: str = "", **attributes) -> str:
-        self._nodes.append(
-            onnx.helper.make_node(operator, inputs, [output], name=name or self._result.unique(f"{output}__node"), **attributes)
-        )
+        name = name or self._result.unique(f"{output}__node")
+        self._nodes.append(onnx.helper.make_node(operator, inputs, [output], name=name, **attributes))
         return output
+
+
+def _moves(node: onnx.NodeProto) -> bool:
+    """Whether a node only moves values, or takes one of several, so that it is the same before rounding and after it."""
+    return node.op_type in MOVING or node.op_type == "Pad" or node.op_type == "Resize" and attribute(node, "mode", b"nearest") == b"nearest"
 
 
 def _bias_only(graph: Graph) -> set[str]:

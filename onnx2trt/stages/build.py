@@ -66,7 +66,7 @@ def check_ranks(job: Job, ranks: dict[str, int], run: Run) -> None:
         declared = dims(next(spec.shape for spec in job.info.outputs if spec.name == name))
         if name in real and len(real[name]) != rank:
             raise ConversionError(
-                f"TensorRT's parser made output {name!r} of rank {rank}; the model declares {declared}, and its result is {dims(real[name])}",
+                f"TensorRT's parser made output {name!r} of rank {rank}; its result is {dims(real[name])}, the model says {declared}",
                 hint="Simplify what makes that output, or export it again.",
                 code=ExitCode.MODEL,
             )
