@@ -23,6 +23,7 @@ from onnx2trt.model.structure import check_structure, true_inputs
 
 PROTOBUF_LIMIT = 2**31 - 1  # bytes of one message; larger models keep their weights in external data
 INPUT_DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
+FLOATS = tuple(getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"))
 LIFTED = ("bfloat16", "float64")  # these become float32: rewrite/adopt.py
 
 
@@ -216,7 +217,7 @@ def _version_warnings(model: onnx.ModelProto) -> Iterator[str]:
 def _check_weights(model: onnx.ModelProto, path: str) -> Iterator[str]:
     """Refuse NaN in weights, warn of infinities (attention masks hold them on purpose)."""
     for where, tensor in named_tensors(model):
-        if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE):
+        if tensor.data_type not in FLOATS:
             continue
         values = onnx.numpy_helper.to_array(tensor)
         if np.isfinite(values).all():
