@@ -133,6 +133,16 @@ class Engine:
         self.execute()
         return self.fetch()
 
+    def attempt(self, feed: dict[str, np.ndarray]) -> None:
+        """One inference whose outputs stay on the device.
+
+        Raises:
+            ConversionError: as run; MACHINE, where the GPU has no room.
+        """
+        self.load(feed)
+        self.execute()
+        self._cuda.synchronize(self._stream)
+
     def load(self, feed: dict[str, np.ndarray]) -> None:
         """Set shapes, make room, and copy the inputs to the device."""
         context = self._ready_context()
