@@ -74,9 +74,7 @@ def look_again(info: ModelInfo, model: onnx.ModelProto, remarks: tuple[str, ...]
         remarks: what was changed, for the user.
     """
     outputs = _outputs(model, info.path)
-    return replace(
-        info, outputs=outputs, opset=default_opset(model), quantized=_is_quantized(model), warnings=(*info.warnings, *remarks), adopted=True
-    )
+    return replace(info, outputs=outputs, quantized=_is_quantized(model), warnings=(*info.warnings, *remarks), adopted=True)
 
 
 def _is_quantized(model: onnx.ModelProto) -> bool:

@@ -9,8 +9,9 @@ import onnx
 
 from onnx2trt.model.external_data import all_tensors
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import all_nodes
-from onnx2trt.rewrite.element_types import BFLOAT16, DOUBLE, NAMING_A_TYPE, as_float32
+from onnx2trt.model.nodes import all_nodes, all_subgraphs, equal_names
+from onnx2trt.rewrite.element_types import BFLOAT16, DOUBLE, HALF, NAMING_A_TYPE, TYPED_DOMAINS, as_float32
+from onnx2trt.rewrite.fold import fold_constants
 from onnx2trt.rewrite.foreign import is_foreign, refuse_dynamic, with_int8
 
 LIFTED = {BFLOAT16: "BF16", DOUBLE: "FP64"}
@@ -39,16 +40,19 @@ def adopt(model: onnx.ModelProto, path: str, for_tensorrt: bool = True) -> Adopt
     if for_tensorrt:
         refuse_dynamic(model, path)
     lifted, foreign = _types_to_lift(model), for_tensorrt and is_foreign(model)
-    renamed = any(count > 1 for name, count in Counter(node.name for node in model.graph.node).items() if name)
+    renamed = any(map(equal_names, (model.graph, *(inner for node in model.graph.node for inner in all_subgraphs(node)))))
     passed, remarks = _outputs_of_their_own(model)
     if not (lifted or foreign or renamed or remarks):
         return None
     graph = Graph.from_model(passed)
+    if DOUBLE in lifted:
+        graph = fold_constants(graph)  # sizes that are computed in FP64 stay what they are
     if lifted:
         graph = as_float32(graph, lifted)
-        names = " and ".join(LIFTED[elem_type] for elem_type in lifted)
+        names = " and ".join(LIFTED[elem_type] for elem_type in sorted(lifted))
         remarks.append(f"the model carries {names}: it is converted as if it were FP32{_io(model, lifted)}")
-    if foreign:
+    if foreign:  # with scales of FP16, perhaps
+        graph = as_float32(graph, (HALF,), same_io=True) if HALF in graph.types().values() else graph
         graph = with_int8(graph, path, remarks)
     return Adopted(graph.to_model(), tuple(remarks))
 
@@ -62,7 +66,8 @@ def _types_to_lift(model: onnx.ModelProto) -> frozenset[int]:
     found = {tensor.data_type for tensor in all_tensors(model)}
     found.update(v.type.tensor_type.elem_type for v in (*model.graph.input, *model.graph.output) if v.type.HasField("tensor_type"))
     nodes = [*all_nodes(model.graph), *(node for function in model.functions for node in function.node)]
-    found.update(entry.i for node in nodes for entry in node.attribute if entry.name in NAMING_A_TYPE and entry.type == entry.INT)
+    typed = (entry for node in nodes if node.domain in TYPED_DOMAINS for entry in node.attribute)
+    found.update(entry.i for entry in typed if entry.name in NAMING_A_TYPE and entry.type == entry.INT)
     return frozenset(LIFTED) & found
 
 

@@ -7,12 +7,14 @@ from collections.abc import Iterable
 import numpy as np
 import onnx
 
+from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph, array_of
 from onnx2trt.model.nodes import reads, rename_reads
 from onnx2trt.model.operators import EXACT
 
 FLOAT, HALF, BFLOAT16, DOUBLE = (getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"))
 NAMES = {HALF: "float16", BFLOAT16: "bfloat16", DOUBLE: "float64"}  # of their arrays; an older onnx gives float32 for BF16
+TYPED_DOMAINS = (*STANDARD_DOMAINS, "com.microsoft")
 NAMING_A_TYPE = ("to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision")  # attributes, TensorProto.DataType
 
 
@@ -100,11 +102,15 @@ def _retype(graph: onnx.GraphProto, old: frozenset[int]) -> None:
         _retype_value(value.type, old)
     for node in graph.node:
         for attribute in node.attribute:
-            _retype_attribute(attribute, old)
+            _retype_attribute(attribute, old, node.domain in TYPED_DOMAINS)
 
 
-def _retype_attribute(attribute: onnx.AttributeProto, old: frozenset[int]) -> None:
-    if attribute.type == onnx.AttributeProto.INT and attribute.name in NAMING_A_TYPE and attribute.i in old:
+def _retype_attribute(attribute: onnx.AttributeProto, old: frozenset[int], typed: bool) -> None:
+    """
+    Args:
+        typed: an attribute of these names is a type; in plugins it may be anything.
+    """
+    if typed and attribute.type == onnx.AttributeProto.INT and attribute.name in NAMING_A_TYPE and attribute.i in old:
         attribute.i = FLOAT
     for tensor in (*((attribute.t,) if attribute.HasField("t") else ()), *attribute.tensors):
         _retype_tensor(tensor, old)

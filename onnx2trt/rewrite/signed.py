@@ -11,21 +11,17 @@ which is the same but for ties of rounding. rewrite/shifts.py then takes the shi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 
 from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute, reads, rename_reads
-from onnx2trt.model.operators import EXACT
 from onnx2trt.rewrite.qlinear import Form, Operand, form_of
+from onnx2trt.rewrite.quantized_reads import MOVING, bias_only, moves
 from onnx2trt.rewrite.steps import BITS_8, BITS_16, Steps, aligned
 
 QUANTIZER_DOMAINS = (*STANDARD_DOMAINS, "com.microsoft")
-MOVING = EXACT - {"Abs", "Clip", "Dropout", "Neg", "Relu"}  # of one scale and zero point: the same before rounding and after it
-BIAS_SLOT = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 
 
 def signed(graph: Graph) -> Graph:
@@ -52,7 +48,8 @@ class _Writer:
         self._rounded: dict[tuple, str] = {}  # (floating-point tensor or constant, steps) -> its rounded values
         self._renamed: dict[str, str] = {}  # output of a DequantizeLinear that is gone -> who has its values
         self._integers: dict[str, str] = {}
-        self._bias_only = _bias_only(graph)
+        self._bias_only = bias_only(graph)
+        self._producers = graph.producers()
 
     def run(self) -> Graph:
         for node in list(self._result.nodes):
@@ -77,7 +74,7 @@ class _Writer:
             return self._quantize(node)
         if node.op_type == "DequantizeLinear" and node.domain in QUANTIZER_DOMAINS:
             return self._dequantize(node)
-        if node.input and node.input[0] in self._kept and _moves(node):
+        if node.input and node.input[0] in self._kept and moves(node):
             return self._move(node)
         form = form_of(node)
         return form is not None and self._compute(node, form)
@@ -178,7 +175,7 @@ class _Writer:
     def _values(self, name: str, steps: Steps) -> str | None:
         """Floating-point values of quantized integers that the model computes or reads."""
         if name not in self._kept:
-            return self._cast_values(name, steps)
+            return self._moved_constant(name, steps) or self._cast_values(name, steps)
         source, own = self._kept[name]
         found = self._round(source, own)
         if own.key == steps.key:
@@ -190,6 +187,17 @@ class _Writer:
         summand = self._weight(found, "summand", ((own.zero - steps.zero) * steps.scale).astype(np.float32))
         scaled = self._add("Mul", [found, factor], self._result.unique(f"{name}__scaled"))
         return self._add("Add", [scaled, summand], self._result.unique(f"{name}__shifted"))
+
+    def _moved_constant(self, name: str, steps: Steps) -> str | None:
+        """Rows of a quantized table, say: the table's values are moved instead of its integers."""
+        node = self._producers.get(name)
+        if node is None or node.op_type not in MOVING - {"Concat"} or len(node.output) > 1 or steps.scale.size > 1:
+            return None
+        if node.input[0] not in self._result.weights:
+            return None
+        values = self._constant(node.input[0], steps)
+        attributes = {entry.name: onnx.helper.get_attribute_value(entry) for entry in node.attribute}
+        return self._add(node.op_type, [values, *node.input[1:]], self._result.unique(f"{name}__values"), **attributes)
 
     def _cast_values(self, name: str, steps: Steps) -> str | None:
         """(q - zero) * scale by arithmetic, where TensorRT has no DequantizeLinear for it."""
@@ -313,23 +321,3 @@ class _Writer:
         name = name or self._result.unique(f"{output}__node")
         self._nodes.append(onnx.helper.make_node(operator, inputs, [output], name=name, **attributes))
         return output
-
-
-def _moves(node: onnx.NodeProto) -> bool:
-    """Whether a node only moves values, or takes one of several, so that it is the same before rounding and after it."""
-    return node.op_type in MOVING or node.op_type == "Pad" or node.op_type == "Resize" and attribute(node, "mode", b"nearest") == b"nearest"
-
-
-def _bias_only(graph: Graph) -> set[str]:
-    """Tensors that are read as biases alone, which TensorRT has in floating point."""
-    slots: dict[str, set[bool]] = {}
-    for name, is_bias in _slots(graph):
-        slots.setdefault(name, set()).add(is_bias)
-    return {name for name, found in slots.items() if found == {True}} - set(graph.output_names)
-
-
-def _slots(graph: Graph) -> Iterator[tuple[str, bool]]:
-    for node in graph.nodes:
-        for index, name in enumerate(node.input):
-            yield name, BIAS_SLOT.get(node.op_type) == index
-        yield from ((name, False) for name in reads(node) if name not in node.input)

@@ -51,7 +51,7 @@ def test_what_is_known_of_a_rewritten_model(tmp_path):
         opset=13,
     )
     found = look_again(info, quantized, ("a remark",))
-    assert (found.opset, found.quantized, found.adopted, found.warnings) == (13, True, True, ("a remark",))
+    assert (found.opset, found.quantized, found.adopted, found.warnings) == (17, True, True, ("a remark",)), "the opset is the file's"
     assert [spec.name for spec in found.outputs] == ["z"] and (found.path, found.sha256) == (info.path, info.sha256)
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from foreign_models import SHAPE, qlinear, quantized_input
-from helpers import refused
+from helpers import inside_if, refused
 from models import FLOAT, conv_net, model, node, random
 from onnx import TensorProto, helper
 
@@ -71,6 +71,9 @@ def test_nodes_of_one_name_get_names_of_their_own():
     source = model([node("Relu", "x", "a", "same"), node("Neg", "a", "y", "same")], {"x": [4]}, {"y": [4]})
     found = adopt(source, "m.onnx")
     assert len({made.name for made in found.model.graph.node}) == 2 and found.remarks == ()
+    branches = inside_if(node("Relu", "x", "t", "same"), node("Neg", "t", "y", "same"))
+    for branch in adopt(branches, "m.onnx").model.graph.node[0].attribute:
+        assert len({made.name for made in branch.g.node}) == 2
     unnamed = model([node("Relu", "x", "a"), node("Neg", "a", "y")], {"x": [4]}, {"y": [4]})
     assert adopt(unnamed, "m.onnx") is None
 
@@ -83,3 +86,27 @@ def test_quantized_operators_stay_where_only_onnx_runtime_computes():
     assert adopt(dynamic, "m.onnx", for_tensorrt=False) is None
     with refused(ExitCode.MODEL, "DynamicQuantizeLinear"):
         adopt(dynamic, "m.onnx")
+
+
+def test_sizes_that_are_computed_in_fp64_stay_what_they_are():
+    """0.29 * 100 is 28.999999999999996 in FP64, and 29 in FP32."""
+    nodes = [
+        node("Mul", "size factor", "exact"),
+        node("Floor", "exact", "whole"),
+        node("Cast", "whole", "shape", to=TensorProto.INT64),
+        node("Expand", "x shape", "y"),
+    ]
+    source = model(nodes, {"x": [1]}, {"y": ["N"]}, {"size": np.array([100.0]), "factor": np.array(0.29)})
+    graph = Graph.from_model(adopt(source, "m.onnx").model)
+    assert Session.from_graph(graph).run({"x": np.ones(1, np.float32)})["y"].shape == (28,)
+
+
+def test_scales_in_fp16_are_lifted_with_the_model():
+    nodes = [node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "y")]
+    half = TensorProto.FLOAT16
+    source = model(nodes, {"x": (half, [64])}, {"y": (half, [64])}, {"s": np.float16(0.05), "z": np.uint8(100)}, opset=19)
+    graph = Graph.from_model(adopt(source, "m.onnx").model)
+    x = random(64, scale=3.0).astype(np.float16)
+    expected = (np.clip(np.rint(x.astype(np.float32) / np.float32(np.float16(0.05))) + 100, 0, 255) - 100) * np.float32(np.float16(0.05))
+    found = Session.from_graph(graph).run({"x": x})["y"]
+    assert found.dtype == np.float16 and np.abs(found - expected).max() < 0.01

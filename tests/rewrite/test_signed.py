@@ -157,6 +157,20 @@ def test_a_weight_that_is_quantized_in_the_graph():
     assert [made.op_type for made in graph.nodes] == ["DequantizeLinear", "Conv"]
 
 
+@pytest.mark.parametrize("dtype, zero", [("uint8", 128), ("uint8", 3), ("int8", 0)])
+def test_rows_of_a_quantized_table(dtype, zero):
+    weights = operand("t", dtype, zero, 20, 6) | {"one": np.int64(1), "u": np.uint8(9), "us": np.float32(1)}
+    nodes = [
+        node("Gather", "t ids", "rows"),
+        node("DequantizeLinear", "rows t_s t_z", "d"),
+        node("DequantizeLinear", "u us", "nine"),
+        node("Add", "d nine", "y"),
+    ]
+    source = model(nodes, {"ids": (TensorProto.INT64, [7])}, {"y": [7, 6]}, weights)
+    graph = check(source, {"ids": np.array([3, 1, 4, 1, 5, 9, 2])}, step=1e-5)
+    assert "Cast" not in [made.op_type for made in graph.nodes]
+
+
 # ---- quantized operators
 
 CONV = "xq xs xz w w_s w_z ys yz"
