@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 from onnx2trt.base.errors import AccuracyError
 from onnx2trt.conversion.job import Job
@@ -25,17 +27,21 @@ class Choice:
     model: Prepared
     tried: list[dict] | None = None  # choices of FP16 layers, for the result
     about: Calibration | None = None  # for the result, where TensorRT calibrates
+    more_exact: Callable[[], Prepared] | None = None  # makes the model anew, should `model` not be accurate enough
 
     def prepared(self, run: Run) -> Prepared:
         return self.model
 
     def lower(self, error: AccuracyError, run: Run) -> Prepared:
-        """There is nothing to choose again.
+        """What is more exact; there is nothing else to choose again.
 
         Raises:
-            AccuracyError: `error`.
+            AccuracyError: `error`, where there is nothing.
         """
-        raise error
+        if self.more_exact is None:
+            raise error
+        run.console.warn(f"{error.message}: built once more with the scales of the file, which FP16 had rounded; layers between are FP32")
+        return self.more_exact()
 
 
 def choose(job: Job, run: Run) -> Choice:
@@ -71,7 +77,9 @@ def _choose_strong(job: Job, run: Run) -> Choice:
     in_fp32 = kept_fp32(job, graph, measure_ranges(job, graph, run))
     if job.info.quantized:
         warn_of_fp32_scales(job, graph, run)
-        return Choice(prepare.prepare_quantized(graph, job.profiles, in_fp32, job.fp16_scales(graph), job.fp16_io))
+        half = job.fp16_scales(graph)
+        prepared = partial(prepare.prepare_quantized, graph, job.profiles, in_fp32, fp16_io=job.fp16_io)
+        return Choice(prepared(fp16_scales=half), more_exact=partial(prepared, fp16_scales=False) if half else None)
     choice = choose_fp16(job, graph, kept_for_blank(job, graph, in_fp32, run), run)
     return Choice(prepare.prepare_fp16(graph, choice.kept_fp32, job.fp16_io), choice.rows())
 
