@@ -65,9 +65,8 @@ def with_int8(graph: Graph, path: str, remarks: list[str]) -> Graph:
     Raises:
         ConversionError: MODEL, where there is no such form.
     """
-    written = signed(graph)
-    shifted = sum(node.op_type == "QuantizeLinear" and _is_shifted(written, node) for node in written.nodes)
-    written = absorb_shifts(written)
+    found = signed(graph)
+    written = absorb_shifts(found.graph)
     if written.opset < PER_CHANNEL_OPSET:
         raised = raise_opset(written, PER_CHANNEL_OPSET)
         if raised is None:
@@ -79,16 +78,17 @@ def with_int8(graph: Graph, path: str, remarks: list[str]) -> Graph:
         written = raised
     _refuse_left(written, path)
     remarks.append("quantized by another tool: written as Q/DQ of INT8 with zero point 0 and biases of FP32, with the same values")
-    if shifted:
+    if found.unfit:
         remarks.append(
-            f"{shifted} activations are quantized with a zero point, which costs an addition at each. Quantized symmetrically "
+            f"{found.unfit} constants are quantized with zero points that INT8 cannot do without: they are FP32 with the same values, and "
+            "their layers are not INT8. Weights that are quantized symmetrically, or the FP32 original with --precision int8, make them so"
+        )
+    if found.shifted:
+        remarks.append(
+            f"{found.shifted} activations are quantized with a zero point, which costs an addition at each. Quantized symmetrically "
             "(onnxruntime: QInt8 with ActivationSymmetric), or from the FP32 original with --precision int8, the engine is faster"
         )
     return written
-
-
-def _is_shifted(graph: Graph, node: onnx.NodeProto) -> bool:
-    return node.input[0].endswith("__shifted") and node.input[0] not in graph.input_names
 
 
 def refuse_dynamic(model: onnx.ModelProto, path: str) -> None:

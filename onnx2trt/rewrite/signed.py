@@ -11,6 +11,8 @@ which is the same but for ties of rounding. rewrite/shifts.py then takes the shi
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 
@@ -24,7 +26,16 @@ from onnx2trt.rewrite.steps import BITS_8, BITS_16, Steps, aligned
 QUANTIZER_DOMAINS = (*STANDARD_DOMAINS, "com.microsoft")
 
 
-def signed(graph: Graph) -> Graph:
+@dataclass(frozen=True)
+class Signed:
+    """A graph with symmetric INT8 Q/DQ, and what that takes."""
+
+    graph: Graph
+    shifted: int  # activations that are shifted before they are rounded, and back
+    unfit: int  # constants whose integers do not fit into INT8 without their zero point: these are FP32
+
+
+def signed(graph: Graph) -> Signed:
     """The graph with INT8 Q/DQ in the place of quantized operators, UINT8, INT16, INT32 and zero points.
 
     Constants whose integers do not fit into INT8 without their zero point become FP32; so do INT32 constants (biases). 16-bit pairs only
@@ -34,7 +45,7 @@ def signed(graph: Graph) -> Graph:
         graph: not changed; every constant a weight, nodes in order.
 
     Returns:
-        A new graph; its tensors keep their names, where they are not integers.
+        With a new graph; its tensors keep their names, where they are not integers.
     """
     return _Writer(graph).run()
 
@@ -50,8 +61,9 @@ class _Writer:
         self._integers: dict[str, str] = {}
         self._bias_only = bias_only(graph)
         self._producers = graph.producers()
+        self._shifted = self._unfit = 0
 
-    def run(self) -> Graph:
+    def run(self) -> Signed:
         for node in list(self._result.nodes):
             for name in [name for name in dict.fromkeys(reads(node)) if name in self._renamed]:
                 rename_reads(node, name, self._renamed[name])
@@ -66,7 +78,7 @@ class _Writer:
                 self._add("Identity", [self._renamed[name]], name)
         self._result.replace_nodes(self._nodes)
         self._result.prune()
-        return self._result
+        return Signed(self._result, self._shifted, self._unfit)
 
     def _rewrite(self, node: onnx.NodeProto) -> bool:
         """Whether the node is gone, and what takes its place has been added."""
@@ -214,7 +226,9 @@ class _Writer:
             return self._rounded[key]
         integers = self._result.weights[name]
         whole = integers.astype(np.int64) - aligned(steps.zero, steps.axis if steps.zero.size > 1 else None, integers.ndim)
-        if in_float or steps.dtype not in BITS_8 or whole.min(initial=0) < -128 or whole.max(initial=0) > 127:
+        unfit = whole.min(initial=0) < -128 or whole.max(initial=0) > 127
+        if in_float or steps.dtype not in BITS_8 or unfit:
+            self._unfit += not in_float and steps.dtype in BITS_8
             found = self._weight(name, "values", steps.values(integers))
         else:
             own = name if steps.plain else self._weight(name, "int8", whole.astype(np.int8))
@@ -238,6 +252,7 @@ class _Writer:
         shift = (steps.shift * steps.scale).astype(np.float32)
         shifted = source
         if shift.any():
+            self._shifted += 1
             offset = self._weight(source, "shift", shift)
             shifted = self._add("Add", [source, offset], self._result.unique(f"{source}__shifted"))
         integers = self._symmetric("QuantizeLinear", shifted, f"{source}__quantized", steps)

@@ -48,6 +48,10 @@ def test_what_is_said_of_a_file_with_zero_points():
     remarks.clear()
     with_int8(Graph.from_model(pair("uint8", 128)), "m.onnx", remarks)
     assert len(remarks) == 1, "nothing costs anything there"
+    weights = {"w": np.uint8([[0, 255], [3, 3]]), "s": np.float32(0.1), "z": np.uint8(3)}
+    nodes = [node("DequantizeLinear", "w s z", "wd"), node("MatMul", "x wd", "y")]
+    with_int8(Graph.from_model(model(nodes, {"x": [1, 2]}, {"y": [1, 2]}, weights)), "m.onnx", remarks)
+    assert remarks[2].startswith("1 constants are quantized with zero points") and len(remarks) == 3
 
 
 def test_the_opset_is_raised_for_scales_of_each_channel():

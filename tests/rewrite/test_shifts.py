@@ -61,7 +61,7 @@ FORMS = {
 def test_a_product_reads_int8_and_computes_the_same(form):
     source = product(**FORMS[form])
     feed = {"x": random(*FORMS[form]["x_shape"], seed=7)}
-    graph = absorb_shifts(signed(Graph.from_model(source)))
+    graph = absorb_shifts(signed(Graph.from_model(source)).graph)
     assert int8_layers(graph) == {"product"}
     for found, expected in zip(Session.from_graph(graph).run(feed).values(), truth(source, feed), strict=True):
         np.testing.assert_allclose(found, expected, atol=2e-5)
@@ -84,7 +84,7 @@ OTHERS = {
 def test_what_cannot_take_the_shift_stays_right(form):
     source = product(**OTHERS[form])
     feed = {"x": random(*OTHERS[form]["x_shape"], seed=7)}
-    graph = absorb_shifts(signed(Graph.from_model(source)))
+    graph = absorb_shifts(signed(Graph.from_model(source)).graph)
     assert int8_layers(graph) == set()
     np.testing.assert_allclose(Session.from_graph(graph).run(feed)["y"], truth(source, feed)[0], atol=2e-5)
 
@@ -95,5 +95,5 @@ def test_convolutions_with_the_same_padding_share_it():
     for name in "ab":
         nodes.append(node("Conv", f"xd w{name}", f"y{name}", name, pads=[1] * 4))
         weights[f"w{name}"] = random(3, 4, 3, 3)
-    graph = absorb_shifts(signed(Graph.from_model(model(nodes, {"x": [1, 4, 5, 5]}, {"ya": None, "yb": None}, weights))))
+    graph = absorb_shifts(signed(Graph.from_model(model(nodes, {"x": [1, 4, 5, 5]}, {"ya": None, "yb": None}, weights))).graph)
     assert [made.op_type for made in graph.nodes].count("Pad") == 1

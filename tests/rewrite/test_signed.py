@@ -19,7 +19,7 @@ KINDS = [("uint8", 0), ("uint8", 128), ("uint8", 77), ("int8", 0), ("int8", -128
 
 
 def written(source) -> Graph:
-    graph = signed(Graph.from_model(source))
+    graph = signed(Graph.from_model(source)).graph
     assert_symmetric(graph)
     return graph
 
@@ -101,7 +101,7 @@ def test_integers_that_the_model_is_given_or_gives():
 
 def test_scales_that_are_computed_stay_as_they_are():
     nodes = [node("ReduceMax", "x", "s", keepdims=0), node("QuantizeLinear", "x s z", "q"), node("DequantizeLinear", "q s z", "y")]
-    graph = signed(Graph.from_model(model(nodes, {"x": SHAPE}, {"y": SHAPE}, {"z": np.uint8(3)})))
+    graph = signed(Graph.from_model(model(nodes, {"x": SHAPE}, {"y": SHAPE}, {"z": np.uint8(3)}))).graph
     assert [made.op_type for made in graph.nodes] == ["ReduceMax", "QuantizeLinear", "DequantizeLinear"]
 
 
@@ -141,7 +141,7 @@ def test_biases_become_floating_point():
             "z": np.zeros(3, dtype),
         }
         nodes = [node("DequantizeLinear", "b s z", "bd", axis=0), node("Conv", "x w bd", "y")]
-        graph = signed(Graph.from_model(model(nodes, {"x": SHAPE}, {"y": None}, weights)))
+        graph = signed(Graph.from_model(model(nodes, {"x": SHAPE}, {"y": None}, weights))).graph
         assert [made.op_type for made in graph.nodes] == ["Conv"]
         np.testing.assert_allclose(graph.weights[graph.nodes[0].input[2]], [1.0, -1.0, 0.21], rtol=1e-6)
 
