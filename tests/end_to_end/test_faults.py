@@ -215,7 +215,7 @@ FAULTS = {
     ),
     "8 unsupported operator, declared": Fault(write(mystery()), code=3, says=("acme.Mystery 'odd'", "--plugins")),
     "9 opset from the future": Fault(write(newer()), code=3, says=("Opset 99 is under development", "Export the model with opset")),
-    "10 double input": Fault(write(identity(TensorProto.DOUBLE)), says=("FP64", "'x', 'y' in FP32")),
+    "10 double input": Fault(write(identity(TensorProto.DOUBLE)), ("--precision", "fp32"), says=("FP64", "'x', 'y' in FP32")),
     "10 UINT16 input": Fault(write(identity(TensorProto.UINT16)), code=3, says=("'x'", "uint16")),
     "10 unknown rank": Fault(write(no_rank()), code=2, says=("'x' has no declared rank", "--opt-shapes x:DIMS")),
     "10 dimension of 0": Fault(write(identity(TensorProto.FLOAT, (1, 0))), code=3, says=("'x'", "1x0")),
