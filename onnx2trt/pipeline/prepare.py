@@ -4,20 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 from onnx2trt.base.errors import AccuracyError
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
+from onnx2trt.pipeline.refused import find_refused, more_refused, say
+from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
 from onnx2trt.rewrite.activations import name_activations
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.prepare import Prepared
+from onnx2trt.rewrite.refused import Refused
 from onnx2trt.stages.blank_input import kept_for_blank
 from onnx2trt.stages.fp16_guard import choose_fp16
 from onnx2trt.stages.ranges import kept_fp32, measure_ranges
+from onnx2trt.trt.parser_errors import Refusal
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Choice:
     model: Prepared
     tried: list[dict] | None = None  # choices of FP16 layers, for the result
     about: Calibration | None = None  # for the result, where TensorRT calibrates
-    more_exact: Callable[[], Prepared] | None = None  # makes the model anew, should `model` not be accurate enough
+    more_exact = None  # HalfChoice may know a form that is
 
     def prepared(self, run: Run) -> Prepared:
         return self.model
@@ -41,10 +44,67 @@ class Choice:
         if self.more_exact is None:
             raise error
         run.console.warn(f"{error.message}: built once more with the scales of the file, which FP16 had rounded; layers between are FP32")
-        return self.more_exact()
+        return self.more_exact(run)
+
+    def without_refused(self, error: Refusal, prepared: Prepared, run: Run) -> Prepared:
+        """There is no other form of it.
+
+        Raises:
+            Refusal: `error`.
+        """
+        raise error
 
 
-def choose(job: Job, run: Run) -> Choice:
+@dataclass
+class HalfChoice:
+    """FP16 written into the graph, but for what stays in FP32, of which the parser may make more."""
+
+    job: Job
+    graph: Graph  # FP32
+    kept_fp32: dict[str, str]  # node -> reason
+    refused: Refused
+    tried: list[dict] | None = None
+    exact_scales: bool = False  # of the model's own Q/DQ: in FP32
+    about = None
+
+    lower = Choice.lower
+
+    @property
+    def more_exact(self) -> Callable[[Run], Prepared] | None:
+        """Makes the model anew with its own scales in FP32, where FP16 has rounded them."""
+        rounded = self.job.info.quantized and self.job.fp16_scales(self.graph) and not self.exact_scales
+        return self._with_exact_scales if rounded else None
+
+    def _with_exact_scales(self, run: Run) -> Prepared:
+        self.exact_scales = True
+        return self.prepared(run)
+
+    def prepared(self, run: Run) -> Prepared:
+        return in_half(self.job, self.graph, {**self.kept_fp32, **self.refused.in_fp32}, self.exact_scales)
+
+    def without_refused(self, error: Refusal, prepared: Prepared, run: Run) -> Prepared:
+        """With the nodes in FP32 that the parser refuses.
+
+        Raises:
+            Refusal: `error`, where nothing is left to give up.
+        """
+        known, self.refused = self.refused, more_refused(self.job, self.refused, error, (self.graph, prepared.graph))
+        say(self.refused, known, run)
+        return self.prepared(run)
+
+
+def in_half(job: Job, graph: Graph, kept_fp32: dict[str, str], exact_scales: bool = False) -> Prepared:
+    """FP16 for all of an FP32 graph that is not kept in FP32; INT8 where the model carries Q/DQ itself.
+
+    Args:
+        exact_scales: Q/DQ scales stay FP32, as do the layers between them.
+    """
+    if job.info.quantized:
+        return prepare.prepare_quantized(graph, job.profiles, kept_fp32, job.fp16_scales(graph) and not exact_scales, job.fp16_io)
+    return prepare.prepare_fp16(graph, kept_fp32, job.fp16_io)
+
+
+def choose(job: Job, run: Run) -> Choice | HalfChoice:
     """FP32: the model as it is; FP16: by constraints (weak typing) or in the graph (strong typing).
 
     Raises:
@@ -55,33 +115,34 @@ def choose(job: Job, run: Run) -> Choice:
 
 def _choose_weak(job: Job, run: Run) -> Choice:
     """The model stays FP32 (but for activations, which get their names); TensorRT's flags lower it, and constraints bind single layers."""
-    graph = Graph.from_model(job.model, job.profiles)
+    graph = job.graph()
     if job.plan.precision == "fp32":
         return Choice(Prepared(graph, changed=job.info.adopted or bool(graph.repairs)))
     named = name_activations(graph, job.plan.layer_precisions)
+    find_refused(job, named, None, run)
     in_fp32 = kept_for_blank(job, named, kept_fp32(job, named, measure_ranges(job, named, run)), run)
     choice = choose_fp16(job, named, in_fp32, run)
     weak = prepare.prepare_weak(named, choice.kept_fp32, job.plan.layer_precisions)
     return Choice(replace(weak, changed=weak.changed or job.info.adopted or named is not graph), choice.rows())
 
 
-def _choose_strong(job: Job, run: Run) -> Choice:
+def _choose_strong(job: Job, run: Run) -> Choice | HalfChoice:
     """The precision is written into the graph."""
     plan = job.plan
     if plan.precision == "fp32":
-        graph = Graph.from_model(job.model, job.profiles)
+        graph = job.graph()
         if not job.fp16_io:
             return Choice(Prepared(graph, changed=job.info.adopted or bool(graph.repairs)))
         return Choice(Prepared(convert(graph, {node.name: "--precision fp32" for node in graph.nodes}, job.fp16_io)))
-    graph = prepare.working_graph(job.model, job.profiles, job.info.quantized, plan.fp16_scales, plan.layer_precisions)
-    in_fp32 = kept_fp32(job, graph, measure_ranges(job, graph, run))
+    graph = prepare.working_graph(job.graph(), job.info.quantized, plan.fp16_scales, plan.layer_precisions)
+    others = unconvertible(graph)
+    refused = find_refused(job, graph, lambda known: in_half(job, graph, {**others, **known.in_fp32}).graph, run)
+    in_fp32 = {**kept_fp32(job, graph, measure_ranges(job, graph, run)), **refused.in_fp32}
     if job.info.quantized:
         warn_of_fp32_scales(job, graph, run)
-        half = job.fp16_scales(graph)
-        prepared = partial(prepare.prepare_quantized, graph, job.profiles, in_fp32, fp16_io=job.fp16_io)
-        return Choice(prepared(fp16_scales=half), more_exact=partial(prepared, fp16_scales=False) if half else None)
+        return HalfChoice(job, graph, in_fp32, refused)
     choice = choose_fp16(job, graph, kept_for_blank(job, graph, in_fp32, run), run)
-    return Choice(prepare.prepare_fp16(graph, choice.kept_fp32, job.fp16_io), choice.rows())
+    return HalfChoice(job, graph, choice.kept_fp32, refused, choice.rows())
 
 
 def warn_of_fp32_scales(job: Job, graph: Graph, run: Run) -> None:

@@ -10,7 +10,7 @@ import onnx
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import attribute, reads, subgraphs
+from onnx2trt.model.nodes import attribute, reads, standard_schema, subgraphs
 from onnx2trt.model.operators import EXPANDING, QUANTIZERS, RANDOM
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.activations import name_activations
@@ -44,7 +44,7 @@ def fold_constants(graph: Graph, stored_once: bool = False) -> Graph:
     known, foldable = set(graph.weights), []
     twice = _read_otherwise(graph) if stored_once else set()
     for node in graph.nodes:
-        if node.name not in twice and _is_foldable(node, known, graph.weights):
+        if node.name not in twice and _is_foldable(node, known, graph.weights, graph.opset):
             foldable.append(node)
             known.update(node.output)
     if not foldable:
@@ -81,11 +81,21 @@ def _read_otherwise(graph: Graph) -> set[str]:
     return {n.name for n in graph.nodes if n.op_type == "Transpose" and n.input[0] in large and len(consumers[n.input[0]]) > 1}
 
 
-def _is_foldable(node: onnx.NodeProto, known: set[str], weights: dict[str, np.ndarray]) -> bool:
+def _makes_lists(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether an operator gives sequences of tensors or optional values only, which no initializer can hold."""
+    schema = standard_schema(node, opset)
+    types = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints} if schema else {}
+    kinds = [kind for output in (schema.outputs if schema else ()) for kind in types.get(output.type_str, (output.type_str,))]
+    return bool(kinds) and all(kind.startswith(("seq(", "optional(")) for kind in kinds)
+
+
+def _is_foldable(node: onnx.NodeProto, known: set[str], weights: dict[str, np.ndarray], opset: int) -> bool:
     if node.domain not in STANDARD_DOMAINS or node.op_type in RANDOM or subgraphs(node):
         return False
     if node.op_type in QUANTIZERS:
         return False  # on weights, these carry the precision
+    if _makes_lists(node, opset):
+        return False
     if not all(name in known for name in node.input if name):
         return False
     if node.op_type in EXPANDING:
@@ -220,6 +230,6 @@ def raise_opset(graph: Graph, version: int) -> Graph | None:
         return None
     result = Graph.from_model(raised)
     result.weights.update(large)
-    result.repairs = graph.repairs
+    result.repairs, result.observed = graph.repairs, graph.observed
     result.prune()
     return result

@@ -72,8 +72,7 @@ class Int8Plan:
 
 
 def working_graph(
-    model: onnx.ModelProto,
-    profiles: tuple[Profile, ...],
+    graph: Graph,
     quantize: bool,
     fp16_scales: bool,
     overrides: tuple[tuple[str, str], ...] = (),
@@ -81,11 +80,12 @@ def working_graph(
     """The folded FP32 graph that precision is written into.
 
     Args:
+        graph: the model, not changed.
         quantize: Q/DQ will be put in, or are there.
         fp16_scales: their scales shall be FP16, which takes opset 19; where the model cannot be raised to that, it has an older one.
         overrides: (pattern, precision) of --layer-precisions; nodes that they name stay.
     """
-    graph = fold(Graph.from_model(model, profiles), overrides, stored_once=not quantize)
+    graph = fold(graph, overrides, stored_once=not quantize)
     if not quantize:
         return graph
     raised = raise_opset(graph, qdq.QUANTIZE_OPSET) if fp16_scales else None
@@ -237,7 +237,8 @@ def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] |
     macs = {name: count for name, count in macs_of(graph, profiles).items() if name not in without}
     if half is None:
         types, int8 = graph.types(), qdq.int8_layers(graph)
-        half = {node.name for node in graph.nodes if types.get(node.output[0]) == onnx.TensorProto.FLOAT16 and node.name not in int8}
+        made = {name for name, elem_type in types.items() if elem_type == onnx.TensorProto.FLOAT16}
+        half = {node.name for node in graph.nodes if node.name not in int8 and not made.isdisjoint(node.output)}  # a GRU may make Y_h alone
     total = sum(macs.values())
     return sum(count for name, count in macs.items() if name in half) / total if total else None
 
