@@ -44,6 +44,7 @@ class ModelInfo:
     quantized: bool  # carries QuantizeLinear / DequantizeLinear
     half: bool  # carries FP16 tensors
     warnings: tuple[str, ...] = field(default=())
+    adopted: bool = False  # what is converted was rewritten on reading (rewrite/adopt.py)
 
 
 @dataclass(frozen=True)

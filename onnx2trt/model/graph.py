@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import STANDARD_DOMAINS, Profile
-from onnx2trt.model.nodes import all_nodes, reads
+from onnx2trt.model.nodes import all_nodes, all_subgraphs, equal_names, reads
 
 INLINE_LIMIT = 2**31 - 2**26  # bytes; a margin under protobuf's limit for the nodes
 MIN_IR_VERSION = 8  # initializers need not be inputs (4), and what opset 17 was released with
@@ -157,11 +157,15 @@ class Graph:
         self.replace_nodes(nodes[index] for index in sorted(range(len(nodes)), key=taken_in.__getitem__))
 
     def name_nodes(self) -> None:
-        """Give every node a name of its own, OpType_index where it has none, so that it can be spoken of."""
+        """Give every node a name of its own, OpType_index where it has none; inside nodes, those that have an equal one."""
         counts = Counter(node.name for node in self.nodes)
         for index, node in enumerate(self.nodes):
             if not node.name or counts[node.name] > 1:
                 node.name = self.unique(f"{node.name or node.op_type}_{index}")
+        for graph in (inner for node in self.nodes for inner in all_subgraphs(node)):
+            for name in equal_names(graph):
+                for node in (node for node in graph.node if node.name == name):
+                    node.name = self.unique(name)
 
     def prune(self) -> None:
         """Drop nodes and weights that no output depends on."""

@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.model_info import ModelInfo
 from onnx2trt.base.read_ahead import map_in_order
 from onnx2trt.model.graph import Graph, external_tensor
 from onnx2trt.model.padding import rows_of_samples
@@ -40,6 +41,7 @@ class Session:
         self.at_once = at_once
         self._keep_alive = keep_alive  # ONNX Runtime refers to these arrays without owning them
         self.output_names = [output.name for output in session.get_outputs()]
+        self._double = {value.name for value in session.get_inputs() if value.type == "tensor(double)"}
 
     @classmethod
     def from_path(cls, path: str) -> Session:
@@ -49,6 +51,22 @@ class Session:
             ConversionError: MODEL, where ONNX Runtime cannot load it; a CannotLoad, where it lacks something.
         """
         return cls(_load(path, _options(), path), [])
+
+    @classmethod
+    def of_model(cls, info: ModelInfo, model: onnx.ModelProto) -> Session:
+        """The model as the user gave it; where ONNX Runtime cannot run the file (BF16, names that occur twice), as it was adopted.
+
+        Raises:
+            ConversionError: MODEL, where ONNX Runtime can load neither.
+        """
+        if not info.adopted:
+            return cls.from_path(info.path)
+        try:
+            session = cls.from_path(info.path)
+        except ConversionError:
+            return cls.from_graph(Graph.from_model(model))
+        same = set(session.output_names) == {spec.name for spec in info.outputs} and not session.has_bfloat16
+        return session if same else cls.from_graph(Graph.from_model(model))
 
     @classmethod
     def from_graph(cls, graph: Graph, extra_outputs: tuple[str, ...] = (), optimize: bool = True, in_turn: bool = True) -> Session:
@@ -80,17 +98,24 @@ class Session:
             options.add_external_initializers(names, values)
         return cls(_load(proto.SerializeToString(), options, "the prepared model"), values, at_once)
 
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether it takes or gives BF16, which NumPy has not."""
+        return any(value.type == "tensor(bfloat16)" for value in (*self._session.get_inputs(), *self._session.get_outputs()))
+
     def run(self, feed: dict[str, np.ndarray], outputs: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
         """One inference.
 
         Args:
-            feed: input name -> array of the declared dtype.
+            feed: input name -> array of the declared dtype; float32, too, where that is float64.
             outputs: the tensors to return; all outputs where None.
 
         Raises:
             ConversionError: MODEL, with ONNX Runtime's words.
         """
         names = list(outputs) if outputs is not None else self.output_names
+        if self._double:
+            feed = {name: array.astype(np.float64, copy=False) if name in self._double else array for name, array in feed.items()}
         try:
             return dict(zip(names, self._session.run(names, feed)))
         except Exception as error:  # onnxruntime raises classes of its own, by status code

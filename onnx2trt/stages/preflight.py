@@ -20,6 +20,7 @@ from onnx2trt.data.rows import has_fixed_batch
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes
 from onnx2trt.model.operators import INTEGER
+from onnx2trt.model.preflight import look_again
 from onnx2trt.model.preflight import preflight as check_model
 from onnx2trt.plan.door_arguments import image_beside
 from onnx2trt.plan.idle import Facts, idle_flags, in_words
@@ -29,6 +30,7 @@ from onnx2trt.quant.calibration_cache import fit_file, side_file
 from onnx2trt.report.described import describe_model, describe_plan
 from onnx2trt.report.html import check_libraries
 from onnx2trt.report.result import Candidate, EngineFile
+from onnx2trt.rewrite.adopt import adopt
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.library import Library
 
@@ -45,16 +47,27 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
     found: dict = {}
     with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
         _check_outputs(plan)
-        model, info = check_model(plan.onnx, bool(plan.build.plugins))
+        model, info = _read(plan)
         found["model"] = describe_model(info)
         profiles = make_profiles(info.inputs, plan.shapes)
         found["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
-        plan = _with_idle(plan, Facts(info.quantized, rewritten=_rewritten(plan, model, profiles)), info, data, run)
+        plan = _with_idle(plan, Facts(info.quantized, rewritten=_rewritten(plan, model, info, profiles)), info, data, run)
     for warning in info.warnings:
         run.console.warn(warning)
     return Job(library, plan, model, info, profiles, data)
+
+
+def _read(plan: Plan) -> tuple:
+    """(the model, adopted where that was necessary; what was found in it)
+
+    Raises:
+        ConversionError: MODEL.
+    """
+    model, info = check_model(plan.onnx, bool(plan.build.plugins))
+    adopted = adopt(model, plan.onnx, for_tensorrt=plan.door not in ("preprocess", "validate"))
+    return (adopted.model, look_again(info, adopted.model, adopted.remarks)) if adopted else (model, info)
 
 
 def _independent(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ...], run: Run) -> bool:
@@ -66,7 +79,7 @@ def _independent(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ..
     if plan.build.plugins or plan.door == "preprocess":  # ONNX Runtime does not know them; and there nothing is computed
         return True
     if has_fixed_batch(info.inputs) and has_arrays(plan):
-        return rows_are_independent(info, run)
+        return rows_are_independent(model, info, run)
     return try_shapes(model, info, profiles, plan.shapes.max_batch > 1, run)
 
 
@@ -87,9 +100,9 @@ def _with_idle(plan: Plan, facts: Facts, info: ModelInfo, data: Data, run: Run) 
     return plan
 
 
-def _rewritten(plan: Plan, model, profiles: tuple[Profile, ...]) -> bool:
+def _rewritten(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ...]) -> bool:
     """Whether the model (onnx.ModelProto) is repaired before it is built; only looked at where it decides whether FP32 is compared."""
-    return plan.variants == ("fp32",) and bool(Graph.from_model(model, profiles).repairs)
+    return plan.variants == ("fp32",) and (info.adopted or info.half or bool(Graph.from_model(model, profiles).repairs))
 
 
 def describe(job: Job) -> dict:
@@ -128,7 +141,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
     found: dict = {}
     with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
         _check_outputs(plan)
-        model, info = check_model(plan.onnx, bool(plan.build.plugins))
+        model, info = _read(plan)
         found["model"] = describe_model(info)
         ranks = {tensor.name: len(tensor.shape) for tensor in engine.tensors}
         declared = {spec.name: spec.shape for spec in (*info.inputs, *info.outputs)}
@@ -155,7 +168,7 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
     path, found = plan.validation.engine, {}
     with run.stage("preflight", f"checking {plan.onnx} and {path}"), having_found(found):
         _check_outputs(plan)
-        model, info = check_model(plan.onnx)
+        model, info = _read(plan)
         found["model"] = describe_model(info)
         other, other_info = check_model(path)
         found["candidate"] = Candidate(path, other_info.sha256, other_info.bytes, "onnx")

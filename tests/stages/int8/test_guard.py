@@ -122,7 +122,7 @@ def test_best_scores_are_held_where_layers_can_be_chosen_for_them(guarded):
     assert [rung.best_scores_points for rung in guard.tried if rung.passed] == [0.1] * sum(rung.passed for rung in guard.tried)
     guard, trials, _ = guarded(ALL, {"large"})
     trials.of_scores = ("rest",)  # no choice holds them
-    assert "large" in guard.choose(LIMIT) and not trials.for_scores and guard.tried[-1].passed
+    assert "large" in guard.choose(LIMIT) and not trials.for_scores and any(rung.passed for rung in guard.tried)
     assert trials.forgotten == 1
 
 
