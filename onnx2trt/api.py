@@ -39,6 +39,7 @@ class Options(TypedDict, total=False):
     min_shapes: Shapes
     opt_shapes: Shapes
     max_shapes: Shapes
+    bind_input: str | Sequence[str] | Mapping[str, object]  # input -> number, bool, list, array, or path of a .npy file
     precision: Literal["fp32", "fp16", "int8", "best"]
     compare: bool
     no_baseline: bool
@@ -175,7 +176,9 @@ def _words(action, value) -> list[str]:
         if value is not True:
             raise TypeError(f"{action.dest} is True or False, not {value!r}")
         return [flag]
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and action.dest == "bind_input":
+        value = [f"{name}={_value(part)}" for name, part in value.items()]
+    elif isinstance(value, Mapping):
         value = [f"{name}:{part if isinstance(part, str) else 'x'.join(map(str, part))}" for name, part in value.items()]
     several = action.nargs == "+"
     if several and not isinstance(value, str | os.PathLike | int | float):
@@ -183,6 +186,14 @@ def _words(action, value) -> list[str]:
     if not several and isinstance(value, Sequence) and not isinstance(value, str):
         value = ",".join(map(str, value))
     return [f"{flag}={_text(value)}"]
+
+
+def _value(value) -> str:
+    """What an input is bound to, as it is typed: {"sr": 16000}, {"mask": [True, False]}, {"table": numpy.ones(3)}, {"x": Path("x.npy")}."""
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    return repr(plain)
 
 
 def _text(value) -> str:

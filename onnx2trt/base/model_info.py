@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the parent process has no use for it
+    import numpy as np
 
 STANDARD_DOMAINS = ("", "ai.onnx")  # two names of the domain of ONNX's own operators
 
@@ -30,6 +35,15 @@ class Profile:
     max: tuple[int, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class BoundInput:
+    """An input of the ONNX that --bind-input has made a constant."""
+
+    spec: TensorSpec
+    value: np.ndarray  # of spec.dtype, C-contiguous
+    text: str  # as typed
+
+
 @dataclass(frozen=True)
 class ModelInfo:
     """What preflight found in the --onnx file."""
@@ -44,6 +58,22 @@ class ModelInfo:
     quantized: bool  # carries QuantizeLinear / DequantizeLinear
     half: bool  # carries FP16 tensors
     warnings: tuple[str, ...] = field(default=())
+    bound: tuple[BoundInput, ...] = ()  # inputs that are constants now; they are not among `inputs`
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what is converted: of the file, or of the file and the values that its inputs are bound to."""
+        if not self.bound:
+            return self.sha256
+        digest = hashlib.sha256(self.sha256.encode())
+        for entry in sorted(self.bound, key=lambda entry: entry.spec.name):
+            digest.update(f"\0{entry.spec.name}\0{entry.spec.dtype}\0{entry.value.shape}\0".encode() + entry.value.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """Name -> value of the bound inputs."""
+        return {entry.spec.name: entry.value for entry in self.bound}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ class OnnxCandidate:
         """
         simulated = simulation(self.graph)
         as_it_stands = simulated is self.graph
-        session = Session.from_path(self.info.path) if as_it_stands else Session.from_graph(simulated, in_turn=in_turn)
+        session = Session.of_model(self.info) if as_it_stands else Session.from_graph(simulated, in_turn=in_turn)
         given = {spec.name: spec.dtype for spec in self.info.inputs}
         declared = {spec.name: spec.dtype for spec in model.outputs}
 

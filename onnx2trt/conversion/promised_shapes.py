@@ -114,7 +114,7 @@ def try_shapes(model, info: ModelInfo, profiles: tuple[Profile, ...], declared_b
     if len(bounds) < 2 and not axes:
         return True
     started = time.monotonic()
-    trial = Trial(model, info, profiles, run, Session.from_path(info.path))
+    trial = Trial(model, info, profiles, run, Session.of_model(info))
     if not _try_smallest(trial, bounds, axes):
         return True
     relation = _try_batch(trial, with_batch(bounds["min"], axes, 1), axes, declared_batch) if axes else Relation.UNKNOWN
@@ -133,7 +133,7 @@ def rows_are_independent(info: ModelInfo, run: Run) -> bool:
     shapes = {spec.name: spec.shape for spec in info.inputs}
     size = info.inputs[0].shape[0]
     feed = Padded(made_up(info.inputs, shapes), size, size - 1)
-    session = Session.from_path(info.path)
+    session = Session.of_model(info)
     try:
         found, otherwise = session.run(feed), session.run(feed.filled_otherwise())
     except ConversionError as error:

@@ -75,7 +75,7 @@ def choose_data(plan: Plan, model: ModelInfo, profiles: tuple[Profile, ...], ind
     preprocessing: Preprocessing | None = None
     if images:
         preprocessing = make_preprocessing(plan.preprocess, image_input(model.inputs, profiles))
-    reader = Reader(model.inputs, profiles, preprocessing, rows)
+    reader = Reader(model.inputs, profiles, preprocessing, rows, model.bound)
     if test:
         for batch in reader.batches(test):  # raises where it cannot be read
             check_shapes(batch.arrays, profiles, test)

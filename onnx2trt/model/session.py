@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.model_info import ModelInfo
 from onnx2trt.base.read_ahead import map_in_order
 from onnx2trt.model.graph import Graph, external_tensor
 from onnx2trt.model.padding import rows_of_samples
@@ -32,6 +33,7 @@ class Session:
 
     def __init__(self, session: ort.InferenceSession, keep_alive: list, at_once: int = 1):
         self._session = session
+        self._constants: dict[str, np.ndarray] = {}
         self.at_once = at_once
         self._keep_alive = keep_alive  # ONNX Runtime refers to these arrays without owning them
         self.output_names = [output.name for output in session.get_outputs()]
@@ -44,6 +46,17 @@ class Session:
             ConversionError: MODEL, where ONNX Runtime cannot load it.
         """
         return cls(_load(path, _options(), path), [])
+
+    @classmethod
+    def of_model(cls, info: ModelInfo) -> Session:
+        """The --onnx file as it is, with the values that inputs are bound to.
+
+        Raises:
+            ConversionError: MODEL, where ONNX Runtime cannot load it.
+        """
+        session = cls.from_path(info.path)
+        session._constants = info.constants
+        return session
 
     @classmethod
     def from_graph(cls, graph: Graph, extra_outputs: tuple[str, ...] = (), optimize: bool = True, in_turn: bool = True) -> Session:
@@ -86,7 +99,7 @@ class Session:
         """
         names = list(outputs) if outputs is not None else self.output_names
         try:
-            return dict(zip(names, self._session.run(names, feed)))
+            return dict(zip(names, self._session.run(names, {**feed, **self._constants})))
         except Exception as error:  # onnxruntime raises classes of its own, by status code
             shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feed.items())
             raise ConversionError(

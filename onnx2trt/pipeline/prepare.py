@@ -51,12 +51,12 @@ def _choose_weak(job: Job, run: Run) -> Choice:
     """The model stays FP32 (but for activations, which get their names); TensorRT's flags lower it, and constraints bind single layers."""
     graph = Graph.from_model(job.model, job.profiles)
     if job.plan.precision == "fp32":
-        return Choice(Prepared(graph, changed=bool(graph.repairs)))
+        return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
     named = name_activations(graph, job.plan.layer_precisions)
     in_fp32 = kept_for_blank(job, named, kept_fp32(job, named, measure_ranges(job, named, run)), run)
     choice = choose_fp16(job, named, in_fp32, run)
     weak = prepare.prepare_weak(named, choice.kept_fp32, job.plan.layer_precisions)
-    return Choice(replace(weak, changed=weak.changed or named is not graph), choice.rows())
+    return Choice(replace(weak, changed=job.rewritten or weak.changed or named is not graph), choice.rows())
 
 
 def _choose_strong(job: Job, run: Run) -> Choice:
@@ -65,7 +65,7 @@ def _choose_strong(job: Job, run: Run) -> Choice:
     if plan.precision == "fp32":
         graph = Graph.from_model(job.model, job.profiles)
         if not job.fp16_io:
-            return Choice(Prepared(graph, changed=bool(graph.repairs)))
+            return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
         return Choice(Prepared(convert(graph, {node.name: "--precision fp32" for node in graph.nodes}, job.fp16_io)))
     graph = prepare.working_graph(job.model, job.profiles, job.info.quantized, plan.fp16_scales, plan.layer_precisions)
     in_fp32 = kept_fp32(job, graph, measure_ranges(job, graph, run))

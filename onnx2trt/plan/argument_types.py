@@ -122,6 +122,14 @@ def shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
     return tuple(shapes)
 
 
+def bindings(text: str) -> tuple[tuple[str, str], ...]:
+    """'sr=16000' -> (('sr', '16000'),); what the value is, the type of the input tells."""
+    name, _, value = text.partition("=")
+    if not name.strip() or not value.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE such as sr=16000, mask=[1,1,0] or table=table.npy")
+    return ((name.strip(), value.strip()),)
+
+
 def layer_precisions(text: str) -> tuple[tuple[str, str], ...]:
     """'a*:fp32,b:0:fp16' -> (('a*', 'fp32'), ('b:0', 'fp16'))."""
     return _typed(text, "PATTERN:PRECISION with precision")

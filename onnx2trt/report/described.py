@@ -14,9 +14,9 @@ def describe_model(info: ModelInfo) -> ModelFile:
     def specs(values) -> list[dict]:
         return [{"name": s.name, "dtype": s.dtype, "shape": None if s.shape is None else list(s.shape)} for s in values]
 
-    return ModelFile(
-        info.path, info.sha256, info.bytes, info.opset, info.nodes, info.quantized, info.half, specs(info.inputs), specs(info.outputs)
-    )
+    about = (info.path, info.sha256, info.bytes, info.opset, info.nodes, info.quantized, info.half)
+    bound = [{**spec, "value": entry.text} for spec, entry in zip(specs(entry.spec for entry in info.bound), info.bound)]
+    return ModelFile(*about, specs(info.inputs), specs(info.outputs), bound or None)
 
 
 def describe_environment(caps: Capabilities) -> Environment:

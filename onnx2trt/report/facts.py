@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx2trt.base.model_info import dims
-from onnx2trt.report.result import mega
+from onnx2trt.report.result import bound_inputs, mega
 from onnx2trt.report.sections import number
 
 
@@ -33,7 +33,7 @@ def _model(result: dict) -> list[tuple[str, str]]:
     rows.append(("size", f"{mega(model['bytes'])}, opset {model['opset']}, {model['nodes']} nodes"))
     for kind in ("inputs", "outputs"):
         rows += [(kind[:-1], f"{end['name']}: {end['dtype']} {dims(end['shape'])}") for end in model[kind]]
-    return rows
+    return rows + [("input", text) for text in bound_inputs(model)]
 
 
 def _preprocessing(result: dict) -> list[tuple[str, str]]:

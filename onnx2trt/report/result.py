@@ -59,6 +59,9 @@ class ModelFile:
     half: bool  # carries FP16 tensors
     inputs: list[dict]  # name, dtype, shape
     outputs: list[dict]
+    bound: list[dict] | None = None  # inputs that --bind-input has made constants: name, dtype, shape, value as typed
+
+    optional: ClassVar = ("bound",)
 
 
 @dataclass(frozen=True)
@@ -324,6 +327,11 @@ def upgraded(record: dict) -> dict:
 def to_json(result: Result) -> str:
     """Indented JSON text; file names that are not UTF-8 are escaped."""
     return json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n"
+
+
+def bound_inputs(model: dict | None) -> list[str]:
+    """The inputs of a model that are constants, each with its value as typed."""
+    return [f"{entry['name']} = {entry['value']}  fixed by --bind-input" for entry in (model or {}).get("bound") or ()]
 
 
 def mega(count: int) -> str:

@@ -11,6 +11,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import check_writable, read_engine, remove_abandoned
 from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims
 from onnx2trt.compare.metrics import misfit
+from onnx2trt.conversion.bound_inputs import bind_inputs
 from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.promised_shapes import rows_are_independent, try_shapes
@@ -29,6 +30,7 @@ from onnx2trt.quant.calibration_cache import fit_file, side_file
 from onnx2trt.report.described import describe_model, describe_plan
 from onnx2trt.report.html import check_libraries
 from onnx2trt.report.result import Candidate, EngineFile
+from onnx2trt.rewrite.branches import fold_branches
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.library import Library
 
@@ -45,16 +47,30 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
     found: dict = {}
     with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
         _check_outputs(plan)
-        model, info = check_model(plan.onnx, bool(plan.build.plugins))
+        model, info = bind_inputs(*check_model(plan.onnx, bool(plan.build.plugins)), plan.shapes.bind_input)
         found["model"] = describe_model(info)
         profiles = make_profiles(info.inputs, plan.shapes)
         found["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
-        plan = _with_idle(plan, Facts(info.quantized, rewritten=_rewritten(plan, model, profiles)), info, data, run)
+        model, folded = fold_branches(model, profiles)
+        rewritten = bool(folded or info.bound)
+        plan = _with_idle(plan, Facts(info.quantized, rewritten=rewritten or _repaired(plan, model, profiles)), info, data, run)
     for warning in info.warnings:
         run.console.warn(warning)
-    return Job(library, plan, model, info, profiles, data)
+    _say_folded(folded, run)
+    return Job(library, plan, model, info, profiles, data, rewritten=rewritten)
+
+
+def _say_folded(folded: tuple[str, ...], run: Run) -> None:
+    """
+    Args:
+        folded: names of If nodes.
+    """
+    if len(folded) == 1:
+        run.console.info(f"If node {folded[0]!r} always takes the same branch here, which stands in its place")
+    elif folded:
+        run.console.info(f"{len(folded)} If nodes always take the same branch here, which stands in their place")
 
 
 def _independent(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ...], run: Run) -> bool:
@@ -87,7 +103,7 @@ def _with_idle(plan: Plan, facts: Facts, info: ModelInfo, data: Data, run: Run) 
     return plan
 
 
-def _rewritten(plan: Plan, model, profiles: tuple[Profile, ...]) -> bool:
+def _repaired(plan: Plan, model, profiles: tuple[Profile, ...]) -> bool:
     """Whether the model (onnx.ModelProto) is repaired before it is built; only looked at where it decides whether FP32 is compared."""
     return plan.variants == ("fp32",) and bool(Graph.from_model(model, profiles).repairs)
 
@@ -128,7 +144,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
     found: dict = {}
     with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
         _check_outputs(plan)
-        model, info = check_model(plan.onnx, bool(plan.build.plugins))
+        model, info = bind_inputs(*check_model(plan.onnx, bool(plan.build.plugins)), plan.shapes.bind_input)
         found["model"] = describe_model(info)
         ranks = {tensor.name: len(tensor.shape) for tensor in engine.tensors}
         declared = {spec.name: spec.shape for spec in (*info.inputs, *info.outputs)}
@@ -143,7 +159,8 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
         plan = _with_idle(plan, Facts(info.quantized, candidate="engine"), info, data, run)
-    return Job(library, plan, model, info, profiles, data)
+        model, folded = fold_branches(model, profiles)
+    return Job(library, plan, model, info, profiles, data, rewritten=bool(folded or info.bound))
 
 
 def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
@@ -155,9 +172,9 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
     path, found = plan.validation.engine, {}
     with run.stage("preflight", f"checking {plan.onnx} and {path}"), having_found(found):
         _check_outputs(plan)
-        model, info = check_model(plan.onnx)
+        model, info = bind_inputs(*check_model(plan.onnx), plan.shapes.bind_input)
         found["model"] = describe_model(info)
-        other, other_info = check_model(path)
+        other, other_info = bind_inputs(*check_model(path), plan.shapes.bind_input, may_lack=True)
         found["candidate"] = Candidate(path, other_info.sha256, other_info.bytes, "onnx")
         plan = replace(plan, precision=_carried(other.graph, other_info, info))
         inputs = _common_inputs(info, other_info)
@@ -192,7 +209,7 @@ def _common_inputs(info: ModelInfo, other: ModelInfo) -> tuple[TensorSpec, ...]:
     if names != others or {spec.name for spec in info.inputs} != {spec.name for spec in other.inputs}:
         raise ConversionError(
             f"{other.path} is not made from {info.path}: it has {_interface(other)}; the model has {_interface(info)}",
-            hint="Inputs and outputs must have the same names in both.",
+            hint="Inputs and outputs must have the same names in both. An input that was made a constant is named with --bind-input.",
             code=ExitCode.VALIDATION,
         )
     for spec in (*info.inputs, *info.outputs):

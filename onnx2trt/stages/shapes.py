@@ -63,7 +63,7 @@ def _to_be_tried(job: Job) -> bool:
 
 
 def _try(job: Job, candidate: Runner, what: str, run: Run) -> None:
-    reference, graph, seconds = Session.from_path(job.info.path), Graph.from_model(job.model, job.profiles), 0.0
+    reference, graph, seconds = Session.of_model(job.info), Graph.from_model(job.model, job.profiles), 0.0
     for shapes in bounds_of(job.profiles).values():
         reason = too_much(graph, shapes, seconds)
         if reason:

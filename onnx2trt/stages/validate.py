@@ -145,7 +145,7 @@ def _no_evidence(job: Job, rows: tuple[Accuracy, ...], judged: bool, executed: b
 
 
 def _compare_all(job: Job, make_candidate: Callable[[], _Candidate], run: Run) -> tuple[Accuracy, ...]:
-    reference = Session.from_path(job.info.path)
+    reference = Session.of_model(job.info)
     candidate = make_candidate()
     data, rows, found = job.data, (), {}
     run.evidence.start()
