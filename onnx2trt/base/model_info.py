@@ -33,6 +33,12 @@ class Profile:
     min: tuple[int, ...]
     opt: tuple[int, ...]
     max: tuple[int, ...]
+    values: tuple[tuple[int, ...], ...] | None = None  # of an input whose values decide about shapes: the smallest, usual, largest ones
+
+    def to_dict(self) -> dict:
+        """As it stands in the result."""
+        shapes = {"name": self.name, "min": self.min, "opt": self.opt, "max": self.max}
+        return shapes if self.values is None else {**shapes, "values": dict(zip(("min", "opt", "max"), self.values))}
 
 
 @dataclass(frozen=True, eq=False)

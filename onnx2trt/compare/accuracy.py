@@ -39,6 +39,7 @@ class Accuracy:
     change_percent: float | None = None  # by how much the reference differs over the samples, of its size
     worst_slice: str | None = None  # in words
     parts: list[dict] | None = None  # of outputs that hold several things, as boxes and scores
+    best_scores_points: float | None = None  # by how much the best scores of classes and samples differ (RMS), 0.01 each
     steps: int | None = None  # the samples are inferences in a row, each fed with the state that the one before has left
     feeds: str | None = None  # the input that the output is fed back to
     seen_in_calibration: bool | None = None  # some of the samples are those that INT8 scales were chosen on; None: not known, or no INT8
@@ -47,7 +48,18 @@ class Accuracy:
 
     optional: ClassVar = (
         *("kind", "shown_percent", "interval_percent", "count", "signal_percent", "signal_limit_percent"),
-        *("noise_percent", "change_percent", "worst_slice", "parts", "steps", "feeds", "stuck", "seen_in_calibration", "seen_samples"),
+        *(
+            "noise_percent",
+            "change_percent",
+            "worst_slice",
+            "parts",
+            "best_scores_points",
+            "steps",
+            "feeds",
+            "stuck",
+            "seen_in_calibration",
+            "seen_samples",
+        ),
     )
 
     def rounded(self) -> Accuracy:

@@ -51,6 +51,10 @@ class Change:
         ]
         return max(changes, default=0.0)
 
+    def each(self, found: Sequence[Outputs]) -> tuple[float, ...]:
+        """The same of each batch alone, against what varies over all of them."""
+        return tuple(Change([one], self._variations, self._asked)([other]) for one, other in zip(self._expected, found))
+
     def _of_output(self, name: str, found: list[np.ndarray]) -> float:
         variation = self._variations[name]
         pairs = zip([batch[name] for batch in self._expected], found)

@@ -189,5 +189,6 @@ class Comparison:
             change_percent=judged.change_percent,
             worst_slice=judged.worst_slice,
             parts=judged.parts,
+            best_scores_points=judged.best_scores_points,
             stuck=True if study.stuck and judged.may_be_stuck else None,
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnx2trt.compare import values
+from onnx2trt.compare.best_scores import BestScores
 from onnx2trt.compare.intervals import bootstrap, percentiles, shown_share, wilson
 from onnx2trt.compare.labels import LABELS_OF_FLOATS, Labels
 from onnx2trt.compare.metrics import MASK_THRESHOLD, class_axis, decibels, drop_percent, measure
@@ -64,6 +65,7 @@ class Judged:
     worst_slice: str | None = None  # in words
     parts: list[dict] | None = None  # of values that hold several things
     sqnr_db: float | None = None  # where it is not that of the outputs as they are
+    best_scores_points: float | None = None  # by how much the best scores differ; None: the output holds none
     may_be_stuck: bool = False  # the same answer for every sample would be wrong
 
     @property
@@ -83,6 +85,7 @@ class Study:
     variation: Variation | None = None
     known: bool = False  # the variation was learned in an earlier pass over the same data
     errors: Errors = field(default_factory=Errors)
+    best_scores: BestScores = field(default_factory=BestScores)
     labels: Labels | None = None
     winners: dict[int, Winners] = field(default_factory=dict)
     paths: list[str] = field(default_factory=list)
@@ -118,7 +121,9 @@ class Study:
         if self.asked in ("auto", "values"):
             if not self.known:
                 self.variation.add(base, told)
-            self.errors.add(error, tuple(axis.index for axis in self.variation.axes))
+            axes = tuple(axis.index for axis in self.variation.axes if axis.fixed)
+            self.errors.add(error, axes)
+            self.best_scores.add(base, clean, axes)
         if self.asked == "auto" and not self.view.synthetic:
             self._add_decisions(reference, output)
         elif self.asked in ("top1", "argmax"):
@@ -278,7 +283,14 @@ class Study:
             worst_slice=self._slice(found),
             parts=[vars(part) for part in found.parts] or None,
             may_be_stuck=self.asked == "auto",
+            best_scores_points=self._best_scores(found.axis),
         )
+
+    def _best_scores(self, index: int | None) -> float | None:
+        found = next(
+            ((axis, scale) for axis in self.variation.axes for scale in self.variation.scales if axis.index == scale.axis == index), None
+        )
+        return None if found is None else self.best_scores.moved(index, found[0].moments, found[1].bounded)
 
     def _with_signal(self, judged: Judged) -> Judged:
         if self.asked != "auto":

@@ -141,7 +141,8 @@ def _formed(array: np.ndarray, spec: TensorSpec, block: int) -> np.ndarray:
         size % block == 0 if block and not axis else not isinstance(dim, int) or dim == size
         for axis, (dim, size) in enumerate(zip(spec.shape, array.shape))
     )
-    if not fits or not array.size:
+    empty = array.size == 0 and (not len(array) or any(not size and dim == 0 for dim, size in zip(spec.shape, array.shape)))
+    if not fits or empty:
         raise DataError(f"has shape {dims(array.shape)} in {spec.name!r}; the model takes {dims(spec.shape)}")
     return array
 
@@ -158,11 +159,16 @@ def typed(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 
 def synthetic_arrays(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], seed: int = 0) -> dict[str, np.ndarray]:
-    """Fixed-seed inputs at the opt shapes: floats in [0, 1), bytes over their range, other integers 0 or 1 (valid as indices)."""
+    """Fixed-seed inputs at the opt shapes: floats in [0, 1), bytes over their range, other integers 0 or 1 (valid as indices).
+
+    Inputs whose values decide about shapes get the usual ones of their profile.
+    """
     random = np.random.default_rng(seed)
     arrays = {}
     for spec, profile in zip(inputs, profiles):
-        if spec.dtype.startswith("float"):
+        if profile.values is not None:
+            values = np.reshape(profile.values[1], profile.opt)
+        elif spec.dtype.startswith("float"):
             values = random.random(profile.opt, np.float32)
         elif spec.dtype in ("uint8", "int8"):
             values = random.integers(0, 128 if spec.dtype == "int8" else 256, profile.opt)

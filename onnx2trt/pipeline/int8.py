@@ -89,8 +89,9 @@ class Int8Choice:
     def about(self) -> Calibration:
         """For the result."""
         tried = self._guard.tried if "_guard" in self.__dict__ else []
-        keys = ("int8_mac_share", "drop_percent", "standard_error", "passed", "seen_in_calibration")
-        return replace(self._fitted.about, tried=[{key: getattr(rung, key) for key in keys} for rung in tried] or None)
+        keys = ("int8_mac_share", "drop_percent", "standard_error", "passed", "seen_in_calibration", "best_scores_points")
+        rows = [{key: getattr(rung, key) for key in keys if getattr(rung, key) is not None} for rung in tried]
+        return replace(self._fitted.about, tried=rows or None)
 
     @property
     def written(self) -> WrittenCache | None:

@@ -118,12 +118,22 @@ def _add_shape_flags(group) -> None:
         group.add_argument(
             f"--{bound}-shapes",
             metavar="NAME:DIMS",
-            type=types.shapes,
+            type=types.least_shapes if bound == "min" else types.shapes,
             nargs="+",
             action="extend",
             default=[],
             help=f"{meaning} shape of dynamic inputs, as input:1x3x224x224[,other:1x10]; NAME may be left out for a single input",
         )
+    group.add_argument(
+        "--shape-values",
+        metavar="NAME:VALUES",
+        type=types.shape_values,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="values of an integer input that decide about shapes, as size:224x224, or with a range as size:MIN:OPT:MAX (default: "
+        "those in the data)",
+    )
     group.add_argument(
         "--bind-input",
         metavar="NAME=VALUE",

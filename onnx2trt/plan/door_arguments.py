@@ -11,7 +11,7 @@ from onnx2trt.plan.parser import EXIT_CODES, new_parser
 
 ARRAY_SUFFIXES = (".npy", ".npz")  # of what preprocess writes
 
-SHAPES = ("--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--bind-input")
+SHAPES = ("--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--shape-values", "--bind-input")
 IMAGES = ("--input-range", "--mean", "--std", "--color", "--resize")
 
 

@@ -57,6 +57,7 @@ class Shapes:
     opt: tuple
     max: tuple
     max_batch: int
+    shape_values: tuple[tuple[str, tuple], ...] = ()  # (input, (min, opt, max) of its values)
     bind_input: tuple[tuple[str, str], ...] = ()  # (input, the value that makes it a constant)
 
 
@@ -207,7 +208,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
 
 def _shapes(args) -> Shapes:
     bounds = (flatten(getattr(args, f"{bound}_shapes")) for bound in ("min", "opt", "max"))
-    return Shapes(*bounds, args.max_batch_size, flatten(args.bind_input))
+    return Shapes(*bounds, args.max_batch_size, flatten(args.shape_values), flatten(args.bind_input))
 
 
 def _variants(args, executes: bool) -> tuple[str, ...]:

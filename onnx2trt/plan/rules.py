@@ -176,7 +176,7 @@ def flag_problem(args) -> str:
 # what the door 'validate' takes, and --precision: int8 says that synthetic inputs do not tell its accuracy
 GO_WITH_VALIDATE_ONLY = (
     *("--validate-only", "--onnx", "--backend", "--plugins", "--precision"),
-    *("--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--bind-input"),
+    *("--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--shape-values", "--bind-input"),
     *("--input-range", "--mean", "--std", "--color", "--resize"),
     *("--test-image", "--validation-dir", "--max-accuracy-drop", "--metric", "--min-int8-share", "--require-execution"),
     *("--json", "--report", "--verbose", "--quiet"),
@@ -213,7 +213,10 @@ def _binding_problem(args) -> str:
     twice = next((name for name in bound if bound.count(name) > 1), None)
     if twice is not None:
         return f"--bind-input names input {twice!r} twice"
-    for flag in ("min_shapes", "opt_shapes", "max_shapes", "io_types"):
+    for name, (least, usual, most) in flatten(args.shape_values):
+        if not all(a <= b <= c for a, b, c in zip(least, usual, most)):
+            return f"--shape-values {name}: {dims(least)}, {dims(usual)}, {dims(most)} are not in ascending order"
+    for flag in ("min_shapes", "opt_shapes", "max_shapes", "shape_values", "io_types"):
         for name, _ in flatten(getattr(args, flag)):
             if name in bound:
                 return f"--bind-input makes {name!r} a constant, so --{flag.replace('_', '-')} {name}:... cannot go with it"

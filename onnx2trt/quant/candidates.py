@@ -30,6 +30,7 @@ class Outcome:
     method: str
     change: float  # of the outputs, as the measure has it
     sqnr_db: dict[str, float]  # output -> signal to noise over the samples
+    each_db: tuple[float, ...] = ()  # the change in each inference, as signal to noise
 
     @property
     def worst_db(self) -> float:
@@ -52,19 +53,28 @@ def compare_methods(
     for name, fit in methods:
         found = list(Session.from_graph(fit.apply(graph, layers), in_turn=False).run_each(feeds))
         sqnr = {output: sqnr_db([(one[output], other[output]) for one, other in zip(expected, found)]) for output in graph.output_names}
-        outcomes.append(Outcome(name, change(found), sqnr))
+        outcomes.append(Outcome(name, change(found), sqnr, tuple(map(_in_db, change.each(found)))))
     return outcomes
 
 
 def best_of(outcomes: list[Outcome], within: float = 1.0) -> list[Outcome]:
-    """Those that change least, or `within` a factor of it, of those that are good in every output; the best first.
+    """The best, and those whose change is `within` a factor of the smallest; of those that are good in every output.
 
-    The change is that of most values. It does not see the few that a scale cuts off, and that the noise is made of.
+    The change is that of most values. It does not see the few that a scale cuts off, and that the noise is made of. Few samples show
+    few of those: scales that cut off more than others do are luckier on them than on the rest of the data.
+
+    Args:
+        outcomes: in the order in which they are trusted: a later one is best only where its change is surely smaller.
     """
     best = {name: max(outcome.sqnr_db[name] for outcome in outcomes) for name in outcomes[0].sqnr_db}
     behind = [max((best[name] - found for name, found in outcome.sqnr_db.items()), default=0.0) for outcome in outcomes]
-    good = sorted((one for one, lost in zip(outcomes, behind) if lost <= min(behind) + ALIKE_DB), key=lambda one: one.change)
-    return [one for one in good if one.change <= within * good[0].change or one is good[0]]
+    good = [one for one, lost in zip(outcomes, behind) if lost <= min(behind) + ALIKE_DB]
+    chosen = good[0]
+    for one in good[1:]:
+        if one.change < chosen.change and most_lost(chosen.each_db, one.each_db) < 0:
+            chosen = one
+    smallest = min(one.change for one in good)
+    return [chosen, *(one for one in good if one is not chosen and one.change <= within * smallest)]
 
 
 def worse_than(simple: SamplesDb, found: SamplesDb) -> str:
@@ -74,13 +84,18 @@ def worse_than(simple: SamplesDb, found: SamplesDb) -> str:
     Args:
         simple, found: measured on the same samples, which neither was fitted to.
     """
-    lost = {name: _lost(simple[name], found[name]) for name in found}
+    lost = {name: most_lost(simple[name], found[name]) for name in found}
     worst, most = max(lost.items(), key=lambda one: one[1])
     return f"it could be {most:.1f} dB further from the model in output {worst!r}" if most > MOST_LOST_DB else ""
 
 
-def _lost(before: Sequence[float], after: Sequence[float]) -> float:
-    """As much as the mean over all samples may be, judged by these, in dB."""
+def _in_db(change: float) -> float:
+    """Within -LIMIT_DB and LIMIT_DB."""
+    return min(max(-20 * math.log10(change), -LIMIT_DB), LIMIT_DB) if 0 < change < math.inf else (-LIMIT_DB if change else LIMIT_DB)
+
+
+def most_lost(before: Sequence[float], after: Sequence[float]) -> float:
+    """As much as the mean over all samples may lose, judged by these, in dB, with a confidence of 95 %; below 0 for a sure gain."""
     lost = np.subtract(before, after)
     variance = (np.square(lost - lost.mean()).sum() + USUAL_SPREAD_DB**2) / lost.size
     return float(lost.mean()) + Z_ONE_SIDED * math.sqrt(variance / lost.size)

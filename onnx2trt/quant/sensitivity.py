@@ -31,6 +31,7 @@ class Tried:
     passed: bool = False  # within the limit
     reached: float = 0.0  # what is held against the limit, in %
     seen_in_calibration: bool = False  # measured on samples that the scales were chosen on
+    best_scores_points: float | None = None  # by how much the best scores differ, of outputs that hold scores
 
 
 def layer_errors(graph: Graph, layers: tuple[Layer, ...], fit: Fit, feeds: list[Feed], measure: Measure) -> Iterator[tuple[str, float]]:

@@ -37,7 +37,7 @@ def describe_plan(plan: Plan, profiles: tuple[Profile, ...]) -> dict:
         "io_types": [list(pair) for pair in plan.io_types],
         "quantization": None if plan.precision != "int8" else "calibrator" if plan.calibrator else "qdq",
         "build": {**asdict(plan.build), "plugins": list(plan.build.plugins)},
-        "profiles": [asdict(profile) for profile in profiles],
+        "profiles": [profile.to_dict() for profile in profiles],
         "max_accuracy_drop": plan.validation.max_drop_percent,
         "metric": ",".join(f"{output}:{metric}" if output else metric for output, metric in plan.validation.metric) or "auto",
         "min_int8_share": plan.min_int8_share,

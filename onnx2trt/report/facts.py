@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx2trt.base.model_info import dims
-from onnx2trt.report.result import bound_inputs, mega
+from onnx2trt.report.result import bound_inputs, mega, shape_range
 from onnx2trt.report.sections import number
 
 
@@ -56,8 +56,7 @@ def _plan(result: dict) -> list[tuple[str, str]]:
         return []
     rows = [("route", plan["route"] + (f", INT8 by {plan['quantization']}" if plan["quantization"] else ""))] if plan["route"] else []
     for profile in plan["profiles"]:
-        shapes = [dims(profile[bound]) for bound in ("min", "opt", "max")]
-        rows.append((f"input {profile['name']}", shapes[0] if len(set(shapes)) == 1 else "min {} opt {} max {}".format(*shapes)))
+        rows.append((f"input {profile['name']}", shape_range(profile)))
     if plan["gpu_archs"]:
         rows.append(("for compute capability", ", ".join(plan["gpu_archs"])))
     rows.append(("workspace", f"{plan['workspace_bytes'] / 2**30:g} GB"))

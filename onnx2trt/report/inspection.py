@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnx2trt.report.result import bound_inputs, mega
+from onnx2trt.report.result import bound_inputs, mega, shape_range
 
 NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX", None: "an unknown library"}
 
@@ -75,8 +75,7 @@ def _inputs_and_outputs(result: dict) -> Iterator[tuple[str, str, str]]:
 
 
 def _shape_range(shape: dict) -> str:
-    bounds = ["x".join(map(str, shape[bound])) or "scalar" for bound in ("min", "opt", "max")]
-    return f"{shape['name']} " + (bounds[0] if len(set(bounds)) == 1 else "min {} opt {} max {}".format(*bounds))
+    return f"{shape['name']} {shape_range(shape)}"
 
 
 def _images(pre: dict) -> str:

@@ -47,7 +47,7 @@ def choose_kept_fp32(
     Raises:
         ConversionError: USAGE, for a pattern that matches no node.
     """
-    unconvertible = _unconvertible_nodes(graph) if structural else {}
+    unconvertible = unconvertible_nodes(graph) if structural else {}
     kept_fp32 = dict(unconvertible)
     if measured:
         types = graph.types()
@@ -77,7 +77,7 @@ def choose_kept_fp32(
     return kept_fp32
 
 
-def _unconvertible_nodes(graph: Graph) -> dict[str, str]:
+def unconvertible_nodes(graph: Graph) -> dict[str, str]:
     """Nodes that cannot be converted: control flow, operators without a schema, and recurrent layers that are told lengths.
 
     For the latter TensorRT's parser chooses between the state and zeros of FP32, whatever the type of the layer.

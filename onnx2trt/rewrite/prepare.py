@@ -15,6 +15,7 @@ from onnx2trt.model.observe import static_shapes
 from onnx2trt.rewrite import placement, qdq
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold, raise_opset
+from onnx2trt.rewrite.keep_fp32 import unconvertible_nodes
 from onnx2trt.rewrite.strong_typing import strongly_typed
 
 OVERRIDE = "--layer-precisions"  # how the reason of what the user has asked for begins
@@ -227,12 +228,13 @@ def mac_share(graph: Graph, profiles: tuple[Profile, ...], int8: set[str] | None
 
 
 def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] | None = None) -> float | None:
-    """Share of the multiply-accumulates of convolutions and matrix products that these nodes do; None where there are none.
+    """Share that these nodes do, of the multiply-accumulates (macs_of) of those that can be FP16 at all; None where there are none.
 
     Args:
         half: nodes; None: those whose results are FP16 by the types of the graph, and that are not INT8.
     """
-    macs = macs_of(graph, profiles)
+    without = unconvertible_nodes(graph)
+    macs = {name: count for name, count in macs_of(graph, profiles).items() if name not in without}
     if half is None:
         types, int8 = graph.types(), qdq.int8_layers(graph)
         half = {node.name for node in graph.nodes if types.get(node.output[0]) == onnx.TensorProto.FLOAT16 and node.name not in int8}

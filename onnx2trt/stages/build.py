@@ -37,7 +37,7 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
             builder.parse(_source(prepared, job.info, folder, model), job.engine_io)
         nodes = tuple((n.name, tuple(n.output)) for n in prepared.graph.nodes)
         constraints = Constraints(prepared.constraints, prepared.half_nodes, prepared.half_outputs, nodes)
-        dynamic = any(spec.dynamic for spec in job.info.inputs)
+        dynamic = any(spec.dynamic for spec in job.info.inputs) or any(profile.values for profile in job.profiles)
         label = "calibrating and building the engine" if calibrator is not None and calibrator.needs_data else "building the engine"
         with run.stage("build", label):
             built = builder.build(job.profiles, dynamic, constraints, calibrator and calibrator.for_tensorrt(), timings)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable
 
 import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.memory import available_bytes
 from onnx2trt.base.model_info import dims
 from onnx2trt.compare.states import Runner
 from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.comparing import as_declared
 from onnx2trt.conversion.job import Job
-from onnx2trt.conversion.promised_shapes import bounds_of, described, made_up, too_much
+from onnx2trt.conversion.promised_shapes import MOST_OF_MEMORY, bounds_of, described, made_up, too_much
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.reader import Arrays, Batch
 from onnx2trt.model.graph import Graph
@@ -48,44 +51,70 @@ def try_onnx(job: Job, candidate: OnnxCandidate, run: Run) -> None:
 
 
 def try_engine(job: Job, engine: Engine | None, run: Run) -> None:
-    """The engine, where it can be executed here.
+    """The engine, where it can be executed here; also at shapes that take the model too long, where nothing is compared.
 
     Raises:
-        ConversionError: VALIDATION.
+        ConversionError: VALIDATION; MACHINE, where the GPU has no room for a shape.
     """
     if engine is not None and _to_be_tried(job):
         with run.stage("shapes", "trying the smallest and the largest shapes"):
-            _try(job, as_declared(job, engine.run, cast_inputs=False), "the engine", run)
+            _try(job, as_declared(job, engine.run, cast_inputs=False), "the engine", run, engine.attempt)
 
 
 def _to_be_tried(job: Job) -> bool:
     return job.plan.validation.enabled and not job.plan.build.plugins and len(bounds_of(job.profiles)) > 1
 
 
-def _try(job: Job, candidate: Runner, what: str, run: Run) -> None:
+def _try(job: Job, candidate: Runner, what: str, run: Run, attempt: Callable[[Arrays], None] | None = None) -> None:
+    """Hold a candidate against the model at each bound of the profiles.
+
+    Args:
+        attempt: runs the candidate alone, its outputs left where they are; for shapes that the model is not run at.
+    """
     reference, graph, seconds = Session.of_model(job.info), Graph.from_model(job.model, job.profiles), 0.0
     for shapes in bounds_of(job.profiles).values():
         reason = too_much(graph, shapes, seconds)
-        if reason:
+        if reason and (attempt is None or not _has_room(job, shapes)):
             run.console.warn(f"{what} was not tried at {described(shapes)}: {reason}")
             continue
         feed = made_up(job.info.inputs, shapes)
+        if reason:
+            _tried(attempt, feed, what, shapes)
+            run.console.warn(f"{what} runs at {described(shapes)}, but was not held against the model there: {reason}")
+            continue
         started = time.monotonic()
         try:
             expected = reference.run(feed)
         except ConversionError as error:  # made-up values are none that it takes; conversion/promised_shapes.py has said so
             run.console.debug(f"{what} was not tried at {described(shapes)}: {error.message}")
             continue
-        seconds = max(seconds, 2 * (time.monotonic() - started) / sum(array.size for array in feed.values()))
-        try:
-            found = candidate(Batch(feed, 0, 0, (described(shapes),)))
-        except ConversionError as error:
-            raise ConversionError(
-                f"{what} does not run at {described(shapes)}, where the model does: {error.message}",
-                hint="Give the shapes that it takes with --min-shapes, --opt-shapes and --max-shapes.",
-                code=ExitCode.VALIDATION,
-            ) from error
+        seconds = max(seconds, 2 * (time.monotonic() - started) / max(sum(array.size for array in feed.values()), 1))
+        found = _tried(candidate, Batch(feed, 0, 0, (described(shapes),)), what, shapes)
         _compare(job, expected, found, (what, described(shapes)), run)
+
+
+def _has_room(job: Job, shapes: dict[str, tuple[int, ...]]) -> bool:
+    """Whether the inputs alone have room in the host's memory."""
+    needed = sum(math.prod(shapes[spec.name]) * np.dtype(spec.dtype).itemsize for spec in job.info.inputs)
+    left = available_bytes()
+    return left is None or needed <= MOST_OF_MEMORY * left
+
+
+def _tried(run_it: Callable, given: Batch | Arrays, what: str, shapes: dict[str, tuple[int, ...]]):
+    """What a run at these shapes gives.
+
+    Raises:
+        ConversionError: MACHINE, where there is no room; otherwise VALIDATION.
+    """
+    try:
+        return run_it(given)
+    except ConversionError as error:
+        no_room = error.code == ExitCode.MACHINE
+        raise ConversionError(
+            f"{what} does not run at {described(shapes)}{'' if no_room else ', where the model does'}: {error.message}",
+            hint=(no_room and error.hint) or "Give the shapes that it takes with --min-shapes, --opt-shapes and --max-shapes.",
+            code=ExitCode.MACHINE if no_room else ExitCode.VALIDATION,
+        ) from error
 
 
 def _compare(job: Job, expected: Arrays, found: Arrays, which: tuple[str, str], run: Run) -> None:

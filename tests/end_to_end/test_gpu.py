@@ -698,7 +698,7 @@ def test_a_gpu_without_room_is_a_clear_failure(folder):
     ]
     onnx.save(model(pools, {"x": ["n", 3, 64, 64]}, {pool.output[0]: ["n", 3, 64, 64] for pool in pools}, {}), folder / "net.onnx")
     (folder / "net.engine").write_bytes(b"old")
-    # 72 outputs of 2.1 GB, 154 GB in all; TensorRT's pooling fails on a tensor of more than 2**31 bytes
+    # 72 outputs of 2.1 GB, 154 GB in all, which would take the CPU minutes; TensorRT's pooling fails on a tensor of more than 2**31 bytes
     done, _ = convert(folder, "--precision", "fp32", "--max-batch-size", "43500", "--test-image", "test.png", code=4)
     assert "has no room for" in done.error and "--max-batch-size" in done.error and (folder / "net.engine").read_bytes() == b"old"
 

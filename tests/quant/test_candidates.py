@@ -15,7 +15,7 @@ from onnx2trt.rewrite.qdq import quantizable_layers
 
 
 def outcome(method, change, **outputs):
-    return Outcome(method, change, outputs)
+    return Outcome(method, change, outputs, (-20 * math.log10(change),) * 8)
 
 
 # ---- which of them
@@ -25,6 +25,13 @@ def test_the_one_that_changes_least_is_best():
     three = outcome("a", 0.02, y=30.0), outcome("b", 0.01, y=30.5), outcome("c", 0.0105, y=30.5)
     assert [one.method for one in best_of(three)] == ["b"] and [one.method for one in best_of(three, within=1.1)] == ["b", "c"]
     assert best_of([outcome("a", 0.01, y=30.0), outcome("b", 0.01, y=30.0)])[0].method == "a", "the first of equals"
+
+
+def test_one_that_may_be_lucky_is_not_best():
+    trusted, lucky = Outcome("mse", 0.02, {"y": 30.0}, (34.0,) * 8), Outcome("entropy", 0.018, {"y": 30.0}, (44.0, 30.0) * 4)
+    assert best_of([trusted, lucky]) == [trusted, lucky] and best_of([lucky, trusted]) == [lucky], "still a rival"
+    sure = Outcome("entropy", 0.018, {"y": 30.0}, (35.0,) * 8)
+    assert best_of([trusted, sure]) == [sure]
 
 
 def test_one_that_cuts_off_a_few_values_is_not_best_whatever_it_does_to_most():

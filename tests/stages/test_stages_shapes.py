@@ -9,7 +9,8 @@ import pytest
 from helpers import planned, refused
 from models import conv_net
 
-from onnx2trt.base.errors import ExitCode
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.conversion import promised_shapes
 from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.preflight import preflight
@@ -36,7 +37,7 @@ def engine(job, change=lambda outputs: outputs, seen=None):
             seen.append(arrays["x"].shape)
         return change(session.run(arrays))
 
-    return SimpleNamespace(run=run)
+    return SimpleNamespace(run=run, attempt=run)
 
 
 def test_an_engine_is_run_at_the_smallest_and_at_the_largest_shape(made):
@@ -45,6 +46,23 @@ def test_an_engine_is_run_at_the_smallest_and_at_the_largest_shape(made):
     try_engine(job, engine(job, seen=seen), run)
     assert seen == [(1, 3, 16, 16), (4, 3, 16, 16)] and not run.console.warnings
     try_engine(job, None, run)  # there is none to run
+
+
+def test_shapes_that_take_the_model_too_long_are_run_without_it(made, monkeypatch):
+    job, run = made
+    monkeypatch.setattr(promised_shapes, "MOST_SECONDS", 1e-12)
+    seen: list = []
+    try_engine(job, engine(job, seen=seen), run)
+    assert seen == [(1, 3, 16, 16), (4, 3, 16, 16)], "the first has no time to foretell from, the second is run alone"
+    assert len(run.console.warnings) == 1 and "runs at x:4x3x16x16, but was not held against the model" in run.console.warnings[0]
+
+    def no_room(arrays):
+        raise ConversionError("the GPU has no room for 5 MB", hint="Lower --max-batch-size.", code=ExitCode.MACHINE)
+
+    with refused(ExitCode.MACHINE, "the engine does not run at x:4x3x16x16: the GPU has no room"):
+        try_engine(job, SimpleNamespace(run=Session.from_path(job.info.path).run, attempt=no_room), run)
+    with refused(ExitCode.MACHINE, "has no room"):
+        try_engine(job, SimpleNamespace(run=no_room, attempt=no_room), run)
 
 
 def test_an_output_of_another_shape_is_refused(made):

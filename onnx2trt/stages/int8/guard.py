@@ -40,14 +40,12 @@ class Guard:
             ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
         """
         with self._run.stage("choose", "choosing the INT8 layers"):
-            self.tried = tried = [self._trials.measure((), limit)]
-            if not tried[0].passed:
-                least, total = self._job.plan.min_int8_share, sum(self._macs.values())
-                found = climb(self._order, self._macs, total, least, tried[0], lambda kept: self._trials.measure(self._first(kept), limit))
-                self.tried = tried = found
-            best = self._confirmed(tried, limit)
-            fallback = None if best is None else self._take_back(self._first(best), tried, limit)
+            fallback = self._fewest(limit)
+            if fallback is None and any(rung.best_scores_points is not None for rung in self.tried):
+                self._trials.for_scores = False  # no choice holds them so near: then what the final check asks for is enough
+                fallback = self._fewest(limit)
             self._trials.forget()
+        tried = self.tried
         for rung in tried:
             self._run.console.debug(_line(rung))
         if fallback is None and or_best:
@@ -59,6 +57,17 @@ class Guard:
                 code=ExitCode.VALIDATION,
             )
         return {node: f"INT8 here alone changes the outputs by {self._errors[node]:.2%}" for node in fallback}
+
+    def _fewest(self, limit: float) -> list[str] | None:
+        """The fewest layers that have to go back to FP16; None where no choice passes. What was measured is in `tried`."""
+        self.tried = [self._trials.measure((), limit)]
+        if not self.tried[0].passed:
+            least, total = self._job.plan.min_int8_share, sum(self._macs.values())
+            self.tried = climb(
+                self._order, self._macs, total, least, self.tried[0], lambda kept: self._trials.measure(self._first(kept), limit)
+            )
+        best = self._confirmed(self.tried, limit)
+        return None if best is None else self._take_back(self._first(best), self.tried, limit)
 
     def reached(self, fallback: dict[str, str], limit: float) -> float:
         """What was held against the limit with these layers in FP16, in %, of what will be built."""
@@ -123,7 +132,8 @@ class Guard:
 
 
 def _line(rung: Tried) -> str:
-    return f"{rung.int8_mac_share:4.0%} INT8: drop {rung.drop_percent:6.2f} +- {rung.standard_error:.2f} %"
+    points = "" if rung.best_scores_points is None else f", best scores {rung.best_scores_points:.2f} points off"
+    return f"{rung.int8_mac_share:4.0%} INT8: drop {rung.drop_percent:6.2f} +- {rung.standard_error:.2f} %{points}"
 
 
 def _table(tried: list[Tried]) -> str:

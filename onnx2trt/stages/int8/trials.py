@@ -18,6 +18,10 @@ from onnx2trt.model.session import Session
 from onnx2trt.quant.sensitivity import Feed, Tried
 from onnx2trt.rewrite.qdq import Layer
 
+# Points of the best scores (root of the mean square, 0.01 each) for each percent of the limit, up to which layers become INT8: the largest
+# of some dozens differs by twice to three times as much
+POINTS_PER_PERCENT = 0.6
+
 
 class Trials:
     """Measures choices of INT8 layers one after the other."""
@@ -34,9 +38,11 @@ class Trials:
         self._reference = Reference(Session.from_graph(fitted.graph))
         self._comparison = job.comparison()  # what it learns of the reference holds for all choices
         self._measured: dict[tuple, tuple[Accuracy, ...]] = {}
+        self.for_scores = True  # the best scores have to be near, too; more than the final check asks for
 
     def measure(self, kept: Sequence[str], limit: float, final: bool = False) -> Tried:
-        """The drop of the outputs with these layers given up, on the samples left out; it passes by the rule of the final check.
+        """The drop of the outputs with these layers given up, on the samples left out; it passes by the rule of the final check, where the
+        best scores are near (`for_scores`).
 
         Args:
             limit: of the drop, in %.
@@ -45,10 +51,14 @@ class Trials:
         key = (tuple(kept), final)
         if key not in self._measured:
             self._measured[key] = self._measure(kept, final)
-        worst, passed = worst_output(self._measured[key], limit)
+        rows = self._measured[key]
+        worst, passed = worst_output(rows, limit)
+        points = max((row.best_scores_points for row in rows if row.best_scores_points is not None), default=None)
+        near = points is None or points <= POINTS_PER_PERCENT * limit or not self.for_scores
         numbers = (round(number, 6) for number in (self.share(kept), worst.drop_percent, worst.standard_error or 0.0))
         reached = limit * worst.excess(limit) if limit else worst.shown
-        return Tried(len(kept), *numbers, passed, reached, seen_in_calibration=self._seen(final))
+        points = None if points is None else round(points, 6)
+        return Tried(len(kept), *numbers, passed and near, reached, self._seen(final), points)
 
     def _seen(self, final: bool) -> bool:
         """Whether the scales were chosen on the samples that are measured on, or on some of them."""
