@@ -137,6 +137,8 @@ def _formed(array: np.ndarray, spec: TensorSpec, block: int) -> np.ndarray:
         return array
     if array.ndim == len(spec.shape) - 1:
         array = array[None]
+    elif spec.shape == () and array.size == 1:
+        array = array.reshape(())
     fits = array.ndim == len(spec.shape) and all(
         size % block == 0 if block and not axis else not isinstance(dim, int) or dim == size
         for axis, (dim, size) in enumerate(zip(spec.shape, array.shape))

@@ -26,8 +26,12 @@ SIZES = {
 }
 # what TensorRT computes on sizes before anything runs
 ARITHMETIC = frozenset(
-    "Abs Add Cast Ceil Concat Div Equal Expand Floor Gather GatherElements Greater Identity Less Max Min Mod Mul Neg Not ReduceMax "
-    "ReduceMin ReduceProd ReduceSum Reshape Slice Sqrt Squeeze Sub Tile Unsqueeze Where".split()
+    (
+        *("Abs", "Add", "Cast", "Ceil", "Concat", "Div", "Equal", "Expand"),
+        *("Floor", "Gather", "GatherElements", "Greater", "Identity", "Less", "Max", "Min"),
+        *("Mod", "Mul", "Neg", "Not", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum"),
+        *("Reshape", "Slice", "Sqrt", "Squeeze", "Sub", "Tile", "Unsqueeze", "Where"),
+    )
 )
 
 
@@ -47,10 +51,11 @@ def shape_inputs(graph: Graph, inputs: Iterable[TensorSpec]) -> tuple[str, ...]:
         sizes.update(node.input[slot] for slot in slots if slot < len(node.input) and node.input[slot])
         if node.op_type in ARITHMETIC and sizes.intersection(node.output):
             sizes.update(filter(None, node.input))
-    return tuple(spec.name for spec in inputs if spec.name in sizes and _may_be(spec))
+    return tuple(spec.name for spec in inputs if spec.name in sizes and may_be_shape_input(spec))
 
 
-def _may_be(spec: TensorSpec) -> bool:
+def may_be_shape_input(spec: TensorSpec) -> bool:
+    """Whether TensorRT takes the values of such an input for sizes: integers, a scalar or a list of fixed length."""
     if spec.dtype not in ("int32", "int64") or spec.shape is None or len(spec.shape) > 1:
         return False
     return all(isinstance(dim, int) for dim in spec.shape)

@@ -13,6 +13,7 @@ from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims
 from onnx2trt.compare.metrics import misfit
 from onnx2trt.conversion.bound_inputs import bind_inputs
 from onnx2trt.conversion.candidate import OnnxCandidate
+from onnx2trt.conversion.input_profiles import input_profiles
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.promised_shapes import rows_are_independent, try_shapes
 from onnx2trt.conversion.run import Run
@@ -25,7 +26,6 @@ from onnx2trt.model.preflight import preflight as check_model
 from onnx2trt.plan.door_arguments import image_beside
 from onnx2trt.plan.idle import Facts, idle_flags, in_words
 from onnx2trt.plan.plan import Plan
-from onnx2trt.plan.shapes import make_profiles
 from onnx2trt.quant.calibration_cache import fit_file, side_file
 from onnx2trt.report.described import describe_model, describe_plan
 from onnx2trt.report.html import check_libraries
@@ -49,7 +49,7 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         _check_outputs(plan)
         model, info = bind_inputs(*check_model(plan.onnx, bool(plan.build.plugins)), plan.shapes.bind_input)
         found["model"] = describe_model(info)
-        profiles = make_profiles(info.inputs, plan.shapes)
+        profiles = input_profiles(plan, model, info, run)
         found["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
@@ -178,7 +178,7 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
         found["candidate"] = Candidate(path, other_info.sha256, other_info.bytes, "onnx")
         plan = replace(plan, precision=_carried(other.graph, other_info, info))
         inputs = _common_inputs(info, other_info)
-        profiles = make_profiles(inputs, plan.shapes)
+        profiles = input_profiles(plan, model, replace(info, inputs=inputs), run)
         found["plan"] = describe_plan(plan, profiles)
         common = replace(info, inputs=inputs)
         data = choose_data(plan, common, profiles, _independent(plan, model, common, profiles, run))
