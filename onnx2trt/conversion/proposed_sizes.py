@@ -54,7 +54,7 @@ class _Unknowns:
     def at(self, chosen: dict[Variable, int]) -> Sizes:
         shapes = {}
         for spec in self.inputs:
-            free = enumerate(spec.shape or ())
+            free = () if spec.name in self.known else enumerate(spec.shape or ())
             own = tuple(dim if isinstance(dim, int) else chosen[self.variable(spec, axis)] for axis, dim in free)
             shapes[spec.name] = self.known.get(spec.name, own)
         own = {spec.name: (chosen["values", spec.name],) * int(np.prod(spec.shape, dtype=np.int64)) for spec in self.valueless}

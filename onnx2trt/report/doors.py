@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnx2trt.base.model_info import dims
-from onnx2trt.report.result import bound_inputs, mega
+from onnx2trt.report.inputs import bound_inputs
+from onnx2trt.report.result import mega
 
 Row = tuple[str, str, str]  # name, value, style
 

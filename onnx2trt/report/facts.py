@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from onnx2trt.base.model_info import dims
-from onnx2trt.report.result import bound_inputs, mega, shape_range
+from onnx2trt.report.inputs import bound_inputs, shape_range
+from onnx2trt.report.result import mega
 from onnx2trt.report.sections import number
 
 

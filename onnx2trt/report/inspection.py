@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from onnx2trt.report.result import bound_inputs, mega, shape_range
+from onnx2trt.report.inputs import bound_inputs, shape_range
+from onnx2trt.report.result import mega
 
 NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX", None: "an unknown library"}
 

@@ -12,7 +12,8 @@ from rich.text import Text
 
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.report import doors, inspection
-from onnx2trt.report.result import bound_inputs, mega, shape_range
+from onnx2trt.report.inputs import bound_inputs, shape_range
+from onnx2trt.report.result import mega
 
 REASONS_SHOWN, NAMES_SHOWN = 8, 3  # of the layers kept in higher precision; all stand in the JSON
 STATUS_WORDS = {

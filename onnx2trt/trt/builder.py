@@ -194,9 +194,9 @@ class EngineBuilder:
         return ConversionError(text, hint=_build_hint(errors), code=ExitCode.BUILD)
 
 
-def _at_opt(profile: Profile) -> Profile:
+def _at_opt(entry: Profile) -> Profile:
     """Nothing but the usual shape and values."""
-    return Profile(profile.name, *(profile.opt,) * 3, profile.values and (profile.values[1],) * 3)
+    return Profile(entry.name, *(entry.opt,) * 3, entry.values and (entry.values[1],) * 3)
 
 
 def _build_hint(errors: list[str]) -> str:

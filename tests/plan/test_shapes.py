@@ -168,3 +168,18 @@ def test_no_image_for_two_inputs():
 def test_one_symbol_is_one_size_whichever_axis_it_stands_at(flags, lowest):
     profiles = make_profiles((spec((20, "batch", 12)), spec(("batch",), "len", "int32")), flags)
     assert profiles[1].min == lowest and profiles[1].name == "len"
+
+
+def test_all_missing_shapes_are_asked_for_at_once():
+    inputs = (spec((1, "seq"), "ids", "int64"), spec(("n", 3), "fixed"), spec((1, 2, "past", 16), "cache"), spec(None, "any"))
+    with refused(ExitCode.USAGE, "'ids' has free", "(seq) of 1xseq", "'cache' has free", "'any' has no declared rank") as _:
+        make_profiles(inputs, shapes())
+    with refused(ExitCode.USAGE, "'ids'", hint="--opt-shapes ids:1x16 cache:1x2x224x16 any:DIMS"):
+        make_profiles(inputs, shapes())
+    with refused(ExitCode.USAGE, "'any'", hint="--opt-shapes any:DIMS"):
+        make_profiles(inputs, shapes(opt=[("ids", (1, 4)), ("cache", (1, 2, 4, 16))]))
+
+
+def test_the_smallest_size_may_be_zero():
+    flags = shapes(lowest=(1, 2, 0, 16), opt=(1, 2, 8, 16), highest=(1, 2, 64, 16))
+    assert make_profiles((spec((1, 2, "past", 16)),), flags) == (Profile("x", (1, 2, 0, 16), (1, 2, 8, 16), (1, 2, 64, 16)),)
