@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from onnx2trt.base.errors import AccuracyError
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
+from onnx2trt.model.bodies import is_plain
 from onnx2trt.model.graph import Graph
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
@@ -17,6 +18,8 @@ from onnx2trt.stages.blank_input import kept_for_blank
 from onnx2trt.stages.fp16_guard import choose_fp16
 from onnx2trt.stages.ranges import kept_fp32, measure_ranges
 
+NOT_BUILT = "control flow whose bodies TensorRT does not build in FP16"
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -25,9 +28,17 @@ class Choice:
     model: Prepared
     tried: list[dict] | None = None  # choices of FP16 layers, for the result
     about: Calibration | None = None  # for the result, where TensorRT calibrates
+    source: Graph | None = None  # the FP32 graph that FP16 was written into
+    kept_fp32: dict[str, str] = field(default_factory=dict)  # nodes of it -> reason
 
     def prepared(self, run: Run) -> Prepared:
         return self.model
+
+    def with_bodies_in_fp32(self, job: Job) -> Prepared | None:
+        """The same with all control flow in FP32; None where no body is FP16."""
+        nodes = self.source.nodes if self.source is not None else ()
+        bodies = {node.name: NOT_BUILT for node in nodes if is_plain(node) and node.name not in self.kept_fp32}
+        return prepare.prepare_fp16(self.source, {**self.kept_fp32, **bodies}, job.fp16_io) if bodies else None
 
     def lower(self, error: AccuracyError, run: Run) -> Prepared:
         """There is nothing to choose again.
@@ -73,7 +84,8 @@ def _choose_strong(job: Job, run: Run) -> Choice:
         warn_of_fp32_scales(job, graph, run)
         return Choice(prepare.prepare_quantized(graph, job.profiles, in_fp32, job.fp16_scales(graph), job.fp16_io))
     choice = choose_fp16(job, graph, kept_for_blank(job, graph, in_fp32, run), run)
-    return Choice(prepare.prepare_fp16(graph, choice.kept_fp32, job.fp16_io), choice.rows())
+    prepared = prepare.prepare_fp16(graph, choice.kept_fp32, job.fp16_io)
+    return Choice(prepared, choice.rows(), source=graph, kept_fp32=choice.kept_fp32)
 
 
 def warn_of_fp32_scales(job: Job, graph: Graph, run: Run) -> None:

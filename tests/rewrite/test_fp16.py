@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from models import FLOAT, conv_net, in_fp16, model, node, outputs_of, random
+from models import FLOAT, conv_net, in_fp16, model, node, outputs_of, random, stepped
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx2trt.model.bodies import inner_graphs
@@ -256,31 +256,6 @@ def test_lists_of_tensors_stay_float():
     onnx.checker.check_model(half.to_model(), full_check=True)
     for a, b in zip(outputs_of(half, feed), outputs_of(graph, feed)):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-3)
-
-
-def stepped(kind: str):
-    """A recurrence h = tanh(h w + x), three times, as a Loop or over the rows of x, with a weight that is captured and one of its own."""
-    inner = [node("MatMul", "h w", "m", "matmul"), node("Add", "m b", "a", "add")]
-    values = {"h": (FLOAT, [2, 3]), "row": (FLOAT, [2, 3]), "i": (TensorProto.INT64, []), "go": (TensorProto.BOOL, [])}
-
-    def infos(*names):
-        return [helper.make_tensor_value_info(name, *values.get(name, (FLOAT, [2, 3]))) for name in names]
-
-    own = [numpy_helper.from_array(random(3, seed=5, scale=0.3), "b")]
-    if kind == "Scan":
-        inner += [node("Add", "a row", "s", "join"), node("Tanh", "s", "h2", "tanh"), node("Neg", "h2", "out", "neg")]
-        body = helper.make_graph(inner, "body", infos("h", "row"), infos("h2", "out"), own)
-        nodes = [helper.make_node("Scan", ["start", "x"], ["y", "z"], name="scan", body=body, num_scan_inputs=1)]
-        outputs = {"y": [2, 3], "z": [4, 2, 3]}
-    else:
-        inner += [node("Add", "a half", "s", "join"), node("Tanh", "s", "h2", "tanh"), node("Identity", "go", "go2", "id")]
-        values["go2"] = values["go"]
-        body = helper.make_graph(inner, "body", infos("i", "go", "h"), infos("go2", "h2"), own)
-        nodes = [node("ReduceMean", "x", "half", "mean", axes=[0], keepdims=0)]
-        nodes.append(helper.make_node("Loop", ["three", "true", "start"], ["y"], name="loop", body=body))
-        outputs = {"y": [2, 3]}
-    weights = {"w": random(3, 3, seed=6, scale=0.5), "three": np.array(3), "true": np.array(True)}
-    return model(nodes, {"x": [4, 2, 3], "start": [2, 3]}, outputs, weights)
 
 
 @pytest.mark.parametrize("kind", ["Loop", "Scan"])
