@@ -14,7 +14,6 @@ from onnx2trt.quant.sensitivity import Feed, Measure
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import Layer
 
-ALIKE_DB = 1.0  # outputs nearer to each other than this are not told apart by their noise alone
 LIMIT_DB = 60.0  # less noise than this is none: FP16 makes as much
 MOST_LOST_DB = 1.0  # in the worst output: a way that may lose more against a simpler one is not taken
 Z_ONE_SIDED = 1.64  # of the standard normal distribution: 95 % lie below
@@ -29,12 +28,7 @@ class Outcome:
 
     method: str
     change: float  # of the outputs, as the measure has it
-    sqnr_db: dict[str, float]  # output -> signal to noise over the samples
-    each_db: tuple[float, ...] = ()  # the change in each inference, as signal to noise
-
-    @property
-    def worst_db(self) -> float:
-        return min(self.sqnr_db.values(), default=LIMIT_DB)
+    each_db: tuple[float, ...]  # the change in each inference, as signal to noise
 
 
 def compare_methods(
@@ -48,33 +42,28 @@ def compare_methods(
         feeds: a few samples that the scales were not taken from, where there are such.
         measure: makes of the expected outputs what tells how far others are from them.
     """
-    expected = list(Session.from_graph(graph, in_turn=False).run_each(feeds))
-    change, outcomes = measure(expected), []
+    change, outcomes = measure(list(Session.from_graph(graph, in_turn=False).run_each(feeds))), []
     for name, fit in methods:
         found = list(Session.from_graph(fit.apply(graph, layers), in_turn=False).run_each(feeds))
-        sqnr = {output: sqnr_db([(one[output], other[output]) for one, other in zip(expected, found)]) for output in graph.output_names}
-        outcomes.append(Outcome(name, change(found), sqnr, tuple(map(_in_db, change.each(found)))))
+        outcomes.append(Outcome(name, change(found), tuple(map(_in_db, change.each(found)))))
     return outcomes
 
 
 def best_of(outcomes: list[Outcome], within: float = 1.0) -> list[Outcome]:
-    """The best, and those whose change is `within` a factor of the smallest; of those that are good in every output.
+    """The best, and those whose change is `within` a factor of the smallest.
 
-    The change is that of most values. It does not see the few that a scale cuts off, and that the noise is made of. Few samples show
-    few of those: scales that cut off more than others do are luckier on them than on the rest of the data.
+    Few samples show few of the values that a scale cuts off: scales that cut off more than others do are luckier on them than on the rest
+    of the data.
 
     Args:
         outcomes: in the order in which they are trusted: a later one is best only where its change is surely smaller.
     """
-    best = {name: max(outcome.sqnr_db[name] for outcome in outcomes) for name in outcomes[0].sqnr_db}
-    behind = [max((best[name] - found for name, found in outcome.sqnr_db.items()), default=0.0) for outcome in outcomes]
-    good = [one for one, lost in zip(outcomes, behind) if lost <= min(behind) + ALIKE_DB]
-    chosen = good[0]
-    for one in good[1:]:
+    chosen = outcomes[0]
+    for one in outcomes[1:]:
         if one.change < chosen.change and most_lost(chosen.each_db, one.each_db) < 0:
             chosen = one
-    smallest = min(one.change for one in good)
-    return [chosen, *(one for one in good if one is not chosen and one.change <= within * smallest)]
+    smallest = min(one.change for one in outcomes)
+    return [chosen, *(one for one in outcomes if one is not chosen and one.change <= within * smallest)]
 
 
 def worse_than(simple: SamplesDb, found: SamplesDb) -> str:

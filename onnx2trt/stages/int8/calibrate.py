@@ -70,8 +70,7 @@ def _choose_method(job: Job, graph: Graph, wanted: Wanted, collector: Collector,
     def best(fits: dict[str, Fit], within: float) -> list[str]:
         tracked = run.console.track(fits.items(), len(fits), "comparing calibration methods")
         outcomes = compare_methods(graph, wanted.layers, tracked, fresh, job.comparison().change)
-        told = (f"{one.method} {one.change:.2%} ({one.worst_db:.1f} dB)" for one in outcomes)
-        run.console.debug("change of the outputs by method: " + ", ".join(told))
+        run.console.debug("change of the outputs by method: " + ", ".join(f"{one.method} {one.change:.2%}" for one in outcomes))
         return [one.method for one in best_of(outcomes, within)]
 
     fits = {method: Fit(collector.scales(method), fp16_scales=job.fp16_scales(graph)) for method in METHODS}
