@@ -138,9 +138,8 @@ class Graph:
         if self._taken is None:
             self._taken = {*self.weights, *self.input_names, *self.output_names}
             for node in all_nodes(self.proto.graph):
-                self._taken.update((node.name, *node.input, *node.output))
-                for body in subgraphs(node):
-                    self._taken.update(value.name for value in (*body.input, *body.output, *body.initializer))
+                inside = (value.name for body in subgraphs(node) for value in (*body.input, *body.output, *body.initializer))
+                self._taken.update((node.name, *node.input, *node.output), inside)
         return self._taken
 
     def sort(self) -> None:
@@ -169,11 +168,10 @@ class Graph:
         """Give every node a name of its own, OpType_index where it has none, so that it can be spoken of; those in bodies, too."""
         counts = Counter(node.name for node in all_nodes(self.proto.graph))
         for index, node in enumerate(self.nodes):
-            if not node.name or counts[node.name] > 1:
-                node.name = self.unique(f"{node.name or node.op_type}_{index}")
-            for inner_index, inner in enumerate(inner for body in subgraphs(node) for inner in all_nodes(body)):
-                if not inner.name or counts[inner.name] > 1:
-                    inner.name = self.unique(f"{node.name}/{inner.name or inner.op_type}_{inner_index}")
+            for place, own in enumerate((node, *(inner for body in subgraphs(node) for inner in all_nodes(body)))):
+                if not own.name or counts[own.name] > 1:
+                    around = f"{node.name}/" if place else ""
+                    own.name = self.unique(f"{around}{own.name or own.op_type}_{place or index}")
 
     def prune(self) -> None:
         """Drop nodes and weights that no output depends on."""
