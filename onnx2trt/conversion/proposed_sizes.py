@@ -17,7 +17,7 @@ from onnx2trt.data.samples import arrays_of
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.plan.plan import Plan
-from onnx2trt.plan.shapes import IMAGE_CHANNELS, example_shape
+from onnx2trt.plan.shapes import IMAGE_CHANNELS, example_shape, given_shapes
 
 IMAGE_SIZES = (224, 640, 320, 256, 512, 416, 384, 448, 288, 299, 336, 128, 96, 64, 48, 32, 28, 1024)
 OTHER_SIZES = (16, 32, 8, 4, 2, 3, 17, 33, 64, 80, 100, 128, 256, 512, 576, 1024, 4096, 16000, 1)
@@ -94,16 +94,20 @@ def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
 
 def _unknowns(plan: Plan, info: ModelInfo, valueless: tuple[TensorSpec, ...], values: dict[str, tuple[int, ...]]) -> _Unknowns:
     """All that is free, with the sizes to try for each, the most likely one first."""
-    known = {}
-    for bound in (plan.shapes.min, plan.shapes.max, plan.shapes.opt):
-        known |= {name or info.inputs[0].name: shape for name, shape in bound}
+    known = given_shapes(info.inputs, plan.shapes)
+    specs = {spec.name: spec for spec in info.inputs}
+    told_by_name = {dim: size for name, shape in known.items() for dim, size in zip(specs[name].shape or (), shape) if isinstance(dim, str)}
+    given = list(told_by_name.values())
+    sums = sorted({a + b for place, a in enumerate(given) for b in given[place + 1 :]})  # as of what is in a cache and what comes to it
     unknowns = _Unknowns(info.inputs, known, values, valueless)
     told = _told_sizes(info)
     for spec in info.inputs:
         for axis, dim in enumerate(spec.shape or ()):
             if isinstance(dim, int) or spec.name in known:
                 continue
-            sizes = _candidates(spec, axis, told)
+            sizes = (told_by_name[dim],) if dim in told_by_name else _candidates(spec, axis, told)
+            if sizes is OTHER_SIZES:
+                sizes = tuple(dict.fromkeys((*sizes[:1], *sums, *sizes[1:])))
             variable = unknowns.variable(spec, axis)
             if not axis or variable not in unknowns.candidates:  # a symbol that stands first anywhere is the batch
                 unknowns.candidates[variable] = sizes

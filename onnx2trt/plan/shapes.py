@@ -8,6 +8,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec, dims
 from onnx2trt.plan.plan import Shapes
 
+BOUNDS = ("min", "opt", "max")
 IMAGE_CHANNELS = (1, 3, 4)
 IMAGE_DTYPES = ("float32", "float16", "uint8")
 
@@ -22,7 +23,7 @@ def make_profiles(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> tuple[Profi
         ConversionError: USAGE, with the flag to add or the shape that does not fit the model.
     """
     typed = _typed(inputs, shapes)
-    lacking = missing_shapes(inputs, shapes)
+    lacking = tuple(spec for spec in inputs if _lacks(spec, typed))
     if lacking:
         raise shapes_missing(lacking, {spec.name: example_shape(spec) for spec in lacking})
     profiles = tuple(_profile(spec, {bound: typed[bound].get(spec.name) for bound in typed}, shapes.max_batch) for spec in inputs)
@@ -130,23 +131,43 @@ def _check_fits(spec: TensorSpec, shape, bound: str, value) -> None:
 
 
 def _typed(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> dict[str, dict[str, tuple[int, ...]]]:
-    """min, opt, max -> input -> shape, of the shapes that were given."""
-    return {bound: _by_name(getattr(shapes, bound), inputs, f"--{bound}-shapes") for bound in ("min", "opt", "max")}
+    """min, opt, max -> input -> shape, of the shapes that were given, and of those that follow from them: one symbol is one size."""
+    typed = {bound: _by_name(getattr(shapes, bound), inputs, f"--{bound}-shapes") for bound in BOUNDS}
+    sizes: dict[str, set[tuple[int, ...]]] = {}
+    for spec in inputs:
+        if not _lacks(spec, typed) and spec.shape is not None:
+            profile = _profile(spec, {bound: typed[bound].get(spec.name) for bound in BOUNDS}, shapes.max_batch)
+            for dim, *triple in zip(spec.shape, profile.min, profile.opt, profile.max):
+                if isinstance(dim, str) and dim.isidentifier():  # "?" and the like stand for anything
+                    sizes.setdefault(dim, set()).add(tuple(triple))
+    known = {dim: next(iter(found)) for dim, found in sizes.items() if len(found) == 1}
+    for spec in inputs:
+        if _lacks(spec, typed) and spec.shape is not None and all(isinstance(dim, int) or dim in known for dim in spec.shape):
+            for place, bound in enumerate(BOUNDS):
+                typed[bound][spec.name] = tuple(dim if isinstance(dim, int) else known[dim][place] for dim in spec.shape)
+    return typed
+
+
+def _lacks(spec: TensorSpec, typed: dict[str, dict[str, tuple[int, ...]]]) -> bool:
+    """Whether an input has free dimensions, besides the batch, and was given no shape."""
+    given = any(spec.name in typed[bound] for bound in (("opt",) if spec.shape is None else BOUNDS))
+    return not given and (spec.shape is None or any(not isinstance(dim, int) for dim in spec.shape[1:]))
+
+
+def given_shapes(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """Input -> its usual shape, of those that were given or follow from others."""
+    typed = _typed(inputs, shapes)
+    return {**typed["min"], **typed["max"], **typed["opt"]}
 
 
 def missing_shapes(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> tuple[TensorSpec, ...]:
-    """The inputs with free dimensions, besides the batch, to which no shape was given.
+    """The inputs with free dimensions, besides the batch, to which no shape was given, and of which none follows from the others.
 
     Raises:
         ConversionError: USAGE, for a shape that is of no input.
     """
     typed = _typed(inputs, shapes)
-    found = []
-    for spec in inputs:
-        given = any(spec.name in typed[bound] for bound in (("opt",) if spec.shape is None else typed))
-        if not given and (spec.shape is None or any(not isinstance(dim, int) for dim in spec.shape[1:])):
-            found.append(spec)
-    return tuple(found)
+    return tuple(spec for spec in inputs if _lacks(spec, typed))
 
 
 def shapes_missing(lacking: tuple[TensorSpec, ...], examples: dict[str, tuple[int, ...]], tried: str = "") -> ConversionError:

@@ -87,9 +87,15 @@ def test_a_batch_on_another_axis(tmp_path):
 def test_what_was_given_stays(tmp_path):
     shapes, _ = proposal(tmp_path, cache(), "--opt-shapes", "past:1x7x4", "new:1x9x4")
     assert shapes == {"mask": (1, 16)}
+    assert proposal(tmp_path, cache(), "--opt-shapes", "past:1x7x4", "new:1x2x4")[0] == {"mask": (1, 9)}
 
 
 def test_the_sizes_of_the_data(tmp_path):
     np.savez(tmp_path / "a.npz", new=random(1, 3, 4), past=random(1, 5, 4), mask=np.ones((1, 8), bool))
     shapes, hint = proposal(tmp_path, cache(), "--test-image", str(tmp_path / "a.npz"))
     assert shapes == {"new": (1, 3, 4), "past": (1, 5, 4), "mask": (1, 8)} and "in your data" in hint
+
+
+def test_a_symbol_whose_size_is_known_keeps_it(tmp_path):
+    shapes, _ = proposal(tmp_path, with_state(), "--opt-shapes", "state:1x3x4")
+    assert shapes["x"][0] == 3
