@@ -53,7 +53,7 @@ def images(folder: Path | str) -> Iterator[dict[str, np.ndarray]]:
 
 def detector() -> Graph:
     """The FP32 graph that INT8 is written into."""
-    return working_graph(preflight(str(ppocr("det")))[0], PROFILES, quantize=True, fp16_scales=False)
+    return working_graph(Graph.from_model(preflight(str(ppocr("det")))[0], PROFILES), quantize=True, fp16_scales=False)
 
 
 def entropy_scales(graph: Graph) -> dict[str, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onnx2trt.data.holdout import Split
 from onnx2trt.model.graph import Graph
@@ -71,6 +71,13 @@ class Fitted:
         """The graph, equalized for these INT8 layers; scales and weights that were fitted fit it, too."""
         usable, more = self.fit.placed(self.graph, layers)
         return self.equalization.graph(tensors(usable, more), usable)
+
+    def without_int8(self, nodes: Iterable[str]) -> Fitted:
+        """The same where these nodes read nothing as INT8."""
+        names = frozenset(nodes)
+        layers = tuple(layer for layer in self.layers if layer.node not in names)
+        fit, *trials = (replace(fit, without_int8=fit.without_int8 | names) for fit in (self.fit, *self.trials))
+        return replace(self, layers=layers, fit=fit, trials=tuple(trials))
 
     def found(self, kept_fp32: dict[str, str], fp16_fallback: dict[str, str]) -> Found:
         """All of it in the form in which it is kept for other runs."""

@@ -30,6 +30,7 @@ class Job:
     data: Data
     rewritten: bool = False  # `model` is not as the file has it: inputs are bound, or branches are folded
     inputs: dict = field(default_factory=dict)  # what the result depends on, by stages.unchanged
+    observed: dict[str, tuple[int, ...]] = field(default_factory=dict)  # tensor -> shape at the opt shapes, where onnx cannot infer it
 
     @property
     def strong(self) -> bool:
@@ -55,6 +56,12 @@ class Job:
             return tuple(replace(spec, dtype=wanted.get(spec.name, spec.dtype)) for spec in specs)
 
         return replace(self.info, inputs=typed(self.info.inputs), outputs=typed(self.info.outputs))
+
+    def graph(self) -> Graph:
+        """The model in its working form, with the shapes that were observed."""
+        graph = Graph.from_model(self.model, self.profiles)
+        graph.observed = self.observed
+        return graph
 
     def fp16_scales(self, graph: Graph) -> bool:
         """Whether the Q/DQ scales of this graph are stored in FP16."""

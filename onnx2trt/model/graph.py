@@ -49,6 +49,7 @@ class Graph:
         self.proto = proto
         self.weights = weights
         self.repairs: tuple[str, ...] = ()  # what had to be changed about the inputs' declarations
+        self.observed: dict[str, tuple[int, ...]] = {}  # tensor -> shape, as a run at the opt shapes has shown it (observed_shapes.py)
         self._taken: set[str] | None = None
 
     @classmethod
@@ -106,7 +107,7 @@ class Graph:
         proto = onnx.ModelProto()
         proto.CopyFrom(self.proto)
         copied = Graph(proto, dict(self.weights))
-        copied.repairs = self.repairs
+        copied.repairs, copied.observed = self.repairs, self.observed
         return copied
 
     def producers(self) -> dict[str, onnx.NodeProto]:
@@ -170,8 +171,7 @@ class Graph:
         for index, node in enumerate(self.nodes):
             for place, own in enumerate((node, *(inner for body in subgraphs(node) for inner in all_nodes(body)))):
                 if not own.name or counts[own.name] > 1:
-                    around = f"{node.name}/" if place else ""
-                    own.name = self.unique(f"{around}{own.name or own.op_type}_{place or index}")
+                    own.name = self.unique(f"{node.name}/" * bool(place) + f"{own.name or own.op_type}_{place or index}")
 
     def prune(self) -> None:
         """Drop nodes and weights that no output depends on."""
@@ -234,27 +234,27 @@ class Graph:
         model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in self.weights.items())
         return model
 
-    def with_external_data(self, data_name: str) -> tuple[bytes, list[np.ndarray]]:
-        """For graphs beyond one message: the model's bytes, and the arrays whose data follow each other in file `data_name`."""
-        model, arrays, offset = onnx.ModelProto(), [], 0
+    def with_external_data(self, data_name: str) -> tuple[bytes, dict[str, np.ndarray]]:
+        """For graphs beyond one message: the model's bytes, and the weights whose data follow each other in file `data_name`."""
+        model, arrays, offset = onnx.ModelProto(), {}, 0
         model.CopyFrom(self.proto)
         for name, array in self.weights.items():
-            if array.nbytes <= 1024:
+            if array.nbytes <= 1024 or array.dtype.kind == "V" and array.dtype.itemsize == 1:  # INT4, say, which ONNX packs
                 model.graph.initializer.append(numpy_helper.from_array(array, name))
                 continue
             model.graph.initializer.append(external_tensor(name, array, data_name, offset))
-            arrays.append(np.ascontiguousarray(array))
+            arrays[name] = np.ascontiguousarray(array)
             offset += array.nbytes
         return model.SerializeToString(), arrays
 
     def save(self, path: str, data_name: str) -> None:
         """Write the model, with its weights in a file `data_name` beside it where one message cannot hold them."""
-        data, arrays = (self.to_model().SerializeToString(), []) if self.bytes <= INLINE_LIMIT else self.with_external_data(data_name)
+        data, arrays = (self.to_model().SerializeToString(), {}) if self.bytes <= INLINE_LIMIT else self.with_external_data(data_name)
         with open(path, "wb") as stream:
             stream.write(data)
         if arrays:
             with open(os.path.join(os.path.dirname(path), data_name), "wb") as stream:
-                for array in arrays:
+                for array in arrays.values():
                     stream.write(array)
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 import numpy as np
+import onnx
 
 from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.model_info import Profile
@@ -128,19 +129,31 @@ def _maximum(name: str, maxima: dict[str, float], graph: Graph) -> float:
 
 
 def static_shapes(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, tuple[int, ...]]:
-    """Tensor -> shape at the opt shapes, as far as onnx can infer it."""
+    """Tensor -> shape at the opt shapes, as far as a run has shown it (graph.observed), or onnx can infer it.
+
+    What rewrites have put between tensors whose shapes were observed is inferred from those.
+    """
     proto = graph.skeleton()
     opt = {profile.name: profile.opt for profile in profiles}
     for value in proto.graph.input:
         for dim, size in zip(value.type.tensor_type.shape.dim, opt.get(value.name, ())):
             dim.dim_value = size
+    made = {name for node in graph.nodes for name in node.output}
+    observed = {name: shape for name, shape in graph.observed.items() if name in made}
+    declared = {value.name for value in proto.graph.output}
+    proto.graph.value_info.extend(_of_shape(name, shape) for name, shape in observed.items() if name not in declared)
     inferred = infer_shapes(proto, values=True)
     shapes = {}
     for value in (*inferred.graph.output, *inferred.graph.value_info, *inferred.graph.input):
-        shape = tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-        if value.type.tensor_type.HasField("shape") and all(dim > 0 for dim in shape):
-            shapes[value.name] = shape
-    return shapes
+        dims = value.type.tensor_type.shape.dim
+        if value.type.tensor_type.HasField("shape") and all(dim.dim_value > 0 for dim in dims):
+            shapes[value.name] = tuple(dim.dim_value for dim in dims)
+    return {**shapes, **observed}
+
+
+def _of_shape(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
+    """Of a type that is left to be inferred: a rewrite may have made another one of it."""
+    return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, shape)
 
 
 def _groups(names: Iterable[str], shapes: dict[str, tuple[int, ...]]) -> Iterator[list[str]]:

@@ -65,7 +65,7 @@ class Session:
         Args:
             graph: is not changed; its weights are not copied.
             extra_outputs: inner tensors to return besides the graph's outputs.
-            optimize: False keeps every node as it stands.
+            optimize: False keeps every node as it stands, and takes the size of a tensor before anything else, so that the tensor can go.
             in_turn: one inference after the other, each with all threads; False divides them among AT_ONCE of them.
         """
         proto = onnx.ModelProto()
@@ -75,6 +75,7 @@ class Session:
         options = _options(at_once)
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+            options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         names, values = [], []
         for name, array in graph.weights.items():
             if array.nbytes <= EXTERNAL_LIMIT or array.dtype.kind not in "fiu":

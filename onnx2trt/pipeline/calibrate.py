@@ -13,6 +13,7 @@ from onnx2trt.plan.plan import make_plan
 from onnx2trt.quant.calibration_cache import fit_file, parse
 from onnx2trt.report.result import Result
 from onnx2trt.stages import asked, preflight
+from onnx2trt.stages.observe import observed
 
 
 def calibrate(args, result: Result, run: Run) -> None:
@@ -31,6 +32,7 @@ def calibrate(args, result: Result, run: Run) -> None:
             code=ExitCode.MODEL,
         )
     asked.say_what_it_carries(job, run)
+    job = observed(job, run)
     choice = Int8Choice(job, graph_to_quantize(job, run), Known(), run)
     fit = fit_file(job.plan.calibration.cache)
     try:

@@ -9,6 +9,7 @@ from onnx2trt.pipeline.engines import make_all
 from onnx2trt.report.result import Result
 from onnx2trt.stages import inspect as inspecting
 from onnx2trt.stages import preflight, unchanged, write
+from onnx2trt.stages.observe import observed
 from onnx2trt.stages.probe import probe
 
 
@@ -33,7 +34,7 @@ def convert(args, result: Result, run: Run) -> None:
     if former:
         result.adopt(unchanged.take_former(former, job, environment))
         return result.take(timings_s=run.said()["timings_s"])  # the warnings are those of the engine
-    made = make_all(job, result, run)
+    made = make_all(observed(job, run), result, run)
     with run.stage("write", f"writing {plan.outputs.engine}"):
         engine = write.write_engine(job, made.prepared, made.built, run)
         result.take(engine=replace(engine, **made.details), saved_onnx=write.write_onnx(job, made.prepared, run))

@@ -24,8 +24,9 @@ from onnx2trt.stages.read_back import judge_precision, read_precision
 from onnx2trt.stages.write import keep_rejected
 from onnx2trt.trt.builder import BuiltEngine
 from onnx2trt.trt.engine import Engine
+from onnx2trt.trt.parser_errors import Refusal
 
-Choice = prepare.Choice | int8.Int8Choice
+Choice = prepare.Choice | prepare.HalfChoice | int8.Int8Choice
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,8 @@ def make_engine(job: Job, result: Result, run: Run) -> Made:
     except AccuracyError as error:
         return build_and_check(job, choice, choice.lower(error, run), result, run)
     except ConversionError as error:
-        other = choice.with_bodies_in_fp32(job) if error.code is ExitCode.BUILD and isinstance(choice, prepare.Choice) else None
+        half = error.code is ExitCode.BUILD and isinstance(choice, prepare.HalfChoice)
+        other = choice.with_bodies_in_fp32() if half else None
         if other is None:
             raise
         run.console.warn(f"{prepare.NOT_BUILT}: it stays in FP32. {error.message.splitlines()[0]}")
@@ -73,8 +75,7 @@ def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result
     for warning in prepared.graph.repairs:
         run.console.warn(warning)
     result.take(calibration=choice.about)
-    shapes.try_prepared(job, prepared, run)
-    built, prepared = _build(job, prepared, result, run)
+    built, prepared = _build_what_is_read(job, choice, prepared, result, run)
     with loaded_engine(job.library, job.plan, built.data, run, job.plan.build.version_compatible) as engine:
         try:
             details = engine.describe() if engine else {}
@@ -111,6 +112,16 @@ def _time(job: Job, engine: Engine, run: Run) -> dict:
         run.console.warn(f"the latency could not be measured: {in_words(error)}")
         return {"latency_not_measured_because": in_words(error)}
     return {"latency": latency}
+
+
+def _build_what_is_read(job: Job, choice: Choice, prepared: Prepared, result: Result, run: Run) -> tuple[BuiltEngine, Prepared]:
+    """The same as _build; where the parser refuses nodes that it takes in FP32, without these in the lower precision."""
+    while True:
+        shapes.try_prepared(job, prepared, run)
+        try:
+            return _build(job, prepared, result, run)
+        except Refusal as error:  # each time more is given up, until the parser reads it, or there is nothing left
+            prepared = choice.without_refused(error, prepared, run)
 
 
 def _build(job: Job, prepared: Prepared, result: Result, run: Run) -> tuple[BuiltEngine, Prepared]:

@@ -12,10 +12,15 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
 from onnx2trt.pipeline.int8_fit import make_ready
 from onnx2trt.pipeline.prepare import Choice, warn_of_fp32_scales
+from onnx2trt.pipeline.refused import find_refused, more_refused, say
+from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
+from onnx2trt.rewrite.fit import Fit
+from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, Prepared
-from onnx2trt.rewrite.qdq import scales_by_range
+from onnx2trt.rewrite.qdq import Layer, scales_by_range
+from onnx2trt.rewrite.refused import Refused
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
 from onnx2trt.stages.blank_input import kept_for_blank
@@ -24,6 +29,7 @@ from onnx2trt.stages.int8 import reuse
 from onnx2trt.stages.int8.guard import Guard
 from onnx2trt.stages.int8.trials import Trials
 from onnx2trt.stages.ranges import kept_fp32, measure_ranges
+from onnx2trt.trt.parser_errors import Refusal
 
 
 def choose(job: Job, run: Run) -> Choice | Int8Choice:
@@ -48,7 +54,7 @@ def graph_to_quantize(job: Job, run: Run) -> Graph:
     Raises:
         ConversionError: MODEL, where its opset cannot be raised.
     """
-    graph = prepare.working_graph(job.model, job.profiles, True, job.plan.fp16_scales, job.plan.layer_precisions)
+    graph = prepare.working_graph(job.graph(), True, job.plan.fp16_scales, job.plan.layer_precisions)
     if job.strong:
         warn_of_fp32_scales(job, graph, run)
     return graph
@@ -57,7 +63,8 @@ def graph_to_quantize(job: Job, run: Run) -> Graph:
 def _choose_with_plugins(job: Job, run: Run) -> Choice:
     """TensorRT's calibrator does everything: without TensorRT nothing can be measured of a model with plugins."""
     cache = caches.read_cache(job, run)
-    graph = Graph.from_model(job.model, job.profiles)
+    graph = job.graph()
+    find_refused(job, graph, None, run)
     weak = prepare.prepare_weak(graph, kept_fp32(job, graph, measure_ranges(job, graph, run)), job.plan.layer_precisions)
     about = caches.describe(job, caches.method_of(cache)) if cache else None
     return Choice(replace(weak, scales=cache.scales if cache else None), about=about)
@@ -76,10 +83,12 @@ class Int8Choice:
             known: what need not be found again.
         """
         self._job, self._graph, self._known, self._run = job, graph, known, run
+        self._refused = find_refused(job, graph, None if job.plan.calibrator else self._form, run)
         maxima = {} if known.found else measure_ranges(job, graph, run)
         self._kept_fp32 = known.found.kept_fp32 if known.found else kept_for_blank(job, graph, kept_fp32(job, graph, maxima), run)
-        layers, self._kept_fp16 = prepare.choose_layers(graph, job.profiles, self._kept_fp32, job.plan.layer_precisions)
-        self._fitted = make_ready(job, graph, known, layers, scales_by_range(maxima), run)
+        self._kept_fp32 = {**self._kept_fp32, **self._refused.in_fp32}
+        layers, self._kept_fp16 = self._layers(self._kept_fp32, self._refused)
+        self._fitted = make_ready(job, graph, known, layers, scales_by_range(maxima), run).without_int8(self._refused.without_int8)
         if self._fitted.graph is not graph and not known.found:  # other ranges than those that decided what stays in FP32
             self._look_at_ranges_again()
         self._fallback: dict[str, str] = {}
@@ -151,11 +160,40 @@ class Int8Choice:
         layers = tuple(layer for layer in fitted.layers if layer.node not in fallback)
         run.evidence.keep_scales(fitted.fit.scales, fitted.equalized, (layer.activation for layer in layers))
         plan = Int8Plan(fitted.graph_for(layers), job.profiles, layers, fitted.fit, self._kept_fp32, self._kept_fp16 | fallback)
-        if job.strong:
-            return prepare.prepare_int8(plan, job.fp16_io)
         if job.plan.calibrator:
             return prepare.prepare_calibrated(plan, None if fitted.by_tensorrt else fitted.others, job.plan.keep_layers)
-        return prepare.prepare_weak_int8(plan)
+        return self._with_qdq(plan)
+
+    def without_refused(self, error: Refusal, prepared: Prepared, run: Run) -> Prepared:
+        """Without INT8 where the parser refuses it, and with the nodes in FP32 that it refuses in FP16.
+
+        Raises:
+            Refusal: `error`, where nothing is left to give up.
+        """
+        known, self._refused = self._refused, more_refused(self._job, self._refused, error, (self._graph, prepared.graph))
+        say(self._refused, known, run)
+        self._kept_fp32 = {**self._kept_fp32, **self._refused.in_fp32}
+        self._kept_fp16 = {**self._kept_fp16, **self._refused.without_int8}
+        self._fitted = self._fitted.without_int8({**self._refused.without_int8, **self._refused.in_fp32})
+        return self.prepared(run)
+
+    def _layers(self, kept_fp32: dict[str, str], refused: Refused) -> tuple[tuple[Layer, ...], dict[str, str]]:
+        """(layers that may become INT8, the others -> reason)"""
+        job, kept = self._job, {**kept_fp32, **refused.without_int8}
+        layers, left = prepare.choose_layers(self._graph, job.profiles, kept, job.plan.layer_precisions)
+        return layers, {**left, **refused.without_int8}
+
+    def _form(self, refused: Refused) -> Graph:
+        """What will be built, with made-up scales: what the parser says of it hangs on no value."""
+        job, graph = self._job, self._graph
+        kept_fp32 = {**(unconvertible(graph) if job.strong else {}), **refused.in_fp32}
+        layers, left = self._layers(kept_fp32, refused)
+        scales = dict.fromkeys(tensors(layers, readings(graph, layers)), 1.0)
+        fit = Fit(scales, fp16_scales=job.fp16_scales(graph), without_int8=frozenset(refused.without_int8))
+        return self._with_qdq(Int8Plan(graph, job.profiles, layers, fit, kept_fp32, left)).graph
+
+    def _with_qdq(self, plan: Int8Plan) -> Prepared:
+        return prepare.prepare_int8(plan, self._job.fp16_io) if self._job.strong else prepare.prepare_weak_int8(plan)
 
     def _choose(self, limit: float, or_best: bool = False) -> dict[str, str]:
         try:
@@ -166,7 +204,8 @@ class Int8Choice:
 
     def _remember(self) -> None:
         """Keep what was found and chosen for other runs, beside the cache that this run has written."""
-        reuse.write_found(self._job, self._graph, self._fitted.written, self._fitted.found(self._kept_fp32, self._fallback), self._run)
+        kept_fp32 = {node: reason for node, reason in self._kept_fp32.items() if node not in self._refused.in_fp32}  # of this library
+        reuse.write_found(self._job, self._graph, self._fitted.written, self._fitted.found(kept_fp32, self._fallback), self._run)
 
     @cached_property
     def _guard(self) -> Guard:

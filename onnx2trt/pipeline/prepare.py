@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 from onnx2trt.base.errors import AccuracyError
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.bodies import is_plain
 from onnx2trt.model.graph import Graph
+from onnx2trt.pipeline.refused import find_refused, more_refused, say
+from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
 from onnx2trt.rewrite.activations import name_activations
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.prepare import Prepared
+from onnx2trt.rewrite.refused import Refused
 from onnx2trt.stages.blank_input import kept_for_blank
 from onnx2trt.stages.fp16_guard import choose_fp16
 from onnx2trt.stages.ranges import kept_fp32, measure_ranges
+from onnx2trt.trt.parser_errors import Refusal
 
 NOT_BUILT = "control flow whose bodies TensorRT does not build in FP16"
 
@@ -28,17 +32,9 @@ class Choice:
     model: Prepared
     tried: list[dict] | None = None  # choices of FP16 layers, for the result
     about: Calibration | None = None  # for the result, where TensorRT calibrates
-    source: Graph | None = None  # the FP32 graph that FP16 was written into
-    kept_fp32: dict[str, str] = field(default_factory=dict)  # nodes of it -> reason
 
     def prepared(self, run: Run) -> Prepared:
         return self.model
-
-    def with_bodies_in_fp32(self, job: Job) -> Prepared | None:
-        """The same with all control flow in FP32; None where no body is FP16."""
-        nodes = self.source.nodes if self.source is not None else ()
-        bodies = {node.name: NOT_BUILT for node in nodes if is_plain(node) and node.name not in self.kept_fp32}
-        return prepare.prepare_fp16(self.source, {**self.kept_fp32, **bodies}, job.fp16_io) if bodies else None
 
     def lower(self, error: AccuracyError, run: Run) -> Prepared:
         """There is nothing to choose again.
@@ -48,8 +44,56 @@ class Choice:
         """
         raise error
 
+    def without_refused(self, error: Refusal, prepared: Prepared, run: Run) -> Prepared:
+        """There is no other form of it.
 
-def choose(job: Job, run: Run) -> Choice:
+        Raises:
+            Refusal: `error`.
+        """
+        raise error
+
+
+@dataclass
+class HalfChoice:
+    """FP16 written into the graph, but for what stays in FP32, of which the parser may make more."""
+
+    job: Job
+    graph: Graph  # FP32
+    kept_fp32: dict[str, str]  # node -> reason
+    refused: Refused
+    tried: list[dict] | None = None
+    about = None
+
+    lower = Choice.lower
+
+    def prepared(self, run: Run) -> Prepared:
+        return in_half(self.job, self.graph, {**self.kept_fp32, **self.refused.in_fp32})
+
+    def with_bodies_in_fp32(self) -> Prepared | None:
+        """With all control flow in FP32 from now on; None where no body is FP16."""
+        bodies = {node.name: NOT_BUILT for node in self.graph.nodes if is_plain(node) and node.name not in self.kept_fp32}
+        self.kept_fp32 = {**bodies, **self.kept_fp32}
+        return in_half(self.job, self.graph, {**self.kept_fp32, **self.refused.in_fp32}) if bodies else None
+
+    def without_refused(self, error: Refusal, prepared: Prepared, run: Run) -> Prepared:
+        """With the nodes in FP32 that the parser refuses.
+
+        Raises:
+            Refusal: `error`, where nothing is left to give up.
+        """
+        known, self.refused = self.refused, more_refused(self.job, self.refused, error, (self.graph, prepared.graph))
+        say(self.refused, known, run)
+        return self.prepared(run)
+
+
+def in_half(job: Job, graph: Graph, kept_fp32: dict[str, str]) -> Prepared:
+    """FP16 for all of an FP32 graph that is not kept in FP32; INT8 where the model carries Q/DQ itself."""
+    if job.info.quantized:
+        return prepare.prepare_quantized(graph, job.profiles, kept_fp32, job.fp16_scales(graph), job.fp16_io)
+    return prepare.prepare_fp16(graph, kept_fp32, job.fp16_io)
+
+
+def choose(job: Job, run: Run) -> Choice | HalfChoice:
     """FP32: the model as it is; FP16: by constraints (weak typing) or in the graph (strong typing).
 
     Raises:
@@ -60,32 +104,34 @@ def choose(job: Job, run: Run) -> Choice:
 
 def _choose_weak(job: Job, run: Run) -> Choice:
     """The model stays FP32 (but for activations, which get their names); TensorRT's flags lower it, and constraints bind single layers."""
-    graph = Graph.from_model(job.model, job.profiles)
+    graph = job.graph()
     if job.plan.precision == "fp32":
         return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
     named = name_activations(graph, job.plan.layer_precisions)
+    find_refused(job, named, None, run)
     in_fp32 = kept_for_blank(job, named, kept_fp32(job, named, measure_ranges(job, named, run)), run)
     choice = choose_fp16(job, named, in_fp32, run)
     weak = prepare.prepare_weak(named, choice.kept_fp32, job.plan.layer_precisions)
     return Choice(replace(weak, changed=job.rewritten or weak.changed or named is not graph), choice.rows())
 
 
-def _choose_strong(job: Job, run: Run) -> Choice:
+def _choose_strong(job: Job, run: Run) -> Choice | HalfChoice:
     """The precision is written into the graph."""
     plan = job.plan
     if plan.precision == "fp32":
-        graph = Graph.from_model(job.model, job.profiles)
+        graph = job.graph()
         if not job.fp16_io:
             return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
         return Choice(Prepared(convert(graph, {node.name: "--precision fp32" for node in graph.nodes}, job.fp16_io)))
-    graph = prepare.working_graph(job.model, job.profiles, job.info.quantized, plan.fp16_scales, plan.layer_precisions)
-    in_fp32 = kept_fp32(job, graph, measure_ranges(job, graph, run))
+    graph = prepare.working_graph(job.graph(), job.info.quantized, plan.fp16_scales, plan.layer_precisions)
+    others = unconvertible(graph)
+    refused = find_refused(job, graph, lambda known: in_half(job, graph, {**others, **known.in_fp32}).graph, run)
+    in_fp32 = {**kept_fp32(job, graph, measure_ranges(job, graph, run)), **refused.in_fp32}
     if job.info.quantized:
         warn_of_fp32_scales(job, graph, run)
-        return Choice(prepare.prepare_quantized(graph, job.profiles, in_fp32, job.fp16_scales(graph), job.fp16_io))
+        return HalfChoice(job, graph, in_fp32, refused)
     choice = choose_fp16(job, graph, kept_for_blank(job, graph, in_fp32, run), run)
-    prepared = prepare.prepare_fp16(graph, choice.kept_fp32, job.fp16_io)
-    return Choice(prepared, choice.rows(), source=graph, kept_fp32=choice.kept_fp32)
+    return HalfChoice(job, graph, choice.kept_fp32, refused, choice.rows())
 
 
 def warn_of_fp32_scales(job: Job, graph: Graph, run: Run) -> None:

@@ -15,6 +15,7 @@ from onnx2trt.stages import preflight, shapes
 from onnx2trt.stages import validate as validating
 from onnx2trt.stages.candidate import recognise
 from onnx2trt.stages.load import loaded_engine
+from onnx2trt.stages.observe import observed, observed_candidate
 from onnx2trt.stages.probe import probe
 from onnx2trt.stages.read_back import describe_engine, describe_onnx
 
@@ -55,7 +56,7 @@ def validate_engine(args, result: Result, run: Run, backend: str = "auto") -> No
     result.take(engine=described, candidate=Candidate(described.path, described.sha256, described.bytes, "engine"))
     with loaded_engine(library, plan, data, run) as engine:
         result.take(engine=replace(described, **engine.describe()))
-        job = preflight.preflight_engine(library, plan, engine, run)
+        job = observed(preflight.preflight_engine(library, plan, engine, run), run)
         result.take(**preflight.describe(job), precision=describe_engine(job, engine, run))
         _warn_of_synthetic(job, run)
         check(job, None, engine, result, run)
@@ -73,7 +74,7 @@ def validate_onnx(plan: Plan, result: Result, run: Run) -> None:
     job, candidate = preflight.preflight_onnx(plan, run)
     about = candidate.info
     result.take(**preflight.describe(job), candidate=Candidate(about.path, about.sha256, about.bytes, "onnx"))
-    result.take(precision=describe_onnx(job, candidate))
+    result.take(precision=describe_onnx(job, observed_candidate(job, candidate, run)))
     _warn_of_synthetic(job, run)
     rows = validating.compare_onnx(job, candidate, run)
     result.take(accuracy=[row.rounded() for row in rows])

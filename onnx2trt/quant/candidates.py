@@ -52,11 +52,11 @@ def compare_methods(
 def best_of(outcomes: list[Outcome], within: float = 1.0) -> list[Outcome]:
     """The best, and those whose change is `within` a factor of the smallest.
 
-    Few samples show few of the values that a scale cuts off: scales that cut off more than others do are luckier on them than on the rest
-    of the data.
+    What wide scales round off shows in every sample; of the values that narrow ones cut off, few samples show few. So narrow ones are
+    luckier on them than on the rest of the data.
 
     Args:
-        outcomes: in the order in which they are trusted: a later one is best only where its change is surely smaller.
+        outcomes: from wide scales to narrow ones: a later one is best only where its change is surely smaller.
     """
     chosen = outcomes[0]
     for one in outcomes[1:]:

@@ -28,8 +28,8 @@ LEVEL_EDGES = np.stack([np.linspace(0, end, QUANTIZED_BINS + 1).astype(np.intp) 
 EMPTY = 1e-12  # share given to a last bin that is empty but for outliers
 MSE_BINS = 8192  # fine against the smallest step that is tried
 PERCENTILE = 99.99  # of the absolute values
-# In the order in which they are trusted where the data does not tell them apart: entropy cuts off most of what few samples do not show
-METHODS = ("mse", "minmax", "percentile", "entropy")
+# From the widest scales to the narrowest, as a rule. What a wide scale rounds off shows in every sample; what a narrow one cuts off does not
+METHODS = ("minmax", "percentile", "mse", "entropy")
 
 # lower edge of each bucket, and the upper edge of the last finite one
 EDGES = (np.arange(FIRST_NONFINITE + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)

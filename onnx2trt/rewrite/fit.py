@@ -17,6 +17,7 @@ class Fit:
     scales: dict[str, float]  # activation tensor -> scale
     rounded: dict[str, Rounded] = field(default_factory=dict)  # node -> weights fitted to data
     fp16_scales: bool = False  # Q/DQ scales are stored in FP16
+    without_int8: frozenset[str] = frozenset()  # nodes that read nothing as INT8, whatever stands around them
 
     def apply(self, graph: Graph, layers: Iterable[Layer]) -> Graph:
         """The graph with these layers in INT8, as far as they have a scale, and with what lies between them."""
@@ -25,5 +26,5 @@ class Fit:
 
     def placed(self, graph: Graph, layers: Iterable[Layer]) -> tuple[tuple[Layer, ...], tuple[Reading, ...]]:
         """(those of the layers that have a scale, what else reads INT8 where they do)"""
-        usable = tuple(layer for layer in layers if layer.activation in self.scales)
-        return usable, readings(graph, usable, self.scales)
+        usable = tuple(layer for layer in layers if layer.activation in self.scales and layer.node not in self.without_int8)
+        return usable, readings(graph, usable, self.scales, self.without_int8)

@@ -10,7 +10,7 @@ import onnx
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import attribute, reads, subgraphs
+from onnx2trt.model.nodes import attribute, reads, standard_schema, subgraphs
 from onnx2trt.model.operators import EXPANDING, QUANTIZERS, RANDOM
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.activations import name_activations
@@ -38,7 +38,7 @@ def fold_constants(graph: Graph) -> Graph:
     """
     known, foldable = set(graph.weights), []
     for node in graph.nodes:
-        if _is_foldable(node, known, graph.weights):
+        if _is_foldable(node, known, graph.weights, graph.opset):
             foldable.append(node)
             known.update(node.output)
     if not foldable:
@@ -68,11 +68,21 @@ def fold_constants(graph: Graph) -> Graph:
     return folded
 
 
-def _is_foldable(node: onnx.NodeProto, known: set[str], weights: dict[str, np.ndarray]) -> bool:
+def _makes_lists(node: onnx.NodeProto, opset: int) -> bool:
+    """Whether an operator gives sequences of tensors or optional values only, which no initializer can hold."""
+    schema = standard_schema(node, opset)
+    types = {constraint.type_param_str: constraint.allowed_type_strs for constraint in schema.type_constraints} if schema else {}
+    kinds = [kind for output in (schema.outputs if schema else ()) for kind in types.get(output.type_str, (output.type_str,))]
+    return bool(kinds) and all(kind.startswith(("seq(", "optional(")) for kind in kinds)
+
+
+def _is_foldable(node: onnx.NodeProto, known: set[str], weights: dict[str, np.ndarray], opset: int) -> bool:
     if node.domain not in STANDARD_DOMAINS or node.op_type in RANDOM or subgraphs(node):
         return False
     if node.op_type in QUANTIZERS:
         return False  # on weights, these carry the precision
+    if _makes_lists(node, opset):
+        return False
     if not all(name in known for name in node.input if name):
         return False
     if node.op_type in EXPANDING:
@@ -207,6 +217,6 @@ def raise_opset(graph: Graph, version: int) -> Graph | None:
         return None
     result = Graph.from_model(raised)
     result.weights.update(large)
-    result.repairs = graph.repairs
+    result.repairs, result.observed = graph.repairs, graph.observed
     result.prune()
     return result

@@ -19,7 +19,9 @@ from onnx2trt.model.operators import FUSED_WITH_ADD, OWN_SCALE, POINTWISE, SAME_
 from onnx2trt.rewrite.qdq import Layer, Reading
 
 
-def readings(graph: Graph, layers: Iterable[Layer], known: Container[str] | None = None) -> tuple[Reading, ...]:
+def readings(
+    graph: Graph, layers: Iterable[Layer], known: Container[str] | None = None, without: Container[str] = ()
+) -> tuple[Reading, ...]:
     """The inputs that should be INT8 where these layers are.
 
     Concat, Resize and average pooling whose result is read as INT8 only; of an addition whose result is, the operand that is not
@@ -29,8 +31,9 @@ def readings(graph: Graph, layers: Iterable[Layer], known: Container[str] | None
         graph: FP32, not changed.
         layers: that are INT8.
         known: tensors that have a scale; None: all.
+        without: nodes that shall read nothing as INT8.
     """
-    return _Search(graph, layers, known).found()
+    return _Search(graph, layers, known).found(without)
 
 
 def tensors(layers: Iterable[Layer], more: Iterable[Reading]) -> tuple[str, ...]:
@@ -98,9 +101,9 @@ class _Search:
         self._found: list[Reading] = []
         self._depths: dict[str, int] | None = None
 
-    def found(self) -> tuple[Reading, ...]:
+    def found(self, without: Container[str]) -> tuple[Reading, ...]:
         for node in reversed(self._graph.nodes):
-            if node.domain not in STANDARD_DOMAINS:
+            if node.domain not in STANDARD_DOMAINS or node.name in without:
                 continue
             if node.op_type in SAME_SCALE | OWN_SCALE:
                 self._pass_on(node)

@@ -72,8 +72,7 @@ class Int8Plan:
 
 
 def working_graph(
-    model: onnx.ModelProto,
-    profiles: tuple[Profile, ...],
+    graph: Graph,
     quantize: bool,
     fp16_scales: bool,
     overrides: tuple[tuple[str, str], ...] = (),
@@ -81,11 +80,12 @@ def working_graph(
     """The folded FP32 graph that precision is written into.
 
     Args:
+        graph: the model, not changed.
         quantize: Q/DQ will be put in, or are there.
         fp16_scales: their scales shall be FP16, which takes opset 19; where the model cannot be raised to that, it has an older one.
         overrides: (pattern, precision) of --layer-precisions; nodes that they name stay.
     """
-    graph = fold(Graph.from_model(model, profiles), overrides)
+    graph = fold(graph, overrides)
     if not quantize:
         return graph
     raised = raise_opset(graph, qdq.QUANTIZE_OPSET) if fp16_scales else None

@@ -260,7 +260,7 @@ def count_macs(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> dict[str, in
     dequantized = {node.output[0]: node.input[0] for node in graph.nodes if node.op_type == "DequantizeLinear"}
 
     def shape_of(name: str) -> tuple[int, ...] | None:
-        return known.get(name) or known.get(dequantized.get(name, ""))
+        return known.get(name, known.get(dequantized.get(name, "")))
 
     counts = {}
     for node in graph.nodes:

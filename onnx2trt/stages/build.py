@@ -10,12 +10,12 @@ from onnx2trt.base.model_info import ModelInfo
 from onnx2trt.base.stage_names import STARTING_STAGE
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.model.graph import INLINE_LIMIT
+from onnx2trt.model.graph import INLINE_LIMIT, Graph
 from onnx2trt.model.nodes import list_nodes
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.trt import remarks
 from onnx2trt.trt.builder import BuiltEngine, Constraints, EngineBuilder
-from onnx2trt.trt.network import ParserInput
+from onnx2trt.trt.network import ParserInput, takes_weights
 
 
 def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None, run: Run) -> BuiltEngine:
@@ -44,6 +44,30 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
     for line in remarks.explain(built.warnings):
         run.console.info(line)
     return built
+
+
+def parse_ahead(job: Job, graph: Graph, io: ModelInfo, run: Run) -> None:
+    """Let the parser read a graph before anything long begins; to be called within a stage. Nothing is kept.
+
+    Args:
+        graph: where the parser takes arrays as they lie in memory, its weights are not copied.
+        io: the model, with the types that inputs and outputs have in the graph.
+
+    Raises:
+        ConversionError: MODEL, a Refusal where the parser says no.
+    """
+    with tempfile.TemporaryDirectory(prefix="onnx2trt-") as folder:
+        run.channel.stage(STARTING_STAGE)
+        builder = EngineBuilder(job.library, job.plan, run.console.debug)
+        run.channel.stage("parse")
+        data, weights = graph.with_external_data("weights")
+        nodes = partial(list_nodes, graph.proto)
+        if takes_weights(job.library.trt):
+            source = ParserInput(data=data, weights=weights, nodes=nodes)
+        else:
+            graph.save(os.path.join(folder, "model.onnx"), "weights")
+            source = ParserInput(path=os.path.join(folder, "model.onnx"), nodes=nodes)
+        builder.parse(source, io)
 
 
 def _source(prepared: Prepared, info: ModelInfo, folder: str, model) -> ParserInput:

@@ -69,7 +69,7 @@ def judge_precision(job: Job, precision: Precision) -> None:
 
 def describe_engine(job: Job, engine: Engine, run: Run) -> Precision:
     """The precision of an engine that was built elsewhere; nothing was asked for, so nothing can be missing."""
-    graph = Graph.from_model(job.model, job.profiles)
+    graph = job.graph()
     found = inspector.parse_layers(engine.inspect(), labels((node.name, tuple(node.output)) for node in graph.nodes))
     if not found:
         run.console.warn("the engine was built without detailed verbosity: its layers cannot be read")

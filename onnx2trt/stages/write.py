@@ -39,7 +39,7 @@ def write_onnx(job: Job, prepared: Prepared, run: Run) -> dict[str, str] | None:
         return {"": run.write_at_end(path, graph.to_model().SerializeToString())}
     data_path = path + ".data"
     data, arrays = graph.with_external_data(os.path.basename(data_path))
-    return {".data": run.write_at_end(data_path, *arrays), "": run.write_at_end(path, data)}
+    return {".data": run.write_at_end(data_path, *arrays.values()), "": run.write_at_end(path, data)}
 
 
 def write_side_file(job: Job, result: Result, run: Run) -> None:

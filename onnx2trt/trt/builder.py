@@ -12,6 +12,7 @@ from onnx2trt.plan.plan import Plan, Route
 from onnx2trt.trt.config import configure
 from onnx2trt.trt.constraints import Constraints, constrain
 from onnx2trt.trt.driver import probe_driver
+from onnx2trt.trt.kernels import refuse_missing_kernels
 from onnx2trt.trt.library import Library
 from onnx2trt.trt.logger import make_logger
 from onnx2trt.trt.network import ParserInput, check_io, parse, set_io_types, typed_layers
@@ -49,15 +50,18 @@ class EngineBuilder:
         """Read the ONNX into the network.
 
         Raises:
-            ConversionError: MODEL, with every error of the parser.
+            ConversionError: MODEL, with every error of the parser; BUILD for layers that this library has no kernel for.
         """
         io_types = dict(self._plan.io_types) if self._plan.route is Route.WEAK else {}
+        self._source = source  # the network may point into it
         self._parser, parsed = parse(self._trt, self._network, self._logger, source)
         if not parsed:
             errors = [self._parser.get_error(index) for index in range(self._parser.num_errors)]
-            raise parser_error(model.path, model.opset, errors, self._messages.take_errors(), source.nodes)
+            raise parser_error(model.path, model.opset, errors, self._messages.take_errors(), source.nodes, self._library.backend)
         set_io_types(self._trt, self._network, io_types)
         check_io(self._network, model)
+        refuse_missing_kernels(self._library, self._builder, self._network)
+        self._messages.take_errors()  # of what was tried for that
 
     def build(
         self,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import ModuleType
+
+import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ModelInfo, NodeInfo, dims
@@ -18,10 +20,11 @@ IO_TYPES = {"FLOAT": "float32", "HALF": "float16", "INT8": "int8", "INT32": "int
 
 @dataclass(frozen=True)
 class ParserInput:
-    """What the parser reads: a file (external data beside it), or the model's bytes."""
+    """What the parser reads: a file (external data beside it), or the model's bytes, with arrays beside them or all in them."""
 
     path: str | None = None
     data: bytes | None = None
+    weights: dict[str, np.ndarray] = field(default_factory=dict)  # of the external tensors in `data`; C-contiguous
     nodes: Callable[[], Iterable[NodeInfo]] = tuple  # of the model in there, to name those at fault
 
 
@@ -29,7 +32,8 @@ def parse(trt: ModuleType, network, logger, source: ParserInput):
     """Read the ONNX into the network.
 
     Returns:
-        (parser, whether it could read all of it); weights of the network may point into it, so it has to outlive the build.
+        (parser, whether it could read all of it); weights of the network may point into it and into `source.weights`, so these have to
+        outlive the build.
 
     Raises:
         ConversionError: BUILD, where there is no parser.
@@ -37,7 +41,10 @@ def parse(trt: ModuleType, network, logger, source: ParserInput):
     parser = trt.OnnxParser(network, logger)
     if parser is None:
         raise ConversionError("TensorRT's OnnxParser gave nothing", code=ExitCode.BUILD)
-    parsed = parser.parse(source.data) if source.path is None else _parse_file(parser, source.path)
+    if source.path is not None:
+        parsed = _parse_file(parser, source.path)
+    else:
+        parsed = _parse_beside(parser, source) if source.weights else parser.parse(source.data)
     return parser, parsed and not parser.num_errors
 
 
@@ -55,6 +62,17 @@ def set_io_types(trt: ModuleType, network, io_types: dict[str, str]) -> None:
 
 def _io(network) -> list:
     return [network.get_input(i) for i in range(network.num_inputs)] + [network.get_output(i) for i in range(network.num_outputs)]
+
+
+def takes_weights(trt: ModuleType) -> bool:
+    """Whether the parser takes arrays as they lie in memory (10.13 and newer)."""
+    return hasattr(trt.OnnxParser, "load_initializer")
+
+
+def _parse_beside(parser, source: ParserInput) -> bool:
+    loaded = parser.load_model_proto(source.data)
+    loaded = loaded and all(parser.load_initializer(name, array.ctypes.data, array.nbytes) for name, array in source.weights.items())
+    return loaded and parser.parse_model_proto()
 
 
 def _parse_file(parser, path: str) -> bool:

@@ -1,4 +1,4 @@
-"""Why TensorRT's parser cannot read a model: every node at fault with what it reads, and the next step."""
+"""Why TensorRT's parser cannot read a model: the nodes at fault by operator, with what they read, and the next step."""
 
 from __future__ import annotations
 
@@ -10,18 +10,37 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import STANDARD_DOMAINS, NodeInfo
 
 INPUTS_SHOWN = 6
+ALIKE_SHOWN = 5  # nodes at fault for one reason, besides the first
+CONTROL_FLOW = ("If", "Loop", "Scan")
 WELL_KNOWN_OPSET = 20  # what TensorRT lacks of this one and older ones is not lacking because it is new
+
+
+class Refusal(ConversionError):
+    """The parser does not read a model.
+
+    Attributes:
+        nodes: node of the main graph (that with the branch or body at fault in it) -> what is wrong with it.
+    """
+
+    def __init__(self, message: str, hint: str, nodes: dict[str, str]):
+        super().__init__(message, hint=hint, code=ExitCode.MODEL)
+        self.nodes = nodes
 
 
 @dataclass(frozen=True)
 class _Problem:
     cause: str  # a key of HINTS
-    what: str  # operator with its domain, where the operator is the cause
-    line: str
+    what: str  # operator with its domain
+    name: str  # of the node at fault
+    outer: str  # of the node of the main graph
+    where: str
+    text: str
+    inside: bool  # of If, Loop or Scan
 
 
-OPERATOR, TYPE, DYNAMIC, FORM, DATA, OTHER = "operator", "type", "dynamic", "form", "data", "other"
+OPERATOR, GAP, CONTROL, TYPE, DYNAMIC, FORM, DATA, OTHER = "operator", "gap", "control", "type", "dynamic", "form", "data", "other"
 CAUSES = (  # words in TensorRT's description -> cause; the first that fits
+    (r"plugin creator version .* was not found|failed to load .* plugin", GAP),  # the importer is there, TensorRT's own plugin is not
     (r"plugin not found|no importer registered|checkFallbackPluginImporter", OPERATOR),
     (r"unsupported (onnx )?data ?type|unsupported data type|must have type|requires inputs with type|UNSUPPORTED_NODE_DATATYPE", TYPE),
     (r"kUINT8|UINT8 types|does not support (double|uint8|int64)|INT64.*(overflow|range)", TYPE),
@@ -32,6 +51,8 @@ CAUSES = (  # words in TensorRT's description -> cause; the first that fits
     (r"failed to (open|load|read).*(file|weight)|external data|MODEL_DESERIALIZE_FAILED", DATA),
 )
 HINTS = {
+    CONTROL: "TensorRT reads If, Loop and Scan, but not everything inside them. Where the condition is always the same for you, leave one "
+    "branch only: fix the input that it hangs on with --bind-input, or export without the other.",
     TYPE: "TensorRT calculates in FP32, FP16, INT32 and INT64 (UINT8 only as an input or output next to a Cast, never in DOUBLE, UINT16 or "
     "STRING): cast to one of these before the node, or export the model in FP32.",
     DYNAMIC: "A size or value that is free there has to be fixed: export with fixed dimensions, or make that input a constant "
@@ -42,25 +63,52 @@ HINTS = {
 }
 
 
-def parser_error(path: str, opset: int, errors: list, said: list[str], nodes: Callable[[], Iterable[NodeInfo]]) -> ConversionError:
-    """All errors of the parser as one.
+def parser_error(path: str, opset: int, errors: list, said: list[str], nodes: Callable[[], Iterable[NodeInfo]], backend: str) -> Refusal:
+    """All errors of the parser as one, those of one operator together.
 
     Args:
         opset: of the model.
         errors: what parser.get_error gave.
         said: the library's other messages, where the parser names no error.
         nodes: the nodes of the model that was parsed.
+        backend: tensorrt | tensorrt-rtx, which lacks more.
     """
     known = list(nodes()) if errors else []
     problems = list(dict.fromkeys(_problem(error, known) for error in errors))
-    lines = [problem.line for problem in problems] or [_clean(text) for text in said] or ["no reason was given"]
+    lines = _lines(problems, known) or [_clean(text) for text in said] or ["no reason was given"]
     causes = dict.fromkeys(problem.cause for problem in problems) or dict.fromkeys({_cause(" ".join(said))})
     operators = list(dict.fromkeys(problem.what for problem in problems if problem.cause == OPERATOR))
-    hints = [_operator_hint(operators, opset)] if operators else []
-    hints += [HINTS[cause] for cause in causes if cause != OPERATOR]
-    return ConversionError(
-        f"TensorRT's parser cannot read {path}:\n  " + "\n  ".join(lines), hint="\n      ".join(hints), code=ExitCode.MODEL
-    )
+    hints = _operator_hints(operators, opset, backend) if operators else []
+    hints += [_gap_hint(backend)] if GAP in causes else []
+    hints += [HINTS[cause] for cause in causes if cause in HINTS]
+    hints += [HINTS[CONTROL]] if any(problem.inside for problem in problems) else []
+    message = f"TensorRT's parser cannot read {path}:\n  " + "\n  ".join(lines)
+    return Refusal(message, "\n      ".join(hints), {problem.outer: problem.text for problem in problems if problem.outer})
+
+
+def _lines(problems: list[_Problem], known: list[NodeInfo]) -> list[str]:
+    """One for each operator and reason: the first node in full, of the others the names.
+
+    Args:
+        known: all nodes; the parser may stop at the first of an operator that TensorRT lacks.
+    """
+    groups: dict[tuple[str, str], list[_Problem]] = {}
+    for problem in problems:
+        groups.setdefault((problem.what, problem.text.replace(problem.name or "\n", "")), []).append(problem)
+    lines = []
+    for first, *others in groups.values():
+        names = [other.name for other in others]
+        if first.cause in (OPERATOR, GAP):
+            names += [node.name for node in known if _named(node) == first.what and node.name not in (first.name, *names)]
+        more = f" and {len(names) - ALIKE_SHOWN} more" if len(names) > ALIKE_SHOWN else ""
+        shown = ", ".join(map(repr, names[:ALIKE_SHOWN])) + more
+        lines.append(f"{first.where}: {first.text}" + (f"; the same of {len(names)} more {first.what}: {shown}" if names else ""))
+    return lines
+
+
+def _named(node: NodeInfo) -> str:
+    """The operator, with its domain where that is not ONNX's."""
+    return f"{node.domain}.{node.operator}" if node.domain not in STANDARD_DOMAINS else node.operator
 
 
 def _problem(error, known: list[NodeInfo]) -> _Problem:
@@ -76,18 +124,25 @@ def _problem(error, known: list[NodeInfo]) -> _Problem:
     cause = _cause(f"{description} {code} {error.func()}")
     if code == "UNSUPPORTED_NODE" and text in ("", "false"):
         cause, text = OPERATOR, "TensorRT does not have this operator"
+    elif cause == GAP:
+        text = "TensorRT reads this operator by a plugin of its own, which is not there"
     elif cause == OPERATOR:
         text = "TensorRT does not know this operator, and no plugin of that name is loaded"
     elif cause == OTHER and code.startswith("UNSUPPORTED_NODE"):
         cause = FORM
-    what = f"{node.domain}.{operator}" if node and node.domain not in STANDARD_DOMAINS else operator
+    what = _named(node) if node else operator
     where = f"node {index} ({what} {name!r})" if operator else f"node {index}" if index >= 0 else "the file"
     if inside:
         where += f" inside {' > '.join(inside)}"
     if node and node.inputs:
         more = len(node.inputs) - INPUTS_SHOWN
         where += f", which reads {', '.join(map(repr, node.inputs[:INPUTS_SHOWN]))}" + (f" and {more} more" if more > 0 else "")
-    return _Problem(cause, what, f"{where}: {text}")
+    outer = re.sub(r" \(\w+\)$", "", inside[0]) if inside else node.name if node else name
+    return _Problem(cause, what, name or (node.name if node else ""), outer, where, text, _in_control_flow(operator, inside))
+
+
+def _in_control_flow(operator: str, inside: list[str]) -> bool:
+    return operator in CONTROL_FLOW or any(entry.endswith(f" ({name})") for entry in inside for name in CONTROL_FLOW)
 
 
 def _find(known: list[NodeInfo], index: int, name: str, operator: str, inside: bool) -> NodeInfo | None:
@@ -120,9 +175,31 @@ def _clean(description: str) -> str:
     return "; ".join(dict.fromkeys(filter(None, kept))) or description.strip()
 
 
-def _operator_hint(operators: list[str], opset: int) -> str:
-    names = ", ".join(operators)
-    text = f"TensorRT lacks {names}: replace {'it' if len(operators) == 1 else 'them'} by other operators before exporting"
-    if opset > WELL_KNOWN_OPSET and any("." not in name for name in operators):
-        text += f", export with an older opset than {opset}, which writes newer operators out in older ones"
-    return text + ", or give the library that has a plugin of that name with --plugins (full TensorRT)."
+def _operator_hints(operators: list[str], opset: int, backend: str) -> list[str]:
+    """What to do about operators that TensorRT lacks, of ONNX or of somebody's own."""
+    theirs = [name for name in operators if "." in name]
+    of_onnx = [name for name in operators if name not in theirs]
+    full = "" if backend == "tensorrt" else " of the full TensorRT (--backend tensorrt), which takes plugins"
+    hints = []
+    if theirs:
+        text = f"TensorRT lacks {', '.join(theirs)}: replace {_it(theirs)} by operators of ONNX before exporting"
+        hints.append(f"{text}, or give the library that has a plugin of that name with --plugins{full}.")
+    if of_onnx:
+        text = f"TensorRT lacks {', '.join(of_onnx)}: replace {_it(of_onnx)} by other operators before exporting"
+        if opset > WELL_KNOWN_OPSET:
+            text += f", or export with an older opset than {opset}, which writes newer operators out in older ones"
+        hints.append(f"{text}; or give a plugin of that name with --plugins{full}.")
+    return hints
+
+
+def _gap_hint(backend: str) -> str:
+    if backend == "tensorrt":
+        return "Give TensorRT's plugin library with --plugins (libnvinfer_plugin.so, nvinfer_plugin.dll), or replace it before exporting."
+    return (
+        "This is a known gap of TensorRT-RTX, which does not bring that plugin: the full TensorRT has the operator itself or in its plugin "
+        "library (--backend tensorrt). Else replace it before exporting."
+    )
+
+
+def _it(names: list[str]) -> str:
+    return "it" if len(names) == 1 else "them"

@@ -28,7 +28,7 @@ def test_the_one_that_changes_least_is_best():
 
 
 def test_one_that_may_be_lucky_is_not_best():
-    trusted, lucky = outcome("mse", 0.02), outcome("entropy", 0.018, *(44.0, 30.0) * 4)
+    trusted, lucky = outcome("minmax", 0.02), outcome("entropy", 0.018, *(44.0, 30.0) * 4)
     assert best_of([trusted, lucky]) == [trusted, lucky] and best_of([lucky, trusted]) == [lucky], "still a rival"
     sure = outcome("entropy", 0.018)
     assert best_of([trusted, sure]) == [sure]

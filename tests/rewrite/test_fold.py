@@ -195,3 +195,19 @@ def test_an_operator_unknown_to_onnx_runtime_is_left_to_the_parser():
     nodes[0].domain = "elsewhere"
     graph = Graph.from_model(model(nodes, {"x": [2]}, {"y": [2]}, {"k": np.float32([1, 2])}))
     assert [n.op_type for n in fold_constants(graph).nodes] == ["Custom", "Add"]
+
+
+def test_lists_of_constants_are_no_constants():
+    """A sequence has no shape and is no initializer; what is taken from it stays, too."""
+    nodes = [
+        node("SequenceConstruct", "a b", "list", "pair"),
+        node("SequenceAt", "list at", "first", "taken"),
+        node("Identity", "b", "c", "copied"),
+        node("Add", "first c", "s", "sum"),
+        node("Mul", "x s", "y", "used"),
+    ]
+    weights = {"a": random(4, seed=1), "b": random(4, seed=2), "at": np.int64(0)}
+    graph, x = Graph.from_model(model(nodes, {"x": [4]}, {"y": [4]}, weights)), random(4)
+    folded = fold_constants(graph)
+    assert [n.name for n in folded.nodes] == ["pair", "taken", "sum", "used"]
+    np.testing.assert_allclose(run(folded, x=x)[0], x * (weights["a"] + weights["b"]), rtol=1e-6)

@@ -1,5 +1,8 @@
 """trt/parser_errors.py: every node at fault, what it reads and the next step. Real RTX parser."""
 
+from functools import partial
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
@@ -125,13 +128,13 @@ def test_nodes_without_names_are_found_by_their_place_on_tensorrt_8():
         node, desc, code, func = lambda s: 1, lambda s: "false", lambda s: "UNSUPPORTED_NODE", lambda s: "checkDet"
 
     proto = model([node("Relu", "x", "a"), node("Det", "a", "y")], {"x": [1, 4, 4]}, {"y": [1]})
-    error = parser_error("m.onnx", 17, [Old()], [], lambda: list_nodes(proto))
+    error = parser_error("m.onnx", 17, [Old()], [], lambda: list_nodes(proto), "tensorrt")
     assert "node 1 (Det ''), which reads 'a': TensorRT does not have this operator" in error.message
 
 
 def test_without_a_single_error_the_other_messages_are_the_reason():
-    assert "no reason was given" in parser_error("m.onnx", 17, [], [], tuple).message
-    error = parser_error("m.onnx", 17, [], ["Failed to open file: w.bin"], tuple)
+    assert "no reason was given" in parser_error("m.onnx", 17, [], [], tuple, "tensorrt").message
+    error = parser_error("m.onnx", 17, [], ["Failed to open file: w.bin"], tuple, "tensorrt")
     assert "w.bin" in error.message and "copy the model whole" in error.hint
 
 
@@ -141,3 +144,61 @@ def test_nodes_of_subgraphs_and_functions_are_listed_after_those_of_the_graph():
     proto.functions.append(function)
     listed = list(list_nodes(proto))
     assert listed == [NodeInfo("blk", "Block", "", ("x",), True), NodeInfo("fr", "Relu", "", ("a",), False)]
+
+
+def of(node, operator, name, desc="false", code="UNSUPPORTED_NODE", inside=()):
+    """An error as TensorRT 10's parser gives it."""
+    parts = {"node": node, "node_operator": operator, "node_name": name, "desc": desc, "func": "", "local_function_stack": list(inside)}
+    return SimpleNamespace(
+        code=lambda: SimpleNamespace(name=code),
+        **{key: partial(str if isinstance(value, str) else type(value), value) for key, value in parts.items()},
+    )
+
+
+MISSING = "Assertion failed: creator && x: NonZero plugin creator version 1 was not found in plugin registry."
+
+
+def many(operator, count, domain=""):
+    return [NodeInfo(f"n{index}", operator, domain, ("x",), True) for index in range(count)]
+
+
+def test_nodes_of_one_operator_are_one_line():
+    errors = [of(index, "Det", f"n{index}") for index in range(9)]
+    found = parser_error("m.onnx", 17, errors, [], lambda: many("Det", 9), "tensorrt-rtx")
+    lines = found.message.splitlines()
+    assert len(lines) == 2 and lines[1].startswith("  node 0 (Det 'n0'), which reads 'x': TensorRT does not have this operator")
+    assert lines[1].endswith("; the same of 8 more Det: 'n1', 'n2', 'n3', 'n4', 'n5' and 3 more") and len(found.nodes) == 9
+
+
+def test_a_parser_that_stops_at_the_first_node_leaves_out_none():
+    nodes = [*many("NonZero", 3), NodeInfo("other", "Relu", "", ("x",), True), NodeInfo("theirs", "NonZero", "acme", ("x",), True)]
+    found = parser_error("m.onnx", 17, [of(0, "NonZero", "n0", MISSING, "INVALID_NODE")], [], lambda: nodes, "tensorrt-rtx")
+    assert "; the same of 2 more NonZero: 'n1', 'n2'" in found.message and "other" not in found.message and "theirs" not in found.message
+    assert found.nodes.keys() == {"n0"}, "what is refused is what the parser has named"
+
+
+def test_other_reasons_are_those_of_the_node_alone():
+    """That one Resize has the wrong form says nothing of the others."""
+    nodes = many("Resize", 3)
+    found = parser_error("m.onnx", 17, [of(1, "Resize", "n1", "mode of n1 is odd")], [], lambda: nodes, "tensorrt-rtx")
+    assert "n0" not in found.message and "the same" not in found.message
+    two = [of(index, "Resize", f"n{index}", f"mode of n{index} is odd") for index in (0, 2)]
+    assert "the same of 1 more Resize: 'n2'" in parser_error("m.onnx", 17, two, [], lambda: nodes, "tensorrt-rtx").message
+
+
+def test_the_hint_tells_a_gap_of_the_library_from_an_operator_that_needs_a_plugin():
+    gap = [of(0, "NonZero", "n0", MISSING, "INVALID_NODE")]
+    rtx, full = (parser_error("m.onnx", 17, gap, [], lambda: many("NonZero", 1), backend).hint for backend in ("tensorrt-rtx", "tensorrt"))
+    assert "known gap of TensorRT-RTX" in rtx and "--backend tensorrt" in rtx and "RTX" not in full and "--plugins" in full
+    own = [of(0, "Mystery", "n0", 'creator && "Plugin not found, are the plugin name, version, and namespace correct?"')]
+    rtx, full = (
+        parser_error("m.onnx", 17, own, [], lambda: many("Mystery", 1, "acme"), backend).hint for backend in ("tensorrt-rtx", "tensorrt")
+    )
+    assert "lacks acme.Mystery" in rtx and "--backend tensorrt" in rtx and "--plugins." in full and "gap" not in rtx + full
+
+
+def test_what_is_refused_inside_of_a_branch_is_refused_of_the_node_that_has_it():
+    nodes = [NodeInfo("choice", "If", "", ("c",), True), NodeInfo("inner", "Relu", "", ("x",), False)]
+    error = of(0, "Relu", "inner", "odd", inside=["choice (If)", "th (then_branch)"])
+    found = parser_error("m.onnx", 17, [error], [], lambda: nodes, "tensorrt-rtx")
+    assert found.nodes.keys() == {"choice"} and "leave one branch only" in found.hint

@@ -436,8 +436,8 @@ def test_both_routes_work_on_the_same_names_and_groups(opset):
     one, zero = np.ones(8, np.float32), np.zeros(8, np.float32)
     weights = {"w": random(8, 3, 3, 3), "v": random(8, 8, 1, 1, seed=1), "b": random(8), "one": one, "zero": zero}
     made, shapes = model(nodes, {"x": [1, 3, 8, 8]}, {"y": [1, 8, 8, 8]}, weights, opset), profiles(x=(1, 3, 8, 8))
-    weak = prepare.working_graph(made, shapes, quantize=True, fp16_scales=False)
-    strong = prepare.working_graph(made, shapes, quantize=True, fp16_scales=True)
+    weak = prepare.working_graph(Graph.from_model(made, shapes), quantize=True, fp16_scales=False)
+    strong = prepare.working_graph(Graph.from_model(made, shapes), quantize=True, fp16_scales=True)
     assert weak.opset <= 17 < QUANTIZE_OPSET <= strong.opset
     assert [n.name for n in weak.nodes] == [n.name for n in strong.nodes] and weak.float_tensors() == strong.float_tensors()
     assert quantizable_layers(weak) == quantizable_layers(strong) and len(quantizable_layers(weak)) == 3
