@@ -54,7 +54,7 @@ def parse_ahead(job: Job, graph: Graph, io: ModelInfo, run: Run) -> None:
         io: the model, with the types that inputs and outputs have in the graph.
 
     Raises:
-        ConversionError: MODEL, a Refusal where the parser says no.
+        ConversionError: MODEL, a Refusal where the parser says no; USAGE, where values of inputs have to be known.
     """
     with tempfile.TemporaryDirectory(prefix="onnx2trt-") as folder:
         run.channel.stage(STARTING_STAGE)
@@ -68,6 +68,7 @@ def parse_ahead(job: Job, graph: Graph, io: ModelInfo, run: Run) -> None:
             graph.save(os.path.join(folder, "model.onnx"), "weights")
             source = ParserInput(path=os.path.join(folder, "model.onnx"), nodes=nodes)
         builder.parse(source, io)
+        builder.check_shape_inputs(job.profiles)
 
 
 def _source(prepared: Prepared, info: ModelInfo, folder: str, model) -> ParserInput:

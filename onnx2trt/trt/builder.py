@@ -84,7 +84,7 @@ class EngineBuilder:
         """
         config = self._made(self._builder.create_builder_config(), "create_builder_config")
         configure(self._trt, self._builder, config, self._plan)
-        self._check_shape_inputs(profiles)
+        self.check_shape_inputs(profiles)
         if dynamic:
             self._add_profile(config, profiles)
         if calibrator is not None:
@@ -128,7 +128,7 @@ class EngineBuilder:
                 profile.set_shape(entry.name, entry.min, entry.opt, entry.max)
         return profile
 
-    def _check_shape_inputs(self, profiles: tuple[Profile, ...]) -> None:
+    def check_shape_inputs(self, profiles: tuple[Profile, ...]) -> None:
         """TensorRT needs the values of inputs that decide about shapes when it builds.
 
         Raises:
