@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 
 from onnx2trt.base.model_info import STANDARD_DOMAINS, Profile
+from onnx2trt.model.fixed_shapes import fixed_shapes
 from onnx2trt.model.graph import Graph, infer_shapes
 from onnx2trt.model.nodes import attribute, reads
 from onnx2trt.rewrite.fold import fold_constants
@@ -28,7 +29,9 @@ def known_values(graph: Graph, names: Iterable[str], profiles: tuple[Profile, ..
     if not wanted:
         return found
     nodes = _above(graph, wanted)
-    values = _from_sizes(nodes, graph.weights, sizes_of(graph, profiles))
+    sizes = sizes_of(graph, profiles)
+    asked = (node.input[0] for node in nodes if node.op_type in ("Shape", "Size") and None in sizes.get(node.input[0], (None,)))
+    values = _from_sizes(nodes, graph.weights, {**sizes, **fixed_shapes(graph, profiles, tuple(dict.fromkeys(asked)))})
     part = Graph(onnx.ModelProto(), {**graph.weights, **values})
     part.proto.ir_version = graph.proto.ir_version
     part.proto.opset_import.extend(graph.proto.opset_import)
