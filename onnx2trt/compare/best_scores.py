@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from onnx2trt.compare.slices import Moments, by_slice
+from onnx2trt.compare.slices import by_slice
+from onnx2trt.compare.variation import Variation
 
 RARE = 0.1  # mean of a slice, as a share of its highest value, up to which its values are scores of what occurs seldom
+POINTS_PER_PERCENT = 1.0  # by how much they may differ for each percent of the limit where INT8 layers are chosen
 OCCURS = 0.3  # of the highest score of all: a best score below it belongs to nothing that is there
 MOST_KEPT = 2**22  # numbers
 
@@ -37,17 +39,20 @@ class BestScores:
             if axis is not None and (len(kept) + 1) * 2 * reference.shape[axis] <= MOST_KEPT:
                 kept.append(np.stack([by_slice(values, axis).max(1) for values in (reference, output)]))
 
-    def moved(self, axis: int | None, moments: Moments, bounded: np.ndarray) -> float | None:
+    def moved(self, axis: int | None, variation: Variation) -> float | None:
         """By how much they differ, as the root of the mean square in points (0.01); None where the slices along the axis are no scores.
 
         Args:
-            moments: of the slices of the reference.
-            bounded: which of them lie within 0..1.
+            variation: of the reference, over all of the data.
         """
-        scores = bounded & (moments.count > 1) & (moments.mean <= RARE * moments.high)
+        scale = next((one for one in variation.scales if one.axis == axis is not None), None)
+        if scale is None:
+            return None
+        moments = next(one.moments for one in variation.axes if one.index == axis)
+        scores = scale.bounded & (moments.count > 1) & (moments.mean <= RARE * moments.high)
         pairs = np.array([pair for pair in self.found.get(axis, ()) if pair.shape[1] == len(scores)])
         if not pairs.size or not scores.any():
             return None
         best, other = pairs[:, 0, scores], pairs[:, 1, scores]
-        told = best >= OCCURS * best.max()
-        return 100 * math.sqrt(float(np.square(best - other)[told].mean()))
+        told = best >= OCCURS * moments.high[scores].max()
+        return 100 * math.sqrt(float(np.square(best - other)[told].mean())) if told.any() else 0.0

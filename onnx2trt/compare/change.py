@@ -12,12 +12,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
+from onnx2trt.compare.best_scores import POINTS_PER_PERCENT, BestScores
 from onnx2trt.compare.rows import Lists
 from onnx2trt.compare.slices import by_slice
 from onnx2trt.compare.variation import Scale, Variation
 
 MANY = 16  # values of a slice, whose mean no single one rules; of slices with fewer the worst tenth counts for nothing
 MOST_SLICES = 0.9
+ONE_PERCENT = 0.1  # the change whose square is 1 % of the variance
 ENERGY = ("noise", "cosine")  # metrics of the user's choice that hold errors against the size of all values
 
 Outputs = Mapping[str, np.ndarray]
@@ -39,6 +41,7 @@ class Change:
 
     def __call__(self, found: Sequence[Outputs]) -> float:
         """Of the worst output: the root mean square error of its worst slice in standard deviations of that slice; 0.01 stands for 40 dB.
+        Of outputs that hold scores, what is nearer to its limit: that, or how far the best scores are off.
 
         Labels count by how many of them differ, lists by their rows. Values that are not finite in the reference count for nothing, those
         that are not finite in `found` alone make the change infinite, and so does another shape of what is no list.
@@ -61,16 +64,19 @@ class Change:
         samples = [sample for a, b in pairs for sample in _samples(a, b, variation) if sample[0].size]
         if samples and samples[0][0].dtype.kind != "f":
             return float(np.mean([(reference != output).mean() for reference, output in samples]))
-        errors = []
+        errors, best, axes = [], BestScores(), tuple(scale.axis for scale in variation.scales)
         for reference, output in samples:
             told = np.isfinite(reference)
             if not np.isfinite(output[told]).all():
                 return math.inf
-            errors.append(np.where(told, output, 0).astype(np.float64) - np.where(told, reference, 0))
+            pair = np.where(told, reference, 0).astype(np.float64), np.where(told, output, 0).astype(np.float64)
+            errors.append(pair[1] - pair[0])
+            best.add(*pair, axes)
         if self._asked.get(name, self._asked.get("")) in ENERGY:
             square = sum(float((error**2).sum()) for error in errors) / max(sum(error.size for error in errors), 1)
             return math.sqrt(square / max(variation.energy / max(variation.values, 1), 1e-24))
-        return max([_worst(errors, scale) for scale in variation.scales], default=0.0)
+        points = max((best.moved(axis, variation) or 0.0 for axis in axes), default=0.0)
+        return max([ONE_PERCENT * points / POINTS_PER_PERCENT, *(_worst(errors, scale) for scale in variation.scales)])
 
     def _lists(self, found: Sequence[Outputs]) -> dict[str, float]:
         """Of outputs that are lists: the share of what is lost, as an amplitude."""

@@ -283,14 +283,8 @@ class Study:
             worst_slice=self._slice(found),
             parts=[vars(part) for part in found.parts] or None,
             may_be_stuck=self.asked == "auto",
-            best_scores_points=self._best_scores(found.axis),
+            best_scores_points=self.best_scores.moved(found.axis, self.variation),
         )
-
-    def _best_scores(self, index: int | None) -> float | None:
-        found = next(
-            ((axis, scale) for axis in self.variation.axes for scale in self.variation.scales if axis.index == scale.axis == index), None
-        )
-        return None if found is None else self.best_scores.moved(index, found[0].moments, found[1].bounded)
 
     def _with_signal(self, judged: Judged) -> Judged:
         if self.asked != "auto":

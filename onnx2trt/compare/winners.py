@@ -87,7 +87,9 @@ class Winners:
         return self.possible
 
     def _look(self, values: np.ndarray) -> None:
-        """[positions, classes], of which a part is looked at."""
+        """[positions, classes], of which a part is looked at; where there are none, there is nothing to see."""
+        if not values.size:
+            return
         values = values[:: -(-values.size // KEPT_OF_SAMPLE)].astype(np.float64)
         if self._shares:
             self._shares = bool(values.min() >= -1e-6 and np.abs(values.sum(1) - 1).max() < NOT_ONE)

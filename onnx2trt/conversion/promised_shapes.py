@@ -27,7 +27,7 @@ from onnx2trt.model.batch_trace import Culprit, find_culprit, named
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.inference_memory import peak_bytes
 from onnx2trt.model.padding import of_samples
-from onnx2trt.model.session import Session
+from onnx2trt.model.session import CannotLoad, Session
 from onnx2trt.plan.shapes import batch_axes
 
 MOST_SECONDS = 20.0  # that one trial may take, as far as the smaller ones foretell
@@ -134,7 +134,11 @@ def try_shapes(model, info: ModelInfo, profiles: tuple[Profile, ...], declared_b
     if len(bounds) < 2 and not axes:
         return True
     started = time.monotonic()
-    trial = Trial(model, info, profiles, run, Session.of_model(info))
+    try:
+        trial = Trial(model, info, profiles, run, Session.of_model(info))
+    except CannotLoad as error:
+        run.console.warn(f"the promised shapes cannot be tried: {error.message}")
+        return True
     if not _try_smallest(trial, bounds, axes):
         return True
     relation = _try_batch(trial, with_batch(bounds["min"], axes, 1), axes, declared_batch) if axes else Relation.UNKNOWN
@@ -145,21 +149,19 @@ def try_shapes(model, info: ModelInfo, profiles: tuple[Profile, ...], declared_b
 
 
 def rows_are_independent(info: ModelInfo, run: Run) -> bool:
-    """Whether the rows of a fixed batch do not influence each other: exchanging the last one changes nothing of the others.
-
-    Raises:
-        ConversionError: MODEL, where ONNX Runtime cannot load the model.
+    """Whether the rows of a fixed batch do not influence each other: exchanging the last one changes nothing of the others; True where
+    that cannot be told.
     """
     shapes = Sizes({spec.name: spec.shape for spec in info.inputs}, {})
     size = info.inputs[0].shape[0]
     feed = Padded(made_up(info.inputs, shapes), size, size - 1)
-    session = Session.of_model(info)
     try:
+        session = Session.of_model(info)
         found, otherwise = session.run(feed), session.run(feed.filled_otherwise())
     except ConversionError as error:
         run.console.debug(f"whether rows are independent cannot be told: {error.message}")
         return True
-    changed = [name for name, array in found.items() if (array != otherwise[name]).any()]
+    changed = [name for name, array in found.items() if not np.array_equal(array, otherwise[name])]
     return all(of_samples(feed, found[name], otherwise[name]) is not found[name] for name in changed)
 
 

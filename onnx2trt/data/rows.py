@@ -69,8 +69,8 @@ def rows_of(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], indep
 
 
 def has_fixed_batch(inputs: tuple[TensorSpec, ...]) -> bool:
-    """Whether all inputs are of fixed shape, and may be a batch of several samples."""
-    firsts = {spec.shape[0] for spec in inputs if spec.shape}
+    """Whether all inputs are of fixed shape, and may be a batch of several samples; a scalar is of none."""
+    firsts = {spec.shape[0] if spec.shape else 1 for spec in inputs}
     return not any(spec.dynamic for spec in inputs) and len(firsts) == 1 and firsts != {1}
 
 

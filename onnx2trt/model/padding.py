@@ -18,10 +18,13 @@ def of_samples(feed: Padded, values: np.ndarray, otherwise: np.ndarray) -> np.nd
         otherwise: the same, computed with feed.filled_otherwise().
 
     Returns:
-        `values` where nothing changes: then it has no rows, or they are all alike. All of it, too, where no pattern fits.
+        `values` where nothing changes: then it has no rows, or they are all alike. All of it, too, where no pattern fits, or where the
+        values decide about the shape.
     """
+    if values.shape != otherwise.shape:
+        return values
     changed = values != otherwise
-    if values.shape != otherwise.shape or not changed.any():
+    if not changed.any():
         return values
     for axis, size in enumerate(values.shape):
         if size % feed.rows:

@@ -46,7 +46,7 @@ def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelI
     with ThreadPoolExecutor(1) as beside:
         identity = beside.submit(_identity, (path, *external))
         _load_external(model, path)
-        warnings = (*_version_warnings(model), *_check_weights(model, path))
+        warnings = (*_general_warnings(model), *_check_weights(model, path))
     sha256, size = identity.result()
     info = ModelInfo(
         path=path,
@@ -182,7 +182,9 @@ def default_opset(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
 
 
-def _version_warnings(model: onnx.ModelProto) -> Iterator[str]:
+def _general_warnings(model: onnx.ModelProto) -> Iterator[str]:
+    if not true_inputs(model.graph):
+        yield "the graph has no inputs: its outputs are constants"
     newest = onnx.defs.onnx_opset_version()
     if default_opset(model) > newest:
         yield f"opset {default_opset(model)} is newer than {newest}, the newest known here: operators may mean something else"

@@ -22,7 +22,12 @@ from onnx2trt.model.padding import rows_of_samples
 
 MOST_THREADS = 16  # more do not make single images faster
 AT_ONCE = 2  # inferences of one session at once, where the cores allow it: each with its share of the threads (see Session.run_each)
+LACKS = "NOT_IMPLEMENTED|Exception during initialization"  # its words for operators, types or attributes that it has no code for
 EXTERNAL_LIMIT = 1024  # bytes; larger weights are handed over as arrays, not serialized
+
+
+class CannotLoad(ConversionError):
+    """ONNX Runtime has no code for what a sound model needs; TensorRT may have it."""
 
 
 class Session:
@@ -43,7 +48,7 @@ class Session:
         """The model as the user gave it, external data included.
 
         Raises:
-            ConversionError: MODEL, where ONNX Runtime cannot load it.
+            ConversionError: MODEL, where ONNX Runtime cannot load it; a CannotLoad, where it lacks something.
         """
         return cls(_load(path, _options(), path), [])
 
@@ -135,7 +140,7 @@ def _load(source, options: ort.SessionOptions, name: str) -> ort.InferenceSessio
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own, by status code
         newest = re.search(r"official support for domain ai\.onnx is till opset (\d+)", str(error))
-        raise ConversionError(
+        raise (CannotLoad if re.search(LACKS, str(error)) else ConversionError)(
             f"ONNX Runtime cannot load {name}: {_first_line(error)}",
             hint=f"Export the model with opset {newest[1]} or an older one."
             if newest

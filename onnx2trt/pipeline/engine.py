@@ -81,7 +81,7 @@ def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result
             details = engine.describe() if engine else {}
             precision = replace(read_precision(job, prepared, built, engine, run), tried=choice.tried)
             result.take(precision=precision)
-            judge_precision(job, precision)
+            judge_precision(job, prepared, precision, run)
             check(job, prepared, engine, result, run)
         except ConversionError:
             keep_rejected(job, built, run)
@@ -96,7 +96,7 @@ def check(job: Job, prepared: Prepared | None, engine, result: Result, run: Run)
         ConversionError: VALIDATION.
     """
     rows = validate.compare_outputs(job, prepared, engine, run)
-    result.take(accuracy=[row.rounded() for row in rows])
+    result.take(accuracy=[row.rounded() for row in rows or ()])
     result.take(**validate.judge(job, rows, engine is not None, run))
     shapes.try_engine(job, engine, run)
     if engine is not None and job.plan.validation.enabled:

@@ -83,8 +83,8 @@ def _by_name(pairs, inputs: tuple[TensorSpec, ...], flag: str) -> dict[str, tupl
         if name not in names:
             asked = f"names input {name!r}" if name else "names no input"
             raise ConversionError(
-                f"{flag} {asked}; the model's inputs are {', '.join(repr(n) for n in names)}",
-                hint=f"Write for example {flag} {names[0]}:{dims(shape)}",
+                f"{flag} {asked}; the model's inputs are {', '.join(repr(n) for n in names) or 'none'}",
+                hint=f"Write for example {flag} {names[0]}:{dims(shape)}" if names else "Leave the flag out.",
                 code=ExitCode.USAGE,
             )
         if name in found:

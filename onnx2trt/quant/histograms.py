@@ -28,7 +28,7 @@ LEVEL_EDGES = np.stack([np.linspace(0, end, QUANTIZED_BINS + 1).astype(np.intp) 
 EMPTY = 1e-12  # share given to a last bin that is empty but for outliers
 MSE_BINS = 8192  # fine against the smallest step that is tried
 PERCENTILE = 99.99  # of the absolute values
-# From the widest scales to the narrowest, as a rule. What a wide scale rounds off shows in every sample; what a narrow one cuts off does not
+# From wide scales to narrow ones, as a rule. What a wide one rounds off shows in every sample; what a narrow one cuts off does not
 METHODS = ("minmax", "percentile", "mse", "entropy")
 
 # lower edge of each bucket, and the upper edge of the last finite one

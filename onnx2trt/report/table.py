@@ -138,12 +138,12 @@ def _precision_rows(result: dict):
     if not precision:
         yield "precision", f"{result['plan']['precision']} asked for", ""
         return
-    text = precision["delivered"] or "unknown"
+    text = precision["delivered"] or ("unknown" if any((precision["layers"] or {"": 1}).values()) else "no floating-point layers")
     if precision["requested"]:
         text += f" ({precision['requested']} asked for)"
     text += inspection.mac_share(precision)
     yield "precision", text, ""
-    if precision["layers"]:
+    if any((precision["layers"] or {}).values()):
         counts = ", ".join(f"{count} {name.upper()}" for name, count in precision["layers"].items() if count)
         yield "layers", f"{counts} (counted in the {precision['layers_source']})", ""
     kept = precision["fallback"]

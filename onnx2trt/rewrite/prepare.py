@@ -237,7 +237,8 @@ def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] |
     macs = {name: count for name, count in macs_of(graph, profiles).items() if name not in without}
     if half is None:
         types, int8 = graph.types(), qdq.int8_layers(graph)
-        half = {node.name for node in graph.nodes if types.get(node.output[0]) == onnx.TensorProto.FLOAT16 and node.name not in int8}
+        made = {name for name, elem_type in types.items() if elem_type == onnx.TensorProto.FLOAT16}
+        half = {node.name for node in graph.nodes if node.name not in int8 and not made.isdisjoint(node.output)}  # a GRU may make Y_h alone
     total = sum(macs.values())
     return sum(count for name, count in macs.items() if name in half) / total if total else None
 

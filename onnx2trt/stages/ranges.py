@@ -7,6 +7,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import range_feeds
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import absolute_maxima
+from onnx2trt.model.session import CannotLoad
 from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
 
 
@@ -24,7 +25,11 @@ def measure_ranges(job: Job, graph: Graph, run: Run, of: str = "") -> dict[str, 
         return {}
     source = data.any()
     with run.stage("ranges", f"measuring ranges{of} on {source.origin}"):
-        maxima = absolute_maxima(graph, job.profiles, range_feeds(data, run.console))
+        try:
+            maxima = absolute_maxima(graph, job.profiles, range_feeds(data, run.console))
+        except CannotLoad as error:
+            run.console.warn(f"no ranges are measured, and no layer is kept in FP32 for them: {error.message}")
+            return {}
     if source.kind == "synthetic":
         run.console.warn("ranges were measured on synthetic data; --calibration-dir or --test-image gives real ones")
     return maxima

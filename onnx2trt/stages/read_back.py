@@ -10,7 +10,9 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.operators import INTEGER, NO_WORK, QUANTIZERS
 from onnx2trt.model.preflight import dtype_name
 from onnx2trt.plan.plan import LEAST_FP16_SHARE, Route
+from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Precision
+from onnx2trt.rewrite.near_zero import kept_near_zero
 from onnx2trt.rewrite.prepare import Prepared, half_mac_share, mac_share
 from onnx2trt.rewrite.qdq import int8_layers
 from onnx2trt.trt import inspector
@@ -48,7 +50,7 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
     layers = layers or dict.fromkeys(("int8", "fp16", "fp32"), 0)
     return Precision(
         requested=job.plan.precision,
-        delivered=_delivered(layers, share, half_share, job.plan.min_int8_share),
+        delivered=_delivered(layers, share, half_share, job.plan.min_int8_share) if any(layers.values()) or not lowered else None,
         int8_mac_share=share,
         fp16_mac_share=half_share,
         layers=layers,
@@ -58,13 +60,34 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
     )
 
 
-def judge_precision(job: Job, precision: Precision) -> None:
-    """
+def judge_precision(job: Job, prepared: Prepared, precision: Precision, run: Run) -> None:
+    """A model in which nothing could be of a lower precision has what was asked for, and it is said.
+
     Raises:
         ConversionError: VALIDATION, where less was delivered than was asked for.
     """
-    if ORDER.index(precision.delivered) < ORDER.index(job.plan.precision):
+    asked, delivered = job.plan.precision, precision.delivered
+    if delivered and ORDER.index(delivered) >= ORDER.index(asked):
+        return
+    because = _nothing_to_lower(job, prepared, precision)
+    if not because:
         raise _less_than_asked(job, precision)
+    run.console.warn(f"nothing here can run in {asked.upper()}: {because}")
+
+
+def _nothing_to_lower(job: Job, prepared: Prepared, precision: Precision) -> str:
+    """Why no layer could be of a lower precision, whatever the data; empty where one is kept for its range, accuracy, or by the user."""
+    layers = precision.layers
+    if not any(layers.values()):
+        return "no layer computes floating-point results (they are integers, truth values, or values that are only moved)"
+    if not job.strong or job.plan.precision != "fp16" or layers["fp16"] or layers["int8"]:
+        return ""
+    by_nature = {**kept_near_zero(prepared.graph, prepared.graph.types()), **unconvertible(prepared.graph)}
+    reasons = {name: reason for name, _, reason in prepared.fallback}
+    if any(by_nature.get(name) != reason for name, reason in reasons.items()):
+        return ""
+    which = "; ".join(dict.fromkeys(reasons.values())) or "operators that give FP32 alone"
+    return f"all floating-point layers have to be FP32 ({which})"
 
 
 def describe_engine(job: Job, engine: Engine, run: Run) -> Precision:
@@ -88,7 +111,8 @@ def describe_onnx(job: Job, candidate: OnnxCandidate) -> Precision:
     integer = {node.name for node in graph.nodes if node.op_type in INTEGER}
     layers = dict.fromkeys(("int8", "fp16", "fp32"), 0)
     for node in graph.nodes:
-        precision = {"float16": "fp16", "float32": "fp32"}.get(types.get(node.output[0], ""))
+        first = next(filter(None, node.output), "")
+        precision = {"float16": "fp16", "float32": "fp32"}.get(types.get(first, ""))
         if node.name in int8 | integer:
             layers["int8"] += 1
         elif precision and node.op_type not in NO_LAYER:

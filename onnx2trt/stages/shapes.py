@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 
@@ -19,11 +20,12 @@ from onnx2trt.conversion.promised_shapes import MOST_OF_MEMORY, bounds_of, descr
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.reader import Arrays, Batch
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.session import Session
+from onnx2trt.model.session import CannotLoad, Session
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.trt.engine import Engine
 
+LABEL = "trying the smallest and the largest shapes"
 WEAK_DB = 10.0  # of signal to noise; below it nothing is left of the outputs at other shapes
 
 
@@ -34,7 +36,7 @@ def try_prepared(job: Job, prepared: Prepared, run: Run) -> None:
         ConversionError: VALIDATION, where it does not run, or its outputs have other shapes or are not finite.
     """
     if prepared.changed and _to_be_tried(job):
-        with run.stage("shapes", "trying the smallest and the largest shapes"):
+        with run.stage("shapes", LABEL), suppress(CannotLoad):  # conversion/promised_shapes.py has said so
             session = Session.from_graph(simulation(prepared.graph))
             _try(job, as_declared(job, session.run), "the prepared model", run)
 
@@ -46,7 +48,7 @@ def try_onnx(job: Job, candidate: OnnxCandidate, run: Run) -> None:
         ConversionError: as try_prepared.
     """
     if _to_be_tried(job):
-        with run.stage("shapes", "trying the smallest and the largest shapes"):
+        with run.stage("shapes", LABEL), suppress(CannotLoad):  # conversion/promised_shapes.py has said so
             _try(job, candidate.runner(job.info)[0], candidate.info.path, run)
 
 
@@ -57,7 +59,7 @@ def try_engine(job: Job, engine: Engine | None, run: Run) -> None:
         ConversionError: VALIDATION; MACHINE, where the GPU has no room for a shape.
     """
     if engine is not None and _to_be_tried(job):
-        with run.stage("shapes", "trying the smallest and the largest shapes"):
+        with run.stage("shapes", LABEL), suppress(CannotLoad):  # conversion/promised_shapes.py has said so
             _try(job, as_declared(job, engine.run, cast_inputs=False), "the engine", run, engine.attempt)
 
 

@@ -23,13 +23,14 @@ from onnx2trt.data.pixels import displayed
 from onnx2trt.data.reader import load_image
 from onnx2trt.data.samples import Dataset
 from onnx2trt.data.seen import count_seen
-from onnx2trt.model.session import AT_ONCE, Session
+from onnx2trt.model.session import AT_ONCE, CannotLoad, Session
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.trt.engine import Engine
 
 # Why a run that has succeeded is "not_validated"
 SWITCHED_OFF = "validation was switched off (--no-validate)"
+NO_REFERENCE = "ONNX Runtime cannot load the model, so there is nothing to compare with"
 PLUGINS = "with --plugins ONNX Runtime cannot run the model, so there is nothing to compare with"
 INT8_ON_SYNTHETIC = "the accuracy of INT8 was not judged: synthetic inputs do not tell it; --test-image or --validation-dir does"
 FP32_AS_IT_IS = (
@@ -51,8 +52,9 @@ class _Candidate:
     executed_on: str = "simulated"
 
 
-def compare_outputs(job: Job, prepared: Prepared | None, engine: Engine | None, run: Run) -> tuple[Accuracy, ...]:
-    """Compare on every data set given, the one that decides first; empty where nothing is to be compared.
+def compare_outputs(job: Job, prepared: Prepared | None, engine: Engine | None, run: Run) -> tuple[Accuracy, ...] | None:
+    """Compare on every data set given, the one that decides first; empty where nothing is to be compared, None where there is nothing to
+    compare with.
 
     Args:
         prepared: what the engine was built from; only asked for where there is no engine to run. Where it is the model as it was given,
@@ -76,13 +78,18 @@ def compare_onnx(job: Job, candidate: OnnxCandidate, run: Run) -> tuple[Accuracy
     return _compare(job, lambda: _Candidate(*candidate.runner(job.info, _in_turn(job))), run)
 
 
-def _compare(job: Job, candidate: Callable[[], _Candidate], run: Run) -> tuple[Accuracy, ...]:
+def _compare(job: Job, candidate: Callable[[], _Candidate], run: Run) -> tuple[Accuracy, ...] | None:
     if not job.plan.validation.enabled:
         return ()
     if job.plan.build.plugins:
         return ()
     with run.stage("validate", "comparing the outputs with the model's"):
-        rows = _compare_all(job, candidate, run)
+        try:
+            reference = Session.of_model(job.info)
+        except CannotLoad as error:
+            run.console.warn(error.message)
+            return None
+        rows = _compare_all(job, reference, candidate, run)
     _say(rows, job.plan.validation.max_drop_percent, run)
     return rows
 
@@ -107,10 +114,10 @@ def _say(rows: tuple[Accuracy, ...], limit: float, run: Run) -> None:
         run.console.info(line)
 
 
-def judge(job: Job, rows: tuple[Accuracy, ...], executed: bool, run: Run) -> dict:
+def judge(job: Job, compared: tuple[Accuracy, ...] | None, executed: bool, run: Run) -> dict:
     """
     Args:
-        rows: of compare_outputs.
+        compared: by compare_outputs.
         executed: the engine itself was compared.
 
     Returns:
@@ -119,13 +126,14 @@ def judge(job: Job, rows: tuple[Accuracy, ...], executed: bool, run: Run) -> dic
     Raises:
         AccuracyError: the outputs differ by more than was allowed.
     """
+    rows = compared or ()
     decisive = tuple(row for row in rows if row.inputs == rows[0].inputs)
     # INT8 is made for data like that of its calibration; noise is none, and real networks change it beyond any limit
     judged = job.plan.precision != "int8" or job.info.quantized or any(row.inputs != "synthetic" for row in decisive)
     error = (failure(decisive, job.plan.validation.max_drop_percent) if rows and judged else None) or not_finite(rows)
     if error:
         raise error
-    because = _no_evidence(job, rows, judged, executed)
+    because = NO_REFERENCE if compared is None else _no_evidence(job, rows, judged, executed)
     if because is None:
         return {"status": "validated" if executed else "simulated"}
     if because != SWITCHED_OFF:
@@ -144,8 +152,7 @@ def _no_evidence(job: Job, rows: tuple[Accuracy, ...], judged: bool, executed: b
     return None if judged else INT8_ON_SYNTHETIC
 
 
-def _compare_all(job: Job, make_candidate: Callable[[], _Candidate], run: Run) -> tuple[Accuracy, ...]:
-    reference = Session.of_model(job.info)
+def _compare_all(job: Job, reference: Session, make_candidate: Callable[[], _Candidate], run: Run) -> tuple[Accuracy, ...]:
     candidate = make_candidate()
     data, rows, found = job.data, (), {}
     run.evidence.start()

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from onnx2trt.compare.best_scores import POINTS_PER_PERCENT
 from onnx2trt.compare.change import Change, most_telling
 from onnx2trt.compare.variation import Variation
 
@@ -59,7 +60,8 @@ def test_what_tips_over_in_a_few_places_counts_as_it_does_in_the_verdict():
     for index, sample in enumerate(expected):
         sample[:, index::250] = 0.8
     lost = np.where(expected > 0.5, 0.6 * expected, expected)
-    assert change(outputs(*expected), outputs(*lost)) == pytest.approx(0.4, rel=0.02)
+    assert change(outputs(*-expected), outputs(*-lost)) == pytest.approx(0.4, rel=0.02), "no scores, as they are negative"
+    assert change(outputs(*expected), outputs(*lost)) == pytest.approx(0.1 * 32 / POINTS_PER_PERCENT, rel=0.02), "scores: 32 points"
 
 
 def test_squares_of_the_samples_add_up_and_the_worst_output_decides():

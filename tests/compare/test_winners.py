@@ -33,6 +33,14 @@ def test_how_often_the_same_class_wins(reference, output, axis, expected):
     assert agreed(reference, output, axis) == expected
 
 
+def test_an_output_without_any_position_says_nothing():
+    winners = Winners(1)
+    for shape in ((4, 2, 0), (4, 2, 3)):
+        values = np.random.default_rng(0).random(shape, np.float32)
+        winners.add(values, values)
+    assert winners.positions == [0, 12] and winners.agreed == [0, 12]
+
+
 @pytest.mark.parametrize(("gap", "tied"), [(0.0, True), (0.05, True), (0.099, True), (0.11, False), (1.0, False)])
 def test_a_tie_lies_within_a_hundredth_of_the_range(gap, tied):
     assert agreed([0, 10 - gap, 10], [0, 10, 9])[0] == tied

@@ -186,8 +186,7 @@ def relu(*names: str, name: str = "") -> onnx.NodeProto:
 
 MODELS = {  # title: (model, fragments, hint)
     "no nodes": (build_model([]), ["without nodes", "0 nodes, 1 inputs, 1 outputs"], "export it again"),
-    "no inputs": (build_model([RELU], inputs=[]), ["without inputs"], "export it again"),
-    "only initializers as inputs": (build_model([RELU], inputs=[value("x", [4])], weights=[("x", W)]), ["without inputs"], ""),
+    "no inputs": (build_model([RELU], inputs=[]), ["node 0 (Relu 'act')", "'x', which nothing makes"], "export it again"),
     "no outputs": (build_model([RELU], outputs=[]), ["without outputs", "1 nodes, 1 inputs, 0 outputs"], "export it again"),
     "made twice": (build_model([RELU, relu("x", "y")]), ["'y' is made twice", "node 0 (Relu 'act')", "node 1 (Relu)"], ""),
     "made by a node and given": (build_model([relu("x", "x"), RELU]), ["'x' is made twice", "an input or initializer", "node 0"], ""),
@@ -251,6 +250,11 @@ def test_a_faulty_model_is_refused_with_the_fault_named(tmp_path, title):
     path = save(model, tmp_path / "m.onnx")
     with refused(MODEL, path, *fragments, hint=hint):
         preflight(path)
+
+
+def test_a_graph_of_constants_is_taken_and_it_is_said(tmp_path):
+    info = info_of(tmp_path, build_model([RELU], inputs=[value("x", [4])], weights=[("x", W)]))
+    assert info.inputs == () and info.warnings == ("the graph has no inputs: its outputs are constants",)
 
 
 def test_an_output_may_be_of_any_size_and_an_optional_input_left_out(tmp_path):

@@ -6,14 +6,14 @@ import numpy as np
 import onnx
 import pytest
 from command import onnx2trt
-from helpers import planned
+from helpers import planned, quiet_run
 from models import conv_net, model, node, profiles, random
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.model.graph import Graph
 from onnx2trt.report.result import Precision
 from onnx2trt.rewrite.fp16 import convert
-from onnx2trt.rewrite.prepare import half_mac_share, macs_of
+from onnx2trt.rewrite.prepare import Prepared, half_mac_share, macs_of
 from onnx2trt.stages.read_back import judge_precision
 
 
@@ -39,6 +39,13 @@ def test_without_convolutions_and_matrix_products_there_is_none():
     assert half_mac_share(convert(graph, {}), profiles(x=(2,))) is None
 
 
+def test_a_recurrent_layer_that_only_makes_its_last_state_counts():
+    weights = {"w": random(1, 9, 2), "r": random(1, 9, 3)}
+    gru = onnx.helper.make_node("GRU", ["x", "w", "r"], ["", "y"], name="gru", hidden_size=3)
+    graph = Graph.from_model(model([gru], {"x": [4, 1, 2]}, {"y": [1, 1, 3]}, weights))
+    assert half_mac_share(convert(graph, {}), profiles(x=(4, 1, 2))) == 1.0
+
+
 @pytest.fixture
 def job(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
@@ -48,10 +55,11 @@ def job(tmp_path, monkeypatch):
 
 def test_an_engine_whose_work_is_in_fp32_is_no_fp16_engine(job):
     precision = Precision("fp16", "fp32", layers={"int8": 0, "fp16": 20, "fp32": 1}, fp16_mac_share=0.02)
+    prepared = Prepared(convert(Graph.from_model(job.model), {}))
     with pytest.raises(ConversionError, match="FP16 share of the multiply-accumulates 2.0%, less than 10%") as caught:
-        judge_precision(job, precision)
+        judge_precision(job, prepared, precision, quiet_run())
     assert caught.value.code is ExitCode.VALIDATION
-    judge_precision(job, replace(precision, delivered="fp16", fp16_mac_share=0.1))
+    judge_precision(job, prepared, replace(precision, delivered="fp16", fp16_mac_share=0.1), quiet_run())
 
 
 def test_by_the_command(tmp_path):

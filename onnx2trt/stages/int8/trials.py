@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 
 from onnx2trt.compare.accuracy import Accuracy
+from onnx2trt.compare.best_scores import POINTS_PER_PERCENT
 from onnx2trt.compare.change import Change
 from onnx2trt.conversion.comparing import Reference, by_part, worst_output
 from onnx2trt.conversion.int8 import Fitted
@@ -17,10 +18,6 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.quant.sensitivity import Feed, Tried
 from onnx2trt.rewrite.qdq import Layer
-
-# Points of the best scores (root of the mean square, 0.01 each) for each percent of the limit, up to which layers become INT8: the largest
-# of some dozens differs by twice to three times as much
-POINTS_PER_PERCENT = 0.6
 
 
 class Trials:

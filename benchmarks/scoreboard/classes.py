@@ -1,0 +1,54 @@
+"""What came of a conversion, as one word for the table."""
+
+from __future__ import annotations
+
+import re
+
+CONVERTED, LIBRARY, INACCURATE = "converted", "refused by the library too", "refused as inaccurate"
+OURS, WRONG, CRASHED = "refused by us", "wrong", "crashed"
+CLASSES = (CONVERTED, LIBRARY, INACCURATE, OURS, WRONG, CRASHED)
+GOOD = (CONVERTED, LIBRARY, INACCURATE)
+UNFORESEEN, VALIDATION = 1, 7  # exit codes of a defect of ours, and of a verdict
+ACCURACY = "--max-accuracy-drop"  # in the message of a refusal that measurements stand behind
+
+
+def outcome(found: dict, library: dict) -> str:
+    """
+    Args:
+        found: of the conversion (attempt.attempt, or a crash).
+        library: of the bare library on the untouched model.
+    """
+    if found.get("exit") == 0:
+        return WRONG if found.get("right") is False else CONVERTED
+    if found.get("exit") == UNFORESEEN:
+        return CRASHED
+    if library.get("crash") or not library.get("taken"):
+        return LIBRARY
+    if found.get("exit") == VALIDATION and ACCURACY in found["message"]:
+        return INACCURATE
+    return CRASHED if found.get("crash") else OURS
+
+
+def reason(row: dict) -> str:
+    """Why a row is no success, without what differs from model to model: names, numbers, paths."""
+    library = row["library"]
+    if row["class"] == LIBRARY:
+        if library.get("crash"):
+            return f"the library itself crashes ({library['crash']})"
+        if library.get("types"):
+            return f"types: {', '.join(library['types'])}"
+        if library.get("operators") and library["refused_at"] == "parse":
+            return f"operator {', '.join(library['operators'])}"
+        return f"{library['refused_at']}: {_plain(library['message'])}"
+    if row.get("crash"):
+        return f"{row['crash']} in stage {row['stage']}"
+    return _plain(row.get("why") or row["message"])
+
+
+def _plain(text: str) -> str:
+    """The first line, or two where that only says what follows, with names and numbers blanked."""
+    lines = text.strip().splitlines() or ["no reason was given"]
+    line = " ".join(part.strip() for part in lines[: 1 + (lines[0].endswith((":", "onnx")))])
+    line = re.sub(r"IBuilder::buildSerializedNetwork: Error Code \d+: ", "", line)
+    line = re.sub(r"/\S+", "FILE", line)
+    return re.sub(r"\d+(\.\d+)?", "#", re.sub(r"'[^']*'", "'…'", line))[:160]
