@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +24,7 @@ OTHER_SIZES = (16, 32, 8, 4, 2, 3, 17, 33, 64, 80, 100, 128, 256, 512, 576, 1024
 VALUES = (16, 8, 4, 2, 1, 32, 64, 224)
 MOST_SECONDS = 6.0  # for all trials
 MOST_VALUES = 2**24  # in the inputs of a trial
+SURELY_SMALL = 300  # sizes up to here are tried without a look at the memory that they take
 MOST_BYTES = 2**30  # of a model that is tried: a larger one takes longer to load than anybody waits for a hint
 
 Variable = tuple[str, object]  # a free dimension, by its symbol or by its input and axis, or all values of an input
@@ -158,7 +159,9 @@ def _search(unknowns: _Unknowns, first: dict[Variable, int], model, info: ModelI
         return None
     for chosen in _choices(unknowns.candidates, first):
         sizes = unknowns.at(chosen)
-        if sum(int(np.prod(shape, dtype=np.int64)) for shape in sizes.values()) > MOST_VALUES or too_much(graph, sizes, 0.0):
+        if sum(int(np.prod(shape, dtype=np.int64)) for shape in sizes.values()) > MOST_VALUES:
+            continue
+        if not all(map(_is_small, chosen.values())) and too_much(graph, sizes, 0.0):
             continue
         with contextlib.suppress(ConversionError):
             session.run(made_up(info.inputs, sizes))
@@ -179,13 +182,14 @@ def _choices(candidates: dict[Variable, tuple[int, ...]], first: dict[Variable, 
     for sizes, together in kinds.items():
         if set(IMAGE_SIZES) <= set(sizes):
             yield from ({**first, **dict.fromkeys(together, size)} for size in sizes[1:])
-    for variable in free:
-        yield from ({**first, variable: size} for size in candidates[variable][1:])
-    for sizes, together in kinds.items():
-        yield from ({**first, **dict.fromkeys(together, size)} for size in sizes[1:])
-    for one, other in ((one, other) for index, one in enumerate(free) for other in free[index + 1 :]):
-        yield from _pairs(first, one, other, candidates)
+    for fits in (_is_small, lambda size: not _is_small(size)):  # large ones take long, and hide what small ones would tell
+        for variable in free:
+            yield from ({**first, variable: size} for size in filter(fits, candidates[variable][1:]))
+        for sizes, together in kinds.items():
+            yield from ({**first, **dict.fromkeys(together, size)} for size in filter(fits, sizes[1:]))
+        for one, other in ((one, other) for index, one in enumerate(free) for other in free[index + 1 :]):
+            yield from ({**first, one: a, other: b} for a in filter(fits, candidates[one]) for b in filter(fits, candidates[other]))
 
 
-def _pairs(first: dict[Variable, int], one: Variable, other: Variable, candidates: dict) -> Iterable[dict[Variable, int]]:
-    return ({**first, one: a, other: b} for a in candidates[one] for b in candidates[other])
+def _is_small(size: int) -> bool:
+    return size <= SURELY_SMALL
