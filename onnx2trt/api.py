@@ -39,6 +39,8 @@ class Options(TypedDict, total=False):
     min_shapes: Shapes
     opt_shapes: Shapes
     max_shapes: Shapes
+    shape_values: str | Sequence[str] | Mapping[str, Sequence[int] | Sequence[Sequence[int]]]  # values, or (min, opt, max) of them
+    bind_input: str | Sequence[str] | Mapping[str, object]  # input -> number, bool, list, array, or path of a .npy file
     precision: Literal["fp32", "fp16", "int8", "best"]
     compare: bool
     no_baseline: bool
@@ -175,14 +177,33 @@ def _words(action, value) -> list[str]:
         if value is not True:
             raise TypeError(f"{action.dest} is True or False, not {value!r}")
         return [flag]
-    if isinstance(value, Mapping):
-        value = [f"{name}:{part if isinstance(part, str) else 'x'.join(map(str, part))}" for name, part in value.items()]
+    if isinstance(value, Mapping) and action.dest == "bind_input":
+        value = [f"{name}={_value(part)}" for name, part in value.items()]
+    elif isinstance(value, Mapping):
+        value = [f"{name}:{_sizes(part)}" for name, part in value.items()]
     several = action.nargs == "+"
     if several and not isinstance(value, str | os.PathLike | int | float):
         return [f"{flag}={_text(part)}" for part in value]
     if not several and isinstance(value, Sequence) and not isinstance(value, str):
         value = ",".join(map(str, value))
     return [f"{flag}={_text(value)}"]
+
+
+def _sizes(value) -> str:
+    """(1, 3, 8, 8) as 1x3x8x8, and ((8, 8), (16, 16), (40, 40)) as 8x8:16x16:40x40."""
+    if isinstance(value, str):
+        return value
+    parts = list(value)
+    nested = any(hasattr(part, "__len__") and not isinstance(part, str) for part in parts)
+    return ":".join(map(_sizes, parts)) if nested else "x".join(map(str, parts))
+
+
+def _value(value) -> str:
+    """What an input is bound to, as it is typed: {"sr": 16000}, {"mask": [True, False]}, {"table": numpy.ones(3)}, {"x": Path("x.npy")}."""
+    if isinstance(value, str | os.PathLike):
+        return os.fspath(value)
+    plain = value.tolist() if hasattr(value, "tolist") else value
+    return repr(plain)
 
 
 def _text(value) -> str:

@@ -154,3 +154,28 @@ def outputs_of(graph, feed) -> list[np.ndarray]:
     from onnx2trt.model.session import Session
 
     return list(Session.from_graph(graph).run(feed).values())
+
+
+def stepped(kind: str):
+    """A recurrence h = tanh(h w + x), three times, as a Loop or over the rows of x, with a weight that is captured and one of its own."""
+    inner = [node("MatMul", "h w", "m", "matmul"), node("Add", "m b", "a", "add")]
+    values = {"h": (FLOAT, [2, 3]), "row": (FLOAT, [2, 3]), "i": (TensorProto.INT64, []), "go": (TensorProto.BOOL, [])}
+
+    def infos(*names):
+        return [helper.make_tensor_value_info(name, *values.get(name, (FLOAT, [2, 3]))) for name in names]
+
+    own = [numpy_helper.from_array(random(3, seed=5, scale=0.3), "b")]
+    if kind == "Scan":
+        inner += [node("Add", "a row", "s", "join"), node("Tanh", "s", "h2", "tanh"), node("Neg", "h2", "out", "neg")]
+        body = helper.make_graph(inner, "body", infos("h", "row"), infos("h2", "out"), own)
+        nodes = [helper.make_node("Scan", ["start", "x"], ["y", "z"], name="scan", body=body, num_scan_inputs=1)]
+        outputs = {"y": [2, 3], "z": [4, 2, 3]}
+    else:
+        inner += [node("Add", "a half", "s", "join"), node("Tanh", "s", "h2", "tanh"), node("Identity", "go", "go2", "id")]
+        values["go2"] = values["go"]
+        body = helper.make_graph(inner, "body", infos("i", "go", "h"), infos("go2", "h2"), own)
+        nodes = [node("ReduceMean", "x", "half", "mean", axes=[0], keepdims=0)]
+        nodes.append(helper.make_node("Loop", ["three", "true", "start"], ["y"], name="loop", body=body))
+        outputs = {"y": [2, 3]}
+    weights = {"w": random(3, 3, seed=6, scale=0.5), "three": np.array(3), "true": np.array(True)}
+    return model(nodes, {"x": [4, 2, 3], "start": [2, 3]}, outputs, weights)

@@ -8,6 +8,7 @@ import sys
 import textwrap
 import threading
 import typing
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -81,6 +82,14 @@ def test_pairs_lists_and_numbers():
     assert args.opt_shapes == [(("x", (2, 3, 16, 16)),)] and args.layer_precisions == [(("*/norm*", "fp32"),), (("head", "fp16"),)]
     assert args.mean == [(0.1,), (0.2,), (0.3,)] and args.std == [(0.5,)] and args.plugins == ["a.so", "b.so"]
     assert args.quiet and not args.verbose and args.report is None and args.max_batch_size == 4
+
+
+def test_values_that_inputs_are_bound_to():
+    bound = {"a": 16000, "b": True, "c": [1.5, -2], "d": np.eye(2, dtype=np.int32), "e": np.float32(0.5), "f": Path("t.npy"), "g": "[1]"}
+    expected = {"a": "16000", "b": "True", "c": "[1.5, -2]", "d": "[[1, 0], [0, 1]]", "e": "0.5", "f": "t.npy", "g": "[1]"}
+    args = build_parser().parse_args(words(bind_input=bound))
+    assert dict(pair for pairs in args.bind_input for pair in pairs) == expected
+    assert build_parser().parse_args(words(bind_input="sr=16000")).bind_input == [(("sr", "16000"),)]
 
 
 @pytest.mark.parametrize("name", ["-1.onnx", "--onnx", "a b.onnx", "ü\n.onnx"])

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # the parent process has no use for it
+    import numpy as np
 
 STANDARD_DOMAINS = ("", "ai.onnx")  # two names of the domain of ONNX's own operators
 
@@ -28,6 +33,21 @@ class Profile:
     min: tuple[int, ...]
     opt: tuple[int, ...]
     max: tuple[int, ...]
+    values: tuple[tuple[int, ...], ...] | None = None  # of an input whose values decide about shapes: the smallest, usual, largest ones
+
+    def to_dict(self) -> dict:
+        """As it stands in the result."""
+        shapes = {"name": self.name, "min": self.min, "opt": self.opt, "max": self.max}
+        return shapes if self.values is None else {**shapes, "values": dict(zip(("min", "opt", "max"), self.values))}
+
+
+@dataclass(frozen=True, eq=False)
+class BoundInput:
+    """An input of the ONNX that --bind-input has made a constant."""
+
+    spec: TensorSpec
+    value: np.ndarray  # of spec.dtype, C-contiguous
+    text: str  # as typed
 
 
 @dataclass(frozen=True)
@@ -45,6 +65,23 @@ class ModelInfo:
     half: bool  # carries FP16 tensors
     warnings: tuple[str, ...] = field(default=())
     adopted: bool = False  # what is converted was rewritten on reading (rewrite/adopt.py)
+    metadata: dict[str, str] = field(default_factory=dict)  # what the exporter has written beside the graph
+    bound: tuple[BoundInput, ...] = ()  # inputs that are constants now; they are not among `inputs`
+
+    @property
+    def identity(self) -> str:
+        """SHA-256 of what is converted: of the file, or of the file and the values that its inputs are bound to."""
+        if not self.bound:
+            return self.sha256
+        digest = hashlib.sha256(self.sha256.encode())
+        for entry in sorted(self.bound, key=lambda entry: entry.spec.name):
+            digest.update(f"\0{entry.spec.name}\0{entry.spec.dtype}\0{entry.value.shape}\0".encode() + entry.value.tobytes())
+        return digest.hexdigest()
+
+    @property
+    def constants(self) -> dict[str, np.ndarray]:
+        """Name -> value of the bound inputs."""
+        return {entry.spec.name: entry.value for entry in self.bound}
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class OnnxCandidate:
     def _as_it_stands(self) -> Session:
         """The file; in FP32 where ONNX Runtime lacks an operator in FP64, and with names of their own where nodes have one name."""
         try:
-            return Session.from_path(self.info.path)
+            return Session.from_path(self.info.path, self.info.constants)
         except ConversionError as error:
             try:
                 return Session.from_graph(as_float32(self.graph, (DOUBLE,)))

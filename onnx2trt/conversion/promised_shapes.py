@@ -51,7 +51,7 @@ class Trial:
     def graph(self) -> Graph:
         return Graph.from_model(self.model, self.profiles)
 
-    def inputs_at(self, shapes: dict[str, tuple[int, ...]], seed: int = 0) -> Arrays:
+    def inputs_at(self, shapes: Sizes, seed: int = 0) -> Arrays:
         return made_up(self.info.inputs, shapes, seed)
 
     def outputs(self, feed: Arrays) -> dict[str, np.ndarray]:
@@ -66,15 +66,32 @@ class Trial:
         return found
 
 
-def made_up(inputs: tuple[TensorSpec, ...], shapes: dict[str, tuple[int, ...]], seed: int = 0) -> Arrays:
+class Sizes(dict):
+    """Input -> shape; `values` are those of the inputs whose values decide about other shapes."""
+
+    def __init__(self, shapes: dict[str, tuple[int, ...]], values: dict[str, tuple[int, ...]]):
+        super().__init__(shapes)
+        self.values_of = values
+
+
+def made_up(inputs: tuple[TensorSpec, ...], shapes: Sizes, seed: int = 0) -> Arrays:
     """Synthetic inputs of these shapes."""
-    return synthetic_arrays(inputs, tuple(Profile(spec.name, *(shapes[spec.name],) * 3) for spec in inputs), seed)
+    values = {name: (given,) * 3 for name, given in shapes.values_of.items()}
+    return synthetic_arrays(inputs, tuple(Profile(spec.name, *(shapes[spec.name],) * 3, values.get(spec.name)) for spec in inputs), seed)
 
 
-def bounds_of(profiles: tuple[Profile, ...]) -> dict[str, dict[str, tuple[int, ...]]]:
-    """'min' and 'max' -> input -> shape; the latter is missing where it is the same."""
-    found = {bound: {profile.name: getattr(profile, bound) for profile in profiles} for bound in ("min", "max")}
-    return found if found["min"] != found["max"] else {"min": found["min"]}
+def sizes_at(profiles: tuple[Profile, ...], bound: str) -> Sizes:
+    """The shapes, and values that decide about shapes, at 'min', 'opt' or 'max'."""
+    place = ("min", "opt", "max").index(bound)
+    shapes = {profile.name: getattr(profile, bound) for profile in profiles}
+    return Sizes(shapes, {profile.name: profile.values[place] for profile in profiles if profile.values is not None})
+
+
+def bounds_of(profiles: tuple[Profile, ...]) -> dict[str, Sizes]:
+    """'min' and 'max' -> what the inputs are there; the latter is missing where it is the same."""
+    found = {bound: sizes_at(profiles, bound) for bound in ("min", "max")}
+    same = found["min"] == found["max"] and found["min"].values_of == found["max"].values_of
+    return {"min": found["min"]} if same else found
 
 
 def too_much(graph: Graph, shapes: dict[str, tuple[int, ...]], seconds_per_value: float) -> str:
@@ -89,13 +106,16 @@ def too_much(graph: Graph, shapes: dict[str, tuple[int, ...]], seconds_per_value
 
 
 def described(shapes: dict[str, tuple[int, ...]]) -> str:
-    """As they are typed."""
-    return " ".join(f"{name}:{dims(shape)}" for name, shape in shapes.items())
+    """As they are typed; of inputs whose values decide about shapes, the values."""
+    values = shapes.values_of if isinstance(shapes, Sizes) else {}
+    given = [f"{name}={dims(values[name])}" if name in values else f"{name}:{dims(shape)}" for name, shape in shapes.items()]
+    return " ".join(given)
 
 
-def with_batch(shapes: dict[str, tuple[int, ...]], axes: dict[str, int], size: int) -> dict[str, tuple[int, ...]]:
+def with_batch(shapes: Sizes, axes: dict[str, int], size: int) -> Sizes:
     """The same shapes with another size of the batch."""
-    return {name: tuple(size if axes.get(name) == axis else dim for axis, dim in enumerate(shape)) for name, shape in shapes.items()}
+    changed = {name: tuple(size if axes.get(name) == axis else dim for axis, dim in enumerate(shape)) for name, shape in shapes.items()}
+    return Sizes(changed, shapes.values_of)
 
 
 def try_shapes(model, info: ModelInfo, profiles: tuple[Profile, ...], declared_batch: bool, run: Run) -> bool:
@@ -132,7 +152,7 @@ def rows_are_independent(model, info: ModelInfo, run: Run) -> bool:
     """Whether the rows of a fixed batch do not influence each other: exchanging the last one changes nothing of the others; True where
     that cannot be told.
     """
-    shapes = {spec.name: spec.shape for spec in info.inputs}
+    shapes = Sizes({spec.name: spec.shape for spec in info.inputs}, {})
     size = info.inputs[0].shape[0]
     feed = Padded(made_up(info.inputs, shapes), size, size - 1)
     try:
@@ -157,7 +177,7 @@ def _try_smallest(trial: Trial, bounds: dict, axes: dict[str, int]) -> bool:
         return True
     except ConversionError as error:
         problem = error
-    for shapes in (with_batch(bounds["min"], axes, 1), {profile.name: profile.opt for profile in trial.profiles}, *bounds.values()):
+    for shapes in (with_batch(bounds["min"], axes, 1), sizes_at(trial.profiles, "opt"), *bounds.values()):
         if shapes == bounds["min"] or too_much(trial.graph, shapes, 0.0):
             continue
         try:
@@ -261,7 +281,8 @@ def _judge_influence(trial: Trial, relation: Relation, names: str, culprit_of: C
 
 
 def _batch_does_not_run(trial: Trial, alone: tuple[Arrays, Arrays], both: Arrays, error: ConversionError) -> ConversionError:
-    graph, shapes = trial.graph, {name: array.shape for name, array in both.items()}
+    values = sizes_at(trial.profiles, "opt").values_of
+    graph, shapes = trial.graph, Sizes({name: array.shape for name, array in both.items()}, values)
     culprit = find_culprit(graph, alone, both, _failing(trial, shapes))
     where = f"{culprit}" if culprit else "a node"
     return ConversionError(

@@ -9,20 +9,25 @@ from collections.abc import Iterable
 import numpy as np
 
 from onnx2trt.base.errors import DataError
-from onnx2trt.base.model_info import Profile, TensorSpec, dims
+from onnx2trt.base.model_info import BoundInput, Profile, TensorSpec, dims
 from onnx2trt.data.rows import WHOLE_FILE, Rows
 
 MAX_ARRAY_BYTES = 2**31  # of one .npz or .npy file, unpacked
 
 
 def load_arrays(
-    path: str, inputs: tuple[TensorSpec, ...], rows: Rows = WHOLE_FILE, picked: Iterable[int] | None = None
+    path: str,
+    inputs: tuple[TensorSpec, ...],
+    rows: Rows = WHOLE_FILE,
+    picked: Iterable[int] | None = None,
+    bound: tuple[BoundInput, ...] = (),
 ) -> list[dict[str, np.ndarray] | DataError]:
     """Samples of an .npz (keys are input names) or .npy file (models of one input), never unpickled.
 
     Args:
         rows: how the file divides into samples; a missing first axis is added.
         picked: which of its samples; all where None.
+        bound: inputs that are constants; a file need not hold them, but nothing else under their names.
 
     Returns:
         For each sample picked, its arrays, or what is wrong with the values of this one.
@@ -33,6 +38,7 @@ def load_arrays(
     if os.path.exists(path) and not os.path.isfile(path):
         raise DataError("is not a regular file")
     arrays = _read_arrays(path, inputs)
+    _check_bound(arrays, bound)
     missing = [spec.name for spec in inputs if spec.name not in arrays]
     if missing:
         raise DataError(f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(map(repr, arrays)) or 'nothing'}")
@@ -53,9 +59,42 @@ def load_arrays(
 def _sample(arrays: dict[str, np.ndarray], inputs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray] | DataError:
     """In the types of the model; what is wrong with the values, where they do not fit."""
     try:
-        return {spec.name: _typed(arrays[spec.name], spec) for spec in inputs}
+        return {spec.name: typed(arrays[spec.name], spec) for spec in inputs}
     except DataError as error:
         return error
+
+
+def _check_bound(arrays: dict[str, np.ndarray], bound: tuple[BoundInput, ...]) -> None:
+    """A sample of another setting than the one that was fixed says nothing about it.
+
+    Raises:
+        DataError
+    """
+    for entry in bound:
+        found = arrays.get(entry.spec.name)
+        if found is not None and not same_values(entry.value, found):
+            raise DataError(f"has another {entry.spec.name!r} than --bind-input {entry.spec.name}={entry.text}")
+
+
+def same_values(value: np.ndarray, found: np.ndarray) -> bool:
+    """Whether an array of a data file is what an input was bound to, once or for each row."""
+    try:
+        shape = np.broadcast_shapes(value.shape, found.shape)
+    except ValueError:
+        return False
+    return bool((np.broadcast_to(value, shape) == np.broadcast_to(found, shape)).all())
+
+
+def load_array(path: str) -> np.ndarray:
+    """A .npy file, never unpickled.
+
+    Raises:
+        DataError: it is none, or cannot be read.
+    """
+    spec = TensorSpec("", None, "")
+    if not os.path.isfile(path):
+        raise DataError("is not a file" if os.path.exists(path) else "does not exist")
+    return _read_arrays(path, (spec,))[""]
 
 
 def _read_arrays(path: str, inputs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
@@ -98,16 +137,19 @@ def _formed(array: np.ndarray, spec: TensorSpec, block: int) -> np.ndarray:
         return array
     if array.ndim == len(spec.shape) - 1:
         array = array[None]
+    elif spec.shape == () and array.size == 1:
+        array = array.reshape(())
     fits = array.ndim == len(spec.shape) and all(
         size % block == 0 if block and not axis else not isinstance(dim, int) or dim == size
         for axis, (dim, size) in enumerate(zip(spec.shape, array.shape))
     )
-    if not fits or not array.size:
+    empty = array.size == 0 and (not len(array) or any(not size and dim == 0 for dim, size in zip(spec.shape, array.shape)))
+    if not fits or empty:
         raise DataError(f"has shape {dims(array.shape)} in {spec.name!r}; the model takes {dims(spec.shape)}")
     return array
 
 
-def _typed(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
+def typed(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
     """The array in the input's type."""
     with np.errstate(over="ignore"):
         typed = np.asarray(array, dtype=spec.dtype, order="C")
@@ -119,11 +161,16 @@ def _typed(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
 
 
 def synthetic_arrays(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], seed: int = 0) -> dict[str, np.ndarray]:
-    """Fixed-seed inputs at the opt shapes: floats in [0, 1), bytes over their range, other integers 0 or 1 (valid as indices)."""
+    """Fixed-seed inputs at the opt shapes: floats in [0, 1), bytes over their range, other integers 0 or 1 (valid as indices).
+
+    Inputs whose values decide about shapes get the usual ones of their profile.
+    """
     random = np.random.default_rng(seed)
     arrays = {}
     for spec, profile in zip(inputs, profiles):
-        if spec.dtype.startswith("float"):
+        if profile.values is not None:
+            values = np.reshape(profile.values[1], profile.opt)
+        elif spec.dtype.startswith("float"):
             values = random.random(profile.opt, np.float32)
         elif spec.dtype in ("uint8", "int8"):
             values = random.integers(0, 128 if spec.dtype == "int8" else 256, profile.opt)

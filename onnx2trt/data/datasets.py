@@ -75,7 +75,7 @@ def choose_data(plan: Plan, model: ModelInfo, profiles: tuple[Profile, ...], ind
     preprocessing: Preprocessing | None = None
     if images:
         preprocessing = make_preprocessing(plan.preprocess, image_input(model.inputs, profiles))
-    reader = Reader(model.inputs, profiles, preprocessing, rows)
+    reader = Reader(model.inputs, profiles, preprocessing, rows, model.bound)
     if test:
         for batch in reader.batches(test):  # raises where it cannot be read
             check_shapes(batch.arrays, profiles, test)
@@ -99,3 +99,16 @@ def check_shapes(arrays: dict[str, np.ndarray], profiles: tuple[Profile, ...], d
                 hint="Give data of a fitting shape, or widen --min-shapes / --max-shapes.",
                 code=data.code,
             )
+        if profile.values is not None:
+            _check_values(arrays[profile.name], profile, data)
+
+
+def _check_values(array: np.ndarray, profile: Profile, data: Dataset) -> None:
+    """Of an input whose values decide about shapes."""
+    least, _, most = profile.values
+    if not all(a <= b <= c for a, b, c in zip(least, array.flat, most)):
+        raise ConversionError(
+            f"{data.origin}: {profile.name!r} is {array.tolist()}, outside of what is promised, {list(least)} to {list(most)}",
+            hint=f"Give other data, or widen --shape-values {profile.name}:MIN:OPT:MAX.",
+            code=data.code,
+        )

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from onnx2trt.base.errors import ConversionError, DataError, ExitCode
-from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec
+from onnx2trt.base.model_info import BoundInput, ImageInput, Profile, TensorSpec
 from onnx2trt.base.opencv import MAX_PIXELS, opencv
 from onnx2trt.base.padded import Padded
 from onnx2trt.base.read_ahead import read_ahead
@@ -164,6 +164,7 @@ class Reader:
     profiles: tuple[Profile, ...]
     preprocessing: Preprocessing | None  # None: the model takes no images
     rows: Rows = Rows()
+    bound: tuple[BoundInput, ...] = ()  # inputs that are constants
 
     def batches(self, data: Dataset, skipped: list[tuple[str, str]] | None = None) -> Iterator[Batch]:
         """Read all of `data` in order, files decoded ahead of the consumer.
@@ -227,7 +228,7 @@ class Reader:
     def _load(self, group: tuple[str, tuple[str, ...]]) -> list[Arrays | DataError]:
         path, samples = group
         rows = [file_and_row(sample)[1] for sample in samples]
-        return load_arrays(path, self.inputs, self.rows, None if rows == [None] else rows)
+        return load_arrays(path, self.inputs, self.rows, None if rows == [None] else rows, self.bound)
 
 
 class Place(NamedTuple):

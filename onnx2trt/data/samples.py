@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+
+import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.data.rows import file_and_row, row_name
+from onnx2trt.plan.plan import Plan
 
 IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".gif", ".avif"]
@@ -131,3 +134,24 @@ def evenly_spaced(items, count: int) -> tuple:
     if count == 1:
         return (items[0],)
     return tuple(items[round(i * (len(items) - 1) / (count - 1))] for i in range(count))
+
+
+def array_files(plan: Plan) -> list[str]:
+    """The files of arrays that the user has given, without a look into them; none where a folder cannot be read."""
+    found = [path for path in (plan.validation.test_image,) if path and is_array(path) and os.path.isfile(path)]
+    for folder in filter(None, (plan.calibration.directory, plan.validation.directory)):
+        for root, folders, names in os.walk(folder):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            found += [os.path.join(root, name) for name in sorted(names) if is_array(name) and not name.startswith(".")]
+    return found
+
+
+def arrays_of(plan: Plan, name: str) -> Iterator[np.ndarray]:
+    """The arrays of an input in the user's .npz files; those that cannot be read are left to the reader, which says what is wrong."""
+    for path in array_files(plan):
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                if name in archive.files:
+                    yield archive[name]
+        except Exception:  # numpy, zipfile, zlib and tokenize raise eight classes of their own for damaged files
+            continue

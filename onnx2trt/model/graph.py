@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import STANDARD_DOMAINS, Profile
-from onnx2trt.model.nodes import all_nodes, all_subgraphs, equal_names, reads
+from onnx2trt.model.nodes import all_nodes, reads, subgraphs
 
 INLINE_LIMIT = 2**31 - 2**26  # bytes; a margin under protobuf's limit for the nodes
 MIN_IR_VERSION = 8  # initializers need not be inputs (4), and what opset 17 was released with
@@ -74,7 +74,7 @@ class Graph:
         proto.graph.output.extend(model.graph.output)
         repairs = (*_declare_ranks(proto.graph.input, profiles), *_separate_symbols(proto.graph, profiles))
         for node in model.graph.node:
-            value = _constant(node)
+            value = constant_value(node)
             if value is None:
                 proto.graph.node.append(node)
             else:
@@ -124,15 +124,24 @@ class Graph:
 
     def unique(self, name: str) -> str:
         """A tensor or node name that is not taken yet, `name` itself where possible."""
+        taken = self._names_taken()
+        candidate, number = name, 1
+        while candidate in taken:
+            candidate, number = f"{name}_{number}", number + 1
+        taken.add(candidate)
+        return candidate
+
+    def share_names(self, other: Graph) -> None:
+        """From now on, a name that is taken in one of the two is taken in both: one is a body inside the other."""
+        self._taken = other._names_taken()
+
+    def _names_taken(self) -> set[str]:
         if self._taken is None:
             self._taken = {*self.weights, *self.input_names, *self.output_names}
             for node in all_nodes(self.proto.graph):
-                self._taken.update((node.name, *node.input, *node.output))
-        candidate, number = name, 1
-        while candidate in self._taken:
-            candidate, number = f"{name}_{number}", number + 1
-        self._taken.add(candidate)
-        return candidate
+                inside = (value.name for body in subgraphs(node) for value in (*body.input, *body.output, *body.initializer))
+                self._taken.update((node.name, *node.input, *node.output), inside)
+        return self._taken
 
     def sort(self) -> None:
         """Bring the nodes into execution order (the parser tolerates disorder, ONNX Runtime does not).
@@ -157,15 +166,12 @@ class Graph:
         self.replace_nodes(nodes[index] for index in sorted(range(len(nodes)), key=taken_in.__getitem__))
 
     def name_nodes(self) -> None:
-        """Give every node a name of its own, OpType_index where it has none; inside nodes, those that have an equal one."""
-        counts = Counter(node.name for node in self.nodes)
+        """Give every node a name of its own, OpType_index where it has none, so that it can be spoken of; those in bodies, too."""
+        counts = Counter(node.name for node in all_nodes(self.proto.graph))
         for index, node in enumerate(self.nodes):
-            if not node.name or counts[node.name] > 1:
-                node.name = self.unique(f"{node.name or node.op_type}_{index}")
-        for graph in (inner for node in self.nodes for inner in all_subgraphs(node)):
-            for name in equal_names(graph):
-                for node in (node for node in graph.node if node.name == name):
-                    node.name = self.unique(name)
+            for place, own in enumerate((node, *(inner for body in subgraphs(node) for inner in all_nodes(body)))):
+                if not own.name or counts[own.name] > 1:
+                    own.name = self.unique(f"{node.name}/" * bool(place) + f"{own.name or own.op_type}_{place or index}")
 
     def prune(self) -> None:
         """Drop nodes and weights that no output depends on."""
@@ -293,7 +299,7 @@ def _dense(sparse: onnx.SparseTensorProto) -> np.ndarray:
     return dense
 
 
-def _constant(node: onnx.NodeProto) -> np.ndarray | None:
+def constant_value(node: onnx.NodeProto) -> np.ndarray | None:
     """Value of a Constant node; None for any other node, and for constants that are no plain tensor."""
     if node.op_type != "Constant" or node.domain not in STANDARD_DOMAINS or not node.attribute:
         return None

@@ -66,11 +66,12 @@ def reads(node: onnx.NodeProto) -> list[str]:
     """Tensors that a node reads: its inputs, and what its subgraphs take from outside."""
     names = [name for name in node.input if name]
     for subgraph in subgraphs(node):
-        names.extend(_captured(subgraph))
+        names.extend(captured(subgraph))
     return names
 
 
-def _captured(graph: onnx.GraphProto) -> list[str]:
+def captured(graph: onnx.GraphProto) -> list[str]:
+    """What a body reads that is made outside of it, each once."""
     own = {tensor.name for tensor in graph.initializer} | {value.name for value in graph.input}
     own.update(name for node in graph.node for name in node.output)
     outside = [name for node in graph.node for name in reads(node) if name not in own]
@@ -84,7 +85,7 @@ def rename_reads(node: onnx.NodeProto, old: str, new: str) -> None:
         if name == old:
             node.input[index] = new
     for subgraph in subgraphs(node):
-        if old in _captured(subgraph):
+        if old in captured(subgraph):
             for inner in subgraph.node:
                 rename_reads(inner, old, new)
             for value in subgraph.output:

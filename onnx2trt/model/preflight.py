@@ -63,6 +63,7 @@ def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelI
         half=any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in all_tensors(model))
         or any(spec.dtype == "float16" for spec in (*inputs, *outputs)),
         warnings=warnings,
+        metadata={entry.key: entry.value for entry in model.metadata_props},
     )
     return model, info
 

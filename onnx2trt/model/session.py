@@ -38,35 +38,45 @@ class Session:
 
     def __init__(self, session: ort.InferenceSession, keep_alive: list, at_once: int = 1):
         self._session = session
+        self._constants: dict[str, np.ndarray] = {}
         self.at_once = at_once
         self._keep_alive = keep_alive  # ONNX Runtime refers to these arrays without owning them
         self.output_names = [output.name for output in session.get_outputs()]
         self._double = {value.name for value in session.get_inputs() if value.type == "tensor(double)"}
 
     @classmethod
-    def from_path(cls, path: str) -> Session:
+    def from_path(cls, path: str, constants: dict[str, np.ndarray] | None = None) -> Session:
         """The model as the user gave it, external data included.
+
+        Args:
+            constants: input -> the value that it always has.
 
         Raises:
             ConversionError: MODEL, where ONNX Runtime cannot load it; a CannotLoad, where it lacks something.
         """
-        return cls(_load(path, _options(), path), [])
+        session = cls(_load(path, _options(), path), [])
+        session._constants = constants or {}
+        return session
 
     @classmethod
     def of_model(cls, info: ModelInfo, model: onnx.ModelProto) -> Session:
-        """The model as the user gave it; where ONNX Runtime cannot run the file (BF16, names that occur twice), as it was adopted.
+        """The model as the user gave it, with the values that inputs are bound to; where ONNX Runtime cannot run the file (BF16, names that
+        occur twice), as it was adopted.
+
+        Args:
+            model: adopted, its bound inputs constants.
 
         Raises:
             ConversionError: MODEL, where ONNX Runtime can load neither.
         """
-        if not info.adopted:
-            return cls.from_path(info.path)
         try:
-            session = cls.from_path(info.path)
+            session = cls.from_path(info.path, info.constants)
         except ConversionError:
+            if not info.adopted:
+                raise
             return cls.from_graph(Graph.from_model(model))
         same = set(session.output_names) == {spec.name for spec in info.outputs} and not session.has_bfloat16
-        return session if same else cls.from_graph(Graph.from_model(model))
+        return session if same or not info.adopted else cls.from_graph(Graph.from_model(model))
 
     @classmethod
     def from_graph(cls, graph: Graph, extra_outputs: tuple[str, ...] = (), optimize: bool = True, in_turn: bool = True) -> Session:
@@ -114,10 +124,11 @@ class Session:
             ConversionError: MODEL, with ONNX Runtime's words.
         """
         names = list(outputs) if outputs is not None else self.output_names
+        given = {**feed, **self._constants}
         if self._double:
-            feed = {name: array.astype(np.float64, copy=False) if name in self._double else array for name, array in feed.items()}
+            given = {name: array.astype(np.float64, copy=False) if name in self._double else array for name, array in given.items()}
         try:
-            return dict(zip(names, self._session.run(names, feed)))
+            return dict(zip(names, self._session.run(names, given)))
         except Exception as error:  # onnxruntime raises classes of its own, by status code
             shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feed.items())
             raise ConversionError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from onnx2trt.base.errors import AccuracyError, ConversionError, in_words
+from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode, in_words
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.pipeline import int8, prepare
@@ -58,6 +58,13 @@ def make_engine(job: Job, result: Result, run: Run) -> Made:
         return build_and_check(job, choice, prepared, result, run)
     except AccuracyError as error:
         return build_and_check(job, choice, choice.lower(error, run), result, run)
+    except ConversionError as error:
+        half = error.code is ExitCode.BUILD and isinstance(choice, prepare.HalfChoice)
+        other = choice.with_bodies_in_fp32() if half else None
+        if other is None:
+            raise
+        run.console.warn(f"{prepare.NOT_BUILT}: it stays in FP32. {error.message.splitlines()[0]}")
+        return build_and_check(job, choice, other, result, run)
 
 
 def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result, run: Run) -> Made:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from onnx2trt.base.errors import AccuracyError
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
+from onnx2trt.model.bodies import is_plain
 from onnx2trt.model.graph import Graph
 from onnx2trt.pipeline.refused import find_refused, more_refused, say
 from onnx2trt.quant.fp16_segments import unconvertible
@@ -21,6 +22,8 @@ from onnx2trt.stages.blank_input import kept_for_blank
 from onnx2trt.stages.fp16_guard import choose_fp16
 from onnx2trt.stages.ranges import kept_fp32, measure_ranges
 from onnx2trt.trt.parser_errors import Refusal
+
+NOT_BUILT = "control flow whose bodies TensorRT does not build in FP16"
 
 
 @dataclass(frozen=True)
@@ -82,6 +85,12 @@ class HalfChoice:
     def prepared(self, run: Run) -> Prepared:
         return in_half(self.job, self.graph, {**self.kept_fp32, **self.refused.in_fp32}, self.exact_scales)
 
+    def with_bodies_in_fp32(self) -> Prepared | None:
+        """With all control flow in FP32 from now on; None where no body is FP16."""
+        bodies = {node.name: NOT_BUILT for node in self.graph.nodes if is_plain(node) and node.name not in self.kept_fp32}
+        self.kept_fp32 = {**bodies, **self.kept_fp32}
+        return in_half(self.job, self.graph, {**self.kept_fp32, **self.refused.in_fp32}) if bodies else None
+
     def without_refused(self, error: Refusal, prepared: Prepared, run: Run) -> Prepared:
         """With the nodes in FP32 that the parser refuses.
 
@@ -117,13 +126,13 @@ def _choose_weak(job: Job, run: Run) -> Choice:
     """The model stays FP32 (but for activations, which get their names); TensorRT's flags lower it, and constraints bind single layers."""
     graph = job.graph()
     if job.plan.precision == "fp32":
-        return Choice(Prepared(graph, changed=job.info.adopted or bool(graph.repairs)))
+        return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
     named = name_activations(graph, job.plan.layer_precisions)
     find_refused(job, named, None, run)
     in_fp32 = kept_for_blank(job, named, kept_fp32(job, named, measure_ranges(job, named, run)), run)
     choice = choose_fp16(job, named, in_fp32, run)
     weak = prepare.prepare_weak(named, choice.kept_fp32, job.plan.layer_precisions)
-    return Choice(replace(weak, changed=weak.changed or job.info.adopted or named is not graph), choice.rows())
+    return Choice(replace(weak, changed=job.rewritten or weak.changed or named is not graph), choice.rows())
 
 
 def _choose_strong(job: Job, run: Run) -> Choice | HalfChoice:
@@ -132,7 +141,7 @@ def _choose_strong(job: Job, run: Run) -> Choice | HalfChoice:
     if plan.precision == "fp32":
         graph = job.graph()
         if not job.fp16_io:
-            return Choice(Prepared(graph, changed=job.info.adopted or bool(graph.repairs)))
+            return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
         return Choice(Prepared(convert(graph, {node.name: "--precision fp32" for node in graph.nodes}, job.fp16_io)))
     graph = prepare.working_graph(job.graph(), job.info.quantized, plan.fp16_scales, plan.layer_precisions)
     others = unconvertible(graph)

@@ -108,7 +108,12 @@ def gpu_archs(text: str) -> tuple[str, ...]:
     return tuple(archs)
 
 
-def shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+def least_shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
+    """As shapes; a size may be 0, as that of a cache that nothing is in yet."""
+    return shapes(text, least=0)
+
+
+def shapes(text: str, least: int = 1) -> tuple[tuple[str, tuple[int, ...]], ...]:
     """'image:0:1x3x8x8,mask:1x8' -> (('image:0', (1, 3, 8, 8)), ('mask', (1, 8))); names may hold colons."""
     shapes = []
     for part in filter(None, (p.strip() for p in text.split(","))):
@@ -116,10 +121,39 @@ def shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
         if not re.fullmatch(r"\d+(?:[xX]\d+)*", dims):
             raise argparse.ArgumentTypeError(f"{part!r} is not NAME:DIMS such as input:1x3x224x224")
         shape = tuple(int(dim) for dim in re.split("[xX]", dims))
-        if not all(1 <= dim <= 2**31 - 1 for dim in shape):
-            raise argparse.ArgumentTypeError(f"{part!r}: every dimension must be from 1 to 2147483647")
+        if not all(least <= dim <= 2**31 - 1 for dim in shape):
+            raise argparse.ArgumentTypeError(f"{part!r}: every dimension must be from {least} to 2147483647")
         shapes.append((name, shape))
     return tuple(shapes)
+
+
+def shape_values(text: str) -> tuple[tuple[str, tuple[tuple[int, ...], ...]], ...]:
+    """'size:8x8:16x16:40x40,keep:5' -> (('size', ((8, 8), (16, 16), (40, 40))), ('keep', ((5,), (5,), (5,)))); names may hold colons."""
+    found = []
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        *name, last = part.split(":")
+        values = [last]
+        if len(name) > 2 and all(re.fullmatch(VALUES, other) for other in name[-2:]):
+            values = [*name[-2:], last]
+            name = name[:-2]
+        numbers = [tuple(map(int, re.split("[xX]", value))) for value in values if re.fullmatch(VALUES, value)]
+        if not any(name) or len(numbers) != len(values) or len(set(map(len, numbers))) > 1:
+            raise argparse.ArgumentTypeError(f"{part!r} is not NAME:VALUES or NAME:MIN:OPT:MAX such as size:224x224:640x640:960x960")
+        if not all(-(2**63) <= number < 2**63 for row in numbers for number in row):
+            raise argparse.ArgumentTypeError(f"{part!r}: values must fit into 64 bits")
+        found.append((":".join(name), tuple(numbers * (3 if len(numbers) == 1 else 1))))
+    return tuple(found)
+
+
+VALUES = r"-?\d+(?:[xX]-?\d+)*"
+
+
+def bindings(text: str) -> tuple[tuple[str, str], ...]:
+    """'sr=16000' -> (('sr', '16000'),); what the value is, the type of the input tells."""
+    name, _, value = text.partition("=")
+    if not name.strip() or not value.strip():
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=VALUE such as sr=16000, mask=[1,1,0] or table=table.npy")
+    return ((name.strip(), value.strip()),)
 
 
 def layer_precisions(text: str) -> tuple[tuple[str, str], ...]:

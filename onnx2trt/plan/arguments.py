@@ -32,7 +32,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser = new_parser(PROGRAM, USAGE, description, f"{EXIT_CODES}\n{EXAMPLE}")
     parser.set_defaults(door=None, named={})
     _add_model_flags(parser.add_argument_group("model and engine"))
-    _add_shape_flags(parser.add_argument_group("shapes"))
+    _add_shape_flags(parser.add_argument_group("inputs and shapes"))
     _add_precision_flags(parser.add_argument_group("precision"))
     _add_build_flags(parser.add_argument_group("build"))
     _add_calibration_flags(parser.add_argument_group("INT8 calibration"))
@@ -118,12 +118,31 @@ def _add_shape_flags(group) -> None:
         group.add_argument(
             f"--{bound}-shapes",
             metavar="NAME:DIMS",
-            type=types.shapes,
+            type=types.least_shapes if bound == "min" else types.shapes,
             nargs="+",
             action="extend",
             default=[],
             help=f"{meaning} shape of dynamic inputs, as input:1x3x224x224[,other:1x10]; NAME may be left out for a single input",
         )
+    group.add_argument(
+        "--shape-values",
+        metavar="NAME:VALUES",
+        type=types.shape_values,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="values of an integer input that decide about shapes, as size:224x224, or with a range as size:MIN:OPT:MAX (default: "
+        "those in the data)",
+    )
+    group.add_argument(
+        "--bind-input",
+        metavar="NAME=VALUE",
+        type=types.bindings,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="make this input a constant, and fold what hangs on it: a number, true or false, a list such as [1,2], or a .npy file",
+    )
 
 
 def _add_precision_flags(group) -> None:

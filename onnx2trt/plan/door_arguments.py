@@ -11,7 +11,7 @@ from onnx2trt.plan.parser import EXIT_CODES, new_parser
 
 ARRAY_SUFFIXES = (".npy", ".npz")  # of what preprocess writes
 
-SHAPES = ("--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes")
+SHAPES = ("--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--shape-values", "--bind-input")
 IMAGES = ("--input-range", "--mean", "--std", "--color", "--resize")
 
 
@@ -54,7 +54,7 @@ def _calibrate(whole: argparse.ArgumentParser, prog: str) -> argparse.ArgumentPa
     )
     _change(whole, "--no-validate", help="measure no accuracy: no layer stays FP16 for it")
     _take(parser, whole, "model and cache", ("--onnx", "--calibration-cache"))
-    _take(parser, whole, "shapes", SHAPES)
+    _take(parser, whole, "inputs and shapes", SHAPES)
     data = ("--calibration-dir", "--calibration-samples", "--calibration-method", "--quantization-effort")
     _take(parser, whole, "calibration", data)
     _take(parser, whole, "image preprocessing", IMAGES)
@@ -82,7 +82,7 @@ def _preprocess(whole: argparse.ArgumentParser, prog: str) -> argparse.ArgumentP
     group = parser.add_argument_group("model and data")
     group.add_argument("test_image", metavar="IMAGE", help="the image; or .npz / .npy, of which the arrays are described")
     _take_into(group, whole, ("--onnx", "--output"))
-    _take(parser, whole, "shapes", SHAPES)
+    _take(parser, whole, "inputs and shapes", SHAPES)
     _take(parser, whole, "image preprocessing", IMAGES)
     _take_messages(parser, whole)
     return parser
@@ -101,7 +101,7 @@ def _validate(whole: argparse.ArgumentParser, prog: str) -> argparse.ArgumentPar
     about = "the engine, which is executed on the GPU; or a prepared ONNX, which is computed on the CPU"
     group.add_argument("validate_only", metavar="CANDIDATE", help=about)
     _take_into(group, whole, ("--onnx", "--backend", "--plugins"))
-    _take(parser, whole, "shapes", SHAPES)
+    _take(parser, whole, "inputs and shapes", SHAPES)
     _take(parser, whole, "image preprocessing", IMAGES)
     accuracy = ("--test-image", "--validation-dir", "--max-accuracy-drop", "--metric", "--min-int8-share", "--require-execution")
     _take(parser, whole, "validation", accuracy)

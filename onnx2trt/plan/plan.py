@@ -51,12 +51,14 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class Shapes:
-    """Shape flags as typed: (input name or "", dims) pairs."""
+    """Flags about inputs as typed: (input name or "", dims) pairs."""
 
     min: tuple
     opt: tuple
     max: tuple
     max_batch: int
+    shape_values: tuple[tuple[str, tuple], ...] = ()  # (input, (min, opt, max) of its values)
+    bind_input: tuple[tuple[str, str], ...] = ()  # (input, the value that makes it a constant)
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         fp16_scales=not caps.weak_typing,
         native_method=_native_method(args),
         build=_build_options(args, caps),
-        shapes=Shapes(flatten(args.min_shapes), flatten(args.opt_shapes), flatten(args.max_shapes), args.max_batch_size),
+        shapes=_shapes(args),
         preprocess=Preprocess(args.color, args.resize, args.input_range, flatten(args.mean), flatten(args.std)),
         calibration=Calibration(
             args.calibration_dir,
@@ -202,6 +204,11 @@ def make_plan(args, caps: Capabilities) -> Plan:
         effects=effects,
         typed=tuple(typed_flags(args)),
     )
+
+
+def _shapes(args) -> Shapes:
+    bounds = (flatten(getattr(args, f"{bound}_shapes")) for bound in ("min", "opt", "max"))
+    return Shapes(*bounds, args.max_batch_size, flatten(args.shape_values), flatten(args.bind_input))
 
 
 def _variants(args, executes: bool) -> tuple[str, ...]:

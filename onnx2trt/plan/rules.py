@@ -166,7 +166,7 @@ def flag_problem(args) -> str:
     """The first thing wrong with the flags by themselves, in words; empty where they are right."""
     if args.inspect is not None:
         return _inspect_problem(args)
-    for check in (_shape_problem, _preprocessing_problem, _combination_problem, _output_problem):
+    for check in (_shape_problem, _binding_problem, _preprocessing_problem, _combination_problem, _output_problem):
         problem = check(args)
         if problem:
             return problem
@@ -176,7 +176,8 @@ def flag_problem(args) -> str:
 # what the door 'validate' takes, and --precision: int8 says that synthetic inputs do not tell its accuracy
 GO_WITH_VALIDATE_ONLY = (
     *("--validate-only", "--onnx", "--backend", "--plugins", "--precision"),
-    *("--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--input-range", "--mean", "--std", "--color", "--resize"),
+    *("--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--shape-values", "--bind-input"),
+    *("--input-range", "--mean", "--std", "--color", "--resize"),
     *("--test-image", "--validation-dir", "--max-accuracy-drop", "--metric", "--min-int8-share", "--require-execution"),
     *("--json", "--report", "--verbose", "--quiet"),
 )
@@ -204,6 +205,21 @@ def _shape_problem(args) -> str:
             a, b = bounds[low][name], bounds[high][name]
             if len(a) != len(b) or any(x > y for x, y in zip(a, b)):
                 return f"--{low.replace('_', '-')} {name}:{dims(a)} is not within --{high.replace('_', '-')} {dims(b)}"
+    return ""
+
+
+def _binding_problem(args) -> str:
+    bound = [name for name, _ in flatten(args.bind_input)]
+    twice = next((name for name in bound if bound.count(name) > 1), None)
+    if twice is not None:
+        return f"--bind-input names input {twice!r} twice"
+    for name, (least, usual, most) in flatten(args.shape_values):
+        if not all(a <= b <= c for a, b, c in zip(least, usual, most)):
+            return f"--shape-values {name}: {dims(least)}, {dims(usual)}, {dims(most)} are not in ascending order"
+    for flag in ("min_shapes", "opt_shapes", "max_shapes", "shape_values", "io_types"):
+        for name, _ in flatten(getattr(args, flag)):
+            if name in bound:
+                return f"--bind-input makes {name!r} a constant, so --{flag.replace('_', '-')} {name}:... cannot go with it"
     return ""
 
 

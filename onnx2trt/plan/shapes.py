@@ -8,6 +8,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec, dims
 from onnx2trt.plan.plan import Shapes
 
+BOUNDS = ("min", "opt", "max")
 IMAGE_CHANNELS = (1, 3, 4)
 IMAGE_DTYPES = ("float32", "float16", "uint8")
 
@@ -21,7 +22,10 @@ def make_profiles(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> tuple[Profi
     Raises:
         ConversionError: USAGE, with the flag to add or the shape that does not fit the model.
     """
-    typed = {bound: _by_name(getattr(shapes, bound), inputs, f"--{bound}-shapes") for bound in ("min", "opt", "max")}
+    typed = _typed(inputs, shapes)
+    lacking = tuple(spec for spec in inputs if _lacks(spec, typed))
+    if lacking:
+        raise shapes_missing(lacking, {spec.name: example_shape(spec) for spec in lacking})
     profiles = tuple(_profile(spec, {bound: typed[bound].get(spec.name) for bound in typed}, shapes.max_batch) for spec in inputs)
     profiles = _one_size(inputs, profiles, typed["min"])
     batches = [spec.shape[0] if spec.shape else None for spec in inputs if spec.shape != ()]
@@ -92,14 +96,10 @@ def _by_name(pairs, inputs: tuple[TensorSpec, ...], flag: str) -> dict[str, tupl
 def _profile(spec: TensorSpec, typed: dict[str, tuple[int, ...] | None], max_batch: int) -> Profile:
     shape = spec.shape
     if shape is None:
-        if not typed["opt"]:
-            raise _missing(spec)
         shape = (None,) * len(typed["opt"])
     for bound, value in typed.items():
         _check_fits(spec, shape, bound, value)
     given = typed["opt"] or typed["max"] or typed["min"]
-    if given is None and any(not isinstance(dim, int) for dim in shape[1:]):
-        raise _missing(spec)
 
     def fill(batch: int, others) -> tuple[int, ...]:
         return tuple(dim if isinstance(dim, int) else (others[i] if i else batch) for i, dim in enumerate(shape))
@@ -130,20 +130,64 @@ def _check_fits(spec: TensorSpec, shape, bound: str, value) -> None:
         )
 
 
-def _missing(spec: TensorSpec) -> ConversionError:
-    if spec.shape is None:
-        return ConversionError(
-            f"input {spec.name!r} has no declared rank",
-            hint=f"Add --opt-shapes {spec.name}:DIMS with all its dimensions.",
-            code=ExitCode.USAGE,
-        )
-    free = ", ".join(f"dimension {i} ({dim or '?'})" for i, dim in enumerate(spec.shape) if not isinstance(dim, int) and i)
-    return ConversionError(
-        f"input {spec.name!r} has free dimensions besides the batch: {free} of {dims(spec.shape)}",
-        hint=f"Add --opt-shapes {spec.name}:{dims(example_shape(spec))} with the sizes you will use"
-        " (and --min-shapes / --max-shapes for a range).",
-        code=ExitCode.USAGE,
-    )
+def _typed(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> dict[str, dict[str, tuple[int, ...]]]:
+    """min, opt, max -> input -> shape, of the shapes that were given, and of those that follow from them: one symbol is one size."""
+    typed = {bound: _by_name(getattr(shapes, bound), inputs, f"--{bound}-shapes") for bound in BOUNDS}
+    sizes: dict[str, set[tuple[int, ...]]] = {}
+    for spec in inputs:
+        if not _lacks(spec, typed) and spec.shape is not None:
+            profile = _profile(spec, {bound: typed[bound].get(spec.name) for bound in BOUNDS}, shapes.max_batch)
+            for dim, *triple in zip(spec.shape, profile.min, profile.opt, profile.max):
+                if isinstance(dim, str) and dim.isidentifier():  # "?" and the like stand for anything
+                    sizes.setdefault(dim, set()).add(tuple(triple))
+    known = {dim: next(iter(found)) for dim, found in sizes.items() if len(found) == 1}
+    for spec in inputs:
+        if _lacks(spec, typed) and spec.shape is not None and all(isinstance(dim, int) or dim in known for dim in spec.shape):
+            for place, bound in enumerate(BOUNDS):
+                typed[bound][spec.name] = tuple(dim if isinstance(dim, int) else known[dim][place] for dim in spec.shape)
+    return typed
+
+
+def _lacks(spec: TensorSpec, typed: dict[str, dict[str, tuple[int, ...]]]) -> bool:
+    """Whether an input has free dimensions, besides the batch, and was given no shape."""
+    given = any(spec.name in typed[bound] for bound in (("opt",) if spec.shape is None else BOUNDS))
+    return not given and (spec.shape is None or any(not isinstance(dim, int) for dim in spec.shape[1:]))
+
+
+def given_shapes(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> dict[str, tuple[int, ...]]:
+    """Input -> its usual shape, of those that were given or follow from others."""
+    typed = _typed(inputs, shapes)
+    return {**typed["min"], **typed["max"], **typed["opt"]}
+
+
+def missing_shapes(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> tuple[TensorSpec, ...]:
+    """The inputs with free dimensions, besides the batch, to which no shape was given, and of which none follows from the others.
+
+    Raises:
+        ConversionError: USAGE, for a shape that is of no input.
+    """
+    typed = _typed(inputs, shapes)
+    return tuple(spec for spec in inputs if _lacks(spec, typed))
+
+
+def shapes_missing(lacking: tuple[TensorSpec, ...], examples: dict[str, tuple[int, ...]], tried: str = "") -> ConversionError:
+    """All inputs that need a shape, in one error.
+
+    Args:
+        examples: input -> a shape to write in the hint.
+        tried: what is known of these shapes.
+    """
+    ranked = [spec for spec in lacking if spec.shape is not None]
+    rankless = [spec for spec in lacking if spec.shape is None]
+    lines = [f"input {spec.name!r} has free dimensions besides the batch: {_free(spec)} of {dims(spec.shape)}" for spec in ranked]
+    lines += [f"input {spec.name!r} has no declared rank" for spec in rankless]
+    flags = [f"{spec.name}:{dims(examples[spec.name])}" for spec in ranked] + [f"{spec.name}:DIMS" for spec in rankless]
+    words = " with the sizes you will use (and --min-shapes / --max-shapes for a range)." if ranked else " with all its dimensions."
+    return ConversionError("\n  ".join(lines), hint=f"Add --opt-shapes {' '.join(flags)}{words}{tried}", code=ExitCode.USAGE)
+
+
+def _free(spec: TensorSpec) -> str:
+    return ", ".join(f"dimension {i} ({dim or '?'})" for i, dim in enumerate(spec.shape) if not isinstance(dim, int) and i)
 
 
 def example_shape(spec: TensorSpec) -> tuple[int, ...]:

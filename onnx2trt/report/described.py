@@ -14,9 +14,9 @@ def describe_model(info: ModelInfo) -> ModelFile:
     def specs(values) -> list[dict]:
         return [{"name": s.name, "dtype": s.dtype, "shape": None if s.shape is None else list(s.shape)} for s in values]
 
-    return ModelFile(
-        info.path, info.sha256, info.bytes, info.opset, info.nodes, info.quantized, info.half, specs(info.inputs), specs(info.outputs)
-    )
+    about = (info.path, info.sha256, info.bytes, info.opset, info.nodes, info.quantized, info.half)
+    bound = [{**spec, "value": entry.text} for spec, entry in zip(specs(entry.spec for entry in info.bound), info.bound)]
+    return ModelFile(*about, specs(info.inputs), specs(info.outputs), bound or None)
 
 
 def describe_environment(caps: Capabilities) -> Environment:
@@ -37,7 +37,7 @@ def describe_plan(plan: Plan, profiles: tuple[Profile, ...]) -> dict:
         "io_types": [list(pair) for pair in plan.io_types],
         "quantization": None if plan.precision != "int8" else "calibrator" if plan.calibrator else "qdq",
         "build": {**asdict(plan.build), "plugins": list(plan.build.plugins)},
-        "profiles": [asdict(profile) for profile in profiles],
+        "profiles": [profile.to_dict() for profile in profiles],
         "max_accuracy_drop": plan.validation.max_drop_percent,
         "metric": ",".join(f"{output}:{metric}" if output else metric for output, metric in plan.validation.metric) or "auto",
         "min_int8_share": plan.min_int8_share,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnx2trt.base.model_info import dims
+from onnx2trt.report.inputs import bound_inputs
 from onnx2trt.report.result import mega
 
 Row = tuple[str, str, str]  # name, value, style
@@ -20,6 +21,7 @@ def calibrated(result: dict) -> Iterator[Row]:
     yield _model(result)
     for profile in result["plan"]["profiles"]:
         yield "input", f"{profile['name']}  {dims(profile['opt'])}", ""
+    yield from (("input", text, "") for text in bound_inputs(result["model"]))
     skipped = f", {calibration['samples_skipped']} skipped" if calibration["samples_skipped"] else ""
     found = f"{calibration['method']}, {calibration['samples_used']} samples{skipped} in {calibration['seconds']:.1f} s"
     yield "calibration", found, ""
@@ -49,6 +51,7 @@ def preprocessed(result: dict) -> Iterator[Row]:
         yield "input", f"{array['name']}  {array['dtype']} {dims(array['shape'])}{as_image}", ""
         for channel in array["channels"]:
             yield "range" if channel["channel"] == "all" else channel["channel"], _range(channel), ""
+    yield from (("input", text, "") for text in bound_inputs(result["model"]))
     if pre:
         yield "resize", _resize(found["image"], pre), ""
         yield "pixels", f"0..{pre['range']}, minus mean {_numbers(pre['mean'])}, divided by std {_numbers(pre['std'])}", ""

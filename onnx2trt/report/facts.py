@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnx2trt.base.model_info import dims
+from onnx2trt.report.inputs import bound_inputs, shape_range
 from onnx2trt.report.result import mega
 from onnx2trt.report.sections import number
 
@@ -33,7 +34,7 @@ def _model(result: dict) -> list[tuple[str, str]]:
     rows.append(("size", f"{mega(model['bytes'])}, opset {model['opset']}, {model['nodes']} nodes"))
     for kind in ("inputs", "outputs"):
         rows += [(kind[:-1], f"{end['name']}: {end['dtype']} {dims(end['shape'])}") for end in model[kind]]
-    return rows
+    return rows + [("input", text) for text in bound_inputs(model)]
 
 
 def _preprocessing(result: dict) -> list[tuple[str, str]]:
@@ -56,8 +57,7 @@ def _plan(result: dict) -> list[tuple[str, str]]:
         return []
     rows = [("route", plan["route"] + (f", INT8 by {plan['quantization']}" if plan["quantization"] else ""))] if plan["route"] else []
     for profile in plan["profiles"]:
-        shapes = [dims(profile[bound]) for bound in ("min", "opt", "max")]
-        rows.append((f"input {profile['name']}", shapes[0] if len(set(shapes)) == 1 else "min {} opt {} max {}".format(*shapes)))
+        rows.append((f"input {profile['name']}", shape_range(profile)))
     if plan["gpu_archs"]:
         rows.append(("for compute capability", ", ".join(plan["gpu_archs"])))
     rows.append(("workspace", f"{plan['workspace_bytes'] / 2**30:g} GB"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from onnx2trt.report.inputs import bound_inputs, shape_range
 from onnx2trt.report.result import mega
 
 NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX", None: "an unknown library"}
@@ -64,6 +65,7 @@ def _inputs_and_outputs(result: dict) -> Iterator[tuple[str, str, str]]:
         types = {name: {"fp16": "float16", "fp32": "float32"}[kind] for name, kind in (plan["io_types"] if plan else ())}
         tensors = [{**spec, "input": role == "inputs", "format": None} for role in ("inputs", "outputs") for spec in model[role]]
         tensors = [{**tensor, "dtype": types.get(tensor["name"], tensor["dtype"])} for tensor in tensors]
+    yield from (("constant", text, "") for text in bound_inputs(model))
     for tensor in tensors:
         shape = "?" if tensor["shape"] is None else "x".join("?" if dim in (-1, None) else str(dim) for dim in tensor["shape"]) or "scalar"
         text = f"{tensor['name']}  {tensor['dtype']} {shape}" + (f"  {tensor['format']}" if tensor["format"] else "")
@@ -74,8 +76,7 @@ def _inputs_and_outputs(result: dict) -> Iterator[tuple[str, str, str]]:
 
 
 def _shape_range(shape: dict) -> str:
-    bounds = ["x".join(map(str, shape[bound])) or "scalar" for bound in ("min", "opt", "max")]
-    return f"{shape['name']} " + (bounds[0] if len(set(bounds)) == 1 else "min {} opt {} max {}".format(*bounds))
+    return f"{shape['name']} {shape_range(shape)}"
 
 
 def _images(pre: dict) -> str:

@@ -59,6 +59,9 @@ class ModelFile:
     half: bool  # carries FP16 tensors
     inputs: list[dict]  # name, dtype, shape
     outputs: list[dict]
+    bound: list[dict] | None = None  # inputs that --bind-input has made constants: name, dtype, shape, value as typed
+
+    optional: ClassVar = ("bound",)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from rich.text import Text
 
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.report import doors, inspection
+from onnx2trt.report.inputs import bound_inputs, shape_range
 from onnx2trt.report.result import mega
 
 REASONS_SHOWN, NAMES_SHOWN = 8, 3  # of the layers kept in higher precision; all stand in the JSON
@@ -101,8 +102,8 @@ def _rows(result: dict):
     else:
         yield "built with", _built_with(environment, plan, result), ""
     for profile in plan["profiles"]:
-        shapes = ["x".join(map(str, profile[bound])) or "scalar" for bound in ("min", "opt", "max")]
-        yield "input", f"{profile['name']}  " + (shapes[0] if len(set(shapes)) == 1 else "min {} opt {} max {}".format(*shapes)), ""
+        yield "input", f"{profile['name']}  {shape_range(profile)}", ""
+    yield from (("input", text, "") for text in bound_inputs(model))
     yield from _precision_rows(result)
     yield from _calibration_rows(result)
     for row in result["accuracy"]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Callable
 
 import numpy as np
 import onnx
 
+from onnx2trt.model.bodies import body_graph, is_plain, write_back
 from onnx2trt.model.graph import Graph, array_of
-from onnx2trt.model.nodes import attribute, reads, rename_reads, standard_schema
+from onnx2trt.model.nodes import attribute, captured, reads, rename_reads, standard_schema, subgraphs
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 # Slots that the ONNX schema would allow in FP16 but that are parameters, not data.
@@ -20,9 +22,11 @@ FOLLOWING = {"Cast", "ConstantOfShape", "DequantizeLinear"}
 def convert(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str] = frozenset()) -> Graph:
     """Make every node FP16 that is not kept in FP32, with Casts where the two meet.
 
+    If, Loop and Scan take and give FP32, with Casts in their bodies: states of a loop lose nothing from step to step but in its own nodes.
+
     Args:
         graph: FP32, not changed; may carry Q/DQ pairs (FP16 scales need opset 19).
-        kept_fp32: node name -> reason.
+        kept_fp32: node name, in bodies too -> reason.
         fp16_io: inputs and outputs that become FP16 themselves (--io-types).
 
     Returns:
@@ -56,9 +60,16 @@ def stays_float(node: onnx.NodeProto, schema) -> bool:
 
 
 class _Converter:
-    def __init__(self, graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str]):
+    def __init__(self, graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str], outside: _Converter | None = None):
+        """
+        Args:
+            outside: of the graph around this one, which is a body of control flow; what it captures, that one casts.
+        """
         self._source = graph
         self._result = graph.copy()
+        self._outside = outside
+        self._captured: frozenset[str] = frozenset()
+        self._unique: Callable[[str], str] = outside._unique if outside else self._result.unique
         self._types = graph.types()
         self._kept_fp32 = kept_fp32
         self._fp16_io = fp16_io
@@ -85,6 +96,9 @@ class _Converter:
         return self._result
 
     def _convert_node(self, node: onnx.NodeProto, outputs: set[str]) -> None:
+        if node.name not in self._kept_fp32 and is_plain(node):
+            self._convert_bodies(node)
+            return
         schema = None if node.name in self._kept_fp32 else standard_schema(node, self._source.opset)
         if schema is None or stays_float(node, schema):
             for name in dict.fromkeys(reads(node)):
@@ -98,23 +112,46 @@ class _Converter:
                 continue
             half = _takes_half(schema, schema.inputs, index) and (node.op_type, index) not in PARAMETER_SLOTS
             if keeps_type:
-                node.input[index] = self._made_half.get(name, name)
+                node.input[index] = self._as_it_comes(name)
             else:
                 node.input[index] = self._as_half(name) if half else self._as_float(name)
         self._nodes.append(node)
         _write_half(node)
         for index, name in enumerate(node.output):
             if self._types.get(name) == FLOAT and _takes_half(schema, schema.outputs, index):
-                half_name = self._result.unique(f"{name}__fp16") if name in outputs else name
+                half_name = self._unique(f"{name}__fp16") if name in outputs else name
                 node.output[index] = half_name
                 self._made_half[name] = half_name
+
+    def _convert_bodies(self, node: onnx.NodeProto) -> None:
+        """Control flow takes and gives what it did; inside, its bodies are FP16."""
+        for index, name in enumerate(node.input):
+            if self._types.get(name) == FLOAT:
+                node.input[index] = self._as_float(name)
+            if node.op_type == "Scan" and name in self._source.input_names:
+                node.input[index] = self._copied(node.input[index])
+        for body in subgraphs(node):
+            inner = _Converter(body_graph(body, self._source, self._types), self._kept_fp32, frozenset(), self)
+            inner._captured = frozenset(captured(body))
+            write_back(inner.run(), body, inner._captured)
+        self._nodes.append(node)
+
+    def _copied(self, name: str) -> str:
+        """An Identity behind an input: TensorRT-RTX 1.7 builds no FP16 loop over the rows of a network's input itself (error in Myelin)."""
+        target = self._unique(f"{name}__rows")
+        self._nodes.append(onnx.helper.make_node("Identity", [name], [target], name=self._unique(f"{target}__identity")))
+        return target
+
+    def _as_it_comes(self, name: str) -> str:
+        """The tensor in whichever precision it was made."""
+        return self._outside._as_it_comes(name) if name in self._captured else self._made_half.get(name, name)
 
     def _half_output(self, value: onnx.ValueInfoProto) -> None:
         """The output's FP32 form, if a node kept in FP32 makes it, moves to another name."""
         name = value.name
         value.type.tensor_type.elem_type = HALF
         if name not in self._made_half:
-            moved = self._result.unique(f"{name}__fp32")
+            moved = self._unique(f"{name}__fp32")
             for node in self._nodes:
                 for index, output in enumerate(node.output):
                     node.output[index] = moved if output == name else output
@@ -124,10 +161,12 @@ class _Converter:
             self._cast(self._made_half[name], name, HALF)
 
     def _as_half(self, name: str) -> str:
+        if name in self._captured:
+            return self._outside._as_half(name)
         if name in self._made_half:
             return self._made_half[name]
         if name not in self._cast_half:
-            target = self._result.unique(f"{name}__fp16")
+            target = self._unique(f"{name}__fp16")
             if name in self._source.weights:
                 self._result.weights[target] = _half_of(self._source.weights[name])
             else:
@@ -136,16 +175,18 @@ class _Converter:
         return self._cast_half[name]
 
     def _as_float(self, name: str) -> str:
+        if name in self._captured:
+            return self._outside._as_float(name)
         if name not in self._made_half:
             return name
         if name not in self._cast_float:
-            target = name if name in self._source.output_names else self._result.unique(f"{name}__fp32")
+            target = name if name in self._source.output_names else self._unique(f"{name}__fp32")
             self._cast(self._made_half[name], target, FLOAT)
             self._cast_float[name] = target
         return self._cast_float[name]
 
     def _cast(self, source: str, target: str, elem_type: int) -> None:
-        name = self._result.unique(f"{target}__cast")
+        name = self._unique(f"{target}__cast")
         self._nodes.append(onnx.helper.make_node("Cast", [source], [target], name=name, to=elem_type))
 
 

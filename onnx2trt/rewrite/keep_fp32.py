@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.model.bodies import inner_graphs, is_plain
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import is_bounded, reads, standard_schema, subgraphs
 from onnx2trt.rewrite.near_zero import FP16_MAX, kept_near_zero
@@ -47,7 +48,10 @@ def choose_kept_fp32(
     Raises:
         ConversionError: USAGE, for a pattern that matches no node.
     """
+    inside = list(inner_graphs(graph)) if structural else []
     unconvertible = unconvertible_nodes(graph) if structural else {}
+    for inner in inside:
+        unconvertible |= unconvertible_nodes(inner)
     kept_fp32 = dict(unconvertible)
     if measured:
         types = graph.types()
@@ -58,10 +62,13 @@ def choose_kept_fp32(
             reason = _range_reason(node, graph, maxima, types, sizes)
             if reason:
                 kept_fp32.setdefault(node.name, reason)
+        for inner in inside:
+            kept_fp32 = {**_kept_inside(inner), **kept_fp32}
         if made_up:
             kept_fp32 = {**_behind_huge_factors(graph, {name for name, size in sizes.items() if size > FP16_MAX}, types), **kept_fp32}
     for pattern, precision in overrides:
-        matched = [node.name for node in graph.nodes if fnmatchcase(node.name, pattern)]
+        names = [node.name for around in (graph, *inside) for node in around.nodes]
+        matched = [name for name in names if fnmatchcase(name, pattern)]
         if not matched:
             some = ", ".join(repr(node.name) for node in graph.nodes[:5])
             raise ConversionError(
@@ -77,15 +84,30 @@ def choose_kept_fp32(
     return kept_fp32
 
 
+def _kept_inside(body: Graph) -> dict[str, str]:
+    """Of a body of control flow, whose activations nobody has measured: what its weights alone tell; node -> reason."""
+    types = body.types()
+    sizes = {name: _largest(array) for name, array in body.weights.items() if types.get(name) == FLOAT}
+    kept_fp32 = kept_near_zero(body, types)
+    for node in body.nodes:
+        reason = _range_reason(node, body, {}, types, sizes)
+        if reason:
+            kept_fp32.setdefault(node.name, reason)
+    return kept_fp32
+
+
 def unconvertible_nodes(graph: Graph) -> dict[str, str]:
-    """Nodes that cannot be converted: control flow, operators without a schema, recurrent layers that are told lengths, TensorScatter.
+    """Nodes that cannot be converted: operators without a schema or with a body (but for If, Loop and Scan, whose bodies are converted
+    node by node), recurrent layers that are told lengths, and TensorScatter.
 
     For recurrent layers, TensorRT's parser chooses between the state and zeros of FP32, whatever the type of the layer.
     """
     kept_fp32 = {}
     for node in graph.nodes:
+        if is_plain(node):
+            continue
         if subgraphs(node):
-            kept_fp32[node.name] = "control flow"
+            kept_fp32[node.name] = f"operator {node.op_type}, whose body is not converted"
         elif node.op_type in RECURRENT and len(node.input) > SEQUENCE_LENS and node.input[SEQUENCE_LENS]:
             kept_fp32[node.name] = "a recurrent layer with sequence_lens, which TensorRT's parser reads in FP32 alone"
         elif node.op_type == "TensorScatter":
@@ -96,7 +118,8 @@ def unconvertible_nodes(graph: Graph) -> dict[str, str]:
 
 
 def _range_reason(node: onnx.NodeProto, graph: Graph, maxima: dict[str, float], types: dict[str, int], sizes: dict[str, float]) -> str:
-    for name in dict.fromkeys((*reads(node), *node.output)):
+    read = node.input if is_plain(node) else reads(node)  # what is captured is judged where it is read
+    for name in dict.fromkeys((*read, *node.output)):
         if types.get(name) != FLOAT:
             continue
         if name in graph.weights:

@@ -10,7 +10,7 @@ import onnx
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import attribute
+from onnx2trt.model.nodes import all_nodes, attribute
 from onnx2trt.model.observe import static_shapes
 from onnx2trt.rewrite import placement, qdq
 from onnx2trt.rewrite.fit import Fit
@@ -245,7 +245,7 @@ def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] |
 
 def _kept(graph: Graph, reasons: dict[str, str], precision: str) -> tuple[tuple[str, str, str], ...]:
     """In the graph's order."""
-    return tuple((node.name, precision, reasons[node.name]) for node in graph.nodes if node.name in reasons)
+    return tuple((node.name, precision, reasons[node.name]) for node in all_nodes(graph.proto.graph) if node.name in reasons)
 
 
 def prepare_quantized(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.nodes import all_nodes, subgraphs
 
 BY_PARSER = "TensorRT's parser refuses it in"  # begins such a reason
 ALONE = 5  # rounds in which single nodes are given up; then all of their operator, since the parser may name one node at a time
@@ -31,7 +32,7 @@ class Refused:
             half: `made` is FP16 where it is neither INT8 nor kept in FP32.
         """
         reads_int8 = _reads_int8(made) if may_lose_int8 else set()
-        operators = {node.name: node.op_type for node in graph.nodes}
+        operators = {node.name: node.op_type for node in all_nodes(graph.proto.graph)}
         in_fp32, without_int8 = dict(self.in_fp32), dict(self.without_int8)
         for node, text in _blamed(graph, made, named).items():
             alike = {name for name, operator in operators.items() if operator == operators[node]} if self.rounds >= ALONE else set()
@@ -54,8 +55,11 @@ def _reads_int8(made: Graph) -> set[str]:
 
 
 def _blamed(graph: Graph, made: Graph, named: dict[str, str]) -> dict[str, str]:
-    """Nodes of `graph` -> what is said; for what was put between them (Q, DQ, Casts), the nodes that it serves, else the one it follows."""
-    own = {node.name for node in graph.nodes}
+    """Nodes of `graph` -> what is said; for what was put between them (Q, DQ, Casts), the nodes that it serves, else the one it follows;
+    in a body of control flow, the node that has the body.
+    """
+    own = {node.name for node in all_nodes(graph.proto.graph)}
+    around = {inner.name: node.name for node in made.nodes for body in subgraphs(node) for inner in all_nodes(body)}
     nodes, consumers, producers = {node.name: node for node in made.nodes}, made.consumers(), made.producers()
     found: dict[str, str] = {}
 
@@ -73,4 +77,6 @@ def _blamed(graph: Graph, made: Graph, named: dict[str, str]) -> dict[str, str]:
     for name, text in named.items():
         if name in own or name in nodes:
             found.update(dict.fromkeys(served(name) or followed(name), text))
+        elif name in around:  # a Cast in a body
+            found[around[name]] = text
     return found

@@ -9,8 +9,9 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
+from onnx2trt.model.bodies import body_graph, inner_graphs, is_plain, write_back
 from onnx2trt.model.graph import Graph, array_of
-from onnx2trt.model.nodes import attribute, reads, rename_reads, subgraphs
+from onnx2trt.model.nodes import attribute, captured, reads, rename_reads, subgraphs
 from onnx2trt.model.operators import EXACT
 from onnx2trt.rewrite.element_types import rounded_to_bfloat16
 
@@ -32,70 +33,100 @@ def simulation(graph: Graph) -> Graph:
 def simulated(graph: Graph) -> tuple[Graph, dict[str, str]]:
     """(simulation of the graph, FP16 tensor of `graph` -> tensor of the simulation that has its values)."""
     graph = rounded_to_bfloat16(graph)
-    types = graph.types()
-    half = {name for name, elem_type in types.items() if elem_type == HALF}
-    if not half:
+    if not holds_half(graph):
         return graph, {}
-    result = graph.copy()
-    result.weights = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in graph.weights.items()}
-    nodes: list[onnx.NodeProto] = []
-    renamed: dict[str, str] = {}
-    for name in graph.input_names:
-        if name in half:  # the model's own FP16 input
-            renamed[name] = _cast(nodes, result, name, f"{name}__value", FLOAT)
-    for node in result.nodes:
-        _simulate_node(node, half, renamed, nodes, result)
-    for name in graph.output_names:
-        if name in half:
-            _cast(nodes, result, renamed[name], name, HALF)
-    result.replace_nodes(nodes)
-    result.prune()
-    return result, renamed
+    run = _Simulation(graph)
+    return run.run(), run.renamed
 
 
-def _simulate_node(node: onnx.NodeProto, half: set[str], renamed: dict[str, str], nodes: list[onnx.NodeProto], result: Graph) -> None:
-    makes_half = any(name in half for name in node.output)
-    if subgraphs(node):
-        _feed_subgraphs(node, half, renamed, nodes, result)
-        return
-    for index, name in enumerate(node.input):
-        node.input[index] = renamed.get(name, name)
-    outputs = set(result.output_names)
-    if node.op_type == "Cast" and makes_half:
-        renamed[node.output[0]] = _rounded(nodes, result, node.input[0], node.output[0])
-        return
-    _write_float(node)
-    nodes.append(node)
-    for index, name in enumerate(node.output):
-        if name not in half:
-            continue
-        value = result.unique(f"{name}__exact") if node.op_type not in EXACT or name in outputs else name
-        node.output[index] = value
-        renamed[name] = value if node.op_type in EXACT else _rounded(nodes, result, value, name)
+def holds_half(graph: Graph) -> bool:
+    """Whether anything in it is FP16, in bodies of control flow, too."""
+    return any(HALF in inner.types().values() for inner in (graph, *inner_graphs(graph)))
 
 
-def _feed_subgraphs(node, half: set[str], renamed: dict[str, str], nodes: list[onnx.NodeProto], result: Graph) -> None:
-    """Control flow is never converted by us; what a model carries in FP16 there is run as it is."""
-    for name in dict.fromkeys(reads(node)):
-        if name in half and renamed.get(name, name) != name:
-            rename_reads(node, name, _cast(nodes, result, renamed[name], f"{name}__half", HALF))
-    nodes.append(node)
-    for index, name in enumerate(node.output):
-        if name in half:
-            node.output[index] = result.unique(f"{name}__half")
-            renamed[name] = _cast(nodes, result, node.output[index], f"{name}__value", FLOAT)
+class _Simulation:
+    """One graph, or one body of control flow, on its way to FP32 with roundings."""
 
+    def __init__(self, graph: Graph):
+        self._source, self._types = graph, graph.types()
+        self._half = {name for name, elem_type in self._types.items() if elem_type == HALF}
+        self._nodes: list[onnx.NodeProto] = []
+        self._result = graph.copy()
+        weights = graph.weights.items()
+        self._result.weights = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in weights}
+        self.renamed: dict[str, str] = {}
 
-def _rounded(nodes: list[onnx.NodeProto], result: Graph, source: str, name: str) -> str:
-    """Name of `source` rounded to FP16, as FP32."""
-    as_half = _cast(nodes, result, source, f"{name}__half", HALF)
-    return _cast(nodes, result, as_half, f"{name}__rounded", FLOAT)
+    def run(self) -> Graph:
+        for name in self._source.input_names:
+            if name in self._half:  # the model's own FP16 input
+                self.renamed[name] = self._cast(name, f"{name}__value", FLOAT)
+        self._simulate_nodes()
+        for name in self._source.output_names:
+            if name in self._half:
+                self._cast(self.renamed[name], name, HALF)
+        self._result.replace_nodes(self._nodes)
+        self._result.prune()
+        return self._result
 
+    def _simulate_nodes(self) -> None:
+        for node in self._result.nodes:
+            if not subgraphs(node):
+                self._simulate_node(node)
+            elif is_plain(node) and not self._half.intersection((*node.input, *node.output)):
+                self._simulate_bodies(node)
+            else:
+                self._feed_subgraphs(node)
 
-def _cast(nodes: list[onnx.NodeProto], result: Graph, source: str, target: str, elem_type: int) -> str:
-    target = target if target in result.output_names else result.unique(target)
-    nodes.append(onnx.helper.make_node("Cast", [source], [target], name=result.unique(f"{target}__cast"), to=elem_type))
-    return target
+    def _simulate_node(self, node: onnx.NodeProto) -> None:
+        makes_half = any(name in self._half for name in node.output)
+        for index, name in enumerate(node.input):
+            node.input[index] = self.renamed.get(name, name)
+        outputs = set(self._result.output_names)
+        if node.op_type == "Cast" and makes_half:
+            self.renamed[node.output[0]] = self._rounded(node.input[0], node.output[0])
+            return
+        _write_float(node)
+        self._nodes.append(node)
+        for index, name in enumerate(node.output):
+            if name not in self._half:
+                continue
+            value = self._result.unique(f"{name}__exact") if node.op_type not in EXACT or name in outputs else name
+            node.output[index] = value
+            self.renamed[name] = value if node.op_type in EXACT else self._rounded(value, name)
+
+    def _simulate_bodies(self, node: onnx.NodeProto) -> None:
+        """Control flow that takes and gives FP32: what its bodies read in FP16 from outside is there as FP32 already."""
+        for body in subgraphs(node):
+            outside = frozenset(captured(body))
+            inner = _Simulation(body_graph(body, self._source, self._types))
+            inner._result.share_names(self._result)
+            inner.renamed = {name: self.renamed[name] for name in outside if name in self.renamed}
+            inner._simulate_nodes()
+            inner._result.replace_nodes(inner._nodes)
+            write_back(inner._result, body, outside)
+        self._nodes.append(node)
+
+    def _feed_subgraphs(self, node: onnx.NodeProto) -> None:
+        """What a model itself hands to bodies in FP16, or gets out of them, is run as it is."""
+        for name in dict.fromkeys(reads(node)):
+            if name in self._half and self.renamed.get(name, name) != name:
+                rename_reads(node, name, self._cast(self.renamed[name], f"{name}__half", HALF))
+        self._nodes.append(node)
+        for index, name in enumerate(node.output):
+            if name in self._half:
+                node.output[index] = self._result.unique(f"{name}__half")
+                self.renamed[name] = self._cast(node.output[index], f"{name}__value", FLOAT)
+
+    def _rounded(self, source: str, name: str) -> str:
+        """Name of `source` rounded to FP16, as FP32."""
+        as_half = self._cast(source, f"{name}__half", HALF)
+        return self._cast(as_half, f"{name}__rounded", FLOAT)
+
+    def _cast(self, source: str, target: str, elem_type: int) -> str:
+        target = target if target in self._result.output_names else self._result.unique(target)
+        name = self._result.unique(f"{target}__cast")
+        self._nodes.append(onnx.helper.make_node("Cast", [source], [target], name=name, to=elem_type))
+        return target
 
 
 def _write_float(node: onnx.NodeProto) -> None:

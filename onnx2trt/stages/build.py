@@ -41,7 +41,7 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
             check_ranks(job, ranks, run)
         nodes = tuple((n.name, tuple(n.output)) for n in prepared.graph.nodes)
         constraints = Constraints(prepared.constraints, prepared.half_nodes, prepared.half_outputs, nodes)
-        dynamic = any(spec.dynamic for spec in job.info.inputs)
+        dynamic = any(spec.dynamic for spec in job.info.inputs) or any(profile.values for profile in job.profiles)
         label = "calibrating and building the engine" if calibrator is not None and calibrator.needs_data else "building the engine"
         with run.stage("build", label):
             built = builder.build(job.profiles, dynamic, constraints, calibrator and calibrator.for_tensorrt(), timings)
@@ -94,7 +94,7 @@ def parse_ahead(job: Job, graph: Graph, io: ModelInfo, run: Run) -> None:
         io: the model, with the types that inputs and outputs have in the graph.
 
     Raises:
-        ConversionError: MODEL, a Refusal where the parser says no.
+        ConversionError: MODEL, a Refusal where the parser says no; USAGE, where values of inputs have to be known.
     """
     with tempfile.TemporaryDirectory(prefix="onnx2trt-") as folder:
         run.channel.stage(STARTING_STAGE)
@@ -108,6 +108,7 @@ def parse_ahead(job: Job, graph: Graph, io: ModelInfo, run: Run) -> None:
             graph.save(os.path.join(folder, "model.onnx"), "weights")
             source = ParserInput(path=os.path.join(folder, "model.onnx"), nodes=nodes)
         builder.parse(source, io)
+        builder.check_shape_inputs(job.profiles)
 
 
 def _source(prepared: Prepared, info: ModelInfo, folder: str, model) -> ParserInput:

@@ -13,6 +13,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import batches_to_compare, inferences
 from onnx2trt.data.samples import Dataset
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.nodes import subgraphs
 from onnx2trt.model.session import AT_ONCE, Session
 from onnx2trt.plan.plan import LEAST_FP16_SHARE
 from onnx2trt.quant.fp16_segments import Segment, Tried, bound_to_half, lowered, segment_errors, segments, unconvertible, working
@@ -56,7 +57,9 @@ def choose_fp16(job: Job, graph: Graph, kept_fp32: dict[str, str], run: Run) -> 
     guarded = plan.precision == "fp16" and plan.keep_layers and plan.validation.enabled and not plan.build.plugins
     if not guarded or job.info.quantized:  # a model's own Q/DQ are kept as they are
         return as_they_are
-    in_fp32 = {**unconvertible(graph), **kept_fp32}  # weak typing: TensorRT does not lower control flow either
+    in_fp32 = {**unconvertible(graph), **kept_fp32}
+    if not job.strong:  # TensorRT's FP16 flag does not lower what is in a body
+        in_fp32 |= {node.name: "control flow" for node in graph.nodes if subgraphs(node)}
     bound = bound_to_half(graph, plan.layer_precisions)
     free = tuple(node for node in lowered(graph, in_fp32) if node not in bound)
     if not free:

@@ -177,7 +177,7 @@ def _load(here: _Here, data: bytes, header: Header | None, plugins: tuple[str, .
 
 def _describe_loaded(engine: Engine, run: Run) -> dict:
     """Fields of the engine, and its layers by precision."""
-    shapes = [[vars(shape) for shape in engine.profile(index)] for index in range(engine.profiles)]
+    shapes = [[shape.to_dict() for shape in engine.profile(index)] for index in range(engine.profiles)]
     found = inspector.parse_layers(engine.inspect(), {})
     if not found:
         run.console.warn("the engine was built without detailed verbosity: the precisions of its layers cannot be read")

@@ -11,7 +11,9 @@ from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import check_writable, read_engine, remove_abandoned
 from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims
 from onnx2trt.compare.metrics import misfit
+from onnx2trt.conversion.bound_inputs import bind_inputs
 from onnx2trt.conversion.candidate import OnnxCandidate
+from onnx2trt.conversion.input_profiles import input_profiles
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.promised_shapes import rows_are_independent, try_shapes
 from onnx2trt.conversion.run import Run
@@ -25,12 +27,12 @@ from onnx2trt.model.preflight import preflight as check_model
 from onnx2trt.plan.door_arguments import image_beside
 from onnx2trt.plan.idle import Facts, idle_flags, in_words
 from onnx2trt.plan.plan import Plan
-from onnx2trt.plan.shapes import make_profiles
 from onnx2trt.quant.calibration_cache import fit_file, side_file
 from onnx2trt.report.described import describe_model, describe_plan
 from onnx2trt.report.html import check_libraries
 from onnx2trt.report.result import Candidate, EngineFile
 from onnx2trt.rewrite.adopt import adopt
+from onnx2trt.rewrite.branches import fold_branches
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.library import Library
 
@@ -47,16 +49,30 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
     found: dict = {}
     with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
         _check_outputs(plan)
-        model, info = _read(plan)
+        model, info = bind_inputs(*_read(plan), plan.shapes.bind_input)
         found["model"] = describe_model(info)
-        profiles = make_profiles(info.inputs, plan.shapes)
+        profiles = input_profiles(plan, model, info, run)
         found["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
-        plan = _with_idle(plan, Facts(info.quantized, rewritten=_rewritten(plan, model, info, profiles)), info, data, run)
+        model, folded = fold_branches(model, profiles)
+        rewritten = bool(folded or info.bound or info.adopted)
+        plan = _with_idle(plan, Facts(info.quantized, rewritten=rewritten or _repaired(plan, model, info, profiles)), info, data, run)
     for warning in info.warnings:
         run.console.warn(warning)
-    return Job(library, plan, model, info, profiles, data)
+    _say_folded(folded, run)
+    return Job(library, plan, model, info, profiles, data, rewritten=rewritten)
+
+
+def _say_folded(folded: tuple[str, ...], run: Run) -> None:
+    """
+    Args:
+        folded: names of If nodes.
+    """
+    if len(folded) == 1:
+        run.console.info(f"If node {folded[0]!r} always takes the same branch here, which stands in its place")
+    elif folded:
+        run.console.info(f"{len(folded)} If nodes always take the same branch here, which stands in their place")
 
 
 def _read(plan: Plan) -> tuple:
@@ -100,7 +116,7 @@ def _with_idle(plan: Plan, facts: Facts, info: ModelInfo, data: Data, run: Run) 
     return plan
 
 
-def _rewritten(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ...]) -> bool:
+def _repaired(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ...]) -> bool:
     """Whether the model (onnx.ModelProto) is repaired before it is built; only looked at where it decides whether FP32 is compared."""
     return plan.variants == ("fp32",) and (info.adopted or info.half or bool(Graph.from_model(model, profiles).repairs))
 
@@ -141,7 +157,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
     found: dict = {}
     with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
         _check_outputs(plan)
-        model, info = _read(plan)
+        model, info = bind_inputs(*_read(plan), plan.shapes.bind_input)
         found["model"] = describe_model(info)
         ranks = {tensor.name: len(tensor.shape) for tensor in engine.tensors}
         declared = {spec.name: spec.shape for spec in (*info.inputs, *info.outputs)}
@@ -156,7 +172,8 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
         plan = _with_idle(plan, Facts(info.quantized, candidate="engine"), info, data, run)
-    return Job(library, plan, model, info, profiles, data)
+        model, folded = fold_branches(model, profiles)
+    return Job(library, plan, model, info, profiles, data, rewritten=bool(folded or info.bound))
 
 
 def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
@@ -168,13 +185,13 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
     path, found = plan.validation.engine, {}
     with run.stage("preflight", f"checking {plan.onnx} and {path}"), having_found(found):
         _check_outputs(plan)
-        model, info = _read(plan)
+        model, info = bind_inputs(*_read(plan), plan.shapes.bind_input)
         found["model"] = describe_model(info)
-        other, other_info = check_model(path)
+        other, other_info = bind_inputs(*check_model(path), plan.shapes.bind_input, may_lack=True)
         found["candidate"] = Candidate(path, other_info.sha256, other_info.bytes, "onnx")
         plan = replace(plan, precision=_carried(other.graph, other_info, info))
         inputs = _common_inputs(info, other_info)
-        profiles = make_profiles(inputs, plan.shapes)
+        profiles = input_profiles(plan, model, replace(info, inputs=inputs), run)
         found["plan"] = describe_plan(plan, profiles)
         common = replace(info, inputs=inputs)
         data = choose_data(plan, common, profiles, _independent(plan, model, common, profiles, run))
@@ -205,7 +222,7 @@ def _common_inputs(info: ModelInfo, other: ModelInfo) -> tuple[TensorSpec, ...]:
     if names != others or {spec.name for spec in info.inputs} != {spec.name for spec in other.inputs}:
         raise ConversionError(
             f"{other.path} is not made from {info.path}: it has {_interface(other)}; the model has {_interface(info)}",
-            hint="Inputs and outputs must have the same names in both.",
+            hint="Inputs and outputs must have the same names in both. An input that was made a constant is named with --bind-input.",
             code=ExitCode.VALIDATION,
         )
     for spec in (*info.inputs, *info.outputs):

@@ -22,6 +22,7 @@ from onnx2trt.trt.constraints import labels
 from onnx2trt.trt.engine import Engine
 
 ORDER = ("bf16", "fp32", "fp16", "int8")  # BF16 is never asked for
+REASONS_SHOWN = 3  # of what is kept in a higher precision, in an error
 NO_LAYER = QUANTIZERS | NO_WORK  # operators that are no layers by themselves
 
 
@@ -141,6 +142,19 @@ def _delivered(layers: dict[str, int], share: float | None, half_share: float | 
     return "bf16" if layers.get("bf16") else "fp32"
 
 
+def _why(precision: Precision) -> str:
+    """What is kept in a higher precision, and why, most nodes first."""
+    nodes: dict[str, list[str]] = {}
+    for entry in precision.fallback:
+        nodes.setdefault(entry["reason"], []).append(entry["name"])
+    if not nodes:
+        return ""
+    ranked = sorted(nodes.items(), key=lambda pair: -len(pair[1]))
+    said = [f"{names[0]!r}{f' and {len(names) - 1} more' * (len(names) > 1)} ({reason})" for reason, names in ranked[:REASONS_SHOWN]]
+    more = "; and others" * (len(ranked) > REASONS_SHOWN)
+    return f"Kept in a higher precision: {'; '.join(said)}{more}: all stand under fallback in --json. "
+
+
 def _less_than_asked(job: Job, precision: Precision) -> ConversionError:
     asked, layers, share, delivered = job.plan.precision, precision.layers, precision.int8_mac_share, precision.delivered
     half_share = precision.fp16_mac_share
@@ -150,7 +164,7 @@ def _less_than_asked(job: Job, precision: Precision) -> ConversionError:
         text = f", INT8 share of the multiply-accumulates {share:.1%}, less than --min-int8-share {100 * job.plan.min_int8_share:g}"
     elif half_share is not None:
         text = f", FP16 share of the multiply-accumulates {half_share:.1%}, less than {LEAST_FP16_SHARE:.0%}"
-    hint = "The reasons stand under fallback in --json; ask for a higher precision, or allow more with --layer-precisions."
+    hint = f"{_why(precision)}Ask for a higher precision, or allow more with --layer-precisions."
     if job.plan.route is Route.WEAK:
         other = "--layer-precisions '*:fp16'" if asked == "fp16" else "--quantization qdq"
         hint = f"TensorRT times its kernels and found others faster: use --precision {delivered}, or bind it with {other}."

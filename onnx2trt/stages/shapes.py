@@ -90,7 +90,7 @@ def _try(job: Job, candidate: Runner, what: str, run: Run, attempt: Callable[[Ar
         except ConversionError as error:  # made-up values are none that it takes; conversion/promised_shapes.py has said so
             run.console.debug(f"{what} was not tried at {described(shapes)}: {error.message}")
             continue
-        seconds = max(seconds, 2 * (time.monotonic() - started) / sum(array.size for array in feed.values()))
+        seconds = max(seconds, 2 * (time.monotonic() - started) / max(sum(array.size for array in feed.values()), 1))
         found = _tried(candidate, Batch(feed, 0, 0, (described(shapes),)), what, shapes)
         _compare(job, expected, found, (what, described(shapes)), run)
 

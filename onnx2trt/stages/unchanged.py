@@ -10,6 +10,7 @@ from dataclasses import replace
 from onnx2trt.base.files import feed
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
+from onnx2trt.data.bound_values import is_file
 from onnx2trt.data.holdout import choose_split
 from onnx2trt.data.samples import Dataset, files_of
 from onnx2trt.plan import key as identity
@@ -28,6 +29,7 @@ def inputs_of(job: Job, environment: Environment) -> dict:
         "--calibration-dir": _hash_data(job.data.calibration, _also_measured(job)),
         "--validation-dir": _hash_data(job.data.validation),
         "--test-image": _hash_data(job.data.test),
+        "--bind-input": job.info.identity if any(is_file(entry.text) for entry in job.info.bound) else None,
         "--plugins": [_hash_file(path) or path for path in job.plan.build.plugins] or None,
     }
     given = {flag: value for flag, value in data.items() if value}

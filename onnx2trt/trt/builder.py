@@ -78,7 +78,7 @@ class EngineBuilder:
         """Configure and build.
 
         Args:
-            dynamic: the model has free dimensions, so an optimization profile is added.
+            dynamic: the model has free dimensions, or inputs whose values decide about shapes, so an optimization profile is added.
             constraints: layer precisions, for weakly typed networks.
             calibrator: for INT8 by TensorRT's own calibration; its `error` is raised where it stopped the build.
             timing_cache: contents of a timing cache; b"" starts one; None goes without.
@@ -88,6 +88,7 @@ class EngineBuilder:
         """
         config = self._made(self._builder.create_builder_config(), "create_builder_config")
         configure(self._trt, self._builder, config, self._plan)
+        self.check_shape_inputs(profiles)
         if dynamic:
             self._add_profile(config, profiles)
         if calibrator is not None:
@@ -118,7 +119,7 @@ class EngineBuilder:
     def _add_profile(self, config, profiles: tuple[Profile, ...]) -> None:
         profile = self._profile(profiles)
         if config.add_optimization_profile(profile) < 0:
-            shapes = ", ".join(f"{p.name} {dims(p.min)} / {dims(p.opt)} / {dims(p.max)}" for p in profiles)
+            shapes = ", ".join(f"{p.name} {' / '.join(map(dims, p.values or (p.min, p.opt, p.max)))}" for p in profiles)
             raise self._failure(f"the optimization profile (min / opt / max) {shapes} was not accepted")
 
     def _profile(self, profiles: tuple[Profile, ...]):
@@ -126,20 +127,34 @@ class EngineBuilder:
         tensors = {tensor.name: tensor for tensor in (self._network.get_input(i) for i in range(self._network.num_inputs))}
         for entry in profiles:
             if tensors[entry.name].is_shape_tensor:
-                raise ConversionError(
-                    f"input {entry.name!r} holds a shape; TensorRT needs its values at build time",
-                    hint="Export the model with that shape fixed.",
-                    code=ExitCode.MODEL,
-                )
-            profile.set_shape(entry.name, entry.min, entry.opt, entry.max)
+                profile.set_shape_input(entry.name, *entry.values)
+            else:
+                profile.set_shape(entry.name, entry.min, entry.opt, entry.max)
         return profile
+
+    def check_shape_inputs(self, profiles: tuple[Profile, ...]) -> None:
+        """TensorRT needs the values of inputs that decide about shapes when it builds.
+
+        Raises:
+            ConversionError: USAGE, naming those that have none.
+        """
+        known = {entry.name for entry in profiles if entry.values is not None}
+        inputs = (self._network.get_input(index) for index in range(self._network.num_inputs))
+        lacking = [tensor.name for tensor in inputs if tensor.is_shape_tensor and tensor.name not in known]
+        if lacking:
+            flags = " ".join(f"{name}:MIN:OPT:MAX" for name in lacking)
+            raise ConversionError(
+                f"values of {', '.join(map(repr, lacking))} decide about shapes; TensorRT needs to know between which they lie",
+                hint=f"Add --shape-values {flags}, or make it a constant with --bind-input.",
+                code=ExitCode.USAGE,
+            )
 
     def _set_calibrator(self, config, calibrator, profiles: tuple[Profile, ...], dynamic: bool) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # deprecated since 10.1
             config.int8_calibrator = calibrator
             if dynamic:
-                fixed = self._profile(tuple(Profile(p.name, p.opt, p.opt, p.opt) for p in profiles))
+                fixed = self._profile(tuple(map(_at_opt, profiles)))
                 if not config.set_calibration_profile(fixed):
                     raise self._failure("the calibration profile was not accepted")
 
@@ -185,6 +200,11 @@ class EngineBuilder:
         errors = self._messages.take_errors()
         text = "\n  ".join([message + (":" if errors else ""), *errors])
         return ConversionError(text, hint=_build_hint(errors), code=ExitCode.BUILD)
+
+
+def _at_opt(entry: Profile) -> Profile:
+    """Nothing but the usual shape and values."""
+    return Profile(entry.name, *(entry.opt,) * 3, entry.values and (entry.values[1],) * 3)
 
 
 def _build_hint(errors: list[str]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -62,6 +62,7 @@ class Engine:
         self._context = None
         self._stream = cuda.new_stream()
         self._buffers: dict[str, tuple[int, int]] = {}  # tensor -> (address, bytes)
+        self._host: dict[str, np.ndarray] = {}  # inputs in the host's memory
         self._allocators: dict[str, object] = {}
         self.tensors = tuple(self._describe(index) for index in range(self._engine.num_io_tensors))
 
@@ -71,10 +72,23 @@ class Engine:
         is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
         kind = engine.get_tensor_dtype(name).name
         dtype = np.dtype(DTYPES[kind]).name if kind in DTYPES else kind.lower()
-        profile = None
-        if is_input and not engine.is_shape_inference_io(name):
-            profile = Profile(name, *(tuple(shape) for shape in engine.get_tensor_profile_shape(name, 0)))
+        profile = self._profile(name, 0) if is_input else None
         return EngineTensor(name, is_input, tuple(engine.get_tensor_shape(name)), dtype, engine.get_tensor_format_desc(name), profile)
+
+    def _profile(self, name: str, index: int) -> Profile | None:
+        """Shapes of an input in a profile, and its values where they decide about shapes; None where TensorRT 8.6 does not tell these."""
+        engine = self._engine
+        if not self._on_host(name):
+            return Profile(name, *(tuple(shape) for shape in engine.get_tensor_profile_shape(name, index)))
+        if not hasattr(engine, "get_tensor_profile_values"):
+            return None
+        # by position: the binding has swapped the names of the two
+        values = tuple(tuple(map(int, row)) for row in engine.get_tensor_profile_values(index, name))
+        return Profile(name, *(tuple(engine.get_tensor_shape(name)),) * 3, values or None)
+
+    def _on_host(self, name: str) -> bool:
+        """Whether TensorRT reads the values of an input itself, to know shapes, and so wants them in the host's memory."""
+        return self._engine.get_tensor_location(name) == self._trt.TensorLocation.HOST
 
     def describe(self) -> dict:
         """Ends and memory, for the result."""
@@ -86,7 +100,7 @@ class Engine:
                     "dtype": tensor.dtype,
                     "shape": list(tensor.shape),
                     "format": tensor.format,
-                    "profile": None if tensor.profile is None else asdict(tensor.profile),
+                    "profile": None if tensor.profile is None else tensor.profile.to_dict(),
                 }
                 for tensor in self.tensors
             ],
@@ -109,8 +123,7 @@ class Engine:
 
     def profile(self, index: int) -> tuple[Profile, ...]:
         """Shapes of the inputs in one of the profiles."""
-        names = [tensor.name for tensor in self.tensors if tensor.profile is not None]
-        return tuple(Profile(name, *(tuple(shape) for shape in self._engine.get_tensor_profile_shape(name, index))) for name in names)
+        return tuple(self._profile(tensor.name, index) for tensor in self.tensors if tensor.profile is not None)
 
     def inspect(self) -> str:
         """The inspector's JSON on all layers; detailed where the engine was built with detailed verbosity."""
@@ -151,8 +164,11 @@ class Engine:
                 array = np.ascontiguousarray(feed[tensor.name], dtype=tensor.dtype)
                 if not context.set_input_shape(tensor.name, array.shape):
                     raise self._failure(f"the engine refuses shape {list(array.shape)} for input {tensor.name!r}", ExitCode.VALIDATION)
-                self._bind(tensor.name, array.nbytes)
-                self._cuda.upload(self._buffers[tensor.name][0], array, self._stream)
+                if self._on_host(tensor.name):
+                    self._bind_host(tensor.name, array)
+                else:
+                    self._bind(tensor.name, array.nbytes)
+                    self._cuda.upload(self._buffers[tensor.name][0], array, self._stream)
         missing = context.infer_shapes()
         if missing:
             raise self._failure(f"the engine has no shape for {list(missing)}", ExitCode.VALIDATION)
@@ -178,6 +194,12 @@ class Engine:
             self._buffers[name] = (address, nbytes)
         if not self._context.set_tensor_address(name, address):
             raise self._failure(f"the engine refuses the address of {name!r}", ExitCode.VALIDATION)
+
+    def _bind_host(self, name: str, array: np.ndarray) -> None:
+        """Values that decide about shapes; TensorRT reads them when it infers the shapes, and again when it runs."""
+        self._host[name] = array  # it keeps the address alone
+        if not self._context.set_tensor_address(name, array.ctypes.data):
+            raise self._failure(f"the engine refuses the values of {name!r}", ExitCode.VALIDATION)
 
     def _bind_output(self, tensor: EngineTensor) -> None:
         shape = tuple(self._context.get_tensor_shape(tensor.name))

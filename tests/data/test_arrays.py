@@ -9,7 +9,7 @@ import pytest
 from helpers import ends_within, pipe_at
 
 from onnx2trt.base.errors import DataError
-from onnx2trt.base.model_info import Profile, TensorSpec
+from onnx2trt.base.model_info import BoundInput, Profile, TensorSpec
 from onnx2trt.data import arrays as arrays_module
 from onnx2trt.data.arrays import load_arrays, synthetic_arrays
 from onnx2trt.data.rows import WHOLE_FILE, Rows
@@ -294,3 +294,50 @@ def test_range_of_synthetic_arrays(dtype, low, high):
 def test_synthetic_arrays_are_the_same_every_time():
     first, second = made_up(), made_up()
     assert all(np.array_equal(first[name], second[name]) for name in DTYPES)
+
+
+CACHE = TensorSpec("x", (1, 2, "past", 4), "float32")
+
+
+def test_a_free_size_may_be_zero_a_fixed_one_and_no_rows_at_all_may_not(tmp_path):
+    assert samples_of(npz(tmp_path, x=ones(1, 2, 0, 4)), (CACHE,))[0]["x"].shape == (1, 2, 0, 4)
+    for shape, spec in (((0, 3), X), ((1, 0, 3, 4), CACHE)):
+        with pytest.raises(DataError, match="has shape"):
+            samples_of(npz(tmp_path, x=np.zeros(shape, np.float32)), (spec,))
+
+
+@pytest.mark.parametrize("array", [np.array(2, np.float32), ones(1), ones(1, 1)])
+def test_a_scalar_is_one_value_of_whatever_rank(tmp_path, array):
+    (sample,) = samples_of(npz(tmp_path, x=ones(1, 3), s=array), (X, TensorSpec("s", (), "float32")))
+    assert sample["s"].shape == ()
+
+
+def test_several_values_are_no_scalar(tmp_path):
+    with pytest.raises(DataError, match="scalar"):
+        samples_of(npz(tmp_path, s=ones(2)), (TensorSpec("s", (), "float32"),))
+
+
+def test_made_up_values_that_decide_about_shapes_are_the_usual_ones():
+    profile = Profile("n", (2,), (2,), (2,), ((1, 2), (5, 6), (9, 9)))
+    assert synthetic_arrays((TensorSpec("n", (2,), "int32"),), (profile,))["n"].tolist() == [5, 6]
+    scalar = Profile("n", (), (), (), ((1,), (5,), (9,)))
+    assert synthetic_arrays((TensorSpec("n", (), "int64"),), (scalar,))["n"] == 5
+
+
+SR = BoundInput(TensorSpec("sr", (), "int64"), np.array(16000), "16000")
+
+
+@pytest.mark.parametrize("found, fits", [(np.array(16000), True), (np.array([[16000], [16000]]), True), (np.array([16000, 8000]), False)])
+def test_an_input_that_is_bound_may_stand_in_a_file_with_its_value(tmp_path, found, fits):
+    path = npz(tmp_path, x=ones(1, 3), sr=found)
+    if fits:
+        assert list(load_arrays(path, (X,), bound=(SR,))[0]) == ["x"]
+    else:
+        with pytest.raises(DataError, match="another 'sr' than --bind-input sr=16000"):
+            load_arrays(path, (X,), bound=(SR,))
+
+
+def test_shapes_that_cannot_be_the_bound_value(tmp_path):
+    bound = BoundInput(TensorSpec("sr", (3,), "int64"), np.array([1, 2, 3]), "1,2,3")
+    with pytest.raises(DataError, match="another 'sr'"):
+        load_arrays(npz(tmp_path, x=ones(1, 3), sr=np.array([1, 2])), (X,), bound=(bound,))

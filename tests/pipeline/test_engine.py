@@ -4,14 +4,18 @@ import numpy as np
 import onnx
 import pytest
 from helpers import planned
-from models import conv_net, random
+from models import conv_net, random, stepped
+from onnx import TensorProto
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.model.bodies import inner_graphs
 from onnx2trt.model.session import Session
 from onnx2trt.pipeline import engine as pipeline
 from onnx2trt.report.result import Result
 from onnx2trt.report.table import render
 from onnx2trt.stages.load import loaded_engine
+
+HALF = TensorProto.FLOAT16
 
 
 class Engine:
@@ -77,3 +81,33 @@ def test_outputs_that_differ_still_fail_whatever_the_timing(folder):
     with pytest.raises(ConversionError) as caught:
         pipeline.check(job, None, broken, Result(), run)
     assert caught.value.code is ExitCode.VALIDATION
+
+
+def test_control_flow_that_is_not_built_in_fp16_stays_in_fp32(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(stepped("Loop"), "model.onnx")
+    job, run = planned(library="rtx")
+    tried = []
+
+    def build(job, choice, prepared, result, run):
+        tried.append(any(HALF in inner.types().values() for inner in inner_graphs(prepared.graph)))
+        if tried[-1]:
+            raise ConversionError("TensorRT could not build the engine", code=ExitCode.BUILD)
+        return prepared
+
+    monkeypatch.setattr(pipeline, "build_and_check", build)
+    prepared = pipeline.make_engine(job, Result(), run)
+    assert tried == [True, False]
+    assert ("loop", "fp32", "control flow whose bodies TensorRT does not build in FP16") in prepared.fallback
+    assert any("stays in FP32. TensorRT could not build the engine" in warning for warning in run.console.warnings)
+
+
+def test_what_is_not_built_without_control_flow_is_an_error(folder, monkeypatch):
+    job, run = planned(library="rtx")
+
+    def build(*_):
+        raise ConversionError("TensorRT could not build the engine", code=ExitCode.BUILD)
+
+    monkeypatch.setattr(pipeline, "build_and_check", build)
+    with pytest.raises(ConversionError, match="could not build"):
+        pipeline.make_engine(job, Result(), run)

@@ -48,6 +48,8 @@ KINDS = {
     "quantization": OPTION,
     "calibration_method": OPTION,
     "quantization_effort": OPTION,
+    "shape_values": OPTION,
+    "bind_input": OPTION,
     "input_range": OPTION,
     "mean": OPTION,
     "std": OPTION,

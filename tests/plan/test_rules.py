@@ -253,3 +253,17 @@ def test_the_result_does_not_overwrite_the_engine_that_is_validated():
 @pytest.mark.parametrize(("shape", "text"), [((1, 3, "h", None), "1x3xhx?"), ((), "scalar"), ((5,), "5"), ((0, 2), "0x2"), ((None,), "?")])
 def test_dims(shape, text):
     assert dims(shape) == text
+
+
+@pytest.mark.parametrize(
+    "flags, fragment",
+    [
+        (("--bind-input", "a=1", "a=2"), "'a' twice"),
+        (("--bind-input", "a=1", "--opt-shapes", "a:1x2"), "--opt-shapes a"),
+        (("--bind-input", "a=1", "--min-shapes", "b:1,a:1"), "--min-shapes a"),
+        (("--bind-input", "a=1", "--io-types", "a:fp16"), "--io-types a"),
+    ],
+)
+def test_an_input_that_is_a_constant_has_nothing_else(flags, fragment):
+    assert fragment in flag_problem(parse(*flags))
+    assert flag_problem(parse("--bind-input", "a=1", "--opt-shapes", "b:1x2")) == ""

@@ -168,3 +168,46 @@ def test_no_image_for_two_inputs():
 def test_one_symbol_is_one_size_whichever_axis_it_stands_at(flags, lowest):
     profiles = make_profiles((spec((20, "batch", 12)), spec(("batch",), "len", "int32")), flags)
     assert profiles[1].min == lowest and profiles[1].name == "len"
+
+
+def test_all_missing_shapes_are_asked_for_at_once():
+    inputs = (spec((1, "seq"), "ids", "int64"), spec(("n", 3), "fixed"), spec((1, 2, "past", 16), "cache"), spec(None, "any"))
+    with refused(ExitCode.USAGE, "'ids' has free", "(seq) of 1xseq", "'cache' has free", "'any' has no declared rank") as _:
+        make_profiles(inputs, shapes())
+    with refused(ExitCode.USAGE, "'ids'", hint="--opt-shapes ids:1x16 cache:1x2x224x16 any:DIMS"):
+        make_profiles(inputs, shapes())
+    with refused(ExitCode.USAGE, "'any'", hint="--opt-shapes any:DIMS"):
+        make_profiles(inputs, shapes(opt=[("ids", (1, 4)), ("cache", (1, 2, 4, 16))]))
+
+
+def test_the_smallest_size_may_be_zero():
+    flags = shapes(lowest=(1, 2, 0, 16), opt=(1, 2, 8, 16), highest=(1, 2, 64, 16))
+    assert make_profiles((spec((1, 2, "past", 16)),), flags) == (Profile("x", (1, 2, 0, 16), (1, 2, 8, 16), (1, 2, 64, 16)),)
+
+
+def test_a_shape_that_follows_from_those_of_other_inputs_is_not_asked_for():
+    inputs = (spec(("batch", "seq"), "ids"), spec(("batch", "seq"), "mask"), spec((2, "batch", 8), "state"))
+    flags = shapes(lowest=[("ids", (1, 4))], opt=[("ids", (2, 16))], highest=[("ids", (4, 32))])
+    assert make_profiles(inputs, flags) == (
+        Profile("ids", (1, 4), (2, 16), (4, 32)),
+        Profile("mask", (1, 4), (2, 16), (4, 32)),
+        Profile("state", (2, 1, 8), (2, 2, 8), (2, 4, 8)),
+    )
+    assert make_profiles((spec(("batch", 3), "x"), inputs[2]), shapes(batch=4))[1] == Profile("state", (2, 1, 8), (2, 4, 8), (2, 4, 8))
+
+
+@pytest.mark.parametrize("other", [("n", "?"), ("n", None), ("n", "other")])
+def test_a_dimension_without_a_name_of_its_own_follows_from_nothing(other):
+    with refused(ExitCode.USAGE, "'b' has free dimensions"):
+        make_profiles((spec(("n", "?"), "a"), spec(other, "b")), shapes(opt=[("a", (1, 16))]))
+
+
+def test_a_name_that_got_two_sizes_tells_none():
+    inputs = (spec((1, "n"), "a"), spec((1, "n"), "b"), spec((1, "n"), "c"))
+    with refused(ExitCode.USAGE, "'c' has free dimensions"):
+        make_profiles(inputs, shapes(opt=[("a", (1, 16)), ("b", (1, 8))]))
+
+
+def test_what_is_typed_for_an_input_itself_counts():
+    inputs = (spec((1, "n"), "a"), spec((1, "n"), "b"))
+    assert make_profiles(inputs, shapes(opt=[("a", (1, 16)), ("b", (1, 8))]))[1].opt == (1, 8)

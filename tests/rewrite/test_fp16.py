@@ -3,12 +3,14 @@
 import numpy as np
 import onnx
 import pytest
-from models import FLOAT, conv_net, in_fp16, model, node, outputs_of, random
-from onnx import TensorProto, helper
+from models import FLOAT, conv_net, in_fp16, model, node, outputs_of, random, stepped
+from onnx import TensorProto, helper, numpy_helper
 
+from onnx2trt.model.bodies import inner_graphs
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.fp16 import FOLLOWING, convert, stays_float
+from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
 from onnx2trt.rewrite.simulate import simulation
 
 HALF = TensorProto.FLOAT16
@@ -66,7 +68,7 @@ def test_non_maximum_suppression_reads_float():
     assert [a.tolist() for a in outputs_of(half, feed)] == [a.tolist() for a in outputs_of(graph, feed)]
 
 
-def test_control_flow_stays_and_reads_float():
+def test_branches_are_converted_and_take_and_give_float():
     then = helper.make_graph([node("Relu", "h", "a")], "then", [], [helper.make_tensor_value_info("a", FLOAT, None)])
     other = helper.make_graph([node("Neg", "h", "b")], "else", [], [helper.make_tensor_value_info("b", FLOAT, None)])
     nodes = [
@@ -80,7 +82,10 @@ def test_control_flow_stays_and_reads_float():
     for sign in (1, -1):
         feed = {"x": np.full((2, 3), sign * 0.25, np.float32)}
         graph, half, kept_fp32 = in_fp16(source, feed)
-        assert kept_fp32 == {"choose": "control flow"}
+        assert kept_fp32 == {}
+        assert {FLOAT} == {half.types()[name] for name in ("c", "y")}
+        inside = [inner.types() for inner in inner_graphs(half)]
+        assert [types[name] for types, name in zip(inside, ("b__fp16", "a__fp16"))] == [HALF, HALF]
         assert outputs_of(half, feed)[0].tolist() == outputs_of(graph, feed)[0].tolist()
         assert outputs_of(simulation(half), feed)[0].tolist() == outputs_of(graph, feed)[0].tolist()
 
@@ -251,3 +256,63 @@ def test_lists_of_tensors_stay_float():
     onnx.checker.check_model(half.to_model(), full_check=True)
     for a, b in zip(outputs_of(half, feed), outputs_of(graph, feed)):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["Loop", "Scan"])
+def test_loops_are_converted_and_take_and_give_float(kind):
+    feed = {"x": random(4, 2, 3, seed=1), "start": random(2, 3, seed=2)}
+    graph, half, kept_fp32 = in_fp16(stepped(kind), feed)
+    assert kept_fp32 == {}
+    (inner,) = inner_graphs(half)
+    inside = {entry.op_type: inner.types()[entry.output[0]] for entry in inner.nodes}
+    assert {inside[op] for op in ("MatMul", "Add", "Tanh")} == {HALF}
+    for name, expected in Session.from_graph(graph).run(feed).items():
+        computed, simulated = (Session.from_graph(one).run(feed)[name] for one in (half, simulation(half)))
+        np.testing.assert_allclose(computed, expected, atol=4e-3)
+        np.testing.assert_allclose(simulated, expected, atol=4e-3)
+        assert (simulated != expected).any(), "what is rounded shows"
+        assert computed.dtype == simulated.dtype == np.float32
+
+
+def test_nodes_in_bodies_are_kept_by_name_by_their_weights_and_whole():
+    feed = {"x": random(4, 2, 3, seed=1), "start": random(2, 3, seed=2)}
+    graph = Graph.from_model(stepped("Loop"))
+    kept_fp32 = choose_kept_fp32(graph, {}, (("tan*", "fp32"),), measured=True)
+    assert set(kept_fp32) == {"tanh"}
+    types = {entry.name: inner.types()[entry.output[0]] for inner in inner_graphs(convert(graph, kept_fp32)) for entry in inner.nodes}
+    assert types["tanh"] == FLOAT and types["join"] == HALF
+    whole = convert(graph, {"loop": "asked for"})
+    assert not any(HALF in inner.types().values() for inner in inner_graphs(whole))
+    np.testing.assert_array_equal(Session.from_graph(whole).run(feed)["y"].shape, (2, 3))
+    tiny = stepped("Loop")
+    weights = next(tensor for tensor in tiny.graph.initializer if tensor.name == "w")
+    weights.CopyFrom(numpy_helper.from_array(np.full((3, 3), 1e-9, np.float32), "w"))
+    assert set(choose_kept_fp32(Graph.from_model(tiny), {}, (), measured=True)) == {"matmul"}
+
+
+def test_what_overflows_in_a_branch_is_seen_by_the_simulation():
+    def branch(name):
+        nodes = [node("Mul", "x big", f"{name}m", f"{name}/up"), node("Mul", f"{name}m small", f"{name}r", f"{name}/down")]
+        return helper.make_graph(nodes, name, [], [helper.make_tensor_value_info(f"{name}r", FLOAT, None)])
+
+    nodes = [helper.make_node("If", ["c"], ["y"], name="if", then_branch=branch("t"), else_branch=branch("e"))]
+    inputs = {"x": [2, 3], "c": (TensorProto.BOOL, [])}
+    graph = Graph.from_model(model(nodes, inputs, {"y": [2, 3]}, {"big": np.float32(6e4), "small": np.float32(1e-4)}))
+    feed = {"x": np.full((2, 3), 2.0, np.float32), "c": np.array(True)}
+    half = convert(graph, {})
+    assert np.isfinite(Session.from_graph(half).run(feed)["y"]).all(), "ONNX Runtime computes FP16 in FP32"
+    assert np.isinf(Session.from_graph(simulation(half)).run(feed)["y"]).all()
+
+
+def test_a_loop_in_a_branch():
+    inner = stepped("Loop").graph
+    then = helper.make_graph(list(inner.node), "then", [], [helper.make_tensor_value_info("y", FLOAT, None)], list(inner.initializer))
+    other = helper.make_graph([node("Neg", "start", "n")], "else", [], [helper.make_tensor_value_info("n", FLOAT, None)])
+    nodes = [helper.make_node("If", ["c"], ["r"], name="if", then_branch=then, else_branch=other)]
+    source = model(nodes, {"x": [4, 2, 3], "start": [2, 3], "c": (TensorProto.BOOL, [])}, {"r": [2, 3]})
+    for value in (True, False):
+        feed = {"x": random(4, 2, 3, seed=1), "start": random(2, 3, seed=2), "c": np.array(value)}
+        graph, half, kept_fp32 = in_fp16(source, feed)
+        assert kept_fp32 == {} and HALF in {kind for body in inner_graphs(half) for kind in body.types().values()}
+        for one in (half, simulation(half)):
+            np.testing.assert_allclose(outputs_of(one, feed)[0], outputs_of(graph, feed)[0], atol=4e-3)

@@ -224,7 +224,7 @@ def test_a_setting_that_is_not_kept_is_a_failure(name):
 # (file, expression) -> class whose members it uses; guarded ones are asked for by hasattr or getattr first
 USES = [
     ("trt/engine.py", "self._engine", "ICudaEngine", TABLES, {"device_memory_size"}),
-    ("trt/engine.py", "engine", "ICudaEngine", TABLES, set()),
+    ("trt/engine.py", "engine", "ICudaEngine", TABLES, {"get_tensor_profile_values"}),
     ("trt/engine.py", "self._context", "IExecutionContext", TABLES, set()),
     ("trt/engine.py", "context", "IExecutionContext", TABLES, set()),
     ("trt/engine.py", "self._runtime", "Runtime", TABLES, set()),

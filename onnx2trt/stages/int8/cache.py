@@ -125,7 +125,7 @@ def write_cache(job: Job, text: str, method: str, run: Run, silent: tuple[str, .
 def identity_of(job: Job) -> Identity:
     chosen = job.data.calibration
     return Identity(
-        model_sha256=job.info.sha256,
+        model_sha256=job.info.identity,
         data_sha256=calibration_cache.hash_files(chosen.files, chosen.origin) if chosen else None,
         samples=len(chosen.samples) if chosen else None,
         preprocessing=job.data.reader.preprocessing.describe() if job.data.reader.preprocessing else None,

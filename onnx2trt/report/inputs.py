@@ -1,0 +1,19 @@
+"""Inputs as the user reads them: their shapes, and those that are constants. Of a result as JSON has it."""
+
+from __future__ import annotations
+
+
+def shape_range(profile: dict) -> str:
+    """The shapes of an input, and its values where they decide about shapes, as in a profile of the result."""
+
+    def between(bounds: dict) -> str:
+        words = ["x".join(map(str, bounds[bound])) or "scalar" for bound in ("min", "opt", "max")]
+        return words[0] if len(set(words)) == 1 else "min {} opt {} max {}".format(*words)
+
+    values = profile.get("values")
+    return between(profile) + (f", values {between(values)}" if values else "")
+
+
+def bound_inputs(model: dict | None) -> list[str]:
+    """The inputs of a model that are constants, each with its value as typed."""
+    return [f"{entry['name']} = {entry['value']}  fixed by --bind-input" for entry in (model or {}).get("bound") or ()]

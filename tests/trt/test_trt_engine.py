@@ -1,0 +1,81 @@
+"""trt/engine.py: how values reach an engine. Only a GPU runs one, so TensorRT is played here; end_to_end/test_gpu.py runs real ones."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from onnx2trt.base.model_info import Profile
+from onnx2trt.trt.engine import Engine, EngineTensor
+
+LOCATION = SimpleNamespace(HOST="host", DEVICE="device")
+
+
+class Context:
+    """Keeps what it is given, as an execution context does."""
+
+    def __init__(self):
+        self.shapes, self.addresses, self.read = {}, {}, None
+
+    def set_input_shape(self, name, shape):
+        self.shapes[name] = tuple(shape)
+        return True
+
+    def set_tensor_address(self, name, address):
+        self.addresses[name] = address
+        return True
+
+    def infer_shapes(self):
+        values = (np.ctypeslib.ctypes.c_int64 * 2).from_address(self.addresses["size"])
+        self.read = list(values)
+        return []
+
+
+class Cuda:
+    uploaded = ()
+
+    def allocate(self, size):
+        return 4096
+
+    def upload(self, address, array, stream):
+        self.uploaded += ((address, array.shape),)
+
+    def synchronize(self, stream):
+        pass
+
+
+def engine_of(**members):
+    """An engine with an image and a size that decides about shapes, as it is after loading."""
+    engine = Engine.__new__(Engine)
+    engine._trt, engine._cuda, engine._context, engine._stream = SimpleNamespace(TensorLocation=LOCATION), Cuda(), Context(), 0
+    engine._buffers, engine._host = {}, {}
+    engine._engine = SimpleNamespace(
+        get_tensor_location=lambda name: LOCATION.HOST if name == "size" else LOCATION.DEVICE,
+        get_tensor_profile_shape=lambda name, index: [(1, 3), (2, 3), (4, 3)],
+        get_tensor_shape=lambda name: (2,),
+        **members,
+    )
+    engine.tensors = tuple(EngineTensor(name, True, (2,), dtype, "", None) for name, dtype in (("x", "float32"), ("size", "int64")))
+    return engine
+
+
+def test_values_that_decide_about_shapes_are_given_in_the_hosts_memory():
+    engine = engine_of()
+    engine.load({"x": np.zeros((2, 3), np.float32), "size": np.array([24, 32], np.int32)})
+    assert engine._context.read == [24, 32], "in the engine's type, and still there when it reads them"
+    assert engine._context.shapes == {"x": (2, 3), "size": (2,)} and [shape for _, shape in engine._cuda.uploaded] == [(2, 3)]
+
+
+def test_their_profile_is_one_of_values():
+    engine = engine_of(get_tensor_profile_values=lambda index, name: [[8, 8], [16, 16], [40, 40]])
+    assert engine._profile("size", 0) == Profile("size", (2,), (2,), (2,), ((8, 8), (16, 16), (40, 40)))
+    assert engine._profile("x", 0) == Profile("x", (1, 3), (2, 3), (4, 3))
+
+
+def test_tensorrt_8_does_not_tell_them():
+    assert engine_of()._profile("size", 0) is None
+
+
+@pytest.mark.parametrize("values", [[], None])
+def test_an_engine_without_a_profile_of_values(values):
+    assert engine_of(get_tensor_profile_values=lambda index, name: values or [])._profile("size", 0).values is None
