@@ -16,7 +16,8 @@ SAMPLES = 8
 def samples(inputs: dict[str, dict], count: int = SAMPLES) -> list[dict[str, np.ndarray]]:
     """
     Args:
-        inputs: name -> shape; `whole` for token ids or what else is no float; `ones` for masks; `low`, `high`, `dtype` where they matter.
+        inputs: name -> shape; `whole` for token ids or what else is no float; `ones` for masks; `sound`; `low`, `high`, `dtype` where they
+            matter.
     """
     rng = np.random.default_rng(0)
     return [{name: _array(rng, entry) for name, entry in inputs.items()} for _ in range(count)]
@@ -30,11 +31,21 @@ def _array(rng: np.random.Generator, entry: dict) -> np.ndarray:
         return np.ones(shape, entry.get("dtype", "int64"))
     if entry.get("whole"):
         return rng.integers(entry.get("low", 5), entry.get("high", 1000), shape).astype(entry.get("dtype", "int64"))
+    if entry.get("sound"):
+        return _tone(rng, shape)
     if len(shape) == 4:  # like an image: large areas that differ, and noise
         return _picture(rng, shape, entry)
     low, high = entry.get("low"), entry.get("high")
     values = rng.standard_normal(shape) if low is None else rng.uniform(low, high, shape)
     return values.astype(entry.get("dtype", "float32"))
+
+
+def _tone(rng: np.random.Generator, shape: list[int]) -> np.ndarray:
+    """A voice, roughly: a tone of 100 to 400 Hz at 16 kHz with harmonics, and some noise; in -1..1."""
+    time = np.arange(np.prod(shape)) / 16000
+    pitch = rng.uniform(100, 400)
+    tone = sum(np.sin(2 * np.pi * step * pitch * time) / step for step in (1, 2, 3))
+    return (0.3 * tone + 0.02 * rng.standard_normal(time.size)).astype(np.float32).reshape(shape)
 
 
 def _picture(rng: np.random.Generator, shape: list[int], entry: dict) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import sys
 import warnings
@@ -23,7 +24,8 @@ def cases(work: Path, names: frozenset[str] | None = None) -> list[Case]:
     Args:
         names: of some tests, where not all are wanted; they get a folder of their own.
     """
-    root = work / (f"onnx-{onnx.__version__}" + ("-some" if names else ""))
+    some = "-" + hashlib.sha256(" ".join(sorted(names)).encode()).hexdigest()[:8] if names else ""
+    root = work / f"onnx-{onnx.__version__}{some}"
     if not (root / "complete").exists():
         shutil.rmtree(root, ignore_errors=True)
         _write_all(root, names)

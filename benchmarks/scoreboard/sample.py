@@ -13,8 +13,8 @@ NAMES = """
     convtranspose depthtospace_example dequantizelinear einsum_batch_matmul flatten_axis1 gather_0 gemm_all_attributes gru_defaults if isnan
     layer_normalization_2d_axis1 logsoftmax_large_number loop11 matmul_3d maxpool_2d_default nonzero_example
     optional_get_element_tensor qlinearconv reduce_mean_keepdims_random relu resize_upsample_scales_nearest scatter_elements_with_axis
-    sequence_insert_at_back softmax_axis_1 string_concat topk where_example
-    expand_shape_model1 sequence_model1 Conv1d Linear squeezenet
+    sequence_insert_at_back softmax_axis_1 string_concat tensorscatter l1normalization_axis_0 where_example
+    sequence_model1 Conv1d Linear squeezenet
 """
 
 

@@ -39,7 +39,7 @@ def _picture(name: str, *shape: int, **more) -> dict[str, dict]:
 
 
 def _sound(name: str, *shape: int) -> dict[str, dict]:
-    return {name: {"shape": list(shape), "low": -0.5, "high": 0.5}}
+    return {name: {"shape": list(shape), "sound": True}}
 
 
 def _state(**shapes: tuple[int, ...]) -> dict[str, dict]:

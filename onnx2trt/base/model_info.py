@@ -64,6 +64,7 @@ class ModelInfo:
     quantized: bool  # carries QuantizeLinear / DequantizeLinear
     half: bool  # carries FP16 tensors
     warnings: tuple[str, ...] = field(default=())
+    adopted: bool = False  # what is converted was rewritten on reading (rewrite/adopt.py)
     metadata: dict[str, str] = field(default_factory=dict)  # what the exporter has written beside the graph
     bound: tuple[BoundInput, ...] = ()  # inputs that are constants now; they are not among `inputs`
 

@@ -15,7 +15,7 @@ from onnx2trt.compare.slices import by_slice
 from onnx2trt.compare.variation import Variation
 
 RARE = 0.1  # mean of a slice, as a share of its highest value, up to which its values are scores of what occurs seldom
-POINTS_PER_PERCENT = 1.0  # by how much they may differ for each percent of the limit where INT8 layers are chosen
+POINTS_PER_PERCENT = 1.2  # by how much they may differ for each percent of the limit where INT8 layers are chosen
 OCCURS = 0.3  # of the highest score of all: a best score below it belongs to nothing that is there
 MOST_KEPT = 2**22  # numbers
 

@@ -135,7 +135,7 @@ def try_shapes(model, info: ModelInfo, profiles: tuple[Profile, ...], declared_b
         return True
     started = time.monotonic()
     try:
-        trial = Trial(model, info, profiles, run, Session.of_model(info))
+        trial = Trial(model, info, profiles, run, Session.of_model(info, model))
     except CannotLoad as error:
         run.console.warn(f"the promised shapes cannot be tried: {error.message}")
         return True
@@ -148,7 +148,7 @@ def try_shapes(model, info: ModelInfo, profiles: tuple[Profile, ...], declared_b
     return relation not in (Relation.SYMMETRIC, Relation.ORDERED)
 
 
-def rows_are_independent(info: ModelInfo, run: Run) -> bool:
+def rows_are_independent(model, info: ModelInfo, run: Run) -> bool:
     """Whether the rows of a fixed batch do not influence each other: exchanging the last one changes nothing of the others; True where
     that cannot be told.
     """
@@ -156,7 +156,7 @@ def rows_are_independent(info: ModelInfo, run: Run) -> bool:
     size = info.inputs[0].shape[0]
     feed = Padded(made_up(info.inputs, shapes), size, size - 1)
     try:
-        session = Session.of_model(info)
+        session = Session.of_model(info, model)
         found, otherwise = session.run(feed), session.run(feed.filled_otherwise())
     except ConversionError as error:
         run.console.debug(f"whether rows are independent cannot be told: {error.message}")

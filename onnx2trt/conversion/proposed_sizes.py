@@ -154,7 +154,7 @@ def _search(unknowns: _Unknowns, first: dict[Variable, int], model, info: ModelI
         return None
     until = time.monotonic() + MOST_SECONDS
     try:
-        session, graph = Session.of_model(info), Graph.from_model(model)
+        session, graph = Session.of_model(info, model), Graph.from_model(model)
     except ConversionError:
         return None
     for chosen in _choices(unknowns.candidates, first):

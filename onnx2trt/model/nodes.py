@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -46,6 +47,19 @@ def subgraphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
             found.append(attribute.g)
         found.extend(attribute.graphs)
     return found
+
+
+def all_subgraphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """The graphs inside a node, and those inside their nodes."""
+    for graph in subgraphs(node):
+        yield graph
+        for inner in graph.node:
+            yield from all_subgraphs(inner)
+
+
+def equal_names(graph: onnx.GraphProto) -> list[str]:
+    """Names that several nodes of one graph have, which ONNX Runtime does not load."""
+    return [name for name, count in Counter(node.name for node in graph.node).items() if name and count > 1]
 
 
 def reads(node: onnx.NodeProto) -> list[str]:

@@ -5,6 +5,7 @@ The traits:
 - recurrent: matrix products in each step of a sequence, which have no INT8 form here.
 - quantizer: QuantizeLinear, DequantizeLinear.
 - integer: a convolution or matrix product in INT8 by itself, without Q/DQ around it, as ONNX Runtime's tools make it.
+- dynamic: the same, or what feeds it, with ranges that are found at run time.
 - pointwise: computed value by value, so that TensorRT can fuse it into the layer before.
 - no_larger: only moves values, or can only make them smaller: max |output| <= max |inputs|; where an attribute decides about it,
   nodes.is_no_larger knows.
@@ -36,14 +37,16 @@ TABLE = {
     "Concat": "no_larger exact same_scale along",
     "ConstantOfShape": "expands",
     "Conv": "weighted spatial",
-    "ConvInteger": "integer",
+    "ConvInteger": "integer dynamic",
     "ConvTranspose": "weighted spatial",
     "Cos": "bounded",
     "DepthToSpace": "no_larger exact",
     "DequantizeLinear": "quantizer",
     "Div": "pointwise along",
     "Dropout": "no_larger exact along",
-    "DynamicQuantizeMatMul": "integer",
+    "DynamicQuantizeLSTM": "dynamic",
+    "DynamicQuantizeLinear": "dynamic",
+    "DynamicQuantizeMatMul": "integer dynamic",
     "Elu": "pointwise",
     "Erf": "pointwise bounded",
     "Exp": "pointwise",
@@ -68,8 +71,8 @@ TABLE = {
     "LpNormalization": "wide",
     "LpPool": "wide",
     "MatMul": "weighted",
-    "MatMulInteger": "integer",
-    "MatMulIntegerToFloat": "integer",
+    "MatMulInteger": "integer dynamic",
+    "MatMulIntegerToFloat": "integer dynamic",
     "Max": "pointwise terms along",
     "MaxPool": "no_larger exact spatial",
     "Mean": "terms along",
@@ -134,6 +137,7 @@ WEIGHTED = having("weighted")
 RECURRENT = having("recurrent")
 QUANTIZERS = having("quantizer")
 INTEGER = having("integer")
+DYNAMIC = having("dynamic")
 POINTWISE = having("pointwise")
 NO_LARGER = having("no_larger")
 EXACT = having("exact")

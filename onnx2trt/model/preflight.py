@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -22,6 +23,8 @@ from onnx2trt.model.structure import check_structure, true_inputs
 
 PROTOBUF_LIMIT = 2**31 - 1  # bytes of one message; larger models keep their weights in external data
 INPUT_DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
+FLOATS = tuple(getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"))
+LIFTED = ("bfloat16", "float64")  # these become float32: rewrite/adopt.py
 
 
 def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelInfo]:
@@ -41,7 +44,7 @@ def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelI
     model = _parse(path)
     check_structure(model, path, plugins)
     inputs = _specs(true_inputs(model.graph), "input", path)
-    outputs = _specs(model.graph.output, "output", path)
+    outputs = _outputs(model, path)
     external = check_tensors(model, path)
     with ThreadPoolExecutor(1) as beside:
         identity = beside.submit(_identity, (path, *external))
@@ -56,13 +59,32 @@ def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelI
         inputs=inputs,
         outputs=outputs,
         nodes=len(model.graph.node),
-        quantized=any(node.op_type in QUANTIZERS for node in all_nodes(model.graph)),
+        quantized=_is_quantized(model),
         half=any(tensor.data_type == onnx.TensorProto.FLOAT16 for tensor in all_tensors(model))
         or any(spec.dtype == "float16" for spec in (*inputs, *outputs)),
         warnings=warnings,
         metadata={entry.key: entry.value for entry in model.metadata_props},
     )
     return model, info
+
+
+def look_again(info: ModelInfo, model: onnx.ModelProto, remarks: tuple[str, ...]) -> ModelInfo:
+    """What is known of a file, once its model was rewritten.
+
+    Args:
+        remarks: what was changed, for the user.
+    """
+    outputs = _outputs(model, info.path)
+    return replace(info, outputs=outputs, quantized=_is_quantized(model), warnings=(*info.warnings, *remarks), adopted=True)
+
+
+def _is_quantized(model: onnx.ModelProto) -> bool:
+    return any(node.op_type in QUANTIZERS for node in all_nodes(model.graph))
+
+
+def _outputs(model: onnx.ModelProto, path: str) -> tuple[TensorSpec, ...]:
+    """Each once, however often it is listed."""
+    return _specs({value.name: value for value in model.graph.output}.values(), "output", path)
 
 
 def check_file(path: str) -> None:
@@ -140,8 +162,9 @@ def _spec(value: onnx.ValueInfoProto, role: str, path: str) -> TensorSpec:
         )
     tensor = value.type.tensor_type
     dtype = dtype_name(tensor.elem_type)
+    dtype = "float32" if dtype in LIFTED else dtype
     if dtype not in INPUT_DTYPES:
-        advice = {"float64": "TensorRT has no FP64: export the model in FP32.", "string": "Export the model without text processing."}
+        advice = {"string": "Export the model without text processing."}
         raise ConversionError(
             f"{path}: {role} {value.name!r} is {dtype}, which TensorRT does not take; it takes {', '.join(INPUT_DTYPES)}",
             hint=advice.get(dtype, f"Insert a Cast at that {role} before exporting."),
@@ -195,7 +218,7 @@ def _general_warnings(model: onnx.ModelProto) -> Iterator[str]:
 def _check_weights(model: onnx.ModelProto, path: str) -> Iterator[str]:
     """Refuse NaN in weights, warn of infinities (attention masks hold them on purpose)."""
     for where, tensor in named_tensors(model):
-        if tensor.data_type not in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE):
+        if tensor.data_type not in FLOATS:
             continue
         values = onnx.numpy_helper.to_array(tensor)
         if np.isfinite(values).all():

@@ -42,6 +42,7 @@ class Session:
         self.at_once = at_once
         self._keep_alive = keep_alive  # ONNX Runtime refers to these arrays without owning them
         self.output_names = [output.name for output in session.get_outputs()]
+        self._double = {value.name for value in session.get_inputs() if value.type == "tensor(double)"}
 
     @classmethod
     def from_path(cls, path: str) -> Session:
@@ -53,15 +54,29 @@ class Session:
         return cls(_load(path, _options(), path), [])
 
     @classmethod
-    def of_model(cls, info: ModelInfo) -> Session:
-        """The --onnx file as it is, with the values that inputs are bound to.
+    def of_model(cls, info: ModelInfo, model: onnx.ModelProto) -> Session:
+        """The model as the user gave it, with the values that inputs are bound to; where ONNX Runtime cannot run the file (BF16, names that
+        occur twice), as it was adopted.
+
+        Args:
+            model: as it was read, without the inputs that are bound.
 
         Raises:
-            ConversionError: MODEL, where ONNX Runtime cannot load it.
+            ConversionError: MODEL, where ONNX Runtime can load neither.
         """
-        session = cls.from_path(info.path)
-        session._constants = info.constants
-        return session
+        try:
+            session = cls.from_path(info.path).bound_to(info.constants)
+        except ConversionError:
+            if not info.adopted:
+                raise
+            return cls.from_graph(Graph.from_model(model))
+        same = set(session.output_names) == {spec.name for spec in info.outputs} and not session.has_bfloat16
+        return session if same or not info.adopted else cls.from_graph(Graph.from_model(model))
+
+    def bound_to(self, constants: dict[str, np.ndarray]) -> Session:
+        """The same session, with these inputs given in every inference."""
+        self._constants = constants
+        return self
 
     @classmethod
     def from_graph(cls, graph: Graph, extra_outputs: tuple[str, ...] = (), optimize: bool = True, in_turn: bool = True) -> Session:
@@ -93,17 +108,24 @@ class Session:
             options.add_external_initializers(names, values)
         return cls(_load(proto.SerializeToString(), options, "the prepared model"), values, at_once)
 
+    @property
+    def has_bfloat16(self) -> bool:
+        """Whether it takes or gives BF16, which NumPy has not."""
+        return any(value.type == "tensor(bfloat16)" for value in (*self._session.get_inputs(), *self._session.get_outputs()))
+
     def run(self, feed: dict[str, np.ndarray], outputs: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
         """One inference.
 
         Args:
-            feed: input name -> array of the declared dtype.
+            feed: input name -> array of the declared dtype; float32, too, where that is float64.
             outputs: the tensors to return; all outputs where None.
 
         Raises:
             ConversionError: MODEL, with ONNX Runtime's words.
         """
         names = list(outputs) if outputs is not None else self.output_names
+        if self._double:
+            feed = {name: array.astype(np.float64, copy=False) if name in self._double else array for name, array in feed.items()}
         try:
             return dict(zip(names, self._session.run(names, {**feed, **self._constants})))
         except Exception as error:  # onnxruntime raises classes of its own, by status code

@@ -32,6 +32,7 @@ def calibrate(args, result: Result, run: Run) -> None:
             code=ExitCode.MODEL,
         )
     asked.say_what_it_carries(job, run)
+    job = asked.without_half(job)
     job = observed(job, run)
     choice = Int8Choice(job, graph_to_quantize(job, run), Known(), run)
     fit = fit_file(job.plan.calibration.cache)

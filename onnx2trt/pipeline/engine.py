@@ -51,6 +51,7 @@ def make_engine(job: Job, result: Result, run: Run) -> Made:
     """
     asked.say_what_it_carries(job, run)
     asked.check_io_types(job)
+    job = asked.without_half(job)
     choice = int8.choose(job, run) if job.quantizes else prepare.choose(job, run)
     prepared = choice.prepared(run)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from onnx2trt.base.errors import AccuracyError
@@ -32,17 +33,21 @@ class Choice:
     model: Prepared
     tried: list[dict] | None = None  # choices of FP16 layers, for the result
     about: Calibration | None = None  # for the result, where TensorRT calibrates
+    more_exact = None  # HalfChoice may know a form that is
 
     def prepared(self, run: Run) -> Prepared:
         return self.model
 
     def lower(self, error: AccuracyError, run: Run) -> Prepared:
-        """There is nothing to choose again.
+        """What is more exact; there is nothing else to choose again.
 
         Raises:
-            AccuracyError: `error`.
+            AccuracyError: `error`, where there is nothing.
         """
-        raise error
+        if self.more_exact is None:
+            raise error
+        run.console.warn(f"{error.message}: built once more with the scales of the file, which FP16 had rounded; layers between are FP32")
+        return self.more_exact(run)
 
     def without_refused(self, error: Refusal, prepared: Prepared, run: Run) -> Prepared:
         """There is no other form of it.
@@ -62,18 +67,29 @@ class HalfChoice:
     kept_fp32: dict[str, str]  # node -> reason
     refused: Refused
     tried: list[dict] | None = None
+    exact_scales: bool = False  # of the model's own Q/DQ: in FP32
     about = None
 
     lower = Choice.lower
 
+    @property
+    def more_exact(self) -> Callable[[Run], Prepared] | None:
+        """Makes the model anew with its own scales in FP32, where FP16 has rounded them."""
+        rounded = self.job.info.quantized and self.job.fp16_scales(self.graph) and not self.exact_scales
+        return self._with_exact_scales if rounded else None
+
+    def _with_exact_scales(self, run: Run) -> Prepared:
+        self.exact_scales = True
+        return self.prepared(run)
+
     def prepared(self, run: Run) -> Prepared:
-        return in_half(self.job, self.graph, {**self.kept_fp32, **self.refused.in_fp32})
+        return in_half(self.job, self.graph, {**self.kept_fp32, **self.refused.in_fp32}, self.exact_scales)
 
     def with_bodies_in_fp32(self) -> Prepared | None:
         """With all control flow in FP32 from now on; None where no body is FP16."""
         bodies = {node.name: NOT_BUILT for node in self.graph.nodes if is_plain(node) and node.name not in self.kept_fp32}
         self.kept_fp32 = {**bodies, **self.kept_fp32}
-        return in_half(self.job, self.graph, {**self.kept_fp32, **self.refused.in_fp32}) if bodies else None
+        return in_half(self.job, self.graph, {**self.kept_fp32, **self.refused.in_fp32}, self.exact_scales) if bodies else None
 
     def without_refused(self, error: Refusal, prepared: Prepared, run: Run) -> Prepared:
         """With the nodes in FP32 that the parser refuses.
@@ -86,10 +102,14 @@ class HalfChoice:
         return self.prepared(run)
 
 
-def in_half(job: Job, graph: Graph, kept_fp32: dict[str, str]) -> Prepared:
-    """FP16 for all of an FP32 graph that is not kept in FP32; INT8 where the model carries Q/DQ itself."""
+def in_half(job: Job, graph: Graph, kept_fp32: dict[str, str], exact_scales: bool = False) -> Prepared:
+    """FP16 for all of an FP32 graph that is not kept in FP32; INT8 where the model carries Q/DQ itself.
+
+    Args:
+        exact_scales: Q/DQ scales stay FP32, as do the layers between them.
+    """
     if job.info.quantized:
-        return prepare.prepare_quantized(graph, job.profiles, kept_fp32, job.fp16_scales(graph), job.fp16_io)
+        return prepare.prepare_quantized(graph, job.profiles, kept_fp32, job.fp16_scales(graph) and not exact_scales, job.fp16_io)
     return prepare.prepare_fp16(graph, kept_fp32, job.fp16_io)
 
 
@@ -106,13 +126,13 @@ def _choose_weak(job: Job, run: Run) -> Choice:
     """The model stays FP32 (but for activations, which get their names); TensorRT's flags lower it, and constraints bind single layers."""
     graph = job.graph()
     if job.plan.precision == "fp32":
-        return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
+        return Choice(Prepared(graph, changed=job.rewritten or job.info.adopted or bool(graph.repairs)))
     named = name_activations(graph, job.plan.layer_precisions)
     find_refused(job, named, None, run)
     in_fp32 = kept_for_blank(job, named, kept_fp32(job, named, measure_ranges(job, named, run)), run)
     choice = choose_fp16(job, named, in_fp32, run)
     weak = prepare.prepare_weak(named, choice.kept_fp32, job.plan.layer_precisions)
-    return Choice(replace(weak, changed=job.rewritten or weak.changed or named is not graph), choice.rows())
+    return Choice(replace(weak, changed=job.rewritten or job.info.adopted or weak.changed or named is not graph), choice.rows())
 
 
 def _choose_strong(job: Job, run: Run) -> Choice | HalfChoice:
@@ -121,7 +141,7 @@ def _choose_strong(job: Job, run: Run) -> Choice | HalfChoice:
     if plan.precision == "fp32":
         graph = job.graph()
         if not job.fp16_io:
-            return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
+            return Choice(Prepared(graph, changed=job.rewritten or job.info.adopted or bool(graph.repairs)))
         return Choice(Prepared(convert(graph, {node.name: "--precision fp32" for node in graph.nodes}, job.fp16_io)))
     graph = prepare.working_graph(job.graph(), job.info.quantized, plan.fp16_scales, plan.layer_precisions)
     others = unconvertible(graph)

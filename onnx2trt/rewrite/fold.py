@@ -17,28 +17,34 @@ from onnx2trt.rewrite.activations import name_activations
 from onnx2trt.rewrite.qdq import along
 
 LARGEST_FOLDED = 2**27  # elements of one folded constant; a hostile or careless shape must not fill the memory
+LARGE = 2**16  # bytes of a weight that is not stored twice
 LARGEST_FACTOR = 2**10  # that a convolution takes, and its inverse the smallest: FP16 would not hold weights that are far from 1
 
 
-def fold(graph: Graph, overrides: tuple[tuple[str, str], ...] = ()) -> Graph:
+def fold(graph: Graph, overrides: tuple[tuple[str, str], ...] = (), stored_once: bool = False) -> Graph:
     """Constants computed, activations named, and batch normalisations, constant factors and summands gone where a convolution takes them.
 
     Args:
         overrides: (pattern, precision) of --layer-precisions.
+        stored_once: a large weight that is read both as it is and transposed (tied embeddings) does not become two.
     """
     # a summand that a hard sigmoid begins with must not go into a convolution before
-    return fold_affine(name_activations(fold_constants(graph), overrides), overrides)
+    return fold_affine(name_activations(fold_constants(graph, stored_once), overrides), overrides)
 
 
-def fold_constants(graph: Graph) -> Graph:
+def fold_constants(graph: Graph, stored_once: bool = False) -> Graph:
     """Replace nodes that depend on constants alone by their values, computed by ONNX Runtime.
+
+    Args:
+        stored_once: see fold.
 
     Returns:
         A new graph; tensors keep their names.
     """
     known, foldable = set(graph.weights), []
+    twice = _read_otherwise(graph) if stored_once else set()
     for node in graph.nodes:
-        if _is_foldable(node, known, graph.weights, graph.opset):
+        if node.name not in twice and _is_foldable(node, known, graph.weights, graph.opset):
             foldable.append(node)
             known.update(node.output)
     if not foldable:
@@ -66,6 +72,13 @@ def fold_constants(graph: Graph) -> Graph:
         folded.nodes.append(onnx.helper.make_node("Identity", [constant], [name], name=folded.unique(f"{name}_identity")))
     folded.prune()
     return folded
+
+
+def _read_otherwise(graph: Graph) -> set[str]:
+    """The Transposes of large weights that something else reads, too."""
+    consumers = graph.consumers()
+    large = {name for name, array in graph.weights.items() if array.nbytes >= LARGE}
+    return {n.name for n in graph.nodes if n.op_type == "Transpose" and n.input[0] in large and len(consumers[n.input[0]]) > 1}
 
 
 def _makes_lists(node: onnx.NodeProto, opset: int) -> bool:

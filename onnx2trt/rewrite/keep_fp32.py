@@ -98,9 +98,9 @@ def _kept_inside(body: Graph) -> dict[str, str]:
 
 def unconvertible_nodes(graph: Graph) -> dict[str, str]:
     """Nodes that cannot be converted: operators without a schema or with a body (but for If, Loop and Scan, whose bodies are converted
-    node by node), and recurrent layers that are told lengths.
+    node by node), recurrent layers that are told lengths, TensorScatter.
 
-    For the latter TensorRT's parser chooses between the state and zeros of FP32, whatever the type of the layer.
+    For recurrent layers, TensorRT's parser chooses between the state and zeros of FP32, whatever the type of the layer.
     """
     kept_fp32 = {}
     for node in graph.nodes:
@@ -110,6 +110,8 @@ def unconvertible_nodes(graph: Graph) -> dict[str, str]:
             kept_fp32[node.name] = f"operator {node.op_type}, whose body is not converted"
         elif node.op_type in RECURRENT and len(node.input) > SEQUENCE_LENS and node.input[SEQUENCE_LENS]:
             kept_fp32[node.name] = "a recurrent layer with sequence_lens, which TensorRT's parser reads in FP32 alone"
+        elif node.op_type == "TensorScatter":
+            kept_fp32[node.name] = "TensorRT takes it for inputs of the model alone, and no Cast may stand before it"
         elif standard_schema(node, graph.opset) is None:
             kept_fp32[node.name] = f"operator {node.domain + '.' if node.domain else ''}{node.op_type} is not known to ONNX"
     return kept_fp32

@@ -85,7 +85,7 @@ def working_graph(
         fp16_scales: their scales shall be FP16, which takes opset 19; where the model cannot be raised to that, it has an older one.
         overrides: (pattern, precision) of --layer-precisions; nodes that they name stay.
     """
-    graph = fold(graph, overrides)
+    graph = fold(graph, overrides, stored_once=not quantize)
     if not quantize:
         return graph
     raised = raise_opset(graph, qdq.QUANTIZE_OPSET) if fp16_scales else None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes, subgraphs
 
+BY_PARSER = "TensorRT's parser refuses it in"  # begins such a reason
 ALONE = 5  # rounds in which single nodes are given up; then all of their operator, since the parser may name one node at a time
 
 
@@ -36,9 +37,9 @@ class Refused:
         for node, text in _blamed(graph, made, named).items():
             alike = {name for name, operator in operators.items() if operator == operators[node]} if self.rounds >= ALONE else set()
             if node in reads_int8 and node not in without_int8:
-                reason, lost, losing = f"TensorRT's parser refuses it in INT8: {text}", without_int8, alike & reads_int8
+                reason, lost, losing = f"{BY_PARSER} INT8: {text}", without_int8, alike & reads_int8
             elif half and node not in in_fp32:
-                reason, lost, losing = f"TensorRT's parser refuses it in FP16: {text}", in_fp32, alike - reads_int8
+                reason, lost, losing = f"{BY_PARSER} FP16: {text}", in_fp32, alike - reads_int8
             else:
                 continue
             for name in (name for name in operators if name == node or name in losing):

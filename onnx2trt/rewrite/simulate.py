@@ -13,24 +13,26 @@ from onnx2trt.model.bodies import body_graph, inner_graphs, is_plain, write_back
 from onnx2trt.model.graph import Graph, array_of
 from onnx2trt.model.nodes import attribute, captured, reads, rename_reads, subgraphs
 from onnx2trt.model.operators import EXACT
+from onnx2trt.rewrite.element_types import rounded_to_bfloat16
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 
 
 def simulation(graph: Graph) -> Graph:
-    """An FP32 graph that computes what `graph` computes, rounded to FP16 wherever `graph` is FP16.
+    """An FP32 graph that computes what `graph` computes, rounded to FP16 or BF16 wherever `graph` is that.
 
     Args:
-        graph: FP32, FP16 and INT8 (Q/DQ) mixed; not changed.
+        graph: FP32, FP16, BF16 and INT8 (Q/DQ) mixed; not changed.
 
     Returns:
-        A new graph with the same inputs and outputs; `graph` itself where it holds no FP16.
+        A new graph with the same inputs and outputs; `graph` itself where it holds neither.
     """
     return simulated(graph)[0]
 
 
 def simulated(graph: Graph) -> tuple[Graph, dict[str, str]]:
     """(simulation of the graph, FP16 tensor of `graph` -> tensor of the simulation that has its values)."""
+    graph = rounded_to_bfloat16(graph)
     if not holds_half(graph):
         return graph, {}
     run = _Simulation(graph)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
+from onnx2trt.model.graph import Graph
 from onnx2trt.plan.plan import NATIVE_METHODS, Plan
+from onnx2trt.rewrite.element_types import HALF, as_float32
 
 
 def say_what_it_carries(job: Job, run: Run) -> None:
@@ -17,14 +20,10 @@ def say_what_it_carries(job: Job, run: Run) -> None:
         ConversionError: MODEL or CALIBRATION.
     """
     plan, info = job.plan, job.info
-    if info.half and plan.precision == "fp32":
-        raise ConversionError(
-            f"{info.path} carries FP16 tensors already, so an FP32 engine cannot be made of it",
-            hint="Use --precision fp16, or export the model in FP32.",
-            code=ExitCode.MODEL,
-        )
-    if info.half:
+    if info.half and plan.precision == "fp16":
         run.console.warn("the model carries FP16 tensors already; they stay as they are")
+    elif info.half:
+        run.console.warn(f"the model carries FP16 tensors: for {plan.precision} they become FP32, which holds the same values")
     if info.quantized:
         data = ", calibration data only for the ranges of the other layers" if plan.calibration.directory else ""
         run.console.warn(f"the model carries Q/DQ already; its own scales are used{data}")
@@ -38,6 +37,14 @@ def say_what_it_carries(job: Job, run: Run) -> None:
         )
     if plan.precision == "int8" and plan.build.plugins:
         _check_plugins(plan)
+
+
+def without_half(job: Job) -> Job:
+    """The job with a model of FP32, where one that carries FP16 shall become FP32 or INT8; inputs and outputs keep their types."""
+    if not job.info.half or job.plan.precision == "fp16":
+        return job
+    graph = as_float32(Graph.from_model(job.model), (HALF,), same_io=True)
+    return replace(job, model=graph.to_model(), info=replace(job.info, half=False, adopted=True))
 
 
 def _check_plugins(plan: Plan) -> None:

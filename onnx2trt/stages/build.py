@@ -6,12 +6,15 @@ import os
 import tempfile
 from functools import partial
 
-from onnx2trt.base.model_info import ModelInfo
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.model_info import ModelInfo, dims
 from onnx2trt.base.stage_names import STARTING_STAGE
 from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.promised_shapes import made_up, sizes_at
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import INLINE_LIMIT, Graph
 from onnx2trt.model.nodes import list_nodes
+from onnx2trt.model.session import Session
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.trt import remarks
 from onnx2trt.trt.builder import BuiltEngine, Constraints, EngineBuilder
@@ -34,7 +37,8 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
             builder = EngineBuilder(job.library, job.plan, run.console.debug)
             run.channel.stage("parse")
             model = prepared.graph.proto if prepared.changed else job.model
-            builder.parse(_source(prepared, job.info, folder, model), job.engine_io)
+            ranks = builder.parse(_source(prepared, job.info, folder, model), job.engine_io)
+            check_ranks(job, ranks, run)
         nodes = tuple((n.name, tuple(n.output)) for n in prepared.graph.nodes)
         constraints = Constraints(prepared.constraints, prepared.half_nodes, prepared.half_outputs, nodes)
         dynamic = any(spec.dynamic for spec in job.info.inputs) or any(profile.values for profile in job.profiles)
@@ -44,6 +48,42 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
     for line in remarks.explain(built.warnings):
         run.console.info(line)
     return built
+
+
+def check_ranks(job: Job, ranks: dict[str, int], run: Run) -> None:
+    """Outputs whose declared rank is not the one that TensorRT has found: what ONNX Runtime computes is right.
+
+    Args:
+        ranks: output -> rank by TensorRT.
+
+    Raises:
+        ConversionError: MODEL, where TensorRT is wrong.
+    """
+    if not ranks:
+        return
+    real = _real_shapes(job, run)
+    for name, rank in ranks.items():
+        declared = dims(next(spec.shape for spec in job.info.outputs if spec.name == name))
+        if name in real and len(real[name]) != rank:
+            raise ConversionError(
+                f"TensorRT's parser made output {name!r} of rank {rank}; its result is {dims(real[name])}, the model says {declared}",
+                hint="Simplify what makes that output, or export it again.",
+                code=ExitCode.MODEL,
+            )
+        found = f"its result is {dims(real[name])}" if name in real else f"TensorRT makes it of rank {rank}"
+        run.console.warn(f"the model declares output {name!r} as {declared}, which is wrong: {found}")
+
+
+def _real_shapes(job: Job, run: Run) -> dict[str, tuple[int, ...]]:
+    """Output -> shape at the opt shapes; empty where it cannot be computed here."""
+    if job.plan.build.plugins:
+        return {}
+    try:
+        found = Session.of_model(job.info, job.model).run(made_up(job.info.inputs, sizes_at(job.profiles, "opt")))
+    except ConversionError as error:
+        run.console.debug(f"ranks of outputs cannot be checked: {error.message}")
+        return {}
+    return {name: array.shape for name, array in found.items()}
 
 
 def parse_ahead(job: Job, graph: Graph, io: ModelInfo, run: Run) -> None:

@@ -22,6 +22,7 @@ from onnx2trt.data.rows import has_fixed_batch
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes
 from onnx2trt.model.operators import INTEGER
+from onnx2trt.model.preflight import look_again
 from onnx2trt.model.preflight import preflight as check_model
 from onnx2trt.plan.door_arguments import image_beside
 from onnx2trt.plan.idle import Facts, idle_flags, in_words
@@ -30,6 +31,7 @@ from onnx2trt.quant.calibration_cache import fit_file, side_file
 from onnx2trt.report.described import describe_model, describe_plan
 from onnx2trt.report.html import check_libraries
 from onnx2trt.report.result import Candidate, EngineFile
+from onnx2trt.rewrite.adopt import adopt
 from onnx2trt.rewrite.branches import fold_branches
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.library import Library
@@ -47,7 +49,7 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
     found: dict = {}
     with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
         _check_outputs(plan)
-        model, info = bind_inputs(*check_model(plan.onnx, bool(plan.build.plugins)), plan.shapes.bind_input)
+        model, info = bind_inputs(*_read(plan), plan.shapes.bind_input)
         found["model"] = describe_model(info)
         profiles = input_profiles(plan, model, info, run)
         found["plan"] = describe_plan(plan, profiles)
@@ -55,7 +57,7 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         _check_metric(plan, info, data)
         model, folded = fold_branches(model, profiles)
         rewritten = bool(folded or info.bound)
-        plan = _with_idle(plan, Facts(info.quantized, rewritten=rewritten or _repaired(plan, model, profiles)), info, data, run)
+        plan = _with_idle(plan, Facts(info.quantized, rewritten=rewritten or _rewritten(plan, model, info, profiles)), info, data, run)
     for warning in info.warnings:
         run.console.warn(warning)
     _say_folded(folded, run)
@@ -73,6 +75,17 @@ def _say_folded(folded: tuple[str, ...], run: Run) -> None:
         run.console.info(f"{len(folded)} If nodes always take the same branch here, which stands in their place")
 
 
+def _read(plan: Plan) -> tuple:
+    """(the model, adopted where that was necessary; what was found in it)
+
+    Raises:
+        ConversionError: MODEL.
+    """
+    model, info = check_model(plan.onnx, bool(plan.build.plugins))
+    adopted = adopt(model, plan.onnx, for_tensorrt=plan.door not in ("preprocess", "validate"))
+    return (adopted.model, look_again(info, adopted.model, adopted.remarks)) if adopted else (model, info)
+
+
 def _independent(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ...], run: Run) -> bool:
     """Try the promised shapes; whether rows are samples of their own, as far as files of arrays ask for that.
 
@@ -82,7 +95,7 @@ def _independent(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ..
     if plan.build.plugins or plan.door == "preprocess":  # ONNX Runtime does not know them; and there nothing is computed
         return True
     if has_fixed_batch(info.inputs) and has_arrays(plan):
-        return rows_are_independent(info, run)
+        return rows_are_independent(model, info, run)
     return try_shapes(model, info, profiles, plan.shapes.max_batch > 1, run)
 
 
@@ -103,9 +116,9 @@ def _with_idle(plan: Plan, facts: Facts, info: ModelInfo, data: Data, run: Run) 
     return plan
 
 
-def _repaired(plan: Plan, model, profiles: tuple[Profile, ...]) -> bool:
+def _rewritten(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ...]) -> bool:
     """Whether the model (onnx.ModelProto) is repaired before it is built; only looked at where it decides whether FP32 is compared."""
-    return plan.variants == ("fp32",) and bool(Graph.from_model(model, profiles).repairs)
+    return plan.variants == ("fp32",) and (info.adopted or info.half or bool(Graph.from_model(model, profiles).repairs))
 
 
 def describe(job: Job) -> dict:
@@ -144,7 +157,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
     found: dict = {}
     with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
         _check_outputs(plan)
-        model, info = bind_inputs(*check_model(plan.onnx, bool(plan.build.plugins)), plan.shapes.bind_input)
+        model, info = bind_inputs(*_read(plan), plan.shapes.bind_input)
         found["model"] = describe_model(info)
         ranks = {tensor.name: len(tensor.shape) for tensor in engine.tensors}
         declared = {spec.name: spec.shape for spec in (*info.inputs, *info.outputs)}
@@ -172,7 +185,7 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
     path, found = plan.validation.engine, {}
     with run.stage("preflight", f"checking {plan.onnx} and {path}"), having_found(found):
         _check_outputs(plan)
-        model, info = bind_inputs(*check_model(plan.onnx), plan.shapes.bind_input)
+        model, info = bind_inputs(*_read(plan), plan.shapes.bind_input)
         found["model"] = describe_model(info)
         other, other_info = bind_inputs(*check_model(path), plan.shapes.bind_input, may_lack=True)
         found["candidate"] = Candidate(path, other_info.sha256, other_info.bytes, "onnx")

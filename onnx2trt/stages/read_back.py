@@ -15,12 +15,13 @@ from onnx2trt.report.result import Precision
 from onnx2trt.rewrite.near_zero import kept_near_zero
 from onnx2trt.rewrite.prepare import Prepared, half_mac_share, mac_share
 from onnx2trt.rewrite.qdq import int8_layers
+from onnx2trt.rewrite.refused import BY_PARSER
 from onnx2trt.trt import inspector
 from onnx2trt.trt.builder import BuiltEngine
 from onnx2trt.trt.constraints import labels
 from onnx2trt.trt.engine import Engine
 
-ORDER = ("fp32", "fp16", "int8")
+ORDER = ("bf16", "fp32", "fp16", "int8")  # BF16 is never asked for
 REASONS_SHOWN = 3  # of what is kept in a higher precision, in an error
 NO_LAYER = QUANTIZERS | NO_WORK  # operators that are no layers by themselves
 
@@ -84,7 +85,7 @@ def _nothing_to_lower(job: Job, prepared: Prepared, precision: Precision) -> str
         return ""
     by_nature = {**kept_near_zero(prepared.graph, prepared.graph.types()), **unconvertible(prepared.graph)}
     reasons = {name: reason for name, _, reason in prepared.fallback}
-    if any(by_nature.get(name) != reason for name, reason in reasons.items()):
+    if any(by_nature.get(name) != reason and not reason.startswith(BY_PARSER) for name, reason in reasons.items()):
         return ""
     which = "; ".join(dict.fromkeys(reasons.values())) or "operators that give FP32 alone"
     return f"all floating-point layers have to be FP32 ({which})"
@@ -112,11 +113,11 @@ def describe_onnx(job: Job, candidate: OnnxCandidate) -> Precision:
     layers = dict.fromkeys(("int8", "fp16", "fp32"), 0)
     for node in graph.nodes:
         first = next(filter(None, node.output), "")
-        precision = {"float16": "fp16", "float32": "fp32"}.get(types.get(first, ""))
+        precision = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}.get(types.get(first, ""))
         if node.name in int8 | integer:
             layers["int8"] += 1
         elif precision and node.op_type not in NO_LAYER:
-            layers[precision] += 1
+            layers[precision] = layers.get(precision, 0) + 1
     share = mac_share(graph, job.profiles, int8) if int8 and not integer else None
     half_share = None if integer else half_mac_share(graph, job.profiles)
     delivered = "int8" if integer else _delivered(layers, share, half_share, job.plan.min_int8_share)
@@ -136,7 +137,9 @@ def _delivered(layers: dict[str, int], share: float | None, half_share: float | 
         return "int8"
     if half_share is None:
         half_share = layers["fp16"] / max(sum(layers.values()), 1)
-    return "fp16" if half_share + (share or 0.0) >= LEAST_FP16_SHARE else "fp32"
+    if half_share + (share or 0.0) >= LEAST_FP16_SHARE:
+        return "fp16"
+    return "bf16" if layers.get("bf16") else "fp32"
 
 
 def _why(precision: Precision) -> str:

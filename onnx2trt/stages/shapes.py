@@ -73,7 +73,7 @@ def _try(job: Job, candidate: Runner, what: str, run: Run, attempt: Callable[[Ar
     Args:
         attempt: runs the candidate alone, its outputs left where they are; for shapes that the model is not run at.
     """
-    reference, graph, seconds = Session.of_model(job.info), Graph.from_model(job.model, job.profiles), 0.0
+    reference, graph, seconds = Session.of_model(job.info, job.model), Graph.from_model(job.model, job.profiles), 0.0
     for shapes in bounds_of(job.profiles).values():
         reason = too_much(graph, shapes, seconds)
         if reason and (attempt is None or not _has_room(job, shapes)):

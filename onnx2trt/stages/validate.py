@@ -85,7 +85,7 @@ def _compare(job: Job, candidate: Callable[[], _Candidate], run: Run) -> tuple[A
         return ()
     with run.stage("validate", "comparing the outputs with the model's"):
         try:
-            reference = Session.of_model(job.info)
+            reference = Session.of_model(job.info, job.model)
         except CannotLoad as error:
             run.console.warn(error.message)
             return None

@@ -46,8 +46,11 @@ class EngineBuilder:
         flags = library.network_flags(strongly_typed=plan.route is Route.STRONG)
         self._network = self._made(self._builder.create_network(flags), "create_network")
 
-    def parse(self, source: ParserInput, model: ModelInfo) -> None:
+    def parse(self, source: ParserInput, model: ModelInfo) -> dict[str, int]:
         """Read the ONNX into the network.
+
+        Returns:
+            Output -> rank, where it is not the declared one.
 
         Raises:
             ConversionError: MODEL, with every error of the parser; BUILD for layers that this library has no kernel for.
@@ -59,9 +62,10 @@ class EngineBuilder:
             errors = [self._parser.get_error(index) for index in range(self._parser.num_errors)]
             raise parser_error(model.path, model.opset, errors, self._messages.take_errors(), source.nodes, self._library.backend)
         set_io_types(self._trt, self._network, io_types)
-        check_io(self._network, model)
+        ranks = check_io(self._network, model)
         refuse_missing_kernels(self._library, self._builder, self._network)
         self._messages.take_errors()  # of what was tried for that
+        return ranks
 
     def build(
         self,

@@ -85,11 +85,14 @@ def _parse_file(parser, path: str) -> bool:
             return parser.parse(stream.read(), "model.onnx")
 
 
-def check_io(network, model: ModelInfo) -> None:
+def check_io(network, model: ModelInfo) -> dict[str, int]:
     """Hold inputs and outputs against the model's: the parser turns DOUBLE into FLOAT and an unknown rank into a scalar, and says nothing.
 
     Args:
         model: with inputs and outputs as the engine shall have them.
+
+    Returns:
+        Output -> rank, of those whose rank is not the declared one: one of the two is wrong.
 
     Raises:
         ConversionError: MODEL.
@@ -98,6 +101,7 @@ def check_io(network, model: ModelInfo) -> None:
         "input": [network.get_input(i) for i in range(network.num_inputs)],
         "output": [network.get_output(i) for i in range(network.num_outputs)],
     }
+    ranks: dict[str, int] = {}
     for role, specs in (("input", model.inputs), ("output", model.outputs)):
         have = {tensor.name: tensor for tensor in found[role]}
         if set(have) != {spec.name for spec in specs}:
@@ -109,12 +113,16 @@ def check_io(network, model: ModelInfo) -> None:
         for spec in specs:
             dtype = IO_TYPES.get(have[spec.name].dtype.name, have[spec.name].dtype.name)
             rank = len(have[spec.name].shape)
-            if dtype != spec.dtype or spec.shape is not None and rank != len(spec.shape):
+            other_rank = spec.shape is not None and rank != len(spec.shape)
+            if role == "output" and other_rank and dtype == spec.dtype:
+                ranks[spec.name] = rank
+            elif dtype != spec.dtype or other_rank:
                 declared = f"{spec.dtype} {dims(spec.shape)}" if spec.shape is not None else spec.dtype
                 raise ConversionError(
                     f"TensorRT's parser made {role} {spec.name!r} {dtype} of rank {rank}; the model declares {declared}",
                     code=ExitCode.MODEL,
                 )
+    return ranks
 
 
 def typed_layers(network) -> dict[str, int]:

@@ -274,8 +274,8 @@ def test_inputs_that_run_nowhere_are_said(tmp_path):
 def test_whether_the_rows_of_a_fixed_batch_are_samples(tmp_path, nodes, weights, expected):
     output = [4, 8] if nodes[-1].op_type != "Reshape" else [32]
     onnx.save(model(nodes, {"x": [4, 8]}, {"y": output}, weights), tmp_path / "net.onnx")
-    _, info = preflight(str(tmp_path / "net.onnx"))
-    assert rows_are_independent(info, quiet_run()) is expected
+    source, info = preflight(str(tmp_path / "net.onnx"))
+    assert rows_are_independent(source, info, quiet_run()) is expected
 
 
 def test_the_memory_of_this_machine_is_known():

@@ -1,12 +1,17 @@
-"""model/session.py: several inferences at once give what one after the other gives, in order."""
+"""model/session.py: which model is computed; several inferences at once give what one after the other gives, in order."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from models import conv_net, random
+from helpers import save
+from models import conv_net, model, node, random
+from onnx import TensorProto
 
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.model import session as reference
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.preflight import preflight
 from onnx2trt.model.session import AT_ONCE, Session
 
 
@@ -31,3 +36,36 @@ def test_an_error_of_one_inference_is_raised():
 def test_one_core_runs_one_after_the_other(monkeypatch):
     monkeypatch.setattr(reference, "usable_cores", lambda: 1)
     assert Session.from_graph(Graph.from_model(conv_net()), in_turn=False).at_once == 1
+
+
+# ---- the model that others are compared with
+
+
+def of_model(tmp_path, source, adopted):
+    """The session of a file that was rewritten on reading."""
+    _, info = preflight(save(source, tmp_path / "m.onnx"))
+    return Session.of_model(replace(info, adopted=True), adopted)
+
+
+def test_the_file_is_computed_though_it_was_rewritten(tmp_path):
+    source = model([node("Mul", "x two", "y")], {"x": [4]}, {"y": [4]}, {"two": np.float32(2)})
+    other = model([node("Mul", "x two", "y")], {"x": [4]}, {"y": [4]}, {"two": np.float32(3)})
+    assert (of_model(tmp_path, source, other).run({"x": np.ones(4, np.float32)})["y"] == 2).all()
+
+
+@pytest.mark.parametrize("kind", ["equal names", "BF16", "other outputs"])
+def test_what_was_rewritten_is_computed_where_the_file_cannot_be(tmp_path, kind):
+    elem_type = TensorProto.BFLOAT16 if kind == "BF16" else TensorProto.FLOAT
+    names = ("same", "same") if kind == "equal names" else ("a", "b")
+    outputs = {"y": (elem_type, [4])} | ({"x": [4]} if kind == "other outputs" else {})
+    source = model([node("Identity", "x", "t", names[0]), node("Identity", "t", "y", names[1])], {"x": (elem_type, [4])}, outputs)
+    adopted = model([node("Add", "x x", "y")], {"x": [4]}, {"y": [4]})
+    _, info = preflight(save(source, tmp_path / "m.onnx"))
+    info = replace(info, adopted=True, outputs=info.outputs[:1])
+    assert (Session.of_model(info, adopted).run({"x": np.ones(4, np.float32)})["y"] == 2).all()
+
+
+def test_fp64_inputs_take_fp32(tmp_path):
+    source = model([node("Add", "x x", "y")], {"x": (TensorProto.DOUBLE, [4])}, {"y": (TensorProto.DOUBLE, [4])})
+    found = of_model(tmp_path, source, source).run({"x": np.ones(4, np.float32)})["y"]
+    assert found.dtype == np.float64 and (found == 2).all()

@@ -103,6 +103,21 @@ def test_int8_is_left_to_what_the_parser_takes(seed, at_once, tmp_path, monkeypa
         assert refused.without_int8.keys() == parser.in_int8 | parser.in_fp16 and refused.in_fp32.keys() <= parser.in_fp16
 
 
+def test_weak_typing_has_only_int8_to_give_up(tmp_path, monkeypatch):
+    """Its graph is FP32 around Q/DQ, whatever TensorRT makes of it."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(real_net("Relu"), "model.onnx")
+    np.savez("a.npz", x=random(1, 3, 32, 32))
+    job, run = planned("--precision", "int8", "--quantization", "qdq", "--calibration-dir", ".", library="weak")
+    object.__setattr__(job, "library", object())
+    choice = object.__new__(int8.Int8Choice)
+    choice._job, choice._graph = job, int8.graph_to_quantize(job, run)
+    monkeypatch.setattr(refusing, "parse_ahead", Parser(in_int8=["second"]))
+    refused = refusing.find_refused(job, choice._graph, choice._form, run)
+    assert refused.without_int8.keys() == {"second"} and not refused.in_fp32
+    assert int8_layers(choice._form(refused)) == {"first"}
+
+
 def test_the_engine_is_made_without_what_the_parser_refuses_in_int8(choose):
     onnx.save(real_net("Relu"), "model.onnx")
     np.savez("a.npz", x=random(1, 3, 32, 32))

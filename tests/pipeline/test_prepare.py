@@ -7,6 +7,8 @@ from helpers import planned
 from models import conv_net, model, node, offset_net, random
 
 from onnx2trt.base.errors import AccuracyError
+from onnx2trt.conversion.job import Job
+from onnx2trt.model.session import Session
 from onnx2trt.pipeline.prepare import choose
 from onnx2trt.rewrite import prepare as rewriting
 from onnx2trt.rewrite.qdq import int8_layers
@@ -84,8 +86,22 @@ def test_scales_that_stay_fp32_for_the_opset_are_said(chosen, monkeypatch):
     assert prepared.graph.opset == 17 and "float32" in types_of(prepared.graph) and int8_layers(prepared.graph) == {"conv"}
 
 
-def test_there_is_nothing_to_choose_again(chosen):
-    choice, _, run = chosen(conv_net(), "--precision", "fp16")
+def test_scales_that_fp16_has_rounded_too_much_are_taken_as_they_are(chosen):
+    """0.05 is no FP16 value, and the file's own scales are exact in FP32."""
+    choice, first, run = chosen(quantized_net(17), "--precision", "int8")
+    again = choice.lower(AccuracyError("too much", hint="", drop_percent=2.0), run)
+    x = random(1, 3, 8, 8)
+    expected = Session.from_path("model.onnx").run({"x": x})["y"]
+    errors = [np.abs(Session.from_graph(made.graph).run({"x": x})["y"] - expected).max() for made in (first, again)]
+    assert int8_layers(again.graph) == {"conv"} and errors[1] < errors[0] / 10 and errors[0] > 0
+    assert run.console.warnings[-1].startswith("too much: built once more")
+
+
+@pytest.mark.parametrize("opset", [17, None])
+def test_there_is_nothing_to_choose_again(chosen, monkeypatch, opset):
+    """Not without Q/DQ, and not where the scales are FP32 already."""
+    monkeypatch.setattr(Job, "fp16_scales", lambda job, graph: False)
+    choice, _, run = chosen(quantized_net(opset) if opset else conv_net(), "--precision", "fp16")
     error = AccuracyError("too much", hint="", drop_percent=2.0)
     with pytest.raises(AccuracyError) as caught:
         choice.lower(error, run)

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 from models import conv_net, layer_norm, model, node, random
+from onnx import TensorProto
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.fold import fold, fold_affine, fold_constants, raise_opset
+from onnx2trt.rewrite.fp16 import convert
 
 
 def run(graph, **feed):
@@ -124,6 +126,20 @@ def test_constants_are_computed_once():
     assert [n.op_type for n in folded.nodes] == ["MatMul"] and folded.weights["t"].shape == (4, 3)
     x = random(2, 4)
     np.testing.assert_array_equal(run(folded, x=x)[0], run(graph, x=x)[0])
+
+
+@pytest.mark.parametrize("size, shared, kept", [(200, True, True), (200, False, False), (8, True, False)])
+def test_a_large_tied_weight_is_stored_once(size, shared, kept):
+    """An embedding that is read by its rows and, transposed, by the last layer; what is small, or read once, is folded."""
+    rows = "emb" if shared else "other"
+    nodes = [node("Gather", f"{rows} ids", "h"), node("Transpose", "emb", "t", perm=[1, 0]), node("MatMul", "h t", "y")]
+    weights = {"emb": random(size, 128), **({} if shared else {"other": random(size, 128, seed=1)})}
+    source = Graph.from_model(model(nodes, {"ids": (TensorProto.INT64, [2, 3])}, {"y": [2, 3, size]}, weights))
+    graph = fold_constants(source, stored_once=True)
+    assert ("Transpose" in [made.op_type for made in graph.nodes]) is kept
+    assert "Transpose" not in [made.op_type for made in fold_constants(source).nodes]
+    if kept:
+        assert sum(array.nbytes for array in convert(graph, {}).weights.values()) == size * 128 * 2
 
 
 def test_a_constant_output_is_still_made_by_a_node():

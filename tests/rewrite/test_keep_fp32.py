@@ -119,3 +119,11 @@ def test_a_recurrent_layer_that_is_told_lengths_stays_fp32(op, gates):
         graph = Graph.from_model(model(nodes, given, {"y": [1, 1, 4]}, weights))
         kept = choose_kept_fp32(graph, {}, (), measured=False)
         assert set(kept) == expected and all("sequence_lens" in reason for reason in kept.values())
+
+
+def test_a_tensor_scatter_stays_fp32_since_its_cache_has_to_be_an_input():
+    """TensorRT does not build it behind the Cast that an FP16 cache of an FP32 model needs."""
+    nodes = [node("TensorScatter", "cache new at", "present", "scatter"), node("Exp", "present", "y", "exp")]
+    inputs = {"cache": [2, 1, 4, 3], "new": [2, 1, 2, 3], "at": (TensorProto.INT64, [2])}
+    graph = Graph.from_model(model(nodes, inputs, {"y": [2, 1, 4, 3]}, opset=24))
+    assert set(choose_kept_fp32(graph, {}, (), measured=False)) == {"scatter"}

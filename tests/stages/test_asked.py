@@ -9,7 +9,10 @@ from helpers import planned, refused
 from models import conv_net, random
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.stages.asked import say_what_it_carries
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.session import Session
+from onnx2trt.rewrite.fp16 import convert
+from onnx2trt.stages.asked import say_what_it_carries, without_half
 
 INT8 = ("--precision", "int8", "--plugins", "libplugin.so")
 
@@ -59,3 +62,33 @@ def test_with_plugins_every_way_to_int8_is_refused_or_needs_no_cpu(folder, route
         assert error.code is ExitCode.MACHINE and not cached
         return
     assert cached or job.plan.calibrator and job.plan.native_method in ("entropy", "minmax")
+
+
+# ---- a model that carries FP16
+
+
+@pytest.fixture
+def half(folder):
+    graph = convert(Graph.from_model(conv_net(size=8)), {}, frozenset(("x", "y")))
+    onnx.save(graph.to_model(), "model.onnx")
+    np.save("data/0.npy", random(1, 3, 8, 8).astype(np.float16))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_fp16_becomes_fp32_where_something_else_is_asked_for(half, precision):
+    job, run = planned("--precision", precision, *(("--calibration-dir", "data") if precision == "int8" else ()))
+    say_what_it_carries(job, run)
+    found = without_half(job)
+    graph = Graph.from_model(found.model)
+    types = {name: elem_type for name, elem_type in graph.types().items() if elem_type == onnx.TensorProto.FLOAT16}
+    assert set(types) == {"x", "y"} and not found.info.half and found.info.adopted
+    x = random(1, 3, 8, 8).astype(np.float16)
+    one, other = (session.run({"x": x})["y"] for session in (Session.from_path("model.onnx"), Session.from_graph(graph)))
+    np.testing.assert_allclose(one.astype(np.float32), other.astype(np.float32), atol=5e-3)
+    assert any("FP16" in warning and precision in warning for warning in run.console.warnings)
+
+
+def test_fp16_stays_as_it_is_for_fp16(half):
+    job, run = planned("--precision", "fp16")
+    say_what_it_carries(job, run)
+    assert without_half(job) is job and any("they stay as they are" in warning for warning in run.console.warnings)

@@ -1,14 +1,15 @@
-"""stages/build.py: parsing ahead."""
+"""stages/build.py: parsing ahead; outputs that the model declares wrongly."""
 
 import os
 
 import onnx
 import pytest
-from helpers import planned
+from helpers import planned, refused, save
 from models import conv_net, model, node, random
 
+from onnx2trt.base.errors import ExitCode
 from onnx2trt.stages import build
-from onnx2trt.stages.build import parse_ahead
+from onnx2trt.stages.build import check_ranks, parse_ahead
 from onnx2trt.trt.library import load_library
 from onnx2trt.trt.parser_errors import Refusal
 
@@ -63,3 +64,29 @@ def test_large_weights_are_not_copied(job_of, monkeypatch):
     graph = job.graph()
     parse_ahead(job, graph, job.info, run)
     assert seen[0]["weights"]["w"].ctypes.data == graph.weights["w"].ctypes.data and len(seen[0]["data"]) < graph.weights["w"].nbytes
+
+
+# ---- ranks
+
+
+@pytest.fixture
+def wrong(tmp_path, monkeypatch):
+    """Of a model whose output is [1, 4], and declared as of rank 3."""
+    monkeypatch.chdir(tmp_path)
+    save(model([node("Relu", "x", "y")], {"x": [1, 4]}, {"y": ["N", 4, 1]}), tmp_path / "model.onnx")
+    return planned()
+
+
+def test_a_wrong_declaration_is_a_warning(wrong):
+    check_ranks(wrong[0], {"y": 2}, wrong[1])
+    assert "the model declares output 'y' as Nx4x1, which is wrong: its result is 1x4" in " ".join(wrong[1].console.warnings)
+
+
+def test_a_wrong_network_is_refused(wrong):
+    with refused(ExitCode.MODEL, "'y' of rank 3", "its result is 1x4", "Nx4x1", hint="Simplify"):
+        check_ranks(wrong[0], {"y": 3}, wrong[1])
+
+
+def test_right_ranks_cost_nothing(wrong, monkeypatch):
+    monkeypatch.setattr("onnx2trt.stages.build.Session", None)
+    check_ranks(wrong[0], {}, wrong[1])

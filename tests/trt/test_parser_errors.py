@@ -87,11 +87,6 @@ def test_types_that_tensorrt_does_not_calculate_in(tmp_path):
     assert "(Cast 'narrow'), which reads 'x': Unsupported data type for the Cast operator!" in error and "UINT16" in error
 
 
-def test_a_double_input_is_refused_before_the_parser(tmp_path):
-    proto = model([node("Relu", "x", "y")], {"x": (TensorProto.DOUBLE, [1, 4])}, {"y": (TensorProto.DOUBLE, [1, 4])})
-    assert "export the model in FP32" in refused(tmp_path, proto)
-
-
 def test_missing_external_data_is_named_before_the_parser(tmp_path):
     proto = model([node("MatMul", "x w", "y")], {"x": [1, 4]}, {"y": [1, 4]}, {"w": random(4, 4)})
     onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)

@@ -23,13 +23,17 @@ class MadeUpTrials:
     def __init__(self, hostile, standard_error=0.0):
         self._hostile, self._standard_error = hostile, standard_error
         self.asked, self.forgotten = [], 0
+        self.for_scores, self.of_scores = True, ()  # the layers that move the best scores too far, though not the output
 
     def measure(self, kept, limit, final=False) -> Tried:
         self.asked.append((tuple(kept), final))
         skipped = "?" if final else "!"
         bad = [name for name in self._hostile if name.strip("?!") not in kept and skipped not in name]
         drop = 9.0 * len(bad) or 0.1
-        return Tried(len(kept), self.share(kept), drop, self._standard_error, passed=drop <= limit, reached=drop)
+        points = 5.0 if set(self.of_scores) - set(kept) else 0.1
+        passed = drop <= limit and (points <= limit or not self.for_scores)
+        told = {"best_scores_points": points} if self.of_scores else {}
+        return Tried(len(kept), self.share(kept), drop, self._standard_error, passed=passed, reached=drop, **told)
 
     def change(self, expected):
         raise AssertionError("layer_errors is made up, too")
@@ -109,6 +113,17 @@ def test_where_nothing_passes_all_that_was_tried_is_said(guarded):
             raise
     assert len(guard.tried) > 1 and not any(rung.passed for rung in guard.tried) and trials.forgotten == 1
     assert lines == [f"  {rung.int8_mac_share:4.0%} INT8: drop   9.00 +- 0.00 %" for rung in guard.tried]
+
+
+def test_best_scores_are_held_where_layers_can_be_chosen_for_them(guarded):
+    guard, trials, _ = guarded(ALL, set())
+    trials.of_scores = ("most",)
+    assert list(guard.choose(LIMIT)) == ["most"] and trials.for_scores
+    assert [rung.best_scores_points for rung in guard.tried if rung.passed] == [0.1] * sum(rung.passed for rung in guard.tried)
+    guard, trials, _ = guarded(ALL, {"large"})
+    trials.of_scores = ("rest",)  # no choice holds them
+    assert "large" in guard.choose(LIMIT) and not trials.for_scores and any(rung.passed for rung in guard.tried)
+    assert trials.forgotten == 1
 
 
 def test_no_more_falls_back_than_the_share_allows(guarded):
