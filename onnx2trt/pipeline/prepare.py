@@ -89,7 +89,7 @@ class HalfChoice:
         """With all control flow in FP32 from now on; None where no body is FP16."""
         bodies = {node.name: NOT_BUILT for node in self.graph.nodes if is_plain(node) and node.name not in self.kept_fp32}
         self.kept_fp32 = {**bodies, **self.kept_fp32}
-        return in_half(self.job, self.graph, {**self.kept_fp32, **self.refused.in_fp32}) if bodies else None
+        return in_half(self.job, self.graph, {**self.kept_fp32, **self.refused.in_fp32}, self.exact_scales) if bodies else None
 
     def without_refused(self, error: Refusal, prepared: Prepared, run: Run) -> Prepared:
         """With the nodes in FP32 that the parser refuses.

@@ -10,7 +10,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ModelInfo, dims
 from onnx2trt.base.stage_names import STARTING_STAGE
 from onnx2trt.conversion.job import Job
-from onnx2trt.conversion.promised_shapes import made_up
+from onnx2trt.conversion.promised_shapes import made_up, sizes_at
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import INLINE_LIMIT, Graph
 from onnx2trt.model.nodes import list_nodes
@@ -79,7 +79,7 @@ def _real_shapes(job: Job, run: Run) -> dict[str, tuple[int, ...]]:
     if job.plan.build.plugins:
         return {}
     try:
-        found = Session.of_model(job.info, job.model).run(made_up(job.info.inputs, {profile.name: profile.opt for profile in job.profiles}))
+        found = Session.of_model(job.info, job.model).run(made_up(job.info.inputs, sizes_at(job.profiles, "opt")))
     except ConversionError as error:
         run.console.debug(f"ranks of outputs cannot be checked: {error.message}")
         return {}
