@@ -28,7 +28,7 @@ class Job:
     info: ModelInfo
     profiles: tuple[Profile, ...]
     data: Data
-    rewritten: bool = False  # `model` is not as the file has it: inputs are bound, or branches are folded
+    rewritten: bool = False  # `model` is not as the file has it: inputs are bound, branches are folded, or it was adopted
     inputs: dict = field(default_factory=dict)  # what the result depends on, by stages.unchanged
     observed: dict[str, tuple[int, ...]] = field(default_factory=dict)  # tensor -> shape at the opt shapes, where onnx cannot infer it
 

@@ -173,7 +173,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         _check_metric(plan, info, data)
         plan = _with_idle(plan, Facts(info.quantized, candidate="engine"), info, data, run)
         model, folded = fold_branches(model, profiles)
-    return Job(library, plan, model, info, profiles, data, rewritten=bool(folded or info.bound))
+    return Job(library, plan, model, info, profiles, data, rewritten=bool(folded or info.bound or info.adopted))
 
 
 def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
