@@ -51,4 +51,4 @@ def _plain(text: str) -> str:
     line = " ".join(part.strip() for part in lines[: 1 + (lines[0].endswith((":", "onnx")))])
     line = re.sub(r"IBuilder::buildSerializedNetwork: Error Code \d+: ", "", line)
     line = re.sub(r"/\S+", "FILE", line)
-    return re.sub(r"(?<![A-WYZa-wyz_])\d+(\.\d+)?", "#", re.sub(r"'[^']*'", "'…'", line))[:160]
+    return re.sub(r"(?<![A-WYZa-wyz_\d])\d+(\.\d+)?", "#", re.sub(r"'[^']*'", "'…'", line))[:160]
