@@ -194,7 +194,7 @@ def _operator_hints(operators: list[str], opset: int, backend: str) -> list[str]
 
 def _gap_hint(backend: str) -> str:
     if backend == "tensorrt":
-        return "Give TensorRT's plugin library with --plugins (libnvinfer_plugin.so, nvinfer_plugin.dll), or replace it before exporting."
+        return "Give TensorRT's plugin library with --plugins (libnvinfer_plugin.so), or replace it before exporting."
     return (
         "This is a known gap of TensorRT-RTX, which does not bring that plugin: the full TensorRT has the operator itself or in its plugin "
         "library (--backend tensorrt). Else replace it before exporting."

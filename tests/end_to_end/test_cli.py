@@ -285,8 +285,9 @@ def test_an_fp16_model_is_recognised(folder):
     onnx.save(convert(Graph.from_model(conv_net()), {}).to_model(), folder / "half.onnx")
     done = onnx2trt(folder, "--onnx", "half.onnx", "--test-image", "test.png")
     assert done.code == 0 and "carries FP16 tensors already" in done.stderr
-    done = onnx2trt(folder, "--onnx", "half.onnx", "--precision", "fp32")
-    assert done.code == 3 and "carries FP16 tensors already" in done.error
+    done = onnx2trt(folder, "--onnx", "half.onnx", "--precision", "fp32", "--json", "r.json")
+    assert done.code == 0 and "carries FP16 tensors: for fp32 they become FP32" in done.stderr
+    assert done.json("r.json")["precision"]["delivered"] == "fp32"
 
 
 def test_dynamic_shapes_need_a_profile_and_get_one(tmp_path):
