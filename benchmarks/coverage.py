@@ -120,7 +120,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--sample", action="store_true", help="forty models of the onnx wheel, for CI")
     parser.add_argument("--torch-python", default=sys.executable, help="a Python that can import torch, for the exports")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--work", type=Path, default=CACHE, help="folder for models and results")
+    parser.add_argument("--work", type=lambda text: Path(text).resolve(), default=CACHE, help="folder for models and results")
     parser.add_argument("--fresh", action="store_true")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--page", type=Path, help="docs/coverage.md, to be written")

@@ -9,6 +9,7 @@ OURS, WRONG, CRASHED = "refused by us", "wrong", "crashed"
 CLASSES = (CONVERTED, LIBRARY, INACCURATE, OURS, WRONG, CRASHED)
 GOOD = (CONVERTED, LIBRARY, INACCURATE)
 UNFORESEEN, VALIDATION = 1, 7  # exit codes of a defect of ours, and of a verdict
+NO_RESULT = "no result"  # of a process that ended by itself, without a signal
 ACCURACY = "--max-accuracy-drop"  # in the message of a refusal that measurements stand behind
 
 
@@ -20,7 +21,7 @@ def outcome(found: dict, library: dict) -> str:
     """
     if found.get("exit") == 0:
         return WRONG if found.get("right") is False else CONVERTED
-    if found.get("exit") == UNFORESEEN:
+    if found.get("exit") == UNFORESEEN or library.get("crash") == NO_RESULT:  # an error of ours in trying the library proves nothing
         return CRASHED
     if library.get("crash") or not library.get("taken"):
         return LIBRARY

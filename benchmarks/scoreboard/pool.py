@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from .attempt import main_of_child
 from .case import Case
+from .classes import NO_RESULT
 
 
 @dataclass
@@ -100,6 +101,6 @@ def _end(child: _Child) -> dict:
     if lines and "seconds" in lines[-1]:
         return lines[-1]
     stage = lines[-1]["stage"] if lines else ""
-    crash = "not done in time" if child.late else signal.Signals(-code).name if code < 0 else "no result"
+    crash = "not done in time" if child.late else signal.Signals(-code).name if code < 0 else NO_RESULT
     seconds = time.monotonic() - child.started
     return {"crash": crash, "stage": stage, "seconds": round(seconds, 3), "peak_mb": round(usage.ru_maxrss / 1024, 1)}

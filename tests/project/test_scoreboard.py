@@ -37,6 +37,7 @@ TAKEN, REFUSED = {"taken": True}, {"taken": False, "refused_at": "parse", "messa
         ({"crash": "SIGSEGV"}, TAKEN, CRASHED),
         ({"crash": "SIGSEGV"}, {"crash": "SIGSEGV"}, LIBRARY),
         ({"exit": 6, "message": "no"}, {"crash": "SIGFPE"}, LIBRARY),
+        ({"exit": 3, "message": "no such file"}, {"crash": "no result"}, CRASHED),
     ],
 )
 def test_what_came_of_a_conversion(found, library, expected):
