@@ -24,6 +24,12 @@ class TensorSpec:
     def dynamic(self) -> bool:
         return self.shape is None or any(not isinstance(dim, int) for dim in self.shape)
 
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this shape is what was declared; of an unknown rank, any is."""
+        if self.shape is None:
+            return True
+        return len(shape) == len(self.shape) and all(not isinstance(dim, int) or dim == size for dim, size in zip(self.shape, shape))
+
 
 @dataclass(frozen=True)
 class Profile:

@@ -48,18 +48,8 @@ class Accuracy:
 
     optional: ClassVar = (
         *("kind", "shown_percent", "interval_percent", "count", "signal_percent", "signal_limit_percent"),
-        *(
-            "noise_percent",
-            "change_percent",
-            "worst_slice",
-            "parts",
-            "best_scores_points",
-            "steps",
-            "feeds",
-            "stuck",
-            "seen_in_calibration",
-            "seen_samples",
-        ),
+        *("noise_percent", "change_percent", "worst_slice", "parts", "best_scores_points"),
+        *("steps", "feeds", "stuck", "seen_in_calibration", "seen_samples"),
     )
 
     def rounded(self) -> Accuracy:

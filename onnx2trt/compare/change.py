@@ -64,18 +64,18 @@ class Change:
         samples = [sample for a, b in pairs for sample in _samples(a, b, variation) if sample[0].size]
         if samples and samples[0][0].dtype.kind != "f":
             return float(np.mean([(reference != output).mean() for reference, output in samples]))
-        errors, best, axes = [], BestScores(), tuple(scale.axis for scale in variation.scales)
+        errors, best, scored = [], BestScores(), tuple(scale.axis for scale in variation.scales if scale.bounded.any())
         for reference, output in samples:
             told = np.isfinite(reference)
             if not np.isfinite(output[told]).all():
                 return math.inf
             pair = np.where(told, reference, 0).astype(np.float64), np.where(told, output, 0).astype(np.float64)
             errors.append(pair[1] - pair[0])
-            best.add(*pair, axes)
+            best.add(*pair, scored)
         if self._asked.get(name, self._asked.get("")) in ENERGY:
             square = sum(float((error**2).sum()) for error in errors) / max(sum(error.size for error in errors), 1)
             return math.sqrt(square / max(variation.energy / max(variation.values, 1), 1e-24))
-        points = max((best.moved(axis, variation) or 0.0 for axis in axes), default=0.0)
+        points = max((best.moved(axis, variation) or 0.0 for axis in scored), default=0.0)
         return max([ONE_PERCENT * points / POINTS_PER_PERCENT, *(_worst(errors, scale) for scale in variation.scales)])
 
     def _lists(self, found: Sequence[Outputs]) -> dict[str, float]:

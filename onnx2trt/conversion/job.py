@@ -28,9 +28,14 @@ class Job:
     info: ModelInfo
     profiles: tuple[Profile, ...]
     data: Data
-    rewritten: bool = False  # `model` is not as the file has it: inputs are bound, branches are folded, or it was adopted
+    folded: tuple[str, ...] = ()  # If nodes in whose place a branch stands
     inputs: dict = field(default_factory=dict)  # what the result depends on, by stages.unchanged
     observed: dict[str, tuple[int, ...]] = field(default_factory=dict)  # tensor -> shape at the opt shapes, where onnx cannot infer it
+
+    @property
+    def rewritten(self) -> bool:
+        """`model` is not as the file has it."""
+        return bool(self.folded or self.info.bound or self.info.adopted)
 
     @property
     def strong(self) -> bool:

@@ -319,7 +319,7 @@ def _check_declared(trial: Trial, shapes: dict, found: dict, alone: tuple[dict, 
         if spec.shape is None or len(set(given)) > 1:
             continue
         real = found[spec.name].shape
-        if len(real) != len(spec.shape) or any(isinstance(dim, int) and dim != size for dim, size in zip(spec.shape, real)):
+        if not spec.takes(real):
             trial.run.console.warn(f"output {spec.name!r} is {dims(real)} at {described(shapes)}; the model declares {dims(spec.shape)}")
 
 

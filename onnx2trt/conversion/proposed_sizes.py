@@ -88,9 +88,7 @@ def propose(
 
 
 def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
-    if spec.shape is None or len(shape) != len(spec.shape) or 0 in shape:
-        return False
-    return all(not isinstance(dim, int) or dim == size for dim, size in zip(spec.shape, shape))
+    return spec.shape is not None and spec.takes(shape) and 0 not in shape
 
 
 def _unknowns(plan: Plan, info: ModelInfo, valueless: tuple[TensorSpec, ...], values: dict[str, tuple[int, ...]]) -> _Unknowns:

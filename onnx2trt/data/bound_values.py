@@ -70,7 +70,7 @@ def _shaped(array: np.ndarray, spec: TensorSpec) -> np.ndarray:
         return np.full(shape, array)
     if array.ndim == len(shape) - 1:
         array = array[None]
-    if array.ndim != len(shape) or any(isinstance(dim, int) and dim != size for dim, size in zip(shape, array.shape)):
+    if not spec.takes(array.shape):
         raise DataError(f"has shape {dims(array.shape)}; the model takes {dims(shape)}")
     return array
 

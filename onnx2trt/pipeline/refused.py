@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from onnx2trt.base.model_info import ModelInfo
+from onnx2trt.base.words import listed
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
@@ -85,5 +86,4 @@ def say(refused: Refused, known: Refused, run: Run) -> None:
             if node not in before:
                 reasons.setdefault(reason, []).append(node)
         for reason, names in reasons.items():
-            more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-            run.console.warn(f"{end}: {', '.join(map(repr, names[:NAMED]))}{more}: {reason}")
+            run.console.warn(f"{end}: {listed([repr(name) for name in names], NAMED)}: {reason}")

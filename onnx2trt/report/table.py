@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from onnx2trt.base.words import listed
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.report import doors, inspection
 from onnx2trt.report.inputs import bound_inputs, shape_range
@@ -157,8 +158,7 @@ def _kept_lines(kept: list[dict]):
     for entry in kept:
         by_reason.setdefault((entry["precision"].upper(), entry["reason"]), []).append(entry["name"])
     for (precision, reason), names in list(by_reason.items())[:REASONS_SHOWN]:
-        shown = ", ".join(names[:NAMES_SHOWN]) + (f" and {len(names) - NAMES_SHOWN} more" if len(names) > NAMES_SHOWN else "")
-        yield f"{precision}: {shown}: {reason}"
+        yield f"{precision}: {listed(names, NAMES_SHOWN)}: {reason}"
     hidden = sum(len(names) for names in list(by_reason.values())[REASONS_SHOWN:])
     if hidden:
         yield f"... and {hidden} more (--json names all)"

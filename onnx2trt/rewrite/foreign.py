@@ -8,6 +8,7 @@ import onnx
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import STANDARD_DOMAINS
+from onnx2trt.base.words import listed
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes, attribute
 from onnx2trt.model.operators import DYNAMIC, QUANTIZERS
@@ -115,5 +116,4 @@ def _refuse_left(graph: Graph, path: str) -> None:
 
 def _refused(found: Counter, path: str, how: str, why: str) -> ConversionError:
     names = [f"{count} {name}" for name, count in found.most_common()]
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ConversionError(f"{path} is {how} ({', '.join(names[:MOST_NAMED])}{more}): {why}", hint=ORIGINAL, code=ExitCode.MODEL)
+    return ConversionError(f"{path} is {how} ({listed(names, MOST_NAMED)}): {why}", hint=ORIGINAL, code=ExitCode.MODEL)

@@ -6,6 +6,8 @@ which is an INT8 layer, and the rest is constant. A convolution's zero padding i
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import onnx
 
@@ -39,13 +41,15 @@ def absorb_shifts(graph: Graph) -> Graph:
     return result
 
 
+@dataclass(frozen=True)
 class _Shifted:
-    """The nodes around one shift: Add, QuantizeLinear, DequantizeLinear, Sub."""
+    """The nodes around one shift: Add, QuantizeLinear, DequantizeLinear, and a Sub behind them."""
 
-    def __init__(self, add: onnx.NodeProto, quantize: onnx.NodeProto, dequantize: onnx.NodeProto, shift: np.ndarray, name: str):
-        self.add, self.quantize, self.dequantize = add, quantize, dequantize
-        self.shift = float(shift)
-        self.shift_name = name  # of the constant
+    add: onnx.NodeProto
+    quantize: onnx.NodeProto
+    dequantize: onnx.NodeProto
+    shift: float
+    shift_name: str  # of the constant
 
 
 def _shifted_input(graph: Graph, node: onnx.NodeProto, producers) -> _Shifted | None:
@@ -58,7 +62,7 @@ def _shifted_input(graph: Graph, node: onnx.NodeProto, producers) -> _Shifted | 
     if add is None or add.op_type != "Add" or add.input[1] != sub.input[1]:
         return None
     shift = graph.weights.get(sub.input[1])
-    return _Shifted(add, quantize, dequantize, shift, sub.input[1]) if shift is not None and shift.size == 1 else None
+    return _Shifted(add, quantize, dequantize, float(shift), sub.input[1]) if shift is not None and shift.size == 1 else None
 
 
 def _weights(graph: Graph, node: onnx.NodeProto, producers) -> np.ndarray | None:

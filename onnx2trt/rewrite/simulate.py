@@ -13,7 +13,7 @@ from onnx2trt.model.bodies import body_graph, inner_graphs, is_plain, write_back
 from onnx2trt.model.graph import Graph, array_of
 from onnx2trt.model.nodes import attribute, captured, reads, rename_reads, subgraphs
 from onnx2trt.model.operators import EXACT
-from onnx2trt.rewrite.element_types import rounded_to_bfloat16
+from onnx2trt.rewrite.element_types import BFLOAT16, rounded_to_bfloat16
 
 FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
 
@@ -32,24 +32,22 @@ def simulation(graph: Graph) -> Graph:
 
 def simulated(graph: Graph) -> tuple[Graph, dict[str, str]]:
     """(simulation of the graph, FP16 tensor of `graph` -> tensor of the simulation that has its values)."""
-    graph = rounded_to_bfloat16(graph)
-    if not holds_half(graph):
+    types = graph.types()
+    if BFLOAT16 in types.values():
+        graph = rounded_to_bfloat16(graph)
+        types = graph.types()
+    if HALF not in types.values() and not any(HALF in inner.types().values() for inner in inner_graphs(graph)):
         return graph, {}
-    run = _Simulation(graph)
+    run = _Simulation(graph, types)
     return run.run(), run.renamed
-
-
-def holds_half(graph: Graph) -> bool:
-    """Whether anything in it is FP16, in bodies of control flow, too."""
-    return any(HALF in inner.types().values() for inner in (graph, *inner_graphs(graph)))
 
 
 class _Simulation:
     """One graph, or one body of control flow, on its way to FP32 with roundings."""
 
-    def __init__(self, graph: Graph):
-        self._source, self._types = graph, graph.types()
-        self._half = {name for name, elem_type in self._types.items() if elem_type == HALF}
+    def __init__(self, graph: Graph, types: dict[str, int]):
+        self._source, self._types = graph, types
+        self._half = {name for name, elem_type in types.items() if elem_type == HALF}
         self._nodes: list[onnx.NodeProto] = []
         self._result = graph.copy()
         weights = graph.weights.items()
@@ -98,7 +96,8 @@ class _Simulation:
         """Control flow that takes and gives FP32: what its bodies read in FP16 from outside is there as FP32 already."""
         for body in subgraphs(node):
             outside = frozenset(captured(body))
-            inner = _Simulation(body_graph(body, self._source, self._types))
+            around = body_graph(body, self._source, self._types)
+            inner = _Simulation(around, around.types())
             inner._result.share_names(self._result)
             inner.renamed = {name: self.renamed[name] for name in outside if name in self.renamed}
             inner._simulate_nodes()

@@ -44,7 +44,7 @@ def without_half(job: Job) -> Job:
     if not job.info.half or job.plan.precision == "fp16":
         return job
     graph = as_float32(Graph.from_model(job.model), (HALF,), same_io=True)
-    return replace(job, model=graph.to_model(), info=replace(job.info, half=False, adopted=True), rewritten=True)
+    return replace(job, model=graph.to_model(), info=replace(job.info, half=False, adopted=True))
 
 
 def _check_plugins(plan: Plan) -> None:

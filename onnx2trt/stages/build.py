@@ -100,9 +100,9 @@ def parse_ahead(job: Job, graph: Graph, io: ModelInfo, run: Run) -> None:
         run.channel.stage(STARTING_STAGE)
         builder = EngineBuilder(job.library, job.plan, run.console.debug)
         run.channel.stage("parse")
-        data, weights = graph.with_external_data("weights")
         nodes = partial(list_nodes, graph.proto)
         if takes_weights(job.library.trt):
+            data, weights = graph.with_external_data("weights")
             source = ParserInput(data=data, weights=weights, nodes=nodes)
         else:
             graph.save(os.path.join(folder, "model.onnx"), "weights")

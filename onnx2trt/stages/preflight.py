@@ -56,12 +56,13 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
         model, folded = fold_branches(model, profiles)
-        rewritten = bool(folded or info.bound or info.adopted)
-        plan = _with_idle(plan, Facts(info.quantized, rewritten=rewritten or _repaired(plan, model, info, profiles)), info, data, run)
+        job = Job(library, plan, model, info, profiles, data, folded)
+        facts = Facts(info.quantized, rewritten=job.rewritten or _repaired(job))
+        job = replace(job, plan=_with_idle(plan, facts, info, data, run))
     for warning in info.warnings:
         run.console.warn(warning)
     _say_folded(folded, run)
-    return Job(library, plan, model, info, profiles, data, rewritten=rewritten)
+    return job
 
 
 def _say_folded(folded: tuple[str, ...], run: Run) -> None:
@@ -116,9 +117,9 @@ def _with_idle(plan: Plan, facts: Facts, info: ModelInfo, data: Data, run: Run) 
     return plan
 
 
-def _repaired(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ...]) -> bool:
-    """Whether the model (onnx.ModelProto) is repaired before it is built; only looked at where it decides whether FP32 is compared."""
-    return plan.variants == ("fp32",) and (info.adopted or info.half or bool(Graph.from_model(model, profiles).repairs))
+def _repaired(job: Job) -> bool:
+    """Whether the model is repaired, or becomes FP32, before it is built; only looked at where it decides whether FP32 is compared."""
+    return job.plan.variants == ("fp32",) and (job.info.half or bool(job.graph().repairs))
 
 
 def describe(job: Job) -> dict:
@@ -173,7 +174,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         _check_metric(plan, info, data)
         plan = _with_idle(plan, Facts(info.quantized, candidate="engine"), info, data, run)
         model, folded = fold_branches(model, profiles)
-    return Job(library, plan, model, info, profiles, data, rewritten=bool(folded or info.bound or info.adopted))
+    return Job(library, plan, model, info, profiles, data, folded)
 
 
 def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:

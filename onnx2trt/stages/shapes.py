@@ -81,7 +81,7 @@ def _try(job: Job, candidate: Runner, what: str, run: Run, attempt: Callable[[Ar
             continue
         feed = made_up(job.info.inputs, shapes)
         if reason:
-            _tried(attempt, feed, what, shapes)
+            _tried(attempt, feed, f"{what} does not run at {described(shapes)}")
             run.console.warn(f"{what} runs at {described(shapes)}, but was not held against the model there: {reason}")
             continue
         started = time.monotonic()
@@ -91,7 +91,8 @@ def _try(job: Job, candidate: Runner, what: str, run: Run, attempt: Callable[[Ar
             run.console.debug(f"{what} was not tried at {described(shapes)}: {error.message}")
             continue
         seconds = max(seconds, 2 * (time.monotonic() - started) / max(sum(array.size for array in feed.values()), 1))
-        found = _tried(candidate, Batch(feed, 0, 0, (described(shapes),)), what, shapes)
+        batch = Batch(feed, 0, 0, (described(shapes),))
+        found = _tried(candidate, batch, f"{what} does not run at {described(shapes)}, where the model does")
         _compare(job, expected, found, (what, described(shapes)), run)
 
 
@@ -102,8 +103,11 @@ def _has_room(job: Job, shapes: dict[str, tuple[int, ...]]) -> bool:
     return left is None or needed <= MOST_OF_MEMORY * left
 
 
-def _tried(run_it: Callable, given: Batch | Arrays, what: str, shapes: dict[str, tuple[int, ...]]):
-    """What a run at these shapes gives.
+def _tried(run_it: Callable, given: Batch | Arrays, otherwise: str):
+    """What a run gives.
+
+    Args:
+        otherwise: said where it does not run.
 
     Raises:
         ConversionError: MACHINE, where there is no room; otherwise VALIDATION.
@@ -113,7 +117,7 @@ def _tried(run_it: Callable, given: Batch | Arrays, what: str, shapes: dict[str,
     except ConversionError as error:
         no_room = error.code == ExitCode.MACHINE
         raise ConversionError(
-            f"{what} does not run at {described(shapes)}{'' if no_room else ', where the model does'}: {error.message}",
+            f"{otherwise}: {error.message}",
             hint=(no_room and error.hint) or "Give the shapes that it takes with --min-shapes, --opt-shapes and --max-shapes.",
             code=ExitCode.MACHINE if no_room else ExitCode.VALIDATION,
         ) from error

@@ -11,6 +11,7 @@ from types import ModuleType
 import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.words import listed
 from onnx2trt.trt.library import Library
 
 NAMED = 6  # nodes in one message
@@ -48,10 +49,7 @@ def refuse_missing_kernels(library: Library, builder, network) -> None:
     missing = {kind: names for kind, names in found.items() if not _builds(library, builder, DOUBTED[kind][0])}
     if not missing:
         return
-    lines = []
-    for kind, names in missing.items():
-        more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
-        lines.append(f"{kind}: {', '.join(map(repr, names[:NAMED]))}{more}")
+    lines = [f"{kind}: {listed([repr(name) for name in names], NAMED)}" for kind, names in missing.items()]
     gap = "This is a known gap of TensorRT-RTX: the full TensorRT builds them (--backend tensorrt)."
     raise ConversionError(
         "TensorRT-RTX reads these layers, but has no kernel for them:\n  " + "\n  ".join(lines),

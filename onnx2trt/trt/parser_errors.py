@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import STANDARD_DOMAINS, NodeInfo
+from onnx2trt.base.words import listed
 
 INPUTS_SHOWN = 6
 ALIKE_SHOWN = 5  # nodes at fault for one reason, besides the first
@@ -100,8 +101,7 @@ def _lines(problems: list[_Problem], known: list[NodeInfo]) -> list[str]:
         names = [other.name for other in others]
         if first.cause in (OPERATOR, GAP):
             names += [node.name for node in known if _named(node) == first.what and node.name not in (first.name, *names)]
-        more = f" and {len(names) - ALIKE_SHOWN} more" if len(names) > ALIKE_SHOWN else ""
-        shown = ", ".join(map(repr, names[:ALIKE_SHOWN])) + more
+        shown = listed([repr(name) for name in names], ALIKE_SHOWN)
         lines.append(f"{first.where}: {first.text}" + (f"; the same of {len(names)} more {first.what}: {shown}" if names else ""))
     return lines
 
@@ -135,8 +135,7 @@ def _problem(error, known: list[NodeInfo]) -> _Problem:
     if inside:
         where += f" inside {' > '.join(inside)}"
     if node and node.inputs:
-        more = len(node.inputs) - INPUTS_SHOWN
-        where += f", which reads {', '.join(map(repr, node.inputs[:INPUTS_SHOWN]))}" + (f" and {more} more" if more > 0 else "")
+        where += f", which reads {listed([repr(name) for name in node.inputs], INPUTS_SHOWN)}"
     outer = re.sub(r" \(\w+\)$", "", inside[0]) if inside else node.name if node else name
     return _Problem(cause, what, name or (node.name if node else ""), outer, where, text, _in_control_flow(operator, inside))
 
