@@ -7,8 +7,10 @@ architectures of torchvision and transformers with random weights, where a Pytho
 For each model and precision: converted, refused by the library too (a bare parse and build of the untouched model, in the same run),
 refused by us, wrong (outputs that are not the shipped ones), or crashed; seconds and peak memory of the process.
 
-Where no GPU is, the prepared model is computed by ONNX Runtime with FP16 rounded, else the engine is run. What is done is kept in --work
-and not done again there (--fresh does it all again). Ends with 1 where something is refused by us, wrong or crashed.
+Where no GPU is, the prepared model is computed by ONNX Runtime with FP16 rounded, else the engine is run. Rows are kept in --work: what was
+done by the same version of this project and of its libraries is not done again there, so a run can be interrupted, or made part by part
+(--fresh does it all again; with --any-version rows of other versions count, too, and the page says of which). The page and --json hold all
+rows that are known of what was asked for. Ends with 1 where something is refused by us, wrong, out of time or crashed.
 """
 
 from __future__ import annotations
@@ -19,74 +21,30 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 if __package__:
     from benchmarks.scoreboard import exports, onnx_tests, page, pool, sample, wheels
-    from benchmarks.scoreboard.attempt import RAW
     from benchmarks.scoreboard.case import Case
-    from benchmarks.scoreboard.classes import GOOD, outcome
+    from benchmarks.scoreboard.classes import GOOD
+    from benchmarks.scoreboard.results import Results, version
 else:
     from scoreboard import exports, onnx_tests, page, pool, sample, wheels
-    from scoreboard.attempt import RAW
     from scoreboard.case import Case
-    from scoreboard.classes import GOOD, outcome
+    from scoreboard.classes import GOOD
+    from scoreboard.results import Results, version
 
 GROUPS = ("onnx", "wheels", "exports")
 CACHE = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "onnx2trt-coverage"
 SECONDS = {"onnx": 300.0, "wheels": 1800.0, "exports": 1800.0}  # of one conversion
 
 
-class Results:
-    """What is known of each model and precision, kept line by line in a file."""
-
-    def __init__(self, path: Path, fresh: bool):
-        self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if fresh:
-            path.unlink(missing_ok=True)
-        self.known: dict[tuple[str, str], dict] = {}
-        for line in path.read_text().splitlines() if path.exists() else ():
-            row = json.loads(line)
-            self.known[row["key"], row["precision"]] = row["found"]
-
-    def add(self, case: Case, precision: str, found: dict) -> None:
-        self.known[case.key, precision] = found
-        with self._path.open("a") as stream:
-            stream.write(json.dumps({"key": case.key, "precision": precision, "found": found}) + "\n")
-
-    def rows(self, cases: list[Case], precisions: tuple[str, ...]) -> list[dict]:
-        """A row for each model and precision that is known."""
-        rows = []
-        for case in cases:
-            library = self.known.get((case.key, RAW))
-            for precision in wanted(case, precisions):
-                found = self.known.get((case.key, precision))
-                if found is not None and library is not None:
-                    about = {"group": case.group, "kind": case.kind, "name": case.name, "source": case.source, "precision": precision}
-                    rows.append({**about, "class": outcome(found, library), **found, "library": library})
-        return rows
-
-
-def wanted(case: Case, precisions: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(precision for precision in case.precisions if not precisions or precision in precisions)
-
-
-def jobs_of(cases: list[Case], results: Results, precisions: tuple[str, ...]) -> Iterator[tuple[Case, str]]:
-    for case in cases:
-        for precision in (RAW, *wanted(case, precisions)):
-            if (case.key, precision) not in results.known:
-                yield case, precision
-
-
 def convert_all(cases: list[Case], results: Results, args: argparse.Namespace) -> None:
     """Everything that is not known yet, with a line every few seconds."""
-    jobs, started, said = list(jobs_of(cases, results, args.precisions)), time.monotonic(), 0.0
-    limit = max((SECONDS[case.group] for case, _ in jobs), default=0.0)
-    for index, (case, precision, found) in enumerate(pool.run(jobs, args.jobs, limit), 1):
+    jobs, started, said = list(results.lacking(cases, args.precisions)), time.monotonic(), 0.0
+    for index, (case, precision, found) in enumerate(pool.run(jobs, args.jobs, lambda case: SECONDS[case.group]), 1):
         results.add(case, precision, found)
         now = time.monotonic() - started
         if now - said > 5.0 or index == len(jobs) or case.group != "onnx":
@@ -121,7 +79,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--torch-python", default=sys.executable, help="a Python that can import torch, for the exports")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--work", type=lambda text: Path(text).resolve(), default=CACHE, help="folder for models and results")
-    parser.add_argument("--fresh", action="store_true")
+    parser.add_argument("--fresh", action="store_true", help="forget what is known in --work")
+    parser.add_argument("--any-version", action="store_true", help="count rows of other versions of this project and its libraries, too")
+    parser.add_argument("--known", action="store_true", help="run nothing: make --page and --json of what is known in --work")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--page", type=Path, help="docs/coverage.md, to be written")
     parser.add_argument("--before", type=Path, help="what --json wrote of an earlier run, to stand beside it on the page")
@@ -132,10 +92,13 @@ def main(argv: list[str] | None = None) -> int:
     pool.warm()
     started = time.monotonic()
     cases, skipped = collect(args)
-    results = Results(args.work / ("sample.jsonl" if args.sample else "results.jsonl"), args.fresh)
-    convert_all(cases, results, args)
+    environment = page.environment()
+    path = args.work / ("sample.jsonl" if args.sample else "results.jsonl")
+    results = Results(path, version(ROOT, environment), args.fresh, args.any_version)
+    if not args.known:
+        convert_all(cases, results, args)
     rows = results.rows(cases, args.precisions)
-    about = {**page.environment(), "skipped": skipped, "seconds": round(time.monotonic() - started, 1)}
+    about = {**environment, "skipped": skipped, "seconds": round(time.monotonic() - started, 1)}
     if args.json:
         args.json.write_text(json.dumps({**about, "rows": rows}, indent=1) + "\n")
     if args.page:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 
 CONVERTED, LIBRARY, INACCURATE = "converted", "refused by the library too", "refused as inaccurate"
-OURS, WRONG, CRASHED = "refused by us", "wrong", "crashed"
-CLASSES = (CONVERTED, LIBRARY, INACCURATE, OURS, WRONG, CRASHED)
+OURS, WRONG, LATE, CRASHED = "refused by us", "wrong", "out of time", "crashed"
+CLASSES = (CONVERTED, LIBRARY, INACCURATE, OURS, WRONG, LATE, CRASHED)
 GOOD = (CONVERTED, LIBRARY, INACCURATE)
 UNFORESEEN, VALIDATION = 1, 7  # exit codes of a defect of ours, and of a verdict
 NO_RESULT = "no result"  # of a process that ended by itself, without a signal
+OUT_OF_TIME = "not done in time"  # of a process that was ended for the time that it took
 ACCURACY = "--max-accuracy-drop"  # in the message of a refusal that measurements stand behind
 
 
@@ -21,12 +22,14 @@ def outcome(found: dict, library: dict) -> str:
     """
     if found.get("exit") == 0:
         return WRONG if found.get("right") is False else CONVERTED
+    if OUT_OF_TIME in (found.get("crash"), library.get("crash")):
+        return LATE
     if found.get("exit") == UNFORESEEN or library.get("crash") == NO_RESULT:  # an error of ours in trying the library proves nothing
         return CRASHED
-    if library.get("crash") or not library.get("taken"):
-        return LIBRARY
     if found.get("exit") == VALIDATION and ACCURACY in found["message"]:
         return INACCURATE
+    if library.get("crash") or not library.get("taken"):
+        return LIBRARY
     return CRASHED if found.get("crash") else OURS
 
 

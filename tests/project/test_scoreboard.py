@@ -14,9 +14,10 @@ from command import ROOT
 from models import model, node
 
 from benchmarks.scoreboard import attempt, case, page, pool
-from benchmarks.scoreboard.classes import CLASSES, CONVERTED, CRASHED, INACCURATE, LIBRARY, OURS, WRONG, outcome, reason
+from benchmarks.scoreboard.classes import CLASSES, CONVERTED, CRASHED, INACCURATE, LATE, LIBRARY, OURS, WRONG, outcome, reason
 from benchmarks.scoreboard.judge import difference
 from benchmarks.scoreboard.raw import lacking_types
+from benchmarks.scoreboard.results import Results, Version, version
 from onnx2trt.plan.arguments import build_parser
 
 TAKEN, REFUSED = {"taken": True}, {"taken": False, "refused_at": "parse", "message": "no", "operators": ["NonZero"], "types": []}
@@ -34,6 +35,9 @@ TAKEN, REFUSED = {"taken": True}, {"taken": False, "refused_at": "parse", "messa
         ({"exit": 1, "message": "unforeseen"}, REFUSED, CRASHED),
         ({"exit": 7, "message": "more than --max-accuracy-drop allows"}, TAKEN, INACCURATE),
         ({"exit": 7, "message": "the engine is fp32"}, TAKEN, OURS),
+        ({"exit": 7, "message": "more than --max-accuracy-drop allows"}, REFUSED, INACCURATE),
+        ({"crash": "not done in time"}, TAKEN, LATE),
+        ({"exit": 3, "message": "no"}, {"crash": "not done in time"}, LATE),
         ({"crash": "SIGSEGV"}, TAKEN, CRASHED),
         ({"crash": "SIGSEGV"}, {"crash": "SIGSEGV"}, LIBRARY),
         ({"exit": 6, "message": "no"}, {"crash": "SIGFPE"}, LIBRARY),
@@ -120,7 +124,7 @@ def test_a_child_that_dies_costs_one_model_and_one_that_hangs_too(tiny, monkeypa
 
     monkeypatch.setattr(attempt, "attempt", one)
     jobs = [(tiny, name) for name in ("killed", "good", "raises", "hangs", "last")]
-    found = {precision: result for _, precision, result in pool.run(jobs, 2, 2.0)}
+    found = {precision: result for _, precision, result in pool.run(jobs, 2, lambda case: 2.0)}
     assert {name: result.get("crash") for name, result in found.items()} == {
         "killed": "SIGKILL",
         "good": None,
@@ -129,6 +133,32 @@ def test_a_child_that_dies_costs_one_model_and_one_that_hangs_too(tiny, monkeypa
         "last": None,
     }
     assert found["killed"]["stage"] == "build" and found["good"]["exit"] == 0
+
+
+def test_rows_of_the_same_version_are_not_run_again(tiny, tmp_path):
+    """The bare library's rows outlive a change of ours, and the others with --any-version alone."""
+    old, new, other = Version("1", "a", "trt 1"), Version("2", "b", "trt 1"), Version("2", "b", "trt 2")
+    kept = Results(tmp_path / "rows.jsonl", old)
+    assert [precision for _, precision in kept.lacking([tiny], ())] == ["library", "fp32", "fp16"]
+    for precision in ("library", "fp32"):
+        kept.add(tiny, precision, {"exit": 0} if precision == "fp32" else TAKEN)
+
+    def lacking(version, **how):
+        return [precision for _, precision in Results(tmp_path / "rows.jsonl", version, **how).lacking([tiny], ())]
+
+    assert lacking(old) == ["fp16"] and lacking(new) == ["fp32", "fp16"] and lacking(other) == ["library", "fp32", "fp16"]
+    assert lacking(new, any_version=True) == ["fp16"]
+    rows = Results(tmp_path / "rows.jsonl", new, any_version=True).rows([tiny], ())
+    assert [(entry["precision"], entry["class"], entry["commit"]) for entry in rows] == [("fp32", CONVERTED, "a")]
+    assert lacking(old, fresh=True) == ["library", "fp32", "fp16"]
+
+
+def test_a_version_is_what_the_package_holds(tmp_path):
+    (tmp_path / "onnx2trt").mkdir()
+    (tmp_path / "onnx2trt" / "a.py").write_text("x = 1\n")
+    first = version(tmp_path, {"library": "trt 1"})
+    (tmp_path / "onnx2trt" / "a.py").write_text("x = 2\n")
+    assert first != version(tmp_path, {"library": "trt 1"}) and first.others == "library trt 1" and first.commit == ""
 
 
 def row(name: str, kind: str, **found) -> dict:
@@ -147,7 +177,7 @@ def test_the_page_counts_classes_and_groups_reasons():
     assert reason(rows[1]) == reason(rows[2]) == "FILE input '…' has # things" and reason(rows[3]) == "operator NonZero"
     about = {"library": "lib 1", "gpu": None, "onnx": "1", "onnxruntime": "1", "numpy": "1", "skipped": ["(c) skipped: no torch"]}
     text = page.render(rows, about, rows[:2])
-    assert "| Model tests of the `onnx` package | FP16 | 1 | 1 | 0 | 2 | 0 | 1 |" in text and len(CLASSES) == 6
+    assert "| Model tests of the `onnx` package | FP16 | 1 | 1 | 0 | 2 | 0 | 0 | 1 |" in text and len(CLASSES) == 7
     assert "| refused by us | FP16 | FILE input '…' has # things | 1 | 2 | `b` |" in text
     assert "| crashed | FP16 | SIGSEGV in stage build | 0 | 1 | `e` |" in text and "(c) skipped: no torch" in text
     assert "onnx/e fp16: crashed: SIGSEGV in stage build" in page.console(rows, about)
