@@ -11,6 +11,7 @@ import onnx
 from onnx import numpy_helper
 
 NO_NPZ = "V"  # kind of the types that only ml_dtypes knows (BF16, FP8, INT4): an .npz gives them back as raw bytes
+IN_FP32 = ("bfloat16", "float8_e4m3fn")  # of these, what the converter makes FP32 inputs of
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def write_arrays(folder: Path, names: list[str], inputs: list, outputs: list) ->
 
 def write_samples(folder: Path, samples: list[dict[str, np.ndarray]]) -> Path | None:
     """A folder of .npz files for --calibration-dir and --validation-dir; None where no such file can hold them."""
+    samples = [{name: _as_given(array) for name, array in sample.items()} for sample in samples]
     if not samples or not samples[0] or not all(map(_holds, samples[0].values())):
         return None
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,11 +83,13 @@ def write_samples(folder: Path, samples: list[dict[str, np.ndarray]]) -> Path | 
     return folder
 
 
+def _as_given(array: np.ndarray) -> np.ndarray:
+    return array.astype(np.float32) if array.dtype.name in IN_FP32 else array
+
+
 def _holds(array: np.ndarray) -> bool:
-    """Whether a data file of the command may hold it: no types of ml_dtypes, no strings, no NaN, and nothing empty."""
-    return (
-        array.dtype.kind not in (NO_NPZ, "O", "U", "S") and array.size > 0 and (array.dtype.kind != "f" or bool(np.isfinite(array).all()))
-    )
+    """Whether a data file of the command may hold it: no types of ml_dtypes, no strings, no NaN."""
+    return array.dtype.kind not in (NO_NPZ, "O", "U", "S") and (array.dtype.kind != "f" or bool(np.isfinite(array).all()))
 
 
 def shape_flags(model: onnx.ModelProto, feed: dict[str, np.ndarray]) -> tuple[str, ...]:

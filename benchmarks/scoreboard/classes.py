@@ -12,6 +12,7 @@ UNFORESEEN, VALIDATION = 1, 7  # exit codes of a defect of ours, and of a verdic
 NO_RESULT = "no result"  # of a process that ended by itself, without a signal
 OUT_OF_TIME = "not done in time"  # of a process that was ended for the time that it took
 ACCURACY = "--max-accuracy-drop"  # in the message of a refusal that measurements stand behind
+OVERFLOW = "of FP16's largest"  # in the hint of one where all layers were measured to be out of FP16's range
 
 
 def outcome(found: dict, library: dict) -> str:
@@ -26,7 +27,7 @@ def outcome(found: dict, library: dict) -> str:
         return LATE
     if found.get("exit") == UNFORESEEN or library.get("crash") == NO_RESULT:  # an error of ours in trying the library proves nothing
         return CRASHED
-    if found.get("exit") == VALIDATION and ACCURACY in found["message"]:
+    if found.get("exit") == VALIDATION and (ACCURACY in found["message"] or OVERFLOW in found.get("hint", "")):
         return INACCURATE
     if library.get("crash") or not library.get("taken"):
         return LIBRARY

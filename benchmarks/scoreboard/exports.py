@@ -14,6 +14,7 @@ GROUP = "exports"
 SCRIPT = Path(__file__).with_name("export_torch.py")
 SECONDS = 600.0  # of one export
 PRECISIONS = ("fp32", "fp16", "int8")
+WITHOUT_PRODUCTS = "recurrent network"  # a kind that has no convolution and no matrix product, so nothing for INT8
 
 
 def cases(work: Path, python: str) -> tuple[list[Case], list[str]]:
@@ -37,5 +38,6 @@ def _export(python: str, name: str, kind: str, folder: Path, version: str) -> Ca
     done = subprocess.run([python, str(SCRIPT), name, str(folder)], capture_output=True, text=True, timeout=SECONDS)
     if done.returncode:
         raise RuntimeError(done.stderr.strip().splitlines()[-1][:300])
-    about = {"group": GROUP, "kind": kind, "name": name, "precisions": PRECISIONS, "source": f"torch {version}"}
+    precisions = PRECISIONS[: -1 if kind == WITHOUT_PRODUCTS else None]
+    about = {"group": GROUP, "kind": kind, "name": name, "precisions": precisions, "source": f"torch {version}"}
     return finish(folder, read_inputs(folder), about)

@@ -39,7 +39,7 @@ def _write_all(root: Path, names: frozenset[str] | None) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # overflows in the making of the tests, on purpose
         for test in _named(load_model_tests(kind="node"), names):
-            inputs, outputs = test.data_sets[0]
+            inputs, outputs = ([_array(value) for value in values] for values in test.data_sets[0])
             _write(root / "node" / test.name, "node", test.model, inputs, outputs)
     for kind in KINDS:
         for test in _named(load_model_tests(kind=kind), names):
@@ -73,6 +73,11 @@ def _tensor(path: Path):
         return numpy_helper.to_array(onnx.load_tensor(path))
     except Exception:  # of protobuf or onnx, by what the file holds
         return None
+
+
+def _array(value):
+    """A tensor as an array; lists and what is not there as they are."""
+    return numpy_helper.to_array(value) if isinstance(value, onnx.TensorProto) else value
 
 
 def _light_inputs(model: onnx.ModelProto) -> list[np.ndarray]:

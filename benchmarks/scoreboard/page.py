@@ -68,8 +68,10 @@ def render(rows: list[dict], about: dict, before: list[dict] | None = None) -> s
         f"Made by `python benchmarks/coverage.py --page docs/coverage.md` with {run}; {where}. Nobody of this project has made the models. "
         "Each is converted with default flags, shapes for what is free, and its data; INT8 is calibrated with eight samples that were "
         "made up, so its accuracy says nothing here. *Refused by the library too*: the bare library, given the untouched "
-        "file in the same run, does not parse or build it. *Refused as inaccurate*: the outputs would differ by more than "
-        "`--max-accuracy-drop`, by measurement. *Wrong*: outputs that are not those that come with the model.",
+        "file in the same run, does not parse or build it. *Refused as inaccurate*: by measurement, the outputs would differ "
+        "by more than `--max-accuracy-drop`, or values are beyond FP16. *Wrong*: outputs that are not those that come with the model. "
+        "*Out of time*: ended after five minutes, or half an hour for real models.",
+        _made(rows),
         _counts(rows),
         _costs(rows),
         _refusals(rows, before),
@@ -83,6 +85,15 @@ def render(rows: list[dict], about: dict, before: list[dict] | None = None) -> s
 def _table(head: list[str], rows: list[list]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _made(rows: list[dict]) -> str:
+    """Of which commits the rows are; nothing where that is not known."""
+    commits = Counter(row.get("commit") for row in rows)
+    known = [f"`{commit}` ({count} rows)" for commit, count in commits.most_common() if commit]
+    if len(commits) == 1:
+        return f"Made at commit `{rows[0]['commit']}`." if known else ""
+    return f"Put together from runs at these commits: {', '.join(known)}." if known else ""
 
 
 def _counts(rows: list[dict]) -> str:

@@ -80,6 +80,7 @@ ENTRIES = (
     Entry("voice activity", SILERO, "silero_vad_16k_op15.onnx", VAD_16K),
     Entry("voice activity", SILERO, "silero_vad.onnx", VAD_16K, BOUND_RATE, variant="bound"),
     Entry("voice activity", SILERO, "silero_vad_16k_op15.onnx", VAD_16K, BOUND_RATE, variant="bound"),
+    Entry("voice activity", SILERO, "silero_vad_op18_ifless.onnx", VAD_16K, BOUND_RATE, variant="bound"),
     Entry("voice activity", SILERO, "silero_vad_op18_ifless.onnx", VAD_16K),
     Entry("voice activity", SILERO, "silero_vad_openvino_16k.onnx", VAD_OF_ONE_RATE),
     Entry("voice activity", "faster-whisper==1.2.1", "silero_vad_v6.onnx", VAD_WITH_CELLS),

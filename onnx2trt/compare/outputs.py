@@ -152,10 +152,12 @@ class Comparison:
             yield sample, batch.samples[min(row, len(batch.samples) - 1)], unbatched
 
     def _rows(self, name: str, a: np.ndarray, b: np.ndarray, batch: Batch) -> int | None:
-        """How many samples an output holds along its first axis; None where that does not count samples."""
+        """How many samples an output holds along its first axis; None where that does not count samples, or there is nothing in it."""
         if a.ndim and a.ndim == b.ndim and a.shape[0] == batch.rows > 1 and b.shape[0] != batch.rows:
             raise _other_shape(name, a.shape, b.shape)  # whole samples are missing
         if not a.ndim or a.ndim != b.ndim or a.shape[0] != b.shape[0] or name in self.unbatched:
+            return None
+        if not a.shape[0] and not batch.rows:
             return None
         if a.shape[0] == batch.rows:
             return batch.real_rows

@@ -143,7 +143,7 @@ def _formed(array: np.ndarray, spec: TensorSpec, block: int) -> np.ndarray:
         size % block == 0 if block and not axis else not isinstance(dim, int) or dim == size
         for axis, (dim, size) in enumerate(zip(spec.shape, array.shape))
     )
-    empty = array.size == 0 and (not len(array) or any(not size and dim == 0 for dim, size in zip(spec.shape, array.shape)))
+    empty = array.size == 0 and not len(array) and spec.shape[0] != 0
     if not fits or empty:
         raise DataError(f"has shape {dims(array.shape)} in {spec.name!r}; the model takes {dims(spec.shape)}")
     return array

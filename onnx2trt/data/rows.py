@@ -60,9 +60,9 @@ def rows_of(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], indep
     if any(spec.shape is None for spec, _ in rowed) or free and len(rowed) > len(free):
         return WHOLE_FILE
     least, most = ({getattr(profile, bound)[0] for _, profile in rowed} for bound in ("min", "max"))
-    if len(least) != 1 or len(most) != 1:
+    if len(least) != 1 or len(most) != 1 or most == {0}:
         return WHOLE_FILE
-    size = least.pop()
+    size = max(least.pop(), 1)
     if independent or most == {1}:
         return Rows(0) if shared and size > 1 else Rows(1, size, size, shared=frozenset(shared))
     return Rows(0 if free else size, images=size, separate=False, shared=frozenset(shared))
@@ -71,7 +71,7 @@ def rows_of(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...], indep
 def has_fixed_batch(inputs: tuple[TensorSpec, ...]) -> bool:
     """Whether all inputs are of fixed shape, and may be a batch of several samples; a scalar is of none."""
     firsts = {spec.shape[0] if spec.shape else 1 for spec in inputs}
-    return not any(spec.dynamic for spec in inputs) and len(firsts) == 1 and firsts != {1}
+    return not any(spec.dynamic for spec in inputs) and len(firsts) == 1 and min(firsts) > 1
 
 
 def _free(spec: TensorSpec) -> bool:

@@ -24,7 +24,7 @@ from onnx2trt.model.structure import check_structure, true_inputs
 PROTOBUF_LIMIT = 2**31 - 1  # bytes of one message; larger models keep their weights in external data
 INPUT_DTYPES = ("float32", "float16", "int8", "uint8", "int32", "int64", "bool")
 FLOATS = tuple(getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"))
-LIFTED = ("bfloat16", "float64")  # these become float32: rewrite/adopt.py
+LIFTED = ("bfloat16", "float64", "float8_e4m3fn")  # these become float32: rewrite/adopt.py
 
 
 def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelInfo]:
@@ -49,7 +49,7 @@ def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelI
     with ThreadPoolExecutor(1) as beside:
         identity = beside.submit(_identity, (path, *external))
         _load_external(model, path)
-        warnings = (*_general_warnings(model), *_check_weights(model, path))
+        warnings = (*_general_warnings(model, inputs), *_check_weights(model, path))
     sha256, size = identity.result()
     info = ModelInfo(
         path=path,
@@ -175,9 +175,9 @@ def _spec(value: onnx.ValueInfoProto, role: str, path: str) -> TensorSpec:
     shape = tuple(
         dim.dim_value if dim.HasField("dim_value") and dim.dim_value >= 0 else (dim.dim_param or None) for dim in tensor.shape.dim
     )
-    if role == "input" and (0 in shape or any(isinstance(dim, int) and dim >= 2**31 for dim in shape)):
+    if role == "input" and any(isinstance(dim, int) and dim >= 2**31 for dim in shape):
         raise ConversionError(
-            f"{path}: input {value.name!r} has shape {dims(shape)}; every size must be from 1 to 2147483647",
+            f"{path}: input {value.name!r} has shape {dims(shape)}; every size must be from 0 to 2147483647",
             hint="Export the model with real sizes, or with names for those that are free.",
             code=ExitCode.MODEL,
         )
@@ -205,9 +205,13 @@ def default_opset(model: onnx.ModelProto) -> int:
     return max((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
 
 
-def _general_warnings(model: onnx.ModelProto) -> Iterator[str]:
-    if not true_inputs(model.graph):
+def _general_warnings(model: onnx.ModelProto, inputs: tuple[TensorSpec, ...]) -> Iterator[str]:
+    if not inputs:
         yield "the graph has no inputs: its outputs are constants"
+    for spec in inputs:
+        if 0 in (spec.shape or ()):
+            what = f"input {spec.name!r} is {dims(spec.shape)}, so it holds nothing"
+            yield f"{what}: if a size shall be free, export the model with a name for it"
     newest = onnx.defs.onnx_opset_version()
     if default_opset(model) > newest:
         yield f"opset {default_opset(model)} is newer than {newest}, the newest known here: operators may mean something else"

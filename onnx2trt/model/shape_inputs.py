@@ -8,18 +8,22 @@ from onnx2trt.base.model_info import STANDARD_DOMAINS, TensorSpec
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute
 
-# operator -> its inputs whose values say how large something is
+# operator -> its inputs whose values say how large something is, or along which axis, which TensorRT wants to know as early
 SIZES = {
+    "BlackmanWindow": (0,),
     "CenterCropPad": (1,),
     "ConstantOfShape": (0,),
+    "CumSum": (1,),
     "Expand": (1,),
+    "HammingWindow": (0,),
+    "HannWindow": (0,),
     "Loop": (0,),
     "OneHot": (1,),
-    "Pad": (1,),
+    "Pad": (1, 3),
     "Range": (0, 1, 2),
     "Reshape": (1,),
     "Resize": (3,),
-    "Slice": (1, 2, 4),
+    "Slice": (1, 2, 3, 4),
     "Split": (1,),
     "Tile": (1,),
     "TopK": (1,),
@@ -30,7 +34,7 @@ ARITHMETIC = frozenset(
         *("Abs", "Add", "Cast", "Ceil", "Concat", "Div", "Equal", "Expand"),
         *("Floor", "Gather", "GatherElements", "Greater", "Identity", "Less", "Max", "Min"),
         *("Mod", "Mul", "Neg", "Not", "ReduceMax", "ReduceMin", "ReduceProd", "ReduceSum"),
-        *("Reshape", "Slice", "Sqrt", "Squeeze", "Sub", "Tile", "Unsqueeze", "Where"),
+        *("Relu", "Reshape", "Slice", "Sqrt", "Squeeze", "Sub", "Tile", "Unsqueeze", "Where"),
     )
 )
 

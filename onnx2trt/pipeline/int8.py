@@ -81,6 +81,9 @@ class Int8Choice:
         Args:
             graph: FP32, folded.
             known: what need not be found again.
+
+        Raises:
+            ConversionError: MODEL, where no layer is left for INT8; CALIBRATION.
         """
         self._job, self._graph, self._known, self._run = job, graph, known, run
         self._refused = find_refused(job, graph, None if job.plan.calibrator else self._form, run)
@@ -88,6 +91,8 @@ class Int8Choice:
         self._kept_fp32 = known.found.kept_fp32 if known.found else kept_for_blank(job, graph, kept_fp32(job, graph, maxima), run)
         self._kept_fp32 = {**self._kept_fp32, **self._refused.in_fp32}
         layers, self._kept_fp16 = self._layers(self._kept_fp32, self._refused)
+        if not layers:
+            raise prepare.nothing_left(self._kept_fp16)
         self._fitted = make_ready(job, graph, known, layers, scales_by_range(maxima), run).without_int8(self._refused.without_int8)
         if self._fitted.graph is not graph and not known.found:  # other ranges than those that decided what stays in FP32
             self._look_at_ranges_again()

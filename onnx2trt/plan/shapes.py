@@ -224,6 +224,8 @@ def image_refusal(inputs: tuple[TensorSpec, ...], profiles: tuple[Profile, ...])
     spec, opt = inputs[0], profiles[0].opt
     if len(opt) != 4 or (opt[1] not in IMAGE_CHANNELS and opt[3] not in IMAGE_CHANNELS):
         return f"input {spec.name!r} is {dims(opt)}, neither NCHW nor NHWC with 1, 3 or 4 channels"
+    if 0 in opt:
+        return f"input {spec.name!r} is {dims(opt)}, which holds nothing"
     if spec.dtype not in IMAGE_DTYPES:
         return f"input {spec.name!r} is {spec.dtype}, neither float nor uint8"
     return ""

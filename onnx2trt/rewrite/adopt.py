@@ -13,6 +13,7 @@ from onnx2trt.model.nodes import all_nodes, all_subgraphs, equal_names
 from onnx2trt.rewrite.element_types import BFLOAT16, DOUBLE, HALF, NAMING_A_TYPE, TYPED_DOMAINS, as_float32
 from onnx2trt.rewrite.fold import fold_constants
 from onnx2trt.rewrite.foreign import is_foreign, refuse_dynamic, with_int8
+from onnx2trt.rewrite.fp8_io import fp8_io, with_fp32_io
 
 LIFTED = {BFLOAT16: "BF16", DOUBLE: "FP64"}
 
@@ -42,7 +43,8 @@ def adopt(model: onnx.ModelProto, path: str, for_tensorrt: bool = True) -> Adopt
     lifted, foreign = _types_to_lift(model), for_tensorrt and is_foreign(model)
     renamed = any(map(equal_names, (model.graph, *(inner for node in model.graph.node for inner in all_subgraphs(node)))))
     passed, remarks = _outputs_of_their_own(model)
-    if not (lifted or foreign or renamed or remarks):
+    fp8 = fp8_io(model)
+    if not (lifted or foreign or renamed or remarks or fp8):
         return None
     graph = Graph.from_model(passed)
     if DOUBLE in lifted:
@@ -51,6 +53,9 @@ def adopt(model: onnx.ModelProto, path: str, for_tensorrt: bool = True) -> Adopt
         graph = as_float32(graph, lifted)
         names = " and ".join(LIFTED[elem_type] for elem_type in sorted(lifted))
         remarks.append(f"the model carries {names}: it is converted as if it were FP32{_io(model, lifted)}")
+    if fp8:
+        graph = with_fp32_io(graph)
+        remarks.append(f"the engine has {', '.join(map(repr, fp8))} in FP32 instead of FP8, with the same values")
     if foreign:  # with scales of FP16, perhaps
         graph = as_float32(graph, (HALF,), same_io=True) if HALF in graph.types().values() else graph
         graph = with_int8(graph, path, remarks)

@@ -10,8 +10,9 @@ import onnx
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import all_nodes, attribute
+from onnx2trt.model.nodes import all_nodes, attribute, subgraphs
 from onnx2trt.model.observe import static_shapes
+from onnx2trt.model.operators import WEIGHTED
 from onnx2trt.rewrite import placement, qdq
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold, raise_opset
@@ -21,6 +22,7 @@ from onnx2trt.rewrite.strong_typing import strongly_typed
 OVERRIDE = "--layer-precisions"  # how the reason of what the user has asked for begins
 LEAST_OTHER_WORK = 0.5  # share of the work outside depthwise convolutions from which on these are left out
 SHAPES_OPSET = 17  # the newest that TensorRT 8.6 reads; before 15, onnx does not infer the shapes behind a Softmax that was raised
+REASONS = 3  # in a message
 SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
 
 
@@ -113,11 +115,7 @@ def choose_layers(
     """
     layers = qdq.quantizable_layers(graph)
     if not layers:
-        raise ConversionError(
-            "--precision int8, but the model has no convolution or matrix product with constant FP32 weights",
-            hint="Use --precision fp16.",
-            code=ExitCode.MODEL,
-        )
+        raise _nothing_to_quantize(graph)
     macs = macs_of(graph, profiles)
     total = sum(macs.values())
     depthwise = _depthwise(graph, layers, macs)
@@ -134,6 +132,29 @@ def choose_layers(
         else:
             chosen.append(layer)
     return tuple(chosen), left
+
+
+def nothing_left(left: dict[str, str]) -> ConversionError:
+    """What to say where none of the layers would be INT8.
+
+    Args:
+        left: layer -> reason.
+    """
+    named = "; ".join(f"{node!r} {reason}" for node, reason in list(left.items())[:REASONS])
+    more = f"; and {len(left) - REASONS} more" if len(left) > REASONS else ""
+    message = f"--precision int8, but no layer would be INT8: {named}{more}"
+    return ConversionError(message, hint="Use --precision fp16.", code=ExitCode.MODEL)
+
+
+def _nothing_to_quantize(graph: Graph) -> ConversionError:
+    inner = [node for node in graph.nodes if any(one.op_type in WEIGHTED for body in subgraphs(node) for one in all_nodes(body))]
+    if not inner:
+        what, advice = "has no convolution or matrix product with constant FP32 weights", ""
+    else:
+        names = ", ".join(f"{node.name!r} ({node.op_type})" for node in inner[:REASONS])
+        what = f"has its convolutions and matrix products inside {names}, where none becomes INT8"
+        advice = "Where an input decides which branch runs, make it a constant with --bind-input. Else u"
+    return ConversionError(f"--precision int8, but the model {what}", hint=f"{advice or 'U'}se --precision fp16.", code=ExitCode.MODEL)
 
 
 def _depthwise(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]) -> set[str]:

@@ -135,3 +135,10 @@ def test_a_state_that_goes_round_is_compared_over_many_steps():
     assert set(single) == set(steps) == {"y", "h_out"} and steps["y"].steps == steps["y"].samples == 64
     assert single["y"].drop_percent == 0 and steps["y"].excess(1.0) > 1, "single steps start from the state that the data gives"
     assert single["h_out"].feeds == "h_in" and single["y"].feeds is None and "fed back to input 'h_in'" in single["h_out"].seen_as()
+
+
+def test_an_output_without_values_agrees_with_itself():
+    """Of a model whose input holds nothing, too."""
+    for shape in ((0, 3), (3, 0), (0,)):
+        nothing = np.zeros(shape, np.float32)
+        assert row(nothing, nothing, rows=0).drop_percent == 0

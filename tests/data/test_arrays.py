@@ -301,6 +301,8 @@ CACHE = TensorSpec("x", (1, 2, "past", 4), "float32")
 
 def test_a_free_size_may_be_zero_a_fixed_one_and_no_rows_at_all_may_not(tmp_path):
     assert samples_of(npz(tmp_path, x=ones(1, 2, 0, 4)), (CACHE,))[0]["x"].shape == (1, 2, 0, 4)
+    for shape in ((0, 3), (3, 0)):  # unless the model says so
+        assert samples_of(npz(tmp_path, x=ones(*shape)), (TensorSpec("x", shape, "float32"),))[0]["x"].shape == shape
     for shape, spec in (((0, 3), X), ((1, 0, 3, 4), CACHE)):
         with pytest.raises(DataError, match="has shape"):
             samples_of(npz(tmp_path, x=np.zeros(shape, np.float32)), (spec,))

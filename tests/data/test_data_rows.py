@@ -32,6 +32,7 @@ def profiles(inputs, least: int = 1, most: int = 1) -> tuple[Profile, ...]:
         ([spec("x", "N", 3)], 8, False, Rows(0, separate=False)),
         ([spec("x", 1, 3)], 1, True, Rows()),
         ([spec("x", 4, 3)], 4, True, Rows(1, 4, 4)),
+        ([spec("x", 0, 3)], 1, True, Rows(0)),  # no rows at all
         ([spec("x", 4, 3)], 4, False, Rows(4, images=4, separate=False)),
         ([spec("x", "N", 3), spec("y", None, 2)], 1, True, Rows()),
         ([spec("x", "N", 3), spec("rate")], 1, True, Rows(shared=frozenset(["rate"]))),

@@ -24,10 +24,15 @@ DIRECT = {
     "Tile": [node("Tile", "x n", "y")],
     "ConstantOfShape": [node("ConstantOfShape", "n", "y")],
     "TopK": [node("TopK", "x n", "y i")],
+    "an axis that is cut": [node("Slice", "x zero one n", "y")],
+    "an axis that is padded": [node("Pad", "x pads float n", "y")],
+    "the size of a window": [node("HannWindow", "n", "y")],
+    "a length that is no less than 0": [node("Relu", "n", "m"), node("Tile", "x m", "y")],
     "a scaled length": [node("Mul", "n two", "m"), node("Concat", "one m", "s", axis=0), node("Reshape", "x s", "y")],
     "cast and picked": [node("Cast", "n", "c", to=INT), node("Gather", "c zero0", "g"), node("Range", "zero0 g one0", "y")],
 }
 CONSTANTS = {name: np.array([value]) for name, value in (("zero", 0), ("one", 1), ("two", 2))}
+CONSTANTS |= {"pads": np.array([1, 1]), "float": np.float32(0)}
 CONSTANTS |= {"zero0": np.array(0), "one0": np.array(1)}
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from command import onnx2trt
-from helpers import planned
+from helpers import planned, refused
 from models import mixed, model, node, random, weight_and_axis
 from onnx import numpy_helper
 
@@ -247,3 +247,12 @@ def test_a_fixed_batch_does_not_hide_what_int8_costs(folder):
     done = convert(folder, data="images", limit="5")
     assert done.code == 0, done.stderr
     assert done.json("result.json")["calibration"]["tried"][0]["drop_percent"] > 0, "nothing would be INT8 in a trial without any sample"
+
+
+def test_where_no_layer_would_be_int8_it_is_said(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    onnx.save(hostile_net(), "model.onnx")
+    write_samples(tmp_path / "data", 2, 0)
+    job, run = planned("--precision", "int8", "--calibration-dir", "data", "--layer-precisions", "*:fp16", library="rtx")
+    with refused(ExitCode.MODEL, "no layer would be INT8", "'hostile' --layer-precisions *:fp16", hint="fp16"):
+        int8.choose(job, run)

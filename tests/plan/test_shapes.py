@@ -141,6 +141,7 @@ def test_image_input(shape, opt, dtype, expected):
         ((1, 2, 20, 30), "float32", "'x' is 1x2x20x30, neither NCHW nor NHWC with 1, 3 or 4 channels"),
         ((1, 3, 20, 30), "int64", "'x' is int64, neither float nor uint8"),
         ((1, 3, 20, 30), "int8", "'x' is int8, neither float nor uint8"),
+        ((0, 3, 20, 30), "float32", "'x' is 0x3x20x30, which holds nothing"),
     ],
 )
 def test_no_image_for_this_input(shape, dtype, why):

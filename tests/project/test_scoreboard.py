@@ -35,6 +35,7 @@ TAKEN, REFUSED = {"taken": True}, {"taken": False, "refused_at": "parse", "messa
         ({"exit": 1, "message": "unforeseen"}, REFUSED, CRASHED),
         ({"exit": 7, "message": "more than --max-accuracy-drop allows"}, TAKEN, INACCURATE),
         ({"exit": 7, "message": "the engine is fp32"}, TAKEN, OURS),
+        ({"exit": 7, "message": "the engine is fp32", "hint": "y reaches 1e5, above 32752 (half of FP16's largest)"}, TAKEN, INACCURATE),
         ({"exit": 7, "message": "more than --max-accuracy-drop allows"}, REFUSED, INACCURATE),
         ({"crash": "not done in time"}, TAKEN, LATE),
         ({"exit": 3, "message": "no"}, {"crash": "not done in time"}, LATE),
@@ -106,7 +107,7 @@ def test_a_case_is_the_command_that_a_user_would_type(tiny):
     assert tiny.feed()["x"].tolist() == [[0, 1, 2]] and tiny.expected()[0].shape == (1, 3)
 
 
-@pytest.mark.parametrize("values", [np.float32([1, np.nan]), np.zeros((0, 3), np.float32), np.array(["a"], object)])
+@pytest.mark.parametrize("values", [np.float32([1, np.nan]), np.array(["a"], object)])
 def test_what_no_data_file_may_hold_is_left_out(tmp_path, values):
     assert case.write_samples(tmp_path / "data", [{"x": values}]) is None
 
@@ -181,6 +182,9 @@ def test_the_page_counts_classes_and_groups_reasons():
     assert "| refused by us | FP16 | FILE input '…' has # things | 1 | 2 | `b` |" in text
     assert "| crashed | FP16 | SIGSEGV in stage build | 0 | 1 | `e` |" in text and "(c) skipped: no torch" in text
     assert "onnx/e fp16: crashed: SIGSEGV in stage build" in page.console(rows, about)
+    assert "commit" not in text and "Made at commit `a1`." in page.render([row("a", CONVERTED, commit="a1")], about)
+    two = [row("a", CONVERTED, commit="a1"), row("b", CONVERTED, commit="b2"), row("c", CONVERTED, commit="a1")]
+    assert "runs at these commits: `a1` (2 rows), `b2` (1 rows)." in page.render(two, about)
 
 
 @pytest.mark.real
