@@ -113,7 +113,7 @@ def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Callable
 
     Returns:
         Tensor -> max |x|, in execution order; for operators that only move values, the largest of their inputs is an upper bound and taken
-        instead. nan or inf where the FP32 model itself makes them.
+        instead. inf where the FP32 model itself makes it. NaN is NaN in any precision, so it is left out, unless nothing else is there.
     """
     activations = graph.float_tensors()
     floats = {*activations, *(name for name, array in graph.weights.items() if array.dtype == np.float32)}
@@ -121,15 +121,20 @@ def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Callable
     moved = {name for node in moving for name in node.output}
     measured = [name for name in activations if name not in moved]
     maxima: dict[str, float] = dict.fromkeys(measured, 0.0)
+    with_nan: set[str] = set()
 
     def visit(name: str, values: np.ndarray) -> None:
         flat = values.reshape(-1)
         for start in range(0, flat.size, CHUNK):
             chunk = flat[start : start + CHUNK]
             seen = float(max(chunk.max(), -chunk.min()))
-            maxima[name] = seen if math.isnan(seen) or seen > maxima[name] else maxima[name]
+            if math.isnan(seen):
+                with_nan.add(name)
+                seen = float(np.abs(chunk[~np.isnan(chunk)]).max(initial=0.0))
+            maxima[name] = max(seen, maxima[name])
 
     observe_parallel(graph, profiles, measured, feeds, lambda: visit)
+    maxima.update((name, math.nan) for name in with_nan if not maxima[name])
     for node in moving:
         largest = max((_maximum(name, maxima, graph) for name in node.input if name in floats), default=0.0)
         maxima.update((name, largest) for name in node.output if name in floats)

@@ -130,7 +130,7 @@ def _range_reason(node: onnx.NodeProto, graph: Graph, maxima: dict[str, float], 
             continue
         largest = maxima.get(name, 0.0)
         if math.isnan(largest):
-            return f"{name} holds NaN in the FP32 model, too, so its range is not known"
+            return f"{name} is NaN throughout in the FP32 model, so its range is not known"
         if largest > KEPT_FP32_ABOVE:
             return f"{name} reaches {largest:.3g}, above {KEPT_FP32_ABOVE:.0f} (half of FP16's largest)"
         if 0 < largest < FP16_SMALLEST_NORMAL:

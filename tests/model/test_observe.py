@@ -49,10 +49,15 @@ def test_negative_extremes_count():
     assert absolute_maxima(graph, profiles(x=(1, 2)), lambda: [{"x": np.float32([[1, 5]])}])["y"] == 15
 
 
-def test_nan_and_infinity_are_reported():
+def test_infinity_is_reported_and_nan_where_nothing_else_is():
     graph = Graph.from_model(model([node("Log", "x", "y")], {"x": [1, 2]}, {"y": [1, 2]}))
-    assert np.isnan(absolute_maxima(graph, profiles(x=(1, 2)), lambda: [{"x": np.float32([[1, -1]])}, {"x": np.float32([[1, 1]])}])["y"])
-    assert np.isinf(absolute_maxima(graph, profiles(x=(1, 2)), lambda: [{"x": np.float32([[1, 0]])}])["y"])
+
+    def largest(*rows):
+        return absolute_maxima(graph, profiles(x=(1, 2)), lambda: [{"x": np.float32([row])} for row in rows])["y"]
+
+    assert np.isinf(largest([1, 0]))
+    assert np.isnan(largest([-1, -1])) and np.isnan(largest([-1, -2], [-3, -4]))
+    assert largest([-1, 2]) == largest([-1, -1], [1, 2], [-1, -1]) == pytest.approx(np.log(2))
 
 
 def test_tensors_without_elements_are_no_problem():
