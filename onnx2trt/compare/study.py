@@ -84,6 +84,7 @@ class Study:
     view: View = View()
     variation: Variation | None = None
     known: bool = False  # the variation was learned in an earlier pass over the same data
+    decided: Kind | None = None  # by that pass, where the user has not: nothing is collected for other kinds
     errors: Errors = field(default_factory=Errors)
     best_scores: BestScores = field(default_factory=BestScores)
     labels: Labels | None = None
@@ -124,7 +125,9 @@ class Study:
             axes = tuple(axis.index for axis in self.variation.axes if axis.fixed)
             self.errors.add(error, axes)
             self.best_scores.add(base, clean, axes)
-        if self.asked == "auto" and not self.view.synthetic:
+        if self.asked == "auto" and self.decided is not None:
+            self._add_decided(self.decided, reference, output)
+        elif self.asked == "auto" and not self.view.synthetic:
             self._add_decisions(reference, output)
         elif self.asked in ("top1", "argmax"):
             axis = class_axis(self.asked, (1, *reference.shape), self.view.channels_last)
@@ -136,6 +139,15 @@ class Study:
         part, whole = measure(metric, reference, output)
         self._parts.append(part)
         self._wholes.append(whole)
+
+    def _add_decided(self, kind: Kind, reference: np.ndarray, output: np.ndarray) -> None:
+        if kind.metric in ("top1", "argmax"):
+            self.winners.setdefault(kind.axis, Winners(kind.axis)).count(reference, output)
+        elif kind.metric == "equal":
+            self.labels = self.labels or Labels()
+            self.labels.add(reference, output)
+        elif kind.metric not in ("values", "noise"):
+            self._add_part(kind.metric, reference, output)
 
     def _add_decisions(self, reference: np.ndarray, output: np.ndarray) -> None:
         """Whatever the output may turn out to be."""
@@ -201,6 +213,8 @@ class Study:
         if self.asked != "auto":
             axis = next(iter(self.winners), None)
             return Kind("as asked", self.asked, axis)
+        if self.decided is not None:
+            return self.decided
         if self.view.synthetic:
             return Kind("values", "noise")
         labels = self.labels

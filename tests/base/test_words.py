@@ -13,8 +13,6 @@ def test_the_first_names_and_how_many_there_are_besides(count, text):
     assert listed(list("abcde")[:count], 2) == text
 
 
-@pytest.mark.parametrize(
-    "path, name", [("a/b/c.onnx", "c.onnx"), ("images/", "images"), (".", "."), ("synthetic", "synthetic")]
-)
+@pytest.mark.parametrize("path, name", [("a/b/c.onnx", "c.onnx"), ("images/", "images"), (".", "."), ("synthetic", "synthetic")])
 def test_the_last_part_of_a_path(path, name):
     assert base_name(path) == name
