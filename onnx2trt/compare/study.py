@@ -21,7 +21,6 @@ from onnx2trt.compare.values import Errors, Finding
 from onnx2trt.compare.variation import Variation
 from onnx2trt.compare.winners import Winners
 
-TWO_VALUED = 0.55  # of the variance that a map of zeros and ones of the same mean has; a map of grey values has a third
 COLOURS = 3  # channels of an image, whose largest is no class
 SIGNAL_LIMIT = 10.0  # percent: error in what varies, of outputs that are judged by decisions; an SQNR of 10 dB
 MOST_ALLOWED = 5.0  # the most that few values excuse there, as a factor: half of what varies is never to be lost
@@ -228,7 +227,7 @@ class Study:
             wide = sum(size > 1 for size in self.variation.shape)
             name, metric = {1: ("classes", "top1"), 2: ("sequence", "argmax")}.get(wide, ("class map", "argmax"))
             return Kind(name, metric, found.axis)
-        if self._map and self._parts and self._two_valued():
+        if self._map and self._parts and self.variation.two_valued:
             return Kind("mask", f"mask:{MASK_THRESHOLD}")
         return Kind("values", "values")
 
@@ -238,11 +237,6 @@ class Study:
     def _boxes(self, found: Winners) -> bool:
         """The columns start with boxes, whose lengths are no classes."""
         return any(axis.index == found.axis and axis.boxes is not None and axis.boxes.found for axis in self.variation.axes)
-
-    def _two_valued(self) -> bool:
-        moments = self.variation.axes[-1].moments
-        mean = float(moments.mean[0])
-        return float(moments.variance[0]) >= TWO_VALUED * mean * (1 - mean) or not 0 < mean < 1
 
     def last_drop(self, kind: Kind) -> float:
         """Of the last sample alone, in percent, as far as it can be told while the data is not through."""
