@@ -57,7 +57,7 @@ def part_errors(
     spans = sorted((min(places[node] for node in part), max(places[node] for node in part), part) for part in parts)
     bounds = _bounds(graph, profiles, [span[:2] for span in spans])
     segments = Segments(graph, bounds, graph.output_names, in_turn=False)
-    at_once = max(session.at_once for session in segments.sessions if session)
+    at_once = Session.most_at_once(in_turn=False)
 
     def outputs(inference: _Inference, first: int, session: Session | None = None) -> Feed:
         """Of the graph; from this segment on, with another session for it."""
