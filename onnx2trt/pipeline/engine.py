@@ -14,6 +14,7 @@ from onnx2trt.report.result import Result
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.qdq import quantizable_layers
+from onnx2trt.rewrite.refused import NOT_BUILT
 from onnx2trt.stages import asked, shapes, timing_cache, validate
 from onnx2trt.stages.build import build_engine
 from onnx2trt.stages.int8 import cache as caches
@@ -63,7 +64,7 @@ def make_engine(job: Job, result: Result, run: Run) -> Made:
         other = choice.with_bodies_in_fp32() if half else None
         if other is None:
             raise
-        run.console.warn(f"{prepare.NOT_BUILT}: it stays in FP32. {error.message.splitlines()[0]}")
+        run.console.warn(f"{NOT_BUILT}: it stays in FP32. {error.message.splitlines()[0]}")
         return build_and_check(job, choice, other, result, run)
 
 

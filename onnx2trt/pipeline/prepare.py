@@ -17,13 +17,11 @@ from onnx2trt.rewrite import prepare
 from onnx2trt.rewrite.activations import name_activations
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.prepare import Prepared
-from onnx2trt.rewrite.refused import Refused
+from onnx2trt.rewrite.refused import NOT_BUILT, Refused
 from onnx2trt.stages.blank_input import kept_for_blank
 from onnx2trt.stages.fp16_guard import choose_fp16
 from onnx2trt.stages.ranges import kept_fp32, measure_ranges
 from onnx2trt.trt.parser_errors import Refusal
-
-NOT_BUILT = "control flow whose bodies TensorRT does not build in FP16"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes, subgraphs
 
 BY_PARSER = "TensorRT's parser refuses it in"  # begins such a reason
+NOT_BUILT = "control flow whose bodies TensorRT does not build in FP16"
 ALONE = 5  # rounds in which single nodes are given up; then all of their operator, since the parser may name one node at a time
 
 

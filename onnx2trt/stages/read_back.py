@@ -15,7 +15,7 @@ from onnx2trt.report.result import Precision
 from onnx2trt.rewrite.near_zero import kept_near_zero
 from onnx2trt.rewrite.prepare import Prepared, half_mac_share, mac_share
 from onnx2trt.rewrite.qdq import int8_layers
-from onnx2trt.rewrite.refused import BY_PARSER
+from onnx2trt.rewrite.refused import BY_PARSER, NOT_BUILT
 from onnx2trt.trt import inspector
 from onnx2trt.trt.builder import BuiltEngine
 from onnx2trt.trt.constraints import labels
@@ -85,7 +85,7 @@ def _nothing_to_lower(job: Job, prepared: Prepared, precision: Precision) -> str
         return ""
     by_nature = {**kept_near_zero(prepared.graph, prepared.graph.types()), **unconvertible(prepared.graph)}
     reasons = {name: reason for name, _, reason in prepared.fallback}
-    if any(by_nature.get(name) != reason and not reason.startswith(BY_PARSER) for name, reason in reasons.items()):
+    if any(by_nature.get(name) != reason and not reason.startswith((BY_PARSER, NOT_BUILT)) for name, reason in reasons.items()):
         return ""
     which = "; ".join(dict.fromkeys(reasons.values())) or "operators that give FP32 alone"
     return f"all floating-point layers have to be FP32 ({which})"

@@ -14,6 +14,7 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.report.result import Precision
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.prepare import Prepared, half_mac_share, macs_of
+from onnx2trt.rewrite.refused import NOT_BUILT
 from onnx2trt.stages.read_back import judge_precision
 
 
@@ -60,6 +61,18 @@ def test_an_engine_whose_work_is_in_fp32_is_no_fp16_engine(job):
         judge_precision(job, prepared, precision, quiet_run())
     assert caught.value.code is ExitCode.VALIDATION
     judge_precision(job, prepared, replace(precision, delivered="fp16", fp16_mac_share=0.1), quiet_run())
+
+
+@pytest.mark.parametrize("reason, taken", [(NOT_BUILT, True), ("y reaches 1e+05, above 32752 (half of FP16's largest)", False)])
+def test_what_the_library_builds_in_fp32_alone_is_what_was_asked_for(job, reason, taken):
+    precision = Precision("fp16", "fp32", layers={"int8": 0, "fp16": 0, "fp32": 5})
+    prepared, run = Prepared(Graph.from_model(job.model), (("scan", "fp32", reason),)), quiet_run()
+    if not taken:
+        with pytest.raises(ConversionError, match="fp16 was asked for, but the engine is fp32"):
+            judge_precision(job, prepared, precision, run)
+        return
+    judge_precision(job, prepared, precision, run)
+    assert f"all floating-point layers have to be FP32 ({NOT_BUILT})" in run.console.warnings[0]
 
 
 def test_by_the_command(tmp_path):
