@@ -68,7 +68,7 @@ def render(rows: list[dict], about: dict, before: list[dict] | None = None) -> s
         f"Made by `python benchmarks/coverage.py --page docs/coverage.md` with {run}; {where}. Nobody of this project has made the models. "
         "Each is converted with default flags, shapes for what is free, and its data; INT8 is calibrated with eight samples that were "
         "made up, so its accuracy says nothing here. *Refused by the library too*: the bare library, given the untouched "
-        "file in the same run, does not parse or build it. *Refused as inaccurate*: by measurement, the outputs would differ "
+        "file with the same library, does not parse or build it. *Refused as inaccurate*: by measurement, the outputs would differ "
         "by more than `--max-accuracy-drop`, or values are beyond FP16. *Wrong*: outputs that are not those that come with the model. "
         "*Out of time*: ended after five minutes, or half an hour for real models.",
         _made(rows),
@@ -110,21 +110,21 @@ def _costs(rows: list[dict]) -> str:
             times = f"{statistics.median(seconds):.1f}; {max(seconds):.0f}"
             found.append([TITLES[group], precision.upper(), times, f"{statistics.median(memory):.0f}; {max(memory):.0f}"])
     head = ["", "", "seconds (median; most)", "peak memory of the process, MB (median; most)"]
-    return "What a conversion takes, two at a time on shared cores, most of it the library's build:\n\n" + _table(head, found)
+    return "What a conversion takes on shared cores, most of it the library's build:\n\n" + _table(head, found)
 
 
 def _refusals(rows: list[dict], before: list[dict] | None) -> str:
     """What is no success and is not the library's, by reason."""
     now, then = _by_reason(rows), _by_reason(before or [])
     if not now and not then:
-        return "## What is refused by us, wrong or crashed\n\nNothing."
+        return "## What is refused by us or as inaccurate, wrong or crashed\n\nNothing."
     head = ["class", "asked for", "reason", *(["before"] if before else []), "now", "example"]
     table = []
     for key in sorted({*now, *then}, key=lambda key: (-len(then.get(key, ())), -len(now.get(key, ())))):
         example = (now.get(key) or then[key])[0]
         counts = ([len(then.get(key, ()))] if before else []) + [len(now.get(key, ()))]
         table.append([key[0], key[1].upper(), key[2], *counts, f"`{example}`"])
-    return "## What is refused by us, wrong or crashed\n\n" + _table(head, table)
+    return "## What is refused by us or as inaccurate, wrong or crashed\n\n" + _table(head, table)
 
 
 def _by_reason(rows: list[dict]) -> dict[tuple[str, str, str], list[str]]:

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 import onnx
 
+from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.external_data import all_tensors
-from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import all_nodes, all_subgraphs, equal_names
+from onnx2trt.model.graph import Graph, array_of
+from onnx2trt.model.nodes import all_nodes, all_subgraphs, attribute, equal_names
 from onnx2trt.rewrite.element_types import BFLOAT16, DOUBLE, HALF, NAMING_A_TYPE, TYPED_DOMAINS, as_float32
 from onnx2trt.rewrite.fold import fold_constants
 from onnx2trt.rewrite.foreign import is_foreign, refuse_dynamic, with_int8
 from onnx2trt.rewrite.fp8_io import fp8_io, with_fp32_io
 
+RATIO = 1  # the place of the ratio among the inputs of Dropout; behind it stands whether the model is being trained
 LIFTED = {BFLOAT16: "BF16", DOUBLE: "FP64"}
 
 
@@ -43,10 +45,13 @@ def adopt(model: onnx.ModelProto, path: str, for_tensorrt: bool = True) -> Adopt
     lifted, foreign = _types_to_lift(model), for_tensorrt and is_foreign(model)
     renamed = any(map(equal_names, (model.graph, *(inner for node in model.graph.node for inner in all_subgraphs(node)))))
     passed, remarks = _outputs_of_their_own(model)
-    fp8 = fp8_io(model)
-    if not (lifted or foreign or renamed or remarks or fp8):
+    fp8, idle = fp8_io(model), _idle_dropouts(model)
+    if not (lifted or foreign or renamed or remarks or fp8 or idle):
         return None
     graph = Graph.from_model(passed)
+    if idle:
+        graph = _without_training(graph, idle)
+        remarks.append("Dropout was exported for training, with a ratio of 0: it does nothing, and is written as for inference")
     if DOUBLE in lifted:
         graph = fold_constants(graph)  # sizes that are computed in FP64 stay what they are
     if lifted:
@@ -74,6 +79,27 @@ def _types_to_lift(model: onnx.ModelProto) -> frozenset[int]:
     typed = (entry for node in nodes if node.domain in TYPED_DOMAINS for entry in node.attribute)
     found.update(entry.i for entry in typed if entry.name in NAMING_A_TYPE and entry.type == entry.INT)
     return frozenset(LIFTED) & found
+
+
+# ---- Dropout
+
+
+def _idle_dropouts(model: onnx.ModelProto) -> set[str]:
+    """The outputs of Dropouts that are told whether the model is being trained, and never drop a value either way."""
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    nodes = list(all_nodes(model.graph))
+    constants |= {node.output[0]: attribute(node, "value") for node in nodes if node.op_type == "Constant" and attribute(node, "value")}
+    told = [node for node in nodes if node.op_type == "Dropout" and node.domain in STANDARD_DOMAINS and len(node.input) > RATIO + 1]
+    return {node.output[0] for node in told if node.input[RATIO] in constants and not array_of(constants[node.input[RATIO]]).any()}
+
+
+def _without_training(graph: Graph, idle: set[str]) -> Graph:
+    """What TensorRT takes: Dropout of inference, which passes its input on, as training with a ratio of 0 does."""
+    for node in all_nodes(graph.proto.graph):
+        if node.op_type == "Dropout" and node.output[0] in idle:
+            del node.input[1:]
+    graph.prune()
+    return graph
 
 
 # ---- inputs and outputs

@@ -50,6 +50,19 @@ def test_wherever_a_type_stands_the_whole_model_is_lifted(elem_type, name, where
     np.testing.assert_array_equal(Session.from_graph(graph).run({"x": np.ones(4, np.float32)})["y"], np.float32([1, 2, 3, 4]))
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("ratio, idle", [(0.0, True), (0.5, False)])
+def test_dropout_in_training_that_drops_nothing_is_that_of_inference(ratio, idle, training):
+    weights = {"ratio": np.float32(ratio), "training": np.array(training)}
+    source = model([node("Dropout", "x ratio training", "d"), node("Relu", "d", "y")], {"x": [4]}, {"y": [4]}, weights)
+    found = adopt(source, "m.onnx")
+    assert (found is not None) is idle
+    if idle:
+        assert [list(one.input) for one in found.model.graph.node] == [["x"], ["d"]] and "Dropout" in found.remarks[0]
+        x = random(4)
+        assert np.array_equal(Session.from_graph(Graph.from_model(found.model)).run({"x": x})["y"], np.maximum(x, 0))
+
+
 def test_an_output_that_is_an_input_gets_a_name_of_its_own():
     source = model([node("Relu", "x", "y")], {"x": [4]}, {"y": [4], "x": [4]})
     found = adopt(source, "m.onnx")
