@@ -4,7 +4,8 @@ To the nearest integer each weight loses least by itself, but inputs depend on o
 for. With D the difference from the exact weights, the outputs change by D gram D^T on average. That is what AdaRound [1], OBQ [2] and
 GPTQ [3] make small, too. The method is the cyclic coordinate descent of QuantEase [4]: it takes one weight of every row after the other
 and sets it to the integer for which D gram D^T is smallest, given all others. So a weight may move by more than to the next integer up
-or down (as in AdaRound), and is looked at again in the next sweep (unlike in OBQ and GPTQ, where it is fixed once it is rounded).
+or down (as in AdaRound). Weights that come later count as the nearest integers, not as exact ones (as in OBQ and GPTQ). One sweep over all
+weights takes two thirds of the loss; a second one takes 4 % more, which showed in no network that was measured.
 
 [1] Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020
 [2] Frantar and Alistarh, "Optimal Brain Compression", NeurIPS 2022
@@ -18,46 +19,51 @@ import numpy as np
 
 from onnx2trt.rewrite.qdq import INT8_MAX
 
-SWEEPS = 2  # over all weights; the first brings nearly everything
-BLOCK = 64  # columns between two updates of all others, by one product of matrices
+BLOCK = 64  # columns: what all others do to them is one product of matrices, what they do to one another one of a vector for each
 
 
-def settle(integers: np.ndarray, scales: np.ndarray, exact: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    """Integers whose products with the inputs are nearer to those of the exact weights.
+def settle(exact: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    """Integers whose products with the inputs are nearer to those of the exact weights than the nearest integers are.
+
+    Weights that are nearest to either end of the range stay there: who takes the scales from the largest weights has to find the same ones.
 
     Args:
-        integers: [G, O, K] (groups, outputs, inputs of one output value), the nearest ones. Those at either end of the range stay:
-            who takes the scales from the largest weights has to find the same ones.
-        scales: [G, O, K], of each weight.
-        exact: [G, O, K].
+        exact: [G, O, K] (groups, outputs, inputs of one output value), weights in units of the scale of their row.
         gram: [G, K, K], mean products of the inputs, positive definite.
 
     Returns:
         float32 [G, O, K], -127..127.
     """
-    # one weight of every row lies side by side, [G, K, O]
-    integers, scales, exact = (np.ascontiguousarray(array.transpose(0, 2, 1), np.float32) for array in (integers, scales, exact))
-    gram = gram.astype(np.float32)
-    ends, steps = np.abs(integers) == INT8_MAX, 1 / (scales * np.einsum("gkk->gk", gram)[:, :, None])
-    slopes = gram @ (integers * scales - exact)  # half the gradient
-    for _ in range(SWEEPS):
-        for start in range(0, integers.shape[1], BLOCK):
-            block = slice(start, start + BLOCK)
-            before = integers[:, block].copy()
-            _settle_block(
-                integers[:, block], scales[:, block], ends[:, block], steps[:, block], slopes[:, block].copy(), gram[:, block, block]
-            )
-            slopes += gram[:, :, block] @ ((integers[:, block] - before) * scales[:, block])
-    return integers.transpose(0, 2, 1)
+    exact = np.ascontiguousarray(exact.transpose(0, 2, 1), np.float32)  # one weight of every row lies side by side, [G, K, O]
+    nearest = np.clip(np.rint(exact), -INT8_MAX, INT8_MAX)
+    ends = np.abs(nearest) == INT8_MAX
+    lowest, highest = np.where(ends, nearest, np.float32(-INT8_MAX)), np.where(ends, nearest, np.float32(INT8_MAX))
+    diagonal = np.arange(gram.shape[1])
+    pulls = (gram / gram[:, diagonal, diagonal, None]).astype(np.float32)  # of one weight's error on the best value of another
+    pulls[:, diagonal, diagonal] = 0
+    errors = nearest - exact
+    for start in range(0, exact.shape[1], BLOCK):
+        block = slice(start, start + BLOCK)
+        wanted = exact[:, block] - pulls[:, block] @ errors
+        _settle_block(wanted, exact[:, block], errors[:, block], (lowest[:, block], highest[:, block]), pulls[:, block, block])
+    return np.rint(exact + errors).transpose(0, 2, 1)
 
 
-def _settle_block(integers, scales, ends, steps, slopes, gram) -> None:
-    """One weight of every row after the other; all arrays are those of the block, [G, B, O], and [G, B, B]."""
-    for column in range(integers.shape[1]):
-        old = integers[:, column]
-        best = np.rint(old - slopes[:, column] * steps[:, column])
-        np.clip(best, -INT8_MAX, INT8_MAX, out=best)
-        np.copyto(best, old, where=ends[:, column])
-        change = (best - old) * scales[:, column]
-        integers[:, column] = best
-        slopes[:, column + 1 :] += gram[:, column + 1 :, column, None] * change[:, None, :]
+def _settle_block(wanted, exact, errors, limits, pulls) -> None:
+    """One weight of every row after the other; all arrays are those of the block, [G, B, O], and [G, B, B].
+
+    Args:
+        wanted: the best values while no other weight changes; overwritten.
+        errors: of the integers; changed to those of the new ones.
+    """
+    lowest, highest = limits
+    changes = np.zeros_like(errors)
+    for column in range(errors.shape[1]):
+        best = wanted[:, column]
+        best -= (pulls[:, column, None, :column] @ changes[:, :column])[:, 0]
+        np.rint(best, out=best)
+        np.maximum(best, lowest[:, column], out=best)
+        np.minimum(best, highest[:, column], out=best)
+        best -= exact[:, column]
+        np.subtract(best, errors[:, column], out=changes[:, column])
+    errors[...] = wanted
