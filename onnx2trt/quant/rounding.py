@@ -37,7 +37,6 @@ def settle(exact: np.ndarray, gram: np.ndarray) -> np.ndarray:
     exact = np.ascontiguousarray(exact.transpose(0, 2, 1), np.float32)  # one weight of every row lies side by side, [G, K, O]
     nearest = np.clip(np.rint(exact), -INT8_MAX, INT8_MAX)
     ends = np.abs(nearest) == INT8_MAX
-    lowest, highest = np.where(ends, nearest, np.float32(-INT8_MAX)), np.where(ends, nearest, np.float32(INT8_MAX))
     diagonal = np.arange(gram.shape[1])
     pulls = (gram / gram[:, diagonal, diagonal, None]).astype(np.float32)  # of one weight's error on the best value of another
     pulls[:, diagonal, diagonal] = 0
@@ -45,25 +44,26 @@ def settle(exact: np.ndarray, gram: np.ndarray) -> np.ndarray:
     for start in range(0, exact.shape[1], BLOCK):
         block = slice(start, start + BLOCK)
         wanted = exact[:, block] - pulls[:, block] @ errors
-        _settle_block(wanted, exact[:, block], errors[:, block], (lowest[:, block], highest[:, block]), pulls[:, block, block])
+        _settle_block(wanted, exact[:, block], errors[:, block], ends[:, block], pulls[:, block, block])
     return np.rint(exact + errors).transpose(0, 2, 1)
 
 
-def _settle_block(wanted, exact, errors, limits, pulls) -> None:
+def _settle_block(wanted, exact, errors, ends, pulls) -> None:
     """One weight of every row after the other; all arrays are those of the block, [G, B, O], and [G, B, B].
 
     Args:
         wanted: the best values while no other weight changes; overwritten.
         errors: of the integers; changed to those of the new ones.
+        ends: which weights stay.
     """
-    lowest, highest = limits
     changes = np.zeros_like(errors)
     for column in range(errors.shape[1]):
         best = wanted[:, column]
         best -= (pulls[:, column, None, :column] @ changes[:, :column])[:, 0]
         np.rint(best, out=best)
-        np.maximum(best, lowest[:, column], out=best)
-        np.minimum(best, highest[:, column], out=best)
+        np.maximum(best, -INT8_MAX, out=best)
+        np.minimum(best, INT8_MAX, out=best)
         best -= exact[:, column]
+        np.copyto(best, errors[:, column], where=ends[:, column])
         np.subtract(best, errors[:, column], out=changes[:, column])
     errors[...] = wanted
