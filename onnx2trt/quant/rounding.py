@@ -4,8 +4,7 @@ To the nearest integer each weight loses least by itself, but inputs depend on o
 for. With D the difference from the exact weights, the outputs change by D gram D^T on average. That is what AdaRound [1], OBQ [2] and
 GPTQ [3] make small, too. The method is the cyclic coordinate descent of QuantEase [4]: it takes one weight of every row after the other
 and sets it to the integer for which D gram D^T is smallest, given all others. So a weight may move by more than to the next integer up
-or down (as in AdaRound). Weights that come later count as the nearest integers, not as exact ones (as in OBQ and GPTQ). One sweep over all
-weights takes two thirds of the loss; a second one takes 4 % more, which showed in no network that was measured.
+or down (as in AdaRound), and is looked at again in the next sweep (unlike in OBQ and GPTQ, where it is fixed once it is rounded).
 
 [1] Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020
 [2] Frantar and Alistarh, "Optimal Brain Compression", NeurIPS 2022
@@ -19,6 +18,9 @@ import numpy as np
 
 from onnx2trt.rewrite.qdq import INT8_MAX
 
+# Over all weights. The first takes two thirds of what the nearest integers lose, the second 4 % more. That does not show in PP-OCRv4 det or
+# nudenet, but 40 random networks came 0.2 dB less near with one sweep, as fewer fits were found to pay.
+SWEEPS = 2
 BLOCK = 64  # columns: what all others do to them is one product of matrices, what they do to one another one of a vector for each
 
 
@@ -41,10 +43,11 @@ def settle(exact: np.ndarray, gram: np.ndarray) -> np.ndarray:
     pulls = (gram / gram[:, diagonal, diagonal, None]).astype(np.float32)  # of one weight's error on the best value of another
     pulls[:, diagonal, diagonal] = 0
     errors = nearest - exact
-    for start in range(0, exact.shape[1], BLOCK):
-        block = slice(start, start + BLOCK)
-        wanted = exact[:, block] - pulls[:, block] @ errors
-        _settle_block(wanted, exact[:, block], errors[:, block], ends[:, block], pulls[:, block, block])
+    for _ in range(SWEEPS):
+        for start in range(0, exact.shape[1], BLOCK):
+            block = slice(start, start + BLOCK)
+            wanted = exact[:, block] - pulls[:, block] @ errors
+            _settle_block(wanted, exact[:, block], errors[:, block], ends[:, block], pulls[:, block, block])
     return np.rint(exact + errors).transpose(0, 2, 1)
 
 

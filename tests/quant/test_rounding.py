@@ -38,18 +38,34 @@ def test_every_row_loses_less_than_with_the_nearest_integers_or_the_same(groups,
 
 
 @pytest.mark.parametrize("groups, outputs, count", SIZES)
-def test_each_weight_is_the_best_integer_when_its_turn_comes(groups, outputs, count):
-    """Weight by weight, and by trying: those before it have got theirs, those behind it are the nearest."""
+def test_no_single_change_is_left_that_would_be_better(groups, outputs, count, monkeypatch):
+    monkeypatch.setattr(rounding, "SWEEPS", 50)
     exact, scales, nearest, gram = layer(groups, outputs, count)
     settled = rounding.settle(exact / scales, gram)
-    free = np.abs(nearest) < INT8_MAX
+    for column in range(count):
+        assert nothing_better_than(settled, column, nearest, exact, scales, gram)
+
+
+@pytest.mark.parametrize("groups, outputs, count", SIZES)
+def test_each_weight_is_the_best_integer_when_its_turn_comes(groups, outputs, count, monkeypatch):
+    """Those before it have got theirs, those behind it are the nearest."""
+    monkeypatch.setattr(rounding, "SWEEPS", 1)
+    exact, scales, nearest, gram = layer(groups, outputs, count)
+    settled = rounding.settle(exact / scales, gram)
     for column in range(count):
         then = np.concatenate([settled[:, :, : column + 1], nearest[:, :, column + 1 :]], axis=2)
-        best = loss(then, exact, scales, gram)
-        for step in (-1, 1):
-            other = then.copy()
-            other[:, :, column] += step * (free[:, :, column] & (np.abs(then[:, :, column] + step) <= INT8_MAX))
-            assert (loss(other, exact, scales, gram) >= best * (1 - 1e-3)).all()
+        assert nothing_better_than(then, column, nearest, exact, scales, gram)
+
+
+def nothing_better_than(integers, column, nearest, exact, scales, gram):
+    """Whether no row would lose less with a neighbour of its integer in this column."""
+    best, free = loss(integers, exact, scales, gram), np.abs(nearest[:, :, column]) < INT8_MAX
+    for step in (-1, 1):
+        other = integers.copy()
+        other[:, :, column] += step * (free & (np.abs(integers[:, :, column] + step) <= INT8_MAX))
+        if (loss(other, exact, scales, gram) < best * (1 - 1e-3)).any():
+            return False
+    return True
 
 
 def test_the_ends_of_the_range_stay():
