@@ -16,7 +16,7 @@ from onnx2trt.compare.metrics import fits, misfit
 from onnx2trt.compare.row_groups import Pair
 from onnx2trt.compare.rows import Lists
 from onnx2trt.compare.states import Kept, Runner
-from onnx2trt.compare.study import Judged, Study, View
+from onnx2trt.compare.study import Judged, Kind, Study, View
 from onnx2trt.compare.variation import Variation
 from onnx2trt.data.reader import Batch
 
@@ -33,6 +33,14 @@ def _other_shape(name: str, expected: tuple[int, ...], found: tuple[int, ...]) -
 
 
 @dataclass(frozen=True)
+class Learned:
+    """What one pass over the data has told of a reference output."""
+
+    variation: Variation
+    kind: Kind | None  # what it was taken for; None: the user has said it, or it is a list
+
+
+@dataclass(frozen=True)
 class Comparison:
     """How the outputs of one model are compared."""
 
@@ -43,7 +51,7 @@ class Comparison:
     executed_on: str = "simulated"  # or gpu
     states: dict[str, str] = field(default_factory=dict)  # output -> the input that it is fed back to
     unbatched: frozenset[str] = frozenset()  # outputs whose first axis is not the batch
-    learned: dict[str, Variation] = field(default_factory=dict)  # of the reference; filled by a pass, for others over the same data
+    learned: dict[str, Learned] = field(default_factory=dict)  # of the reference; filled by a pass, for others over the same data
     lost: dict[str, np.ndarray] = field(default_factory=dict)  # by the first candidate, [samples, slices] in percent
 
     def compare(
@@ -80,14 +88,15 @@ class Comparison:
 
     def change(self, expected: Sequence[dict[str, np.ndarray]]) -> Change:
         """What tells how far outputs are from these, for the ranking of layers; by what was learned of the reference."""
-        return Change([{name: batch[name] for name in self.outputs} for batch in expected], self.learned, dict(self.metric))
+        variations = {name: one.variation for name, one in self.learned.items()}
+        return Change([{name: batch[name] for name in self.outputs} for batch in expected], variations, dict(self.metric))
 
     def telling(self, most: int) -> list[int]:
         """The numbers of a few samples in which the first candidate that was compared has lost most."""
         samples = max(map(len, self.lost.values()), default=0)
         return most_telling([one for one in self.lost.values() if len(one) == samples], most) if samples else list(range(most))
 
-    def _pass(self, runs: Iterable, origin: str, watch: Watch | None, learned: dict[str, Variation]) -> tuple[Accuracy, ...]:
+    def _pass(self, runs: Iterable, origin: str, watch: Watch | None, learned: dict[str, Learned]) -> tuple[Accuracy, ...]:
         """One row for each output."""
         studies: dict[str, Study] = {}
         shapes: dict[str, tuple] = {}
@@ -118,16 +127,18 @@ class Comparison:
                 raise _other_shape(name, a, b)
         judged = {name: study.judged(found_lists.get(name)) for name, study in studies.items() if study.samples or name in found_lists}
         if not known:
-            learned.update({name: study.variation for name, study in studies.items()})
+            kinds = {name: one.kind if name not in found_lists and studies[name].asked == "auto" else None for name, one in judged.items()}
+            learned.update({name: Learned(study.variation, kinds.get(name)) for name, study in studies.items()})
         if learned is self.learned and not self.lost:
             self.lost.update({name: one.each for name, one in judged.items()})
         if watch is not None:
             watch.end(studies, judged)
         return tuple(self._accuracy(studies[name], one, origin) for name, one in judged.items())
 
-    def _study(self, name: str, expected: np.ndarray, origin: str, learned: dict[str, Variation], batched: bool) -> Study:
-        view = View(self.image, self.channels_last, origin == "synthetic", batched)
-        return Study(name, self._asked(name, expected.shape), view, learned.get(name), name in learned)
+    def _study(self, name: str, expected: np.ndarray, origin: str, learned: dict[str, Learned], batched: bool) -> Study:
+        view, asked = View(self.image, self.channels_last, origin == "synthetic", batched), self._asked(name, expected.shape)
+        known = learned.get(name)
+        return Study(name, asked, view, known.variation, True, known.kind) if known else Study(name, asked, view)
 
     def _asked(self, name: str, shape: tuple | None) -> str:
         """The user's choice for an output; one for all outputs only where it fits."""

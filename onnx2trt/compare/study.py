@@ -21,7 +21,6 @@ from onnx2trt.compare.values import Errors, Finding
 from onnx2trt.compare.variation import Variation
 from onnx2trt.compare.winners import Winners
 
-TWO_VALUED = 0.55  # of the variance that a map of zeros and ones of the same mean has; a map of grey values has a third
 COLOURS = 3  # channels of an image, whose largest is no class
 SIGNAL_LIMIT = 10.0  # percent: error in what varies, of outputs that are judged by decisions; an SQNR of 10 dB
 MOST_ALLOWED = 5.0  # the most that few values excuse there, as a factor: half of what varies is never to be lost
@@ -84,6 +83,7 @@ class Study:
     view: View = View()
     variation: Variation | None = None
     known: bool = False  # the variation was learned in an earlier pass over the same data
+    decided: Kind | None = None  # by that pass, where the user has not: nothing is collected for other kinds
     errors: Errors = field(default_factory=Errors)
     best_scores: BestScores = field(default_factory=BestScores)
     labels: Labels | None = None
@@ -124,7 +124,9 @@ class Study:
             axes = tuple(axis.index for axis in self.variation.axes if axis.fixed)
             self.errors.add(error, axes)
             self.best_scores.add(base, clean, axes)
-        if self.asked == "auto" and not self.view.synthetic:
+        if self.asked == "auto" and self.decided is not None:
+            self._add_decided(self.decided, reference, output)
+        elif self.asked == "auto" and not self.view.synthetic:
             self._add_decisions(reference, output)
         elif self.asked in ("top1", "argmax"):
             axis = class_axis(self.asked, (1, *reference.shape), self.view.channels_last)
@@ -136,6 +138,15 @@ class Study:
         part, whole = measure(metric, reference, output)
         self._parts.append(part)
         self._wholes.append(whole)
+
+    def _add_decided(self, kind: Kind, reference: np.ndarray, output: np.ndarray) -> None:
+        if kind.metric in ("top1", "argmax"):
+            self.winners.setdefault(kind.axis, Winners(kind.axis)).count(reference, output)
+        elif kind.metric == "equal":
+            self.labels = self.labels or Labels()
+            self.labels.add(reference, output)
+        elif kind.metric not in ("values", "noise"):
+            self._add_part(kind.metric, reference, output)
 
     def _add_decisions(self, reference: np.ndarray, output: np.ndarray) -> None:
         """Whatever the output may turn out to be."""
@@ -201,6 +212,8 @@ class Study:
         if self.asked != "auto":
             axis = next(iter(self.winners), None)
             return Kind("as asked", self.asked, axis)
+        if self.decided is not None:
+            return self.decided
         if self.view.synthetic:
             return Kind("values", "noise")
         labels = self.labels
@@ -214,7 +227,7 @@ class Study:
             wide = sum(size > 1 for size in self.variation.shape)
             name, metric = {1: ("classes", "top1"), 2: ("sequence", "argmax")}.get(wide, ("class map", "argmax"))
             return Kind(name, metric, found.axis)
-        if self._map and self._parts and self._two_valued():
+        if self._map and self._parts and self.variation.two_valued:
             return Kind("mask", f"mask:{MASK_THRESHOLD}")
         return Kind("values", "values")
 
@@ -224,11 +237,6 @@ class Study:
     def _boxes(self, found: Winners) -> bool:
         """The columns start with boxes, whose lengths are no classes."""
         return any(axis.index == found.axis and axis.boxes is not None and axis.boxes.found for axis in self.variation.axes)
-
-    def _two_valued(self) -> bool:
-        moments = self.variation.axes[-1].moments
-        mean = float(moments.mean[0])
-        return float(moments.variance[0]) >= TWO_VALUED * mean * (1 - mean) or not 0 < mean < 1
 
     def last_drop(self, kind: Kind) -> float:
         """Of the last sample alone, in percent, as far as it can be told while the data is not through."""

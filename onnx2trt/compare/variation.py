@@ -32,6 +32,7 @@ ONE_KIND_SHARE = 0.5  # of the mean variance of the slices of one kind: what a q
 OCCURS = 0.1  # of the highest peak of slices within 0..1: a class that stays below it does not occur in the data
 CLEARLY_FEATURES = 1.0  # difference of Axis.contrast by which one axis holds the features rather than another
 FEWEST_EVENTS = 20.0  # values in each slice that tell how slices differ, as Moments.effective_count has it of all together
+TWO_VALUED = 0.55  # of the variance that a map of zeros and ones of the same mean has; a map of grey values has a third
 
 
 @dataclass(frozen=True)
@@ -153,6 +154,13 @@ class Variation:
         if sum(size > 1 for size in self.shape) < 3:
             return [first, last]
         return [last if self.channels_last else first]
+
+    @property
+    def two_valued(self) -> bool:
+        """Whether values in 0..1 are nearly all near one of the two ends."""
+        moments = self.axes[-1].moments
+        mean = float(moments.mean[0])
+        return float(moments.variance[0]) >= TWO_VALUED * mean * (1 - mean) or not 0 < mean < 1
 
     def scale_of(self, index: int | None) -> Scale | None:
         """Of one axis where it counts, else of all values together; None before the first sample."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import count
+from threading import Lock
 
 import numpy as np
 
@@ -12,6 +13,7 @@ from onnx2trt.compare.states import Runner
 from onnx2trt.conversion.job import Job
 from onnx2trt.data.holdout import Split
 from onnx2trt.data.reader import Arrays, Batch
+from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 
 REMEMBERED_BYTES = 2**28  # of reference outputs
@@ -61,14 +63,28 @@ class Reference:
         self._remembered.clear()
 
 
-def by_part(split: Split, sessions: Sequence[Session]) -> Runner:
-    """Each batch by the session of the trial that was made without it; by the first where there is but one."""
+class ByPart:
+    """Each batch by the graph of the trial that was made without it; by the first where there is but one.
 
-    def run(batch: Batch) -> Arrays:
-        part = max(split.part_of(batch.samples[0]), 0) if len(sessions) > 1 else 0
-        return sessions[part].run(batch.arrays)
+    Graphs are loaded when their first batch comes, and let go when the next but one does: each may hold all weights once more. Batches come
+    part by part (Split.cuts).
+    """
 
-    return run
+    def __init__(self, split: Split, graphs: Sequence[Graph], in_turn: bool = True):
+        self._split, self._graphs, self._in_turn = split, graphs, in_turn
+        self._loaded: dict[int, Session] = {}
+        self._lock = Lock()
+        self.at_once = Session.most_at_once(in_turn)  # batches that may be given at the same time
+
+    def __call__(self, batch: Batch) -> Arrays:
+        part = max(self._split.part_of(batch.samples[0]), 0) if len(self._graphs) > 1 else 0
+        with self._lock:
+            if part not in self._loaded:
+                while len(self._loaded) > 1:
+                    del self._loaded[next(iter(self._loaded))]
+                self._loaded[part] = Session.from_graph(self._graphs[part], in_turn=self._in_turn)
+            session = self._loaded[part]
+        return session.run(batch.arrays)
 
 
 def worst_output(rows: Sequence[Accuracy], limit_percent: float) -> tuple[Accuracy, bool]:

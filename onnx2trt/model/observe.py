@@ -16,32 +16,32 @@ from onnx2trt.base.padded import Padded
 from onnx2trt.model.graph import Graph, infer_shapes
 from onnx2trt.model.nodes import is_no_larger
 from onnx2trt.model.padding import of_samples
-from onnx2trt.model.session import Session
+from onnx2trt.model.segments import Segments, bounds_by_cost, tensor_bytes
 
 Feed = dict[str, np.ndarray]
 Visit = Callable[[str, np.ndarray], None]
 T = TypeVar("T")
 GROUP_BYTES = 2**28  # inner tensors kept alive by one inference
 OVERLAP_BYTES = 2**27  # up to here the tensors of one inference are visited while the next one runs
-UNKNOWN_BYTES = 2**24  # assumed for a tensor whose shape cannot be inferred
 MOST_THREADS = 8
+CHUNK = 2**17  # values looked at twice while they are in the cache
 
 
 def observe(graph: Graph, profiles: tuple[Profile, ...], names: Iterable[str], feeds: Callable[[], Iterable[Feed]], visit: Visit) -> int:
     """Run the graph over all feeds and show each named tensor to `visit`.
 
-    Tensors are taken in groups that fit GROUP_BYTES, one pass over the feeds for each group, so that memory does not
-    grow with the size of the model.
+    The graph is cut into segments whose named tensors fit GROUP_BYTES, so every node runs once for each feed, and memory does not grow
+    with the size of the model.
 
     Args:
         graph: is not changed.
         profiles: their opt shapes tell how large the tensors are.
         names: inputs or inner tensors.
         feeds: makes a fresh iterator over the data.
-        visit: called with (tensor name, array) for every inference; the array is only valid during the call.
+        visit: called with (tensor name, array) for every inference, in order of execution; the array is only valid during the call.
 
     Returns:
-        The number of inferences of one pass.
+        The number of inferences.
     """
     return _observe(graph, profiles, names, feeds, lambda: visit, parallel=False)
 
@@ -59,34 +59,46 @@ def observe_parallel(
 
 
 def _observe(graph: Graph, profiles, names, feeds, visitor: Callable[[], Visit], parallel: bool) -> int:
-    inputs = set(graph.input_names)
+    names = set(names)
+    segments = Segments(graph, _bounds(graph, profiles, names), names)
     inferences = 0
     with ThreadPoolExecutor(min(usable_cores(), MOST_THREADS) if parallel else 1, thread_name_prefix="observe") as pool:
-        for index, group in enumerate(_groups(names, static_shapes(graph, profiles))):
-            inner = tuple(name for name in group if name not in inputs)
-            session = Session.from_graph(graph, inner)
-            visits: list[Future] = []
-            for feed in feeds():
-                found = _found(session, feed, inner, group)
+        visits: list[Future] = []
+        for feed in feeds():
+            visit = None
+            for found in _found(segments, feed):
                 _wait(visits)
-                visit = visitor()
+                visit = visit or visitor()
                 visits = [pool.submit(visit, name, array) for name, array in found.items()]
                 if not parallel or sum(array.nbytes for array in found.values()) > OVERLAP_BYTES:
                     _wait(visits)
-                inferences += index == 0
-            _wait(visits)
+            inferences += 1
+        _wait(visits)
     return inferences
 
 
-def _found(session: Session, feed: Feed, inner: tuple[str, ...], names: list[str]) -> Feed:
-    """Inputs and inner tensors of one inference, without what belongs to the rows that only fill a batch."""
-    found = {**feed, **(session.run(feed, inner) if inner else {})}
-    found = {name: found[name] for name in names}
-    if isinstance(feed, Padded):
-        other = feed.filled_otherwise()
-        other |= session.run(other, inner) if inner else {}
-        found = {name: of_samples(feed, array, other[name]) for name, array in found.items()}
-    return found
+def _found(segments: Segments, feed: Feed) -> Iterator[Feed]:
+    """Inputs and inner tensors of one inference, segment by segment, without what belongs to the rows that only fill a batch."""
+    if not isinstance(feed, Padded):
+        yield from segments.run(feed)
+        return
+    for found, other in zip(segments.run(feed), segments.run(feed.filled_otherwise())):
+        yield {name: of_samples(feed, array, other[name]) for name, array in found.items()}
+
+
+def _bounds(graph: Graph, profiles: tuple[Profile, ...], names: set[str]) -> list[int]:
+    """Where to cut a graph, so that what is wanted of a segment fits GROUP_BYTES as far as that is possible."""
+    shapes = static_shapes(graph, profiles)
+    made = {name: index for index, node in enumerate(graph.nodes) for name in node.output if name in names}
+    groups = list(in_groups(made, lambda name: tensor_bytes(name, shapes), GROUP_BYTES))
+    if len(groups) < 2:
+        return [1 + max(made.values(), default=-1)]
+    cost, bounds = bounds_by_cost(graph, shapes), []
+    for group, following in zip(groups, groups[1:]):
+        places = [place for place in range(made[group[-1]] + 1, made[following[0]] + 1) if place in cost]
+        if places:
+            bounds.append(min(places, key=cost.__getitem__))
+    return [*bounds, 1 + made[groups[-1][-1]]]
 
 
 def _wait(visits: list[Future]) -> None:
@@ -111,8 +123,10 @@ def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Callable
     maxima: dict[str, float] = dict.fromkeys(measured, 0.0)
 
     def visit(name: str, values: np.ndarray) -> None:
-        if values.size:
-            seen = float(max(values.max(), -values.min()))
+        flat = values.reshape(-1)
+        for start in range(0, flat.size, CHUNK):
+            chunk = flat[start : start + CHUNK]
+            seen = float(max(chunk.max(), -chunk.min()))
             maxima[name] = seen if math.isnan(seen) or seen > maxima[name] else maxima[name]
 
     observe_parallel(graph, profiles, measured, feeds, lambda: visit)
@@ -154,10 +168,6 @@ def static_shapes(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, tupl
 def _of_shape(name: str, shape: tuple[int, ...]) -> onnx.ValueInfoProto:
     """Of a type that is left to be inferred: a rewrite may have made another one of it."""
     return onnx.helper.make_tensor_value_info(name, onnx.TensorProto.UNDEFINED, shape)
-
-
-def _groups(names: Iterable[str], shapes: dict[str, tuple[int, ...]]) -> Iterator[list[str]]:
-    return in_groups(names, lambda name: 4 * math.prod(shapes[name]) if name in shapes else UNKNOWN_BYTES, GROUP_BYTES)
 
 
 def in_groups(items: Iterable[T], size: Callable[[T], int], most: int) -> Iterator[list[T]]:

@@ -91,7 +91,7 @@ class Session:
         proto = onnx.ModelProto()
         proto.CopyFrom(graph.proto)
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra_outputs if name not in graph.output_names)
-        at_once = 1 if in_turn else min(AT_ONCE, usable_cores())
+        at_once = cls.most_at_once(in_turn)
         options = _options(at_once)
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -107,6 +107,11 @@ class Session:
         if names:
             options.add_external_initializers(names, values)
         return cls(_load(proto.SerializeToString(), options, "the prepared model"), values, at_once)
+
+    @staticmethod
+    def most_at_once(in_turn: bool) -> int:
+        """Inferences of one session at once."""
+        return 1 if in_turn else min(AT_ONCE, usable_cores())
 
     @property
     def has_bfloat16(self) -> bool:

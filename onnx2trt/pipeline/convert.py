@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from onnx2trt.base.words import base_name
 from onnx2trt.conversion.run import Run
 from onnx2trt.pipeline.engines import make_all
+from onnx2trt.plan.plan import BEST, Plan
 from onnx2trt.report.result import Result
 from onnx2trt.stages import inspect as inspecting
 from onnx2trt.stages import preflight, unchanged, write
@@ -24,6 +26,7 @@ def convert(args, result: Result, run: Run) -> None:
         ConversionError: from any stage.
     """
     library, plan, environment = probe(args, run)
+    run.console.expect(_stages(plan))
     result.take(environment=environment)
     job = preflight.preflight(library, plan, run)
     result.take(**preflight.describe(job))
@@ -35,12 +38,22 @@ def convert(args, result: Result, run: Run) -> None:
         result.adopt(unchanged.take_former(former, job, environment))
         return result.take(timings_s=run.said()["timings_s"])  # the warnings are those of the engine
     made = make_all(observed(job, run), result, run)
-    with run.stage("write", f"writing {plan.outputs.engine}"):
+    with run.stage("write", f"writing {base_name(plan.outputs.engine)}"):
         engine = write.write_engine(job, made.prepared, made.built, run)
         result.take(engine=replace(engine, **made.details), saved_onnx=write.write_onnx(job, made.prepared, run))
         result.take(key=unchanged.key_of(job, run))
     result.take(exit_code=0, **run.said())
     write.write_side_file(job, result, run)
+
+
+def _stages(plan: Plan) -> tuple[str, ...]:
+    """Those that a conversion may go through, in order; none where several engines are made, each of which goes through some."""
+    if len(plan.variants) > 1 or plan.precision == BEST:
+        return ()
+    ranges = plan.keep_layers or plan.calibrator or plan.calibration.cache
+    choices = {"fp16": ("choose",), "int8": ("equalize", "calibrate", "fit", "choose")}.get(plan.precision, ())
+    checks = ("load",) * plan.executes_here + ("validate",) * plan.validation.enabled + ("latency",) * plan.executes_here
+    return ("probe", "preflight", "shapes", "parse", *("ranges",) * bool(ranges), *choices, "build", *checks, "write")
 
 
 def inspect(args, result: Result, run: Run) -> None:

@@ -8,16 +8,14 @@ from fnmatch import fnmatchcase
 
 import onnx
 
+from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import reads
 from onnx2trt.model.operators import NO_WORK
-from onnx2trt.model.session import Session
-from onnx2trt.quant.sensitivity import Feed, Measure
+from onnx2trt.quant.part_errors import Feed, Measure, Part, part_errors
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
 from onnx2trt.rewrite.simulate import simulation
-
-Segment = tuple[str, ...]  # nodes, in the graph's order
 
 # A measurement takes a session of its own and some inferences: node by node, a network of thousands of nodes would take hours.
 # What FP16 loses, it loses in few places, so the worst of the segments are cut up and measured again (stages/fp16_guard.py).
@@ -43,7 +41,7 @@ def unconvertible(graph: Graph) -> dict[str, str]:
     return choose_kept_fp32(graph, {}, (), measured=False)
 
 
-def lowered(graph: Graph, kept_fp32: Iterable[str]) -> Segment:
+def lowered(graph: Graph, kept_fp32: Iterable[str]) -> Part:
     """The nodes that FP16 changes: not kept in FP32, and reading or making a float32 tensor."""
     types, in_fp32 = graph.types(), set(kept_fp32)
     floats = {name for name, elem_type in types.items() if elem_type == FLOAT}
@@ -64,23 +62,19 @@ def working(graph: Graph) -> frozenset[str]:
     )
 
 
-def segments(nodes: Sequence[str], most: int = MOST_SEGMENTS) -> list[Segment]:
+def segments(nodes: Sequence[str], most: int = MOST_SEGMENTS) -> list[Part]:
     """The nodes in their order, in at most `most` groups whose lengths differ by at most one."""
     count = min(most, len(nodes))
     bounds = [index * len(nodes) // count for index in range(count + 1)] if count else []
     return [tuple(nodes[start:end]) for start, end in zip(bounds, bounds[1:])]
 
 
-def segment_errors(graph: Graph, parts: Iterable[Segment], feeds: list[Feed], measure: Measure) -> Iterator[tuple[Segment, float]]:
-    """(segment, change of the outputs) with that one in FP16 and everything else in FP32.
+def segment_errors(
+    graph: Graph, profiles: tuple[Profile, ...], parts: Sequence[Part], feeds: list[Feed], measure: Measure
+) -> Iterator[tuple[Part, float]]:
+    """(part, change of the outputs) with that one in FP16 and everything else in FP32; see part_errors."""
 
-    Args:
-        graph: FP32.
-        feeds: a few samples.
-        measure: as for sensitivity.layer_errors.
-    """
-    change = measure(list(Session.from_graph(graph, in_turn=False).run_each(feeds)))
-    for part in parts:
-        others = {node.name: "" for node in graph.nodes if node.name not in part}
-        session = Session.from_graph(simulation(convert(graph, others)), in_turn=False)
-        yield part, change(list(session.run_each(feeds)))
+    def in_fp16(around: Graph, part: Part) -> Graph:
+        return simulation(convert(around, {node.name: "" for node in around.nodes if node.name not in part}))
+
+    return part_errors(graph, profiles, parts, in_fp16, feeds, measure)

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+import math
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TypeVar
 
-import numpy as np
-
+from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.session import Session
+from onnx2trt.quant.part_errors import Feed, Measure, Part, part_errors
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import Layer
 
-Feed = dict[str, np.ndarray]
-Part = TypeVar("Part", bound=Hashable)  # what is given up as one: the name of a layer, or a segment of the graph
-Measure = Callable[[list[Feed]], Callable[[list[Feed]], float]]  # as compare.change: expected outputs -> outputs -> change
+Given = TypeVar("Given", bound=Hashable)  # what is given up as one: the name of a layer, or a part of the graph
 Rung = TypeVar("Rung")  # what was measured with `kept` parts given up, and whether it `passed`
+AIM = 0.9  # of the limit: a guess that passes is worth more than one that just fails
+NEAR = 0.9  # of the finest step
 FINEST_STEP = 0.01  # of the work: rungs of the ladder nearer to each other than this are not told apart
 
 
@@ -34,17 +35,17 @@ class Tried:
     best_scores_points: float | None = None  # by how much the best scores differ, of outputs that hold scores
 
 
-def layer_errors(graph: Graph, layers: tuple[Layer, ...], fit: Fit, feeds: list[Feed], measure: Measure) -> Iterator[tuple[str, float]]:
-    """(node, change of the outputs) with that one layer in INT8 and everything else in FP32.
+def layer_errors(
+    graph: Graph, profiles: tuple[Profile, ...], layers: tuple[Layer, ...], fit: Fit, feeds: list[Feed], measure: Measure
+) -> Iterator[tuple[str, float]]:
+    """(node, change of the outputs) with that one layer in INT8 and everything else in FP32; see part_errors."""
+    by_node = {(layer.node,): layer for layer in layers}
 
-    Args:
-        feeds: a few samples.
-        measure: makes of the expected outputs what tells how far others are from them.
-    """
-    change = measure(list(Session.from_graph(graph, in_turn=False).run_each(feeds)))
-    for layer in layers:
-        session = Session.from_graph(fit.apply(graph, (layer,)), in_turn=False)
-        yield layer.node, change(list(session.run_each(feeds)))
+    def in_int8(around: Graph, part: Part) -> Graph:
+        return fit.apply(around, (by_node[part],))
+
+    for (node,), error in part_errors(graph, profiles, list(by_node), in_int8, feeds, measure):
+        yield node, error
 
 
 def by_error_per_mac(errors: dict[str, float], macs: dict[str, int]) -> list[str]:
@@ -55,27 +56,36 @@ def by_error_per_mac(errors: dict[str, float], macs: dict[str, int]) -> list[str
     return sorted(errors, key=lambda node: errors[node] ** 2 / max(macs.get(node, 1), 1), reverse=True)
 
 
+def left(order: Sequence[Given], amounts: Mapping[Given, float]) -> list[float]:
+    """What is left of these amounts with the first n of `order` given up, for each n."""
+    return [*accumulate((amounts.get(one, 0) for one in reversed(order)), initial=0)][::-1]
+
+
 def climb(
-    order: Sequence[Part], work: dict[Part, int], total: int, least_share: float, first: Rung, measure: Callable[[int], Rung]
+    shares: Sequence[float],
+    least_share: float,
+    first: Rung,
+    measure: Callable[[int], Rung],
+    guess: Callable[[list[Rung]], int | None] | None = None,
 ) -> list[Rung]:
-    """Bisect for the fewest layers to give up, by their share of the work.
+    """Search for the fewest layers to give up, by their share of the work.
 
     Args:
-        order: layers (or segments) in the order of giving them up.
-        work, total: multiply-accumulates of each layer, and of all in the model; or another measure of what is given up.
+        shares: of the work that is left with the first n layers given up, for each n.
         least_share: of the work that has to stay in the lower precision.
         first: the accuracy with nothing given up, which was not enough.
-        measure: accuracy with the first n of `order` given up.
+        measure: accuracy with the first n given up.
+        guess: what was tried -> how many layers may be enough; the search looks there twice out of three times.
 
     Returns:
         What was tried, in order; the best is the passed one with the fewest layers given up. No rung passed: there is none.
     """
-    shares = [sum(work.get(part, 0) for part in order[kept:]) / max(total, 1) for kept in range(len(order) + 1)]
     high = max((kept for kept, share in enumerate(shares) if share >= least_share), default=0)
     tried = [first]
     if high == 0:
         return tried
-    low, middle = 0, _middle(shares, 0, high)
+    low = 0
+    middle = _next(shares, low, high, tried, guess)
     while True:
         tried.append(measure(middle))
         low, high = (low, middle) if tried[-1].passed else (middle, high)
@@ -85,10 +95,33 @@ def climb(
                 return tried
             middle = high
         else:
-            middle = _middle(shares, low, high)
+            middle = _next(shares, low, high, tried, guess)
 
 
-def _middle(shares: list[float], low: int, high: int) -> int:
-    """The rung between two others whose share is nearest to halfway."""
+def _next(shares: Sequence[float], low: int, high: int, tried: list[Rung], guess: Callable[[list[Rung]], int | None] | None) -> int:
+    """The rung between two others that is guessed, or whose share is nearest to halfway."""
+    guessed = guess(tried) if guess and len(tried) % 3 else None
     wanted = (shares[low] + shares[high]) / 2
+    if guessed is not None:  # near an end, as far from it as the search can end there
+        wanted = min(max(shares[guessed], shares[high] + NEAR * FINEST_STEP), shares[low] - NEAR * FINEST_STEP)
     return min(range(low + 1, high), key=lambda kept: abs(shares[kept] - wanted), default=high)
+
+
+def by_noise(noise: Sequence[float], limit: float) -> Callable[[list[Tried]], int | None]:
+    """A guess for `climb`: what is held against the limit grows with the squares of the layers' errors.
+
+    Args:
+        noise: sum of the squares that is left with the first n layers given up, for each n.
+        limit: of the accuracy drop, in %.
+    """
+
+    def guess(tried: list[Tried]) -> int | None:
+        failed = max((rung for rung in tried if not rung.passed), key=lambda rung: rung.kept)
+        passed = min((rung for rung in tried if rung.passed), key=lambda rung: rung.kept, default=None)
+        wanted = AIM * noise[failed.kept] * limit / failed.reached if failed.reached > limit else math.nan
+        if passed is not None and 0 < passed.reached < limit < failed.reached and noise[failed.kept] > noise[passed.kept] > 0:
+            place = math.log(limit / passed.reached) / math.log(failed.reached / passed.reached)
+            wanted = noise[passed.kept] * (noise[failed.kept] / noise[passed.kept]) ** place
+        return next((kept for kept, left_over in enumerate(noise) if left_over <= wanted), None) if wanted < math.inf else None
+
+    return guess

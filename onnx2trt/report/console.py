@@ -1,102 +1,51 @@
-"""What the user sees while a conversion runs: on stderr, a line a stage, with elapsed seconds and a rate where the total is known."""
+"""What the user sees while a conversion runs: on stderr, a line a stage, with its seconds; signs of life where it takes longer."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 
-from rich.console import Console as RichConsole
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
-from rich.text import Text
+from onnx2trt.report.live_lines import LiveLines, in_minutes
 
-HEARTBEAT_SECONDS = 30.0  # between signs of life where stderr is no terminal
-
-
-class _Rate(ProgressColumn):
-    """Samples per second of a task whose total is known."""
-
-    def render(self, task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f}/s" if speed and task.total else "")
+BEGINS_SECONDS = 1.0  # from which on a stage says that it runs, where stderr is no terminal
+HEARTBEAT_SECONDS = 30.0  # between signs of life there
 
 
-class _Display:
-    """The lines at the foot of the terminal: what runs at present, the outermost first, each further in than the one around it.
+@dataclass
+class _Count:
+    """How far something has come that is counted."""
 
-    There is one for all consoles of a run: rich before 14.1 refuses a second live display.
-    """
+    label: str
+    total: int
+    done: int = 0
+    started: float = field(default_factory=time.monotonic)
 
-    def __init__(self):
-        self.console = RichConsole(stderr=True, highlight=False, soft_wrap=True)
-        self._progress: Progress | None = None  # it hides the cursor, so it is there only while there are lines
-        self._lines: list[TaskID] = []
-
-    @property
-    def shown(self) -> bool:
-        return self._progress is not None
-
-    @contextmanager
-    def line(self, label: str, total: int | None = None) -> Iterator[Callable[[], None]]:
-        """One line more while the block runs.
-
-        Args:
-            total: steps, where their number is known.
-
-        Yields:
-            What counts a step.
-        """
-        progress, depth = self._progress or self._start(), len(self._lines)
-        task = progress.add_task("  " * depth + label, total=total)
-        self._lines.append(task)
-
-        def is_there() -> bool:  # a generator may be used, or closed, when the stage in which it began is over
-            return progress is self._progress and task in self._lines
-
-        try:
-            yield lambda: progress.advance(task) if is_there() else None
-        finally:
-            if is_there():
-                self._end(depth)
-
-    def _start(self) -> Progress:
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            _Rate(),
-            TimeElapsedColumn(),
-            console=self.console,
-            transient=True,
-        )
-        self._progress.start()
-        return self._progress
-
-    def _end(self, depth: int) -> None:
-        """Remove the line at this depth and all that are further in; with the last one the display goes."""
-        for task in self._lines[depth:]:
-            self._progress.remove_task(task)
-        del self._lines[depth:]
-        if not self._lines:
-            self._progress.stop()
-            self._progress = None
+    def __str__(self) -> str:
+        text = f"{self.label}: {self.done} of {self.total}"
+        if not 0 < self.done < self.total:
+            return text
+        return f"{text}, about {in_minutes((time.monotonic() - self.started) * (self.total - self.done) / self.done)} left"
 
 
 class Console:
     """Stages, progress, warnings and details of one run."""
 
-    def __init__(self, verbose: bool = False, quiet: bool = False, label: str = "", display: _Display | None = None):
+    def __init__(self, verbose: bool = False, quiet: bool = False, label: str = "", display: LiveLines | None = None):
         """
         Args:
             label: stands before every line, where several things are done in turn.
             display: of the run's first console, for another one of the same run.
         """
         self._label = f"{label}: " if label else ""
-        self._display = display or _Display()
+        self._display = display or LiveLines()
         self._rich = self._display.console
         self._verbose, self._quiet = verbose, quiet
+        self._expected: tuple[str, ...] = ()
+        self._reached = 0  # of the expected stages
+        self._counts: list[_Count] = []  # what is counted at present, the outermost first
         self.timings: dict[str, float] = {}  # stage -> seconds, of all times that it ran
         self.warnings: list[str] = []
 
@@ -104,25 +53,43 @@ class Console:
         """Another console of the same kind, for one of several things that are done in turn."""
         return Console(self._verbose, self._quiet, label, self._display)
 
+    def expect(self, stages: tuple[str, ...]) -> None:
+        """From now on, stages are numbered: those that may come, in order. Some may be left out."""
+        self._expected = stages
+
     @contextmanager
     def stage(self, name: str, label: str) -> Iterator[None]:
         """Show that a stage runs, and how long it took when it is done. A stage may run inside another."""
-        label = self._label + label
+        label = self._number(name) + self._label + label
         started = time.monotonic()
         try:
-            with self._display.line(label) if self._live else self._heartbeat(label, started):
+            with self._display.line(label) if self._live else self._signs_of_life(label, started):
                 yield
         finally:
             seconds = time.monotonic() - started
             self.timings[name] = self.timings.get(name, 0.0) + seconds
-        self.info(f"[{seconds:6.1f} s] {label}")
+        self.info(f"{label}: {seconds:.1f} s")
+
+    def _number(self, name: str) -> str:
+        """Of a stage that runs again, or that nobody expected: that of the stage before it."""
+        if not self._expected:
+            return ""
+        if name in self._expected:
+            self._reached = max(self._reached, self._expected.index(name) + 1)
+        return f"[{self._reached}/{len(self._expected)}] "
 
     def track(self, items: Iterable, total: int, label: str) -> Iterator:
         """Pass the items through and count them, below the stage that runs."""
-        with self._display.line(label, total) if self._display.shown else nullcontext(lambda: None) as advance:
-            for item in items:
-                yield item
-                advance()
+        count = _Count(label, total)
+        self._counts.append(count)
+        try:
+            with self._display.line(label, total) if self._display.shown else nullcontext(lambda: None) as advance:
+                for item in items:
+                    yield item
+                    count.done += 1
+                    advance()
+        finally:
+            self._counts.remove(count)
 
     def info(self, text: str) -> None:
         if not self._quiet:
@@ -149,13 +116,18 @@ class Console:
         self._rich.print(safe, style=style, markup=False)
 
     @contextmanager
-    def _heartbeat(self, label: str, started: float) -> Iterator[None]:
-        """A line now and then while the block runs, where there is no display."""
+    def _signs_of_life(self, label: str, started: float) -> Iterator[None]:
+        """Where there is no display: a line when the block has run for a while, and others now and then."""
         stop = threading.Event()
 
         def beat() -> None:
-            while not stop.wait(HEARTBEAT_SECONDS):
-                self.info(f"[{time.monotonic() - started:6.0f} s] {label} ...")
+            seconds = BEGINS_SECONDS
+            while not stop.wait(seconds):
+                ran = time.monotonic() - started
+                counts = self._counts[-1:] if ran >= HEARTBEAT_SECONDS else []
+                since = f" (for {in_minutes(ran)})" if ran >= HEARTBEAT_SECONDS else ""
+                self.info(f"{label} ...{since}{''.join(f' {count}' for count in counts)}")
+                seconds = HEARTBEAT_SECONDS
 
         threading.Thread(target=beat, daemon=True).start()
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +13,8 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.data.reader import Arrays
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import reads
-from onnx2trt.model.observe import GROUP_BYTES, UNKNOWN_BYTES, in_groups, static_shapes
+from onnx2trt.model.observe import GROUP_BYTES, in_groups, static_shapes
+from onnx2trt.model.segments import tensor_bytes
 from onnx2trt.model.session import Session
 from onnx2trt.quant.fp16_segments import bound_to_half, unconvertible
 from onnx2trt.rewrite.fp16 import convert
@@ -97,7 +97,7 @@ class _Search:
         wanted = [name for name, other in of_half.items() if other in made]
         shapes = static_shapes(self._graph, self._job.profiles)
         lost_ones, off = set(), set()
-        for group in in_groups(wanted, lambda name: 8 * math.prod(shapes[name]) if name in shapes else UNKNOWN_BYTES, GROUP_BYTES):
+        for group in in_groups(wanted, lambda name: 2 * tensor_bytes(name, shapes), GROUP_BYTES):
             others = tuple(dict.fromkeys(of_half[name] for name in group))
             expected = Session.from_graph(self._graph, tuple(group)).run(arrays, tuple(group))
             found = Session.from_graph(half, others).run(arrays, others)

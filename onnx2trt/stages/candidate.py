@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.words import base_name
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.preflight import check_file
 from onnx2trt.trt.header import Header, read_header, what_else
@@ -19,7 +20,7 @@ def recognise(path: str, run: Run) -> Header | None:
     Raises:
         ConversionError: MODEL, where it cannot be read, is an engine that was cut off, or is neither of both.
     """
-    with run.stage("preflight", f"reading {path}"):
+    with run.stage("preflight", f"reading {base_name(path)}"):
         head, size = _beginning(path)
         header = read_header(head)
         if header is None:

@@ -16,8 +16,8 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import subgraphs
 from onnx2trt.model.session import AT_ONCE, Session
 from onnx2trt.plan.plan import LEAST_FP16_SHARE
-from onnx2trt.quant.fp16_segments import Segment, Tried, bound_to_half, lowered, segment_errors, segments, unconvertible, working
-from onnx2trt.quant.sensitivity import climb
+from onnx2trt.quant.fp16_segments import Part, Tried, bound_to_half, lowered, segment_errors, segments, unconvertible, working
+from onnx2trt.quant.sensitivity import climb, left
 from onnx2trt.report.result import Precision
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.prepare import macs_of
@@ -101,7 +101,7 @@ class _Trials:
         left = sum(count for name, count in self._macs.items() if name not in nodes and name not in self.in_fp32)
         return left / max(sum(self._macs.values()), 1)
 
-    def allowed(self, order: list[Segment]) -> list[Segment]:
+    def allowed(self, order: list[Part]) -> list[Part]:
         """The segments without those that would leave too little to count as FP16, together with what stands before them."""
         kept: set[str] = set()
         found = []
@@ -111,7 +111,7 @@ class _Trials:
                 found.append(part)
         return found
 
-    def measure(self, kept: list[Segment]) -> Tried:
+    def measure(self, kept: list[Part]) -> Tried:
         """The drop of the outputs with these segments kept in FP32 as well; it passes by the rule of the final check."""
         job, dataset = self.job, self.dataset
         nodes = {node for segment in kept for node in segment}
@@ -149,7 +149,7 @@ def _first_look(trials: _Trials, dataset: Dataset) -> Tried:
     return first
 
 
-def _search(trials: _Trials, free: Segment, first: Tried) -> tuple[dict[str, str], list[Tried]]:
+def _search(trials: _Trials, free: Part, first: Tried) -> tuple[dict[str, str], list[Tried]]:
     """The segments to keep in FP32, most harmful first, as few as the limit allows: (node -> reason, what was tried).
 
     Args:
@@ -163,7 +163,8 @@ def _search(trials: _Trials, free: Segment, first: Tried) -> tuple[dict[str, str
         order = trials.allowed(sorted(parts, key=errors.get, reverse=True))
         layers = {part: len(trials.working.intersection(part)) for part in parts}
         total = max(sum(layers.values()), 1)
-        found = climb(order, layers, total, 0.0, first, lambda kept, order=order: trials.measure(order[:kept]))
+        shares = [count / total for count in left(order, layers)]
+        found = climb(shares, 0.0, first, lambda kept, order=order: trials.measure(order[:kept]))
         tried += found[1:]
         kept = min((rung.kept for rung in found if rung.passed), default=None)
         if kept is None:
@@ -180,11 +181,11 @@ def _search(trials: _Trials, free: Segment, first: Tried) -> tuple[dict[str, str
     return {node: _reason(part, errors[part]) for part in best for node in part}, tried
 
 
-def _errors(trials: _Trials, parts: list[Segment]) -> dict[Segment, float]:
-    """Segment -> change of the outputs with it alone in FP16."""
+def _errors(trials: _Trials, parts: list[Part]) -> dict[Part, float]:
+    """Part -> change of the outputs with it alone in FP16."""
     console = trials.run.console
     few = [batch.feed for batch in batches_to_compare(trials.job.data, [trials.dataset.at_most(RANKED_BY)])]
-    measured = segment_errors(trials.graph, parts, few, trials.comparison.change)
+    measured = segment_errors(trials.graph, trials.job.profiles, parts, few, trials.comparison.change)
     found = console.track(measured, len(parts), "measuring what FP16 costs in each part")
     errors = {}
     for part, error in found:
@@ -193,7 +194,7 @@ def _errors(trials: _Trials, parts: list[Segment]) -> dict[Segment, float]:
     return errors
 
 
-def _reason(part: Segment, error: float) -> str:
+def _reason(part: Part, error: float) -> str:
     where = "here" if len(part) == 1 else f"in this part of {len(part)} nodes"
     if math.isinf(error):
         return f"FP16 {where} alone makes the outputs NaN, infinite or of another shape"

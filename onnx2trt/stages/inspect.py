@@ -9,6 +9,7 @@ from dataclasses import replace
 
 from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import read_engine
+from onnx2trt.base.words import base_name
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan.capabilities import Capabilities
 from onnx2trt.report.described import describe_environment
@@ -36,7 +37,7 @@ def inspect(path: str, plugins: tuple[str, ...], run: Run) -> dict:
         ConversionError: VALIDATION where the file cannot be read or is cut off, MACHINE where nothing here knows what it is
             or a plugin library cannot be loaded.
     """
-    with run.stage("inspect", f"reading {path}"):
+    with run.stage("inspect", f"reading {base_name(path)}"):
         data = read_engine("--inspect", path)
         header = read_header(data)
         if header and header.size is not None and header.size != len(data):

@@ -10,6 +10,7 @@ import numpy as np
 from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import check_writable, read_engine, remove_abandoned
 from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims
+from onnx2trt.base.words import base_name
 from onnx2trt.compare.metrics import misfit
 from onnx2trt.conversion.bound_inputs import bind_inputs
 from onnx2trt.conversion.candidate import OnnxCandidate
@@ -47,7 +48,7 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         ConversionError: OUTPUT, MODEL, USAGE, CALIBRATION or VALIDATION.
     """
     found: dict = {}
-    with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
+    with run.stage("preflight", f"checking {base_name(plan.onnx)}"), having_found(found):
         _check_outputs(plan)
         model, info = bind_inputs(*_read(plan), plan.shapes.bind_input)
         found["model"] = describe_model(info)
@@ -156,7 +157,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         ConversionError: MODEL or VALIDATION, where names or ranks differ.
     """
     found: dict = {}
-    with run.stage("preflight", f"checking {plan.onnx}"), having_found(found):
+    with run.stage("preflight", f"checking {base_name(plan.onnx)}"), having_found(found):
         _check_outputs(plan)
         model, info = bind_inputs(*_read(plan), plan.shapes.bind_input)
         found["model"] = describe_model(info)
@@ -184,7 +185,7 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
         ConversionError: MODEL where one of them cannot be read, VALIDATION where their inputs and outputs differ, OUTPUT or USAGE.
     """
     path, found = plan.validation.engine, {}
-    with run.stage("preflight", f"checking {plan.onnx} and {path}"), having_found(found):
+    with run.stage("preflight", f"checking {base_name(plan.onnx)} and {base_name(path)}"), having_found(found):
         _check_outputs(plan)
         model, info = bind_inputs(*_read(plan), plan.shapes.bind_input)
         found["model"] = describe_model(info)

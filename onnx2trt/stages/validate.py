@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx2trt.base.errors import AccuracyError, ConversionError, DataError, having_found
+from onnx2trt.base.words import base_name
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.evidence import Sample, Watch
 from onnx2trt.compare.failure import failure, not_finite
@@ -158,7 +159,8 @@ def _compare_all(job: Job, reference: Session, make_candidate: Callable[[], _Can
     run.evidence.start()
     for dataset in data.to_compare():
         watch = Watch(run.evidence, dataset.origin, data.image_size, data.channels_last) if run.evidence.wanted else None
-        batches = run.console.track(batches_to_compare(data, [dataset]), inferences(data.reader, dataset), f"comparing on {dataset.origin}")
+        label, count = f"comparing on {base_name(dataset.origin)}", inferences(data.reader, dataset)
+        batches = run.console.track(batches_to_compare(data, [dataset]), count, label)
         with having_found(found):
             comparison = job.comparison(candidate.executed_on)
             compared = comparison.compare(on_arrays(reference.run), candidate.runner, batches, dataset.origin, watch, candidate.at_once)

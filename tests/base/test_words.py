@@ -1,8 +1,8 @@
-"""base/words.py: lists of names in sentences."""
+"""base/words.py: names in sentences."""
 
 import pytest
 
-from onnx2trt.base.words import listed
+from onnx2trt.base.words import base_name, listed
 
 
 @pytest.mark.parametrize(
@@ -11,3 +11,8 @@ from onnx2trt.base.words import listed
 )
 def test_the_first_names_and_how_many_there_are_besides(count, text):
     assert listed(list("abcde")[:count], 2) == text
+
+
+@pytest.mark.parametrize("path, name", [("a/b/c.onnx", "c.onnx"), ("images/", "images"), (".", "."), ("synthetic", "synthetic")])
+def test_the_last_part_of_a_path(path, name):
+    assert base_name(path) == name

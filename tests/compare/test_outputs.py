@@ -117,8 +117,46 @@ def test_what_is_learned_of_the_reference_holds_for_the_next_pass():
         )[0]
 
     first, again = compare(0.1), compare(0.1)
-    assert first == again and comparison.learned["y"].samples == 20
+    assert first == again and comparison.learned["y"].variation.samples == 20
     assert compare(0.2).drop_percent == pytest.approx(4 * first.drop_percent, rel=1e-3)
+
+
+def maps(count, classes, size=12):
+    """Logits of classes in blobs, [count, classes, size, size]."""
+    field = random(count, classes, 3, 3, scale=6).repeat(size // 3, axis=2).repeat(size // 3, axis=3)
+    return field + random(count, classes, size, size, seed=1, scale=0.3)
+
+
+def sigmoid(values):
+    return (1 / (1 + np.exp(-np.clip(values, -50, 50)))).astype(np.float32)
+
+
+OUTPUTS = {  # what it is taken for -> (reference of 24 samples, error of a candidate, options)
+    "class map": (sigmoid(maps(24, 5)) / sigmoid(maps(24, 5)).sum(1, keepdims=True), 0.2, {}),
+    "classes": (4 * np.eye(7, dtype=np.float32)[np.arange(24) % 7] + random(24, 7, scale=0.3), 1.5, {}),
+    "sequence": (8 * np.eye(9, dtype=np.float32)[np.arange(24 * 11).reshape(24, 11) % 9] + random(24, 11, 9, scale=0.3), 2.0, {}),
+    "mask": (sigmoid(20 * maps(24, 1)), 0.2, {"image": (12, 12)}),
+    "labels": ((np.arange(24 * 50).reshape(24, 50) // 9 % 4).astype(np.int64), 0.3, {}),
+    "values": (random(24, 16, 5), 0.1, {}),
+}
+
+
+@pytest.mark.parametrize("kind", OUTPUTS)
+def test_whatever_was_learned_the_verdict_is_that_of_a_first_pass(kind):
+    reference, size, options = OUTPUTS[kind]
+
+    def rows(comparison, seed):
+        noise = np.random.default_rng(seed).standard_normal(reference.shape).astype(np.float32) * size
+        found = reference + noise if reference.dtype.kind == "f" else np.where(noise > 2 * size, 0, reference)
+        batches = [Batch({"at": np.array(index)}, 1, 1, (str(index),)) for index in range(len(reference))]
+        given, answered = (lambda b, values=values: {"y": values[b.arrays["at"]][None]} for values in (reference, found))
+        return comparison.compare(given, answered, batches, "data")
+
+    comparison = Comparison(("y",), **options)
+    assert rows(comparison, 0)[0].kind == kind
+    for seed in range(1, 4):
+        again, fresh = rows(comparison, seed)[0], rows(Comparison(("y",), **options), seed)[0]
+        assert again == fresh and again.drop_percent > 0
 
 
 def test_a_state_that_goes_round_is_compared_over_many_steps():

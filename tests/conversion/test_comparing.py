@@ -1,13 +1,16 @@
 """conversion/comparing.py: a reference that is computed once, and the output that decides."""
 
+import weakref
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from onnx2trt.base.read_ahead import map_in_order
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.conversion import comparing
-from onnx2trt.conversion.comparing import Reference, worst_output
+from onnx2trt.conversion.comparing import ByPart, Reference, worst_output
 from onnx2trt.data.reader import Batch
 
 
@@ -71,3 +74,30 @@ def test_a_standard_error_is_neither_added_nor_subtracted():
 def test_values_that_are_not_finite_count_in_any_output():
     broken, worst = replace(ROW, output="broken", nonfinite=1), replace(ROW, drop_percent=9.0)
     assert worst_output([worst, broken], 50.0) == (broken, False)
+
+
+def test_each_batch_is_run_by_the_trial_that_has_not_seen_it_and_no_more_than_two_are_loaded(monkeypatch):
+    alive, most = weakref.WeakSet(), []
+
+    class Session:
+        most_at_once = staticmethod(lambda in_turn: 2)
+
+        def __init__(self, graph):
+            self.graph = graph
+            alive.add(self)
+            most.append(len(alive))
+
+        @classmethod
+        def from_graph(cls, graph, in_turn):
+            return cls(graph)
+
+        def run(self, arrays):
+            return self.graph
+
+    monkeypatch.setattr(comparing, "Session", Session)
+    batches = [Batch({}, 1, 1, (f"{part}{index}",)) for part in range(5) for index in range(3)]
+    split = SimpleNamespace(part_of=lambda sample: int(sample[0]))
+    by_part = ByPart(split, [f"trial {part}" for part in range(5)], in_turn=False)
+    found = [answer for _, answer in map_in_order(batches, by_part, by_part.at_once)]
+    assert found == [f"trial {part}" for part in range(5) for _ in range(3)] and len(most) == 5 and max(most) <= 3
+    assert [ByPart(split, ["only"])(batch) for batch in batches] == ["only"] * 15

@@ -44,7 +44,7 @@ OWNERS = {
     "tensorrt_rtx": {"trt/library.py"},
     "onnxruntime": {"model/session.py"},
     "cv2": {"base/opencv.py"},
-    "rich": {"report/console.py", "report/table.py"},
+    "rich": {"report/console.py", "report/live_lines.py", "report/table.py"},
     "jinja2": {"report/html.py"},
     "matplotlib": {"report/plots.py"},
     "onnx": {"model/", "rewrite/", "quant/", "conversion/job.py"},

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import onnx
 import pytest
-from models import conv_net, model, node, offset_net, random
+from models import conv_net, model, node, offset_net, profiles, random
 
 from onnx2trt.compare.change import Change
 from onnx2trt.model.graph import Graph
@@ -64,7 +64,7 @@ def feeds(*shape):
 
 def test_the_nodes_that_lose_bits_stand_out():
     graph = Graph.from_model(offset_net())
-    errors = dict(segment_errors(graph, [(n.name,) for n in graph.nodes], feeds(1, 3, 16, 16), Change))
+    errors = dict(segment_errors(graph, profiles(x=(1, 3, 16, 16)), [(n.name,) for n in graph.nodes], feeds(1, 3, 16, 16), Change))
     bad = min(errors.pop(("away",)), errors.pop(("back",)))
     assert bad > 0.05 and max(errors.values()) < 0.01 and min(errors.values()) > 0
 
@@ -72,19 +72,21 @@ def test_the_nodes_that_lose_bits_stand_out():
 def test_a_segment_is_measured_as_one():
     graph = Graph.from_model(offset_net())
     parts = [("stem", "stem_relu", "away"), ("back", "body"), ("body_relu", "head")]
-    errors = dict(segment_errors(graph, parts, feeds(1, 3, 16, 16), Change))
+    errors = dict(segment_errors(graph, profiles(x=(1, 3, 16, 16)), parts, feeds(1, 3, 16, 16), Change))
     assert list(errors) == parts and errors[parts[2]] < 0.01 < 0.05 < min(errors[parts[0]], errors[parts[1]])
 
 
 def test_what_overflows_in_fp16_costs_without_bound():
     nodes = [node("Mul", "x big", "b", "up"), node("Mul", "b small", "y", "down")]
     graph = Graph.from_model(model(nodes, {"x": [1, 8]}, {"y": [1, 8]}, {"big": np.float32(1e5), "small": np.float32(1e-5)}))
-    assert dict(segment_errors(graph, [("up",)], [{"x": np.full((1, 8), 2, np.float32)}], Change)) == {("up",): math.inf}
+    assert dict(segment_errors(graph, profiles(x=(1, 8)), [("up",)], [{"x": np.full((1, 8), 2, np.float32)}], Change)) == {
+        ("up",): math.inf
+    }
 
 
 def test_outputs_of_another_shape_cost_without_bound():
     """What is found depends on the values: 1.0001 is 1 in FP16, and no longer above it."""
     nodes = [node("Mul", "x one", "m", "scale"), node("Greater", "m one", "g", "above"), node("Compress", "x g", "y", "found", axis=0)]
     graph = Graph.from_model(model(nodes, {"x": [3]}, {"y": ["found"]}, {"one": np.float32(1)}))
-    found = dict(segment_errors(graph, [("scale",)], [{"x": np.float32([0.5, 1.0001, 2])}], Change))
+    found = dict(segment_errors(graph, profiles(x=(3,)), [("scale",)], [{"x": np.float32([0.5, 1.0001, 2])}], Change))
     assert found == {("scale",): math.inf}

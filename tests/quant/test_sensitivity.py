@@ -4,10 +4,10 @@ import math
 
 import numpy as np
 import pytest
-from models import conv_net, random
+from models import conv_net, profiles, random
 
 from onnx2trt.model.graph import Graph
-from onnx2trt.quant.sensitivity import FINEST_STEP, Tried, by_error_per_mac, climb, layer_errors
+from onnx2trt.quant.sensitivity import FINEST_STEP, Tried, by_error_per_mac, by_noise, climb, layer_errors, left
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import raise_opset
 from onnx2trt.rewrite.qdq import int8_layers, quantizable_layers
@@ -39,7 +39,7 @@ def test_layers_without_a_scale_are_left_alone():
 
 def test_the_layer_with_a_bad_scale_costs_most():
     graph, layers, feeds = net()
-    errors = dict(layer_errors(graph, layers, Fit({"x": 0.03, "r1": 0.5, "r2": 0.03}), feeds, change))
+    errors = dict(layer_errors(graph, profiles(x=(1, 3, 16, 16)), layers, Fit({"x": 0.03, "r1": 0.5, "r2": 0.03}), feeds, change))
     assert list(errors) == ["stem", "depthwise", "head"]
     assert errors["depthwise"] > 3 * max(errors["stem"], errors["head"]) > 0
 
@@ -69,9 +69,11 @@ class Ladder:
         self.asked.append(kept)
         return Tried(kept, self.share(kept), 0.0, 0.0, kept >= self.needed)
 
-    def climb(self, least=0.1):
-        self.first = Tried(0, self.share(0), 9.0, 1.0, False)
-        return climb(self.order, self.macs, self.total, least, self.first, self.measure)
+    def climb(self, least=0.1, guess=None):
+        self.first = Tried(0, self.share(0), 9.0, 1.0, False, 9.0)
+        shares = [work / self.total for work in left(self.order, self.macs)]
+        assert shares == pytest.approx([self.share(kept) for kept in range(len(self.order) + 1)])
+        return climb(shares, least, self.first, self.measure, guess)
 
 
 WORK = {
@@ -122,7 +124,7 @@ def test_segments_can_fall_back_like_layers():
     def measure(kept):
         return Tried(kept, 0.0, 0.0, 0.0, kept >= 2)
 
-    found = climb(order, {part: len(part) for part in order}, 6, 0.0, Tried(0, 1.0, 9.0, 1.0, False), measure)
+    found = climb(left(order, {part: len(part) for part in order}), 0.0, Tried(0, 1.0, 9.0, 1.0, False), measure)
     assert min(rung.kept for rung in found if rung.passed) == 2
 
 
@@ -132,3 +134,49 @@ def test_a_rung_that_passes_by_chance_is_taken():
     ladder.measure = lambda kept: (ladder.asked.append(kept), Tried(kept, 0.5, 0.0, 0.0, kept == 8))[1]
     tried = ladder.climb(0.0)
     assert [rung.kept for rung in tried if rung.passed] == [8] and max(ladder.asked) == 8
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_guess_leads_astray(seed):
+    """However wrong, it costs a few measurements at most."""
+    random_state = np.random.default_rng(seed)
+    work = random_state.lognormal(3, 2, int(random_state.integers(1, 80))).tolist()
+    needed = int(random_state.integers(1, len(work) + 1))
+    wrong = [lambda _: 0, lambda _: len(work), lambda _: None, lambda _: int(random_state.integers(0, len(work) + 1))][seed % 4]
+    ladder = Ladder(work, needed)
+    tried = ladder.climb(0.0, wrong)
+    assert len(set(ladder.asked)) == len(ladder.asked) <= 3 * (2 + math.log2(1 / FINEST_STEP))
+    assert ladder.share(needed) - ladder.share(min(rung.kept for rung in tried if rung.passed)) < FINEST_STEP
+
+
+def test_errors_that_add_up_are_guessed():
+    """By any power of their sum: fewer measurements than by halving."""
+    asked = {True: 0, False: 0}
+    for seed in range(60):
+        random_state = np.random.default_rng(seed)
+        work, errors = random_state.lognormal(3, 1, 60).tolist(), np.sort(random_state.lognormal(-3, 1.5, 60))[::-1] ** 2
+        power, most = random_state.uniform(0.5, 1.2), random_state.uniform(1.5, 30)
+        for guessing in asked:
+            ladder = Ladder(work, 0)
+            noise = left(ladder.order, dict(zip(ladder.order, errors)))
+
+            def measure(kept, ladder=ladder, noise=noise, power=power, most=most):
+                ladder.asked.append(kept)
+                reached = most * (noise[kept] / noise[0]) ** power
+                return Tried(kept, ladder.share(kept), reached, 0.0, reached <= 1.0, reached)
+
+            ladder.measure = measure
+            first = Tried(0, 1.0, most, 0.0, False, most)
+            shares = [ladder.share(kept) for kept in range(61)]
+            tried = climb(shares, 0.0, first, measure, by_noise(noise, 1.0) if guessing else None)
+            needed = next(kept for kept in range(61) if most * (noise[kept] / noise[0]) ** power <= 1.0)
+            assert shares[needed] - max(shares[rung.kept] for rung in tried if rung.passed) < FINEST_STEP
+            asked[guessing] += len(ladder.asked)
+    assert asked[True] < 0.75 * asked[False], asked
+
+
+def test_what_cannot_be_guessed_is_halved():
+    noise = [math.inf, 4.0, 3.0, 2.0, 1.0, 0.0]
+    assert by_noise(noise, 1.0)([Tried(0, 1.0, 9.0, 0.0, False, 9.0)]) is None, "an infinite error says nothing"
+    assert by_noise(noise[1:], 1.0)([Tried(0, 1.0, 0.5, 0.0, False, 0.5)]) is None, "it failed for something else"
+    assert by_noise(noise[1:], 1.0)([Tried(0, 1.0, 2.0, 0.0, False, 2.0)]) == 3, "4 * 0.9 / 2"

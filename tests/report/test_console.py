@@ -10,6 +10,7 @@ import time
 import pytest
 from command import ROOT
 
+from onnx2trt.report import console as console_module
 from onnx2trt.report.console import Console
 
 BEGINS = """
@@ -34,7 +35,7 @@ def test_a_stage_that_runs_twice_says_its_own_time_and_sums_up_in_the_result(cap
     with console.stage("ranges", "measuring again"):
         pass
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["[   0.3 s] measuring", "[   0.0 s] measuring again"]
+    assert lines == ["measuring: 0.3 s", "measuring again: 0.0 s"]
     assert console.timings["ranges"] >= 0.3
 
 
@@ -93,7 +94,7 @@ with console.stage("latency", "timing"):
         pass
 """)
     assert together(text, "timing", "loading", "reading") and together(text, "timing", "running")
-    assert re.findall(r"\[ +0\.\d s\] (\w+)\n", text) == ["loading", "timing"]
+    assert re.findall(r"([a-z]+): 0\.\d s\n", text) == ["loading", "timing"]
 
 
 def test_a_stage_of_another_console_of_the_run_inside_a_stage():
@@ -132,7 +133,7 @@ with console.stage("second", "two"):
 console.info(f"seen {seen}")
 """)
     assert together(text, "one", "outliving") and together(text, "two", "own", "three")
-    assert "outliving" not in text[text.index("] one\n") :] and "seen [0, 1, 2]" in text
+    assert "outliving" not in text[text.index("one: 0.") :] and "seen [0, 1, 2]" in text
 
 
 @pytest.mark.parametrize("quiet, verbose", [(True, False), (False, True)])
@@ -145,3 +146,54 @@ def test_quiet_and_verbose(capsys, quiet, verbose):
     err = capsys.readouterr().err
     assert ("detail" in err) == verbose and ("looking" in err) != quiet and err.count("careful") == (0 if quiet else 1)
     assert console.warnings == ["careful"]
+
+
+# ---- how far it has come
+
+
+def test_stages_are_numbered_as_soon_as_it_is_known_which_ones_may_come(capsys):
+    console = Console()
+    with console.stage("probe", "looking"):
+        pass
+    console.expect(("probe", "parse", "fit", "build", "write"))
+    for name in ("parse", "other", "build", "parse", "write"):  # one is left out, one was not expected, one comes twice
+        with console.stage(name, name):
+            pass
+    numbered = zip((2, 2, 4, 4, 5), ("parse", "other", "build", "parse", "write"))
+    assert capsys.readouterr().err.splitlines() == ["looking: 0.0 s", *(f"[{number}/5] {name}: 0.0 s" for number, name in numbered)]
+    with console.labelled("fp16").stage("build", "building"):
+        pass
+    assert capsys.readouterr().err == "fp16: building: 0.0 s\n", "of several engines nobody knows how many stages there will be"
+
+
+def test_without_a_terminal_long_stages_give_signs_of_life(monkeypatch, capsys):
+    monkeypatch.setattr(console_module, "BEGINS_SECONDS", 0.1)
+    monkeypatch.setattr(console_module, "HEARTBEAT_SECONDS", 0.3)
+    console = Console()
+    with console.stage("fit", "fitting"):
+        for _ in console.track(range(4), 4, "layers"):
+            time.sleep(0.2)
+    with console.stage("write", "writing"):
+        pass
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "fitting ..." and lines[-2:] == ["fitting: 0.8 s", "writing: 0.0 s"]
+    assert re.fullmatch(r"fitting ... \(for 0:00\) layers: [12] of 4, about 0:0\d left", lines[1])
+
+
+WORKS = """
+import time
+console.expect(("fit", "build"))
+with console.stage("fit", "fitting INT8 weights of " + "a_long_name" * 10):
+    for _ in console.track(range(30), 30, "layers of a network with a long name"):
+        time.sleep(0.1)
+"""
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_bar_count_and_clock_are_shown_on_a_terminal_of_any_width(columns):
+    text = said(BEGINS + WORKS, terminal=True, COLUMNS=str(columns))
+    frames = [CONTROL.sub("", line) for line in re.split(r"[\r\n]+", text)]
+    counted = [frame for frame in frames if re.search(r"\d+/30\b", frame)]
+    assert len(counted) > 10 and all(re.search(r"[━╸╺]{12} +\d+/30.* \d:\d\d\s*$", frame) and len(frame) <= columns for frame in counted)
+    assert any(re.search(r"/30 [\d.]+/s +0:0\d left", frame) for frame in counted), "samples a second, and the time that is left"
+    assert "0/?" not in text and any(frame.lstrip("⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏ ").startswith("[1/2] fit") for frame in frames)

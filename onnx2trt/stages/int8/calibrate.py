@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from onnx2trt.base.cores import peak_memory_mb
+from onnx2trt.base.words import base_name
 from onnx2trt.conversion.int8 import Calibrated
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
@@ -39,7 +40,7 @@ def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run) -> Calibrated:
     split = choose_split(job.data)
     parts = Parts(job.data, split, run.console, "calibrating", wanted.samples)
     collectors: dict[int, Collector] = {}
-    with run.stage("calibrate", f"calibrating on {len(parts)} samples of {split.fitted.origin}"):
+    with run.stage("calibrate", f"calibrating on {len(parts)} samples of {base_name(split.fitted.origin)}"):
         observe_parallel(graph, job.profiles, wanted.names, parts, lambda: collectors.setdefault(parts.current, Collector()).visit)
         method = job.plan.calibration.method
         if method == "auto":

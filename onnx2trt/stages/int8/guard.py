@@ -8,7 +8,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.quant.sensitivity import Tried, by_error_per_mac, climb, layer_errors
+from onnx2trt.quant.sensitivity import Tried, by_error_per_mac, by_noise, climb, layer_errors, left
 
 STEP_DOWN = 0.02  # of the work: what goes back to FP16 at a time where the final fit is unlucky
 WORTH_A_LOOK = 0.01  # of the work: smaller layers are not tried once more
@@ -62,10 +62,8 @@ class Guard:
         """The fewest layers that have to go back to FP16; None where no choice passes. What was measured is in `tried`."""
         self.tried = [self._trials.measure((), limit)]
         if not self.tried[0].passed:
-            least, total = self._job.plan.min_int8_share, sum(self._macs.values())
-            self.tried = climb(
-                self._order, self._macs, total, least, self.tried[0], lambda kept: self._trials.measure(self._first(kept), limit)
-            )
+            least, guess = self._job.plan.min_int8_share, by_noise(self._noise, limit)
+            self.tried = climb(self._shares, least, self.tried[0], lambda kept: self._trials.measure(self._first(kept), limit), guess)
         best = self._confirmed(self.tried, limit)
         return None if best is None else self._take_back(self._first(best), self.tried, limit)
 
@@ -77,7 +75,7 @@ class Guard:
     def _errors(self) -> dict[str, float]:
         """Node -> what INT8 there alone changes."""
         fitted = self._fitted
-        found = layer_errors(fitted.graph, fitted.layers, fitted.fit, self._trials.telling(), self._trials.change)
+        found = layer_errors(fitted.graph, self._job.profiles, fitted.layers, fitted.fit, self._trials.telling(), self._trials.change)
         return dict(self._run.console.track(found, len(fitted.layers), "measuring what INT8 costs in each layer"))
 
     @cached_property
@@ -88,6 +86,17 @@ class Guard:
             share = self._macs.get(node, 0) / max(sum(self._macs.values()), 1)  # a layer whose shapes nobody can infer has none
             self._run.console.debug(f"{node}: {self._errors[node]:.3%} for {share:.2%} of the work")
         return order
+
+    @cached_property
+    def _shares(self) -> list[float]:
+        """Of the work that is INT8 with the first n layers in FP16, for each n."""
+        total = max(sum(self._macs.values()), 1)
+        return [work / total for work in left(self._order, self._macs)]
+
+    @cached_property
+    def _noise(self) -> list[float]:
+        """What all layers but the first n change alone, summed by squares, for each n."""
+        return left(self._order, {node: error**2 for node, error in self._errors.items()})
 
     def _first(self, kept: int) -> list[str]:
         """The first layers to go back to FP16; where it is none, nothing has to be ranked."""
@@ -105,8 +114,8 @@ class Guard:
             if tried[-1].passed:
                 return kept
             share, least = tried[-1].int8_mac_share - step, self._job.plan.min_int8_share
-            more = [number for number in range(kept + 1, len(self._order) + 1) if self._trials.share(self._first(number)) >= least]
-            kept = next((number for number in more if self._trials.share(self._first(number)) <= share), more[-1] if more else None)
+            more = [number for number in range(kept + 1, len(self._order) + 1) if self._shares[number] >= least]
+            kept = next((number for number in more if self._shares[number] <= share), more[-1] if more else None)
             step *= 2
         return None
 

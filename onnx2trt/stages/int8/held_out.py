@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx2trt.conversion.comparing import by_part
+from onnx2trt.conversion.comparing import ByPart
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
@@ -26,7 +26,7 @@ def signal_to_noise(job: Job, fitted: Fitted, run: Run) -> dict[str, list[float]
     dataset = split.to_judge(HELD_OUT_SAMPLES)
     reference = Session.from_graph(fitted.graph)
     fits = fitted.trials[: len(split.judged)] or (fitted.fit,)  # those of the first trials are the only ones asked for
-    candidate = by_part(split, [Session.from_graph(fit.apply(fitted.graph, fitted.layers)) for fit in fits])
+    candidate = ByPart(split, [fit.apply(fitted.graph, fitted.layers) for fit in fits])
     found: dict[str, list[float]] = {name: [] for name in fitted.graph.output_names}
     with run.stage("choose", "comparing ways to INT8"):
         batches = batches_to_compare(job.data, split.cuts(dataset))

@@ -8,7 +8,7 @@ from functools import cached_property
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.best_scores import POINTS_PER_PERCENT
 from onnx2trt.compare.change import Change
-from onnx2trt.conversion.comparing import Reference, by_part, worst_output
+from onnx2trt.conversion.comparing import ByPart, Reference, worst_output
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
@@ -93,7 +93,7 @@ class Trials:
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
         equalized = fitted.graph_for(layers)
         graphs = [fit.apply(equalized, layers) for fit in fits]
-        return self._compare([Session.from_graph(self._finish(graph) if final else graph, in_turn=False) for graph in graphs], share)
+        return self._compare([self._finish(graph) if final else graph for graph in graphs], share)
 
     def share(self, kept: Sequence[str]) -> float:
         """Of the work in INT8, with these layers given up."""
@@ -103,11 +103,11 @@ class Trials:
         fp16_fallback = set(kept)
         return [layer for layer in self._fitted.layers if layer.node not in fp16_fallback]
 
-    def _compare(self, sessions: list[Session], share: float) -> tuple[Accuracy, ...]:
-        """Each sample with the session of the trial that has not seen it."""
+    def _compare(self, graphs: list[Graph], share: float) -> tuple[Accuracy, ...]:
+        """Each sample with the graph of the trial that has not seen it."""
         job, split = self._job, self._fitted.split
         dataset = split.to_measure()
         found = batches_to_compare(job.data, split.cuts(dataset))
         batches = self._run.console.track(found, inferences(job.data.reader, dataset), f"measuring with {share:.0%} in INT8")
-        candidate, at_once = by_part(split, sessions), sessions[0].at_once
-        return self._comparison.compare(self._reference.one_pass(), candidate, batches, dataset.origin, at_once=at_once)
+        candidate = ByPart(split, graphs, in_turn=False)
+        return self._comparison.compare(self._reference.one_pass(), candidate, batches, dataset.origin, at_once=candidate.at_once)

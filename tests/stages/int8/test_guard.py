@@ -58,13 +58,13 @@ def guarded(monkeypatch):
     def make(order, hostile, effort="default", least=0.1, standard_error=0.0, macs=MACS):
         ranked, order = [], [*order, "rest"]
 
-        def layer_errors(graph, layers, fit, feeds, measure):
+        def layer_errors(graph, profiles, layers, fit, feeds, measure):
             ranked.extend(order)
             return ((name, (MACS[name] * 4.0**-index) ** 0.5 / 100) for index, name in enumerate(order))
 
         monkeypatch.setattr(guarding, "layer_errors", layer_errors)
         calibration = SimpleNamespace(effort=EFFORTS[effort])
-        job = SimpleNamespace(plan=SimpleNamespace(calibration=calibration, min_int8_share=least), data=None)
+        job = SimpleNamespace(plan=SimpleNamespace(calibration=calibration, min_int8_share=least), data=None, profiles=())
         fitted = SimpleNamespace(graph=None, layers=tuple(order), fit=None, split=None)
         trials = MadeUpTrials(hostile, standard_error)
         return Guard(job, fitted, macs, trials, quiet_run()), trials, ranked

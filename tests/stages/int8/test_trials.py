@@ -6,6 +6,7 @@ import pytest
 from helpers import planned
 from models import conv_net, random
 
+from onnx2trt.conversion import comparing
 from onnx2trt.pipeline import int8
 from onnx2trt.rewrite import prepare
 from onnx2trt.stages.int8 import trials as measuring
@@ -35,7 +36,8 @@ def measured(tmp_path, monkeypatch):
         finished.append(graph)
         return graph
 
-    monkeypatch.setattr(measuring, "Session", Counted)
+    for module in (measuring, comparing):
+        monkeypatch.setattr(module, "Session", Counted)
     return Trials(job, fitted, prepare.macs_of(fitted.graph, job.profiles), finish, run), fitted, made, finished
 
 
