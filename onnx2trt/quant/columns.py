@@ -10,8 +10,8 @@ import onnx
 from onnx2trt.model.nodes import attribute
 from onnx2trt.rewrite.qdq import weight_axis
 
-# Inputs of one output value that are fitted together; time and memory are in proportion to it. With all of up to 2304 together, the fit of
-# nudenet took 44 s of CPU time, with 256 it takes 11, and comes as near to the model: 35.5 dB instead of 35.2 on samples that were left out.
+# Inputs of one output value that are fitted together; time and memory are in proportion to it. With all of up to 2304 together the fit of
+# nudenet took 44 s of CPU time, with 256 it takes 11 and comes as near to the model: 35.5 dB instead of 35.2 on samples that were left out.
 MOST_COLUMNS = 256
 
 
