@@ -49,8 +49,8 @@ def compare_methods(
     return outcomes
 
 
-def best_of(outcomes: list[Outcome], within: float = 1.0) -> list[Outcome]:
-    """The best, and those whose change is `within` a factor of the smallest.
+def best_of(outcomes: list[Outcome]) -> Outcome:
+    """The one whose change is smallest.
 
     What wide scales round off shows in every sample; of the values that narrow ones cut off, few samples show few. So narrow ones are
     luckier on them than on the rest of the data.
@@ -62,8 +62,7 @@ def best_of(outcomes: list[Outcome], within: float = 1.0) -> list[Outcome]:
     for one in outcomes[1:]:
         if one.change < chosen.change and most_lost(chosen.each_db, one.each_db) < 0:
             chosen = one
-    smallest = min(one.change for one in outcomes)
-    return [chosen, *(one for one in outcomes if one is not chosen and one.change <= within * smallest)]
+    return chosen
 
 
 def worse_than(simple: SamplesDb, found: SamplesDb) -> str:
