@@ -123,7 +123,8 @@ def detector(size: int) -> onnx.ModelProto:
     for level, (current, width) in reversed(list(enumerate(levels))[2:]):
         if above is not None:
             larger = make.add("Resize", [above[0], "", "twice"], f"larger{level}", mode="nearest")
-            current = make.conv(make.add("Concat", [larger, current], f"joined{level}", axis=1), f"mixed{level}", above[1] + width, width, 3)
+            joined = make.add("Concat", [larger, current], f"joined{level}", axis=1)
+            current = make.conv(joined, f"mixed{level}", above[1] + width, width, 3)
         above = current, width
         head = make.conv(current, f"head{level}", width, 6, 1, relu=False)
         heads.append(make.add("Reshape", [make.add("Sigmoid", [head], f"scores{level}"), "flat"], f"flat{level}"))

@@ -29,6 +29,7 @@ class Samples:
     count: int  # of the feeds
     trials: int = 0  # how many more times to fit without a part of the data
     trial: Callable[[], int] = lambda: -1  # number of the trial that leaves the present feed out; -1 for none
+    counted: Callable[[Iterable, int], Iterable] = lambda fits, total: fits  # shows how far the fitting is
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,7 +123,7 @@ def fit_weights(
     with ThreadPoolExecutor(min(usable_cores(), MOST_THREADS), thread_name_prefix="fit") as pool:
         for group in in_groups(families, lambda family: family.bytes * (samples.trials + 1), SUMS_BYTES):
             sums = _collect(graph, profiles, group, samples)
-            for found in pool.map(Family.fit, group, sums, [samples.trials] * len(group)):
+            for found in samples.counted(pool.map(Family.fit, group, sums, [samples.trials] * len(group)), len(group)):
                 for fitted, own in zip(fits, found):
                     fitted.update(own)
     return fits
