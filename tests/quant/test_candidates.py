@@ -115,3 +115,23 @@ def test_scales_that_make_nan_are_not_chosen():
     graph = Graph.from_model(model(nodes, {"x": [1, 4]}, {"y": [1, 4]}, {"w": np.eye(4, dtype=np.float32)}, opset=19))
     bad, good = compared(graph, [{"x": np.ones((1, 4), np.float32)}] * 2, mse={"x": 100.0}, minmax={"x": 0.01})
     assert best_of([bad, good]) == good and bad.change == math.inf and bad.each_db == (-LIMIT_DB, -LIMIT_DB)
+
+
+def test_what_is_far_worse_on_half_of_the_samples_is_not_run_on_the_rest():
+    graph = raise_opset(Graph.from_model(conv_net()), 19)
+    layers, ran = quantizable_layers(graph), []
+    feeds = [{"x": random(1, 3, 16, 16, seed=seed)} for seed in range(8)]
+    fits = {name: Fit(dict.fromkeys(("x", "r1", "r2"), scale)) for name, scale in (("fine", 0.04), ("coarse", 1.0), ("near", 0.045))}
+
+    class Measured(Change):
+        def each(self, found):
+            ran.append(len(found))
+            return super().each(found)
+
+    found = compare_methods(graph, layers, fits.items(), feeds, Measured)
+    assert [one.method for one in found] == ["fine", "near"] and all(len(one.each_db) == 8 for one in found)
+    assert ran == [4, 8, 4, 4, 8], "on the first half, and where it may be the best, on all"
+    first_is_worst = compare_methods(graph, layers, reversed(fits.items()), feeds, Change)
+    assert best_of(first_is_worst).method == best_of(found).method == "fine"
+    alone = compare_methods(graph, layers, fits.items(), feeds[:1], Change)
+    assert [one.method for one in alone] == list(fits), "a single sample has no half"
