@@ -71,3 +71,72 @@ def unet(batch: int = 16) -> onnx.ModelProto:
         current = make.conv(joined, f"decoder{level}", inside, outside, 3)
     logits = make.conv(current, "logits", 32, 2, 1, relu=False)
     return make.model((batch, 3, 256, 320), make.add("Softmax", [logits], "y", axis=1))
+
+
+def transformer(layers: int, width: int, tokens: int = 128) -> onnx.ModelProto:
+    """An encoder as BERT's, behind its embedding: [1, tokens, width] -> [1, tokens, 64]; heads of 64, 4 * width in between, Gelu by Erf."""
+    make, heads = _Maker(), width // 64
+    for name, values in (("split", [0, 0, heads, 64]), ("join", [0, 0, width])):
+        make.weights.append(numpy_helper.from_array(np.int64(values), name))
+    for name, value in (("root", 0.125), ("root2", 2**-0.5), ("one", 1.0), ("half", 0.5)):
+        make.weights.append(numpy_helper.from_array(np.float32(value), name))
+
+    def product(source: str, name: str, inside: int, outside: int) -> str:
+        made = make.add("MatMul", [source, make.weight(f"{name}.weight", (inside, outside), inside**-0.5)], f"{name}.product")
+        return make.add("Add", [made, make.weight(f"{name}.bias", (outside,), 0.05)], name)
+
+    def normalized(source: str, name: str) -> str:
+        gain = numpy_helper.from_array(np.ones(width, np.float32), f"{name}.gain")
+        make.weights.append(gain)
+        return make.add("LayerNormalization", [source, gain.name, make.weight(f"{name}.shift", (width,), 0.1)], name, axis=-1)
+
+    current = "x"
+    for layer in range(layers):
+        at = f"layer{layer}"
+        parts = {}
+        for part, order in (("query", [0, 2, 1, 3]), ("key", [0, 2, 3, 1]), ("value", [0, 2, 1, 3])):
+            made = make.add("Reshape", [product(current, f"{at}.{part}", width, width), "split"], f"{at}.{part}.heads")
+            parts[part] = make.add("Transpose", [made], f"{at}.{part}.turned", perm=order)
+        scores = make.add("Mul", [make.add("MatMul", [parts["query"], parts["key"]], f"{at}.products"), "root"], f"{at}.scores")
+        context = make.add("MatMul", [make.add("Softmax", [scores], f"{at}.shares", axis=-1), parts["value"]], f"{at}.context")
+        joined = make.add("Reshape", [make.add("Transpose", [context], f"{at}.back", perm=[0, 2, 1, 3]), "join"], f"{at}.joined")
+        sum_ = make.add("Add", [product(joined, f"{at}.out", width, width), current], f"{at}.sum")
+        middle = normalized(sum_, f"{at}.norm")
+        wide = product(middle, f"{at}.up", width, 4 * width)
+        erf = make.add("Erf", [make.add("Mul", [wide, "root2"], f"{at}.erf.input")], f"{at}.erf")
+        gate = make.add("Mul", [make.add("Add", [erf, "one"], f"{at}.gate.sum"), "half"], f"{at}.gate")
+        narrow = product(make.add("Mul", [wide, gate], f"{at}.gelu"), f"{at}.down", 4 * width, width)
+        current = normalized(make.add("Add", [narrow, middle], f"{at}.sum2"), f"{at}.norm2")
+    return make.model((1, tokens, width), product(current, "y", width, 64))
+
+
+def detector(size: int) -> onnx.ModelProto:
+    """Strided convolutions to three levels, joined from the coarsest on, and a head on each: [1, 3, size, size] -> [1, places, 6]."""
+    make, levels, current, inside = _Maker(), [], "x", 3
+    for level, width in enumerate((16, 32, 64, 128, 256)):
+        current = make.conv(current, f"down{level}", inside, width, 3, 2)
+        current, inside = make.conv(current, f"stay{level}", width, width, 3), width
+        levels.append((current, width))
+    make.weights.append(numpy_helper.from_array(np.float32([1, 1, 2, 2]), "twice"))
+    make.weights.append(numpy_helper.from_array(np.int64([0, 6, -1]), "flat"))
+    heads, above = [], None
+    for level, (current, width) in reversed(list(enumerate(levels))[2:]):
+        if above is not None:
+            larger = make.add("Resize", [above[0], "", "twice"], f"larger{level}", mode="nearest")
+            joined = make.add("Concat", [larger, current], f"joined{level}", axis=1)
+            current = make.conv(joined, f"mixed{level}", above[1] + width, width, 3)
+        above = current, width
+        head = make.conv(current, f"head{level}", width, 6, 1, relu=False)
+        heads.append(make.add("Reshape", [make.add("Sigmoid", [head], f"scores{level}"), "flat"], f"flat{level}"))
+    return make.model((1, 3, size, size), make.add("Transpose", [make.add("Concat", heads, "all", axis=2)], "y", perm=[0, 2, 1]))
+
+
+def classifier(batch: int) -> onnx.ModelProto:
+    """Ten convolutions, 3x3, to 256 channels, and a head: [batch, 3, 112, 112] -> [batch, 100]."""
+    make, current, inside = _Maker(), "x", 3
+    for level, width in enumerate((32, 64, 128, 256, 256)):
+        current = make.conv(make.conv(current, f"down{level}", inside, width, 3, 2), f"stay{level}", width, width, 3)
+        inside = width
+    flat = make.add("Flatten", [make.add("GlobalAveragePool", [current], "average")], "flat")
+    inputs = [flat, make.weight("fc.weight", (100, inside), 0.1), make.weight("fc.bias", (100,), 0.02)]
+    return make.model((batch, 3, 112, 112), make.add("Gemm", inputs, "y", transB=1))

@@ -106,7 +106,7 @@ class Ways:
     def _made(self, equalization: Equalization, with_weights: bool) -> Fitted:
         if equalization.empty:
             return self._fitted(equalization, self.calibrated, with_weights)
-        found = calibrate(self.job, equalization.graph(self.names, self.layers), Wanted(self.names, self.layers, with_weights), self.run)
+        found = calibrate(self.job, equalization.graph(self.names, self.layers), Wanted(self.names, self.layers), self.run)
         return self._fitted(equalization, found, with_weights)
 
     def _fitted(self, equalization: Equalization, found: Calibrated, with_weights: bool) -> Fitted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from onnx2trt.quant.sensitivity import Feed, Measure
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import Layer
 
+FAR = 2.0  # 6 dB: what is so much worse on half of the samples is not the best on all of them
 LIMIT_DB = 60.0  # less noise than this is none: FP16 makes as much
 MOST_LOST_DB = 1.0  # in the worst output: a way that may lose more against a simpler one is not taken
 Z_ONE_SIDED = 1.64  # of the standard normal distribution: 95 % lie below
@@ -34,7 +36,8 @@ class Outcome:
 def compare_methods(
     graph: Graph, layers: tuple[Layer, ...], methods: Iterable[tuple[str, Fit]], feeds: list[Feed], measure: Measure
 ) -> list[Outcome]:
-    """What each calibration method makes of the outputs, with all layers in INT8.
+    """What each calibration method makes of the outputs, with all layers in INT8; without those that are far worse than one before them on
+    the first half of the samples.
 
     Args:
         graph: FP32.
@@ -43,14 +46,21 @@ def compare_methods(
         measure: makes of the expected outputs what tells how far others are from them.
     """
     change, outcomes = measure(list(Session.from_graph(graph, in_turn=False).run_each(feeds))), []
+    least = math.inf
     for name, fit in methods:
-        found = list(Session.from_graph(fit.apply(graph, layers), in_turn=False).run_each(feeds))
+        runs = Session.from_graph(fit.apply(graph, layers), in_turn=False).run_each(feeds)
+        found = list(islice(runs, len(feeds) // 2))
+        lost = math.hypot(*change.each(found)) / math.sqrt(max(len(found), 1))
+        if lost > FAR * least:
+            continue
+        least = min(least, lost) if found else least
+        found += runs
         outcomes.append(Outcome(name, change(found), tuple(map(_in_db, change.each(found)))))
     return outcomes
 
 
-def best_of(outcomes: list[Outcome], within: float = 1.0) -> list[Outcome]:
-    """The best, and those whose change is `within` a factor of the smallest.
+def best_of(outcomes: list[Outcome]) -> Outcome:
+    """The one whose change is smallest.
 
     What wide scales round off shows in every sample; of the values that narrow ones cut off, few samples show few. So narrow ones are
     luckier on them than on the rest of the data.
@@ -62,8 +72,7 @@ def best_of(outcomes: list[Outcome], within: float = 1.0) -> list[Outcome]:
     for one in outcomes[1:]:
         if one.change < chosen.change and most_lost(chosen.each_db, one.each_db) < 0:
             chosen = one
-    smallest = min(one.change for one in outcomes)
-    return [chosen, *(one for one in outcomes if one is not chosen and one.change <= within * smallest)]
+    return chosen
 
 
 def worse_than(simple: SamplesDb, found: SamplesDb) -> str:

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 
 from onnx2trt.model.graph import Graph
-from onnx2trt.quant.weight_solver import Columns, supports
+from onnx2trt.quant.columns import Columns, supports
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import Rounded, quantizable_layers, weight_axis, weight_layout
 

@@ -18,46 +18,55 @@ import numpy as np
 
 from onnx2trt.rewrite.qdq import INT8_MAX
 
-SWEEPS = 2  # over all weights; the first brings nearly everything
-BLOCK = 64  # columns between two updates of all others, by one product of matrices
+# Over all weights. The first takes two thirds of what the nearest integers lose, the second 4 % more. That does not show in PP-OCRv4 det or
+# nudenet, but 40 random networks came 0.2 dB less near with one sweep, as fewer fits were found to pay.
+SWEEPS = 2
+BLOCK = 64  # columns: what all others do to them is one product of matrices, what they do to one another one of a vector for each
 
 
-def settle(integers: np.ndarray, scales: np.ndarray, exact: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    """Integers whose products with the inputs are nearer to those of the exact weights.
+def settle(exact: np.ndarray, gram: np.ndarray) -> np.ndarray:
+    """Integers whose products with the inputs are nearer to those of the exact weights than the nearest integers are.
+
+    Weights that are nearest to either end of the range stay there: who takes the scales from the largest weights has to find the same ones.
 
     Args:
-        integers: [G, O, K] (groups, outputs, inputs of one output value), the nearest ones. Those at either end of the range stay:
-            who takes the scales from the largest weights has to find the same ones.
-        scales: [G, O, K], of each weight.
-        exact: [G, O, K].
+        exact: [G, O, K] (groups, outputs, inputs of one output value), weights in units of the scale of their row.
         gram: [G, K, K], mean products of the inputs, positive definite.
 
     Returns:
         float32 [G, O, K], -127..127.
     """
-    # one weight of every row lies side by side, [G, K, O]
-    integers, scales, exact = (np.ascontiguousarray(array.transpose(0, 2, 1), np.float32) for array in (integers, scales, exact))
-    gram = gram.astype(np.float32)
-    ends, steps = np.abs(integers) == INT8_MAX, 1 / (scales * np.einsum("gkk->gk", gram)[:, :, None])
-    slopes = gram @ (integers * scales - exact)  # half the gradient
+    exact = np.ascontiguousarray(exact.transpose(0, 2, 1), np.float32)  # one weight of every row lies side by side, [G, K, O]
+    nearest = np.clip(np.rint(exact), -INT8_MAX, INT8_MAX)
+    ends = np.abs(nearest) == INT8_MAX
+    diagonal = np.arange(gram.shape[1])
+    pulls = (gram / gram[:, diagonal, diagonal, None]).astype(np.float32)  # of one weight's error on the best value of another
+    pulls[:, diagonal, diagonal] = 0
+    errors = nearest - exact
     for _ in range(SWEEPS):
-        for start in range(0, integers.shape[1], BLOCK):
+        for start in range(0, exact.shape[1], BLOCK):
             block = slice(start, start + BLOCK)
-            before = integers[:, block].copy()
-            _settle_block(
-                integers[:, block], scales[:, block], ends[:, block], steps[:, block], slopes[:, block].copy(), gram[:, block, block]
-            )
-            slopes += gram[:, :, block] @ ((integers[:, block] - before) * scales[:, block])
-    return integers.transpose(0, 2, 1)
+            wanted = exact[:, block] - pulls[:, block] @ errors
+            _settle_block(wanted, exact[:, block], errors[:, block], ends[:, block], pulls[:, block, block])
+    return np.rint(exact + errors).transpose(0, 2, 1)
 
 
-def _settle_block(integers, scales, ends, steps, slopes, gram) -> None:
-    """One weight of every row after the other; all arrays are those of the block, [G, B, O], and [G, B, B]."""
-    for column in range(integers.shape[1]):
-        old = integers[:, column]
-        best = np.rint(old - slopes[:, column] * steps[:, column])
-        np.clip(best, -INT8_MAX, INT8_MAX, out=best)
-        np.copyto(best, old, where=ends[:, column])
-        change = (best - old) * scales[:, column]
-        integers[:, column] = best
-        slopes[:, column + 1 :] += gram[:, column + 1 :, column, None] * change[:, None, :]
+def _settle_block(wanted, exact, errors, ends, pulls) -> None:
+    """One weight of every row after the other; all arrays are those of the block, [G, B, O], and [G, B, B].
+
+    Args:
+        wanted: the best values while no other weight changes; overwritten.
+        errors: of the integers; changed to those of the new ones.
+        ends: which weights stay.
+    """
+    changes = np.zeros_like(errors)
+    for column in range(errors.shape[1]):
+        best = wanted[:, column]
+        best -= (pulls[:, column, None, :column] @ changes[:, :column])[:, 0]
+        np.rint(best, out=best)
+        np.maximum(best, -INT8_MAX, out=best)
+        np.minimum(best, INT8_MAX, out=best)
+        best -= exact[:, column]
+        np.copyto(best, errors[:, column], where=ends[:, column])
+        np.subtract(best, errors[:, column], out=changes[:, column])
+    errors[...] = wanted

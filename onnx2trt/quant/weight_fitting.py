@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import in_groups, observe
-from onnx2trt.quant.weight_solver import Columns, Sums, lost, rows_wanted, solve, supports
+from onnx2trt.quant.columns import Columns, supports
+from onnx2trt.quant.weight_solver import Inputs, Sums, learn, rows_wanted, saved, solve
 from onnx2trt.rewrite.qdq import Layer, Rounded, quantize_weights, takes_bias, weight_layout
 
 Feed = dict[str, np.ndarray]
 SUMS_BYTES = 2**28  # sums kept at a time; the layers beyond take another pass over the data
+MOST_THREADS = 8  # each takes about as much memory as the sums of one part of the data, a few times
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Samples:
     count: int  # of the feeds
     trials: int = 0  # how many more times to fit without a part of the data
     trial: Callable[[], int] = lambda: -1  # number of the trial that leaves the present feed out; -1 for none
+    counted: Callable[[Iterable, int], Iterable] = lambda fits, total: fits  # shows how far the fitting is
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,14 +37,24 @@ class Shared:
     """The layers that read one weight in the same way; they are fitted together, so that it stays one."""
 
     layers: tuple[Layer, ...]
-    columns: Columns
+    columns: tuple[Columns, ...]  # of each
     weight: np.ndarray
     units: tuple[float, ...]  # INT8 scale of each layer's inputs
     biased: bool  # all of them can take a bias
 
-    def fit(self, sums: Sums) -> list[Rounded]:
+    @property
+    def means(self) -> bool:
+        """Whether the weights alone have to get the means right."""
+        return not (self.biased and self.columns[0].single)
+
+    @property
+    def inputs(self) -> tuple:
+        """Equal for weights whose layers read the same columns of the same tensors."""
+        return tuple((layer.activation, columns.reading) for layer, columns in zip(self.layers, self.columns))
+
+    def fit(self, inputs: Inputs) -> list[Rounded]:
         """For each layer."""
-        return solve(self.columns, self.weight, sums, self.units, self.biased)
+        return solve(self.columns[0], self.weight, inputs, self.units, self.biased)
 
     def pays(self, parts: dict[int, Sums], fits: dict[int, list[Rounded]]) -> bool:
         """Whether weights that were fitted without a part of the data are better for it than the nearest integers, over all parts; so where
@@ -49,12 +64,45 @@ class Shared:
             parts: trial -> sums of what it leaves out.
             fits: trial -> for each layer, without that part.
         """
-        nearest = [Rounded(*quantize_weights(self.weight, self.columns.axis, half=True), bias=None)] * len(self.layers)
-        trials = fits.keys() & parts.keys()
-        return not trials or sum(self._lost(parts[trial], nearest) - self._lost(parts[trial], fits[trial]) for trial in trials) > 0
+        columns, trials = self.columns[0], fits.keys() & parts.keys()
+        nearest = [Rounded(*quantize_weights(self.weight, columns.axis, half=True), bias=None)] * len(self.layers)
+        return not trials or sum(saved(columns, self.weight, parts[trial], self.units, (nearest, fits[trial])) for trial in trials) > 0
 
-    def _lost(self, sums: Sums, fit: list[Rounded]) -> float:
-        return lost(self.columns, self.weight, sums, self.units, fit)
+
+@dataclass(frozen=True)
+class Family:
+    """Weights whose layers read the same inputs: what is known of these serves all of them."""
+
+    members: list[Shared] = field(default_factory=list)
+
+    @property
+    def first(self) -> Shared:
+        return self.members[0]
+
+    @property
+    def bytes(self) -> int:
+        """Of the sums of one part of the data."""
+        return 8 * self.first.columns[0].groups * self.first.columns[0].count ** 2
+
+    def fit(self, parts: dict[int, Sums], trials: int) -> list[dict[str, Rounded]]:
+        """See fit_weights.
+
+        Args:
+            parts: trial -> sums of what it leaves out.
+        """
+        found: dict[int, list[list[Rounded]]] = {}  # trial -> of each member
+        for number in range(trials + 1):
+            seen = [part for key, part in parts.items() if key != number]  # the last number is no part's
+            if seen:
+                sums = Sums.of(seen)
+                inputs = {means: learn(sums, means) for means in {shared.means for shared in self.members}}
+                found[number] = [shared.fit(inputs[shared.means]) for shared in self.members]
+        fits: list[dict[str, Rounded]] = [{} for _ in range(trials + 1)]
+        for index, shared in enumerate(self.members):
+            if shared.pays(parts, {number: fitted[index] for number, fitted in found.items()}):
+                for number, fitted in found.items():
+                    fits[number].update(zip((layer.node for layer in shared.layers), fitted[index]))
+        return fits
 
 
 def fit_weights(
@@ -64,29 +112,20 @@ def fit_weights(
 
     Args:
         graph: FP32.
-        layers: those without a scale, and those that quant.weight_solver does not support, are left out.
+        layers: those without a scale, and those that quant.columns does not support, are left out.
         scales: activation tensor -> scale.
 
     Returns:
         Node -> fitted weights, where they are better than the nearest integers: one for each trial, and last for all samples.
     """
     fits: list[dict[str, Rounded]] = [{} for _ in range(samples.trials + 1)]
-
-    def sums_bytes(shared: Shared) -> int:
-        return 8 * shared.columns.groups * shared.columns.count**2 * (samples.trials + 1)
-
-    for group in in_groups(_by_weight(graph, layers, scales), sums_bytes, SUMS_BYTES):
-        sums = _collect(graph, profiles, group, samples)
-        for shared in group:
-            parts = sums.pop(shared)
-            found = {}
-            for number in range(samples.trials + 1):
-                seen = [part for key, part in parts.items() if key != number]  # the last number is no part's
-                if seen:
-                    found[number] = shared.fit(_total(seen, shared))
-            if shared.pays(parts, found):
-                for number, own in found.items():
-                    fits[number].update(zip((layer.node for layer in shared.layers), own))
+    families = _families(_by_weight(graph, layers, scales))
+    with ThreadPoolExecutor(min(usable_cores(), MOST_THREADS), thread_name_prefix="fit") as pool:
+        for group in in_groups(families, lambda family: family.bytes * (samples.trials + 1), SUMS_BYTES):
+            sums = _collect(graph, profiles, group, samples)
+            for found in samples.counted(pool.map(Family.fit, group, sums, [samples.trials] * len(group)), len(group)):
+                for fitted, own in zip(fits, found):
+                    fitted.update(own)
     return fits
 
 
@@ -100,34 +139,34 @@ def _by_weight(graph: Graph, layers: tuple[Layer, ...], scales: dict[str, float]
     found = []
     for (name, *_, biased), members in readers.items():
         weight, units = graph.weights[name], tuple(scales[layer.activation] for layer in members)
-        found.append(Shared(tuple(members), Columns(nodes[members[0].node], weight), weight, units, biased))
+        columns = tuple(Columns(nodes[layer.node], weight) for layer in members)
+        found.append(Shared(tuple(members), columns, weight, units, biased))
     return found
 
 
-def _collect(graph: Graph, profiles: tuple[Profile, ...], group: list[Shared], samples: Samples) -> dict[Shared, dict[int, Sums]]:
-    """Trial -> sums of the samples that it leaves out, for each weight."""
-    readers: dict[str, list[tuple[Shared, int]]] = {}
-    for shared in group:
-        for number, layer in enumerate(shared.layers):
-            readers.setdefault(layer.activation, []).append((shared, number))
-    sums: dict[Shared, dict[int, Sums]] = {shared: {} for shared in group}
+def _families(weights: list[Shared]) -> list[Family]:
+    found: dict[tuple, Family] = {}
+    for shared in weights:
+        found.setdefault(shared.inputs, Family()).members.append(shared)
+    return list(found.values())
+
+
+def _collect(graph: Graph, profiles: tuple[Profile, ...], group: list[Family], samples: Samples) -> list[dict[int, Sums]]:
+    """Of each family, trial -> sums of the samples that it leaves out."""
+    readers: dict[str, list[tuple[int, int]]] = {}  # numbers of a family and of a layer in each of its members
+    for family, one in enumerate(group):
+        for layer, known in enumerate(one.first.layers):
+            readers.setdefault(known.activation, []).append((family, layer))
+    sums: list[dict[int, Sums]] = [{} for _ in group]
     random = np.random.default_rng(0)
 
     def visit(name: str, values: np.ndarray) -> None:
-        for shared, number in readers[name]:
-            own = shared.columns
+        for family, layer in readers[name]:
+            shared = group[family].first
+            own = shared.columns[layer]
             most = -(-rows_wanted(own) // max(samples.count, 1))
-            found = sums[shared].setdefault(samples.trial(), Sums(own, len(shared.layers)))
-            found.add(own.sample(values, most, random), shared.units[number], number)
+            found = sums[family].setdefault(samples.trial(), Sums(own.groups, own.count, len(shared.layers)))
+            found.add(own.sample(values, most, random), shared.units[layer], layer)
 
     observe(graph, profiles, list(readers), samples.feeds, visit)
     return sums
-
-
-def _total(parts: list[Sums], shared: Shared) -> Sums:
-    if len(parts) == 1:
-        return parts[0]
-    total = Sums(shared.columns, len(shared.layers))
-    for part in parts:
-        total.merge(part)
-    return total

@@ -115,3 +115,67 @@ def test_a_layer_whose_fit_does_not_hold_for_other_samples_keeps_the_nearest_wei
     found = fits(strange, 3, [0, 1, 2], {"x": 8.0, "r": 0.05})
     assert "three" not in found[-1] and "one" not in found[-1]
     assert set(fits(feeds(16), 3, [0, 1, 2, 1] * 4)[-1]) == {"one", "two", "three"}
+
+
+# ---- what layers share
+
+
+def attention():
+    """q, k and gemm read x, gemm with a bias; `other` reads r, by the weight of q."""
+    nodes = [
+        node("MatMul", "x q", "a", "q"),
+        node("MatMul", "x k", "b", "k"),
+        node("Gemm", "x g", "c", "gemm", transB=1),
+        node("MatMul", "r q", "d", "other"),
+        node("Relu", "x", "r"),
+    ]
+    weights = {"q": random(24, 6, seed=1), "k": random(24, 7, seed=2), "g": random(5, 24, seed=3)}
+    return Graph.from_model(model(nodes, {"x": [300, 24]}, dict.fromkeys("abcd"), weights))
+
+
+def fitted_to_rows(nodes, monkeypatch=None):
+    """(fit of each trial, how often columns were taken of a tensor) of these layers."""
+    graph, taken = attention(), []
+    parts = [0, 1, -1] * 2
+    current = iter(())
+
+    def passes():
+        nonlocal current
+        current = iter(parts)
+        for rows in np.split(correlated(24, 6 * 300, 1).T, 6):
+            passes.part = next(current)
+            yield {"x": rows.copy()}
+
+    if monkeypatch:
+        sample = weight_fitting.Columns.sample
+        monkeypatch.setattr(weight_fitting.Columns, "sample", lambda self, *rest: taken.append(1) or sample(self, *rest))
+    layers = tuple(layer for layer in quantizable_layers(graph) if layer.node in nodes)
+    samples = Samples(passes, len(parts), 2, lambda: passes.part)
+    return fit_weights(graph, profiles(x=(300, 24)), layers, {"x": 1.5, "r": 1.5}, samples), len(taken)
+
+
+def test_layers_that_read_one_tensor_share_what_is_known_of_it(monkeypatch):
+    """And find what they would have found alone, with a bias or without."""
+    together, taken = fitted_to_rows(("k", "gemm"), monkeypatch)
+    assert taken == 6, "once for each sample"
+    for name in ("k", "gemm"):
+        for all_of_them, alone in zip(together, fitted_to_rows((name,))[0]):
+            assert np.array_equal(all_of_them[name].weights, alone[name].weights)
+            assert name == "k" or np.array_equal(all_of_them[name].bias, alone[name].bias)
+
+
+def test_a_weight_that_reads_more_than_its_neighbour_shares_nothing_with_it(monkeypatch):
+    """q is the weight of `other`, too: it has to suit x and r."""
+    together, taken = fitted_to_rows(("q", "k", "other"), monkeypatch)
+    assert taken == 18 and together[-1]["q"].weights is together[-1]["other"].weights
+    assert np.array_equal(together[-1]["k"].weights, fitted_to_rows(("k",))[0][-1]["k"].weights)
+
+
+def test_layers_of_one_weight_read_each_in_its_own_way():
+    """A dilated kernel has fewer positions."""
+    nodes = [node("Conv", "x w", "a", "dense"), node("Conv", "x w", "b", "dilated", dilations=[2, 2])]
+    graph = Graph.from_model(model(nodes, {"x": [1, 2, 9, 9]}, dict.fromkeys("ab"), {"w": random(4, 2, 2, 2)}))
+    (family,) = weight_fitting._families(weight_fitting._by_weight(graph, quantizable_layers(graph), {"x": 0.1}))
+    samples = Samples(lambda: [{"x": random(1, 2, 9, 9)}], 1)
+    (parts,) = weight_fitting._collect(graph, profiles(x=(1, 2, 9, 9)), [family], samples)
+    assert parts[-1].numbers.tolist() == [64, 49]

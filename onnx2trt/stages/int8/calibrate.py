@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from onnx2trt.base.cores import peak_memory_mb
 from onnx2trt.base.words import base_name
@@ -15,14 +15,11 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import observe_parallel
 from onnx2trt.quant.candidates import best_of, compare_methods
 from onnx2trt.quant.histograms import METHODS, Collector
-from onnx2trt.quant.weight_fitting import Samples, fit_weights
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import Layer
 
 METHOD_SAMPLES = 8  # on which calibration methods are compared
-RIVALS = 1.1  # methods within this factor of the best are compared with fitted weights, too, which make up for more of what is rounded off
-ROUGHLY, ROUGH_SAMPLES = 4, 8  # to so few samples, and to so many times fewer rows than in the end
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,6 @@ class Wanted:
 
     names: tuple[str, ...]  # of the tensors
     layers: tuple[Layer, ...]  # on which --calibration-method auto compares the methods
-    with_weights: bool = False  # weights will be fitted to the scales, so they are to compare methods that are about as good, too
     samples: int | None = None  # at most
 
 
@@ -60,24 +56,11 @@ def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run) -> Calibrated:
 
 def _choose_method(job: Job, graph: Graph, wanted: Wanted, collector: Collector, run: Run) -> str:
     """The one that suits best, on samples that are not in the collector (where there are several)."""
-    split = choose_split(job.data)
-    seen, fresh = (
-        [batch.feed for batch in batches_to_compare(job.data, [dataset])]
-        for dataset in (split.to_decide(ROUGH_SAMPLES), split.to_judge(METHOD_SAMPLES))
-    )
+    fresh = [batch.feed for batch in batches_to_compare(job.data, [choose_split(job.data).to_judge(METHOD_SAMPLES)])]
     if not fresh:  # all of them are damaged
         return METHODS[0]
-
-    def best(fits: dict[str, Fit], within: float) -> list[str]:
-        tracked = run.console.track(fits.items(), len(fits), "comparing calibration methods")
-        outcomes = compare_methods(graph, wanted.layers, tracked, fresh, job.comparison().change)
-        run.console.debug("change of the outputs by method: " + ", ".join(f"{one.method} {one.change:.2%}" for one in outcomes))
-        return [one.method for one in best_of(outcomes, within)]
-
-    fits = {method: Fit(collector.scales(method), fp16_scales=job.fp16_scales(graph)) for method in METHODS}
-    rivals = best(fits, RIVALS)
-    if not (wanted.with_weights and seen and len(rivals) > 1):
-        return rivals[0]
-    samples = Samples(lambda: seen, ROUGHLY * len(seen))  # as if there were so many, of which each gives so many fewer rows
-    rounded = {method: fit_weights(graph, job.profiles, wanted.layers, fits[method].scales, samples)[0] for method in rivals}
-    return best({method: replace(fits[method], rounded=rounded[method]) for method in rivals}, 1.0)[0]
+    fits = ((method, Fit(collector.scales(method), fp16_scales=job.fp16_scales(graph))) for method in METHODS)
+    tracked = run.console.track(fits, len(METHODS), "comparing calibration methods")
+    outcomes = compare_methods(graph, wanted.layers, tracked, fresh, job.comparison().change)
+    run.console.debug("change of the outputs by method: " + ", ".join(f"{one.method} {one.change:.2%}" for one in outcomes))
+    return best_of(outcomes).method

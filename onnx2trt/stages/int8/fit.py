@@ -25,8 +25,14 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], found: Calibrated, wi
     weights: list[dict] = [{}] * (len(found.trials) + 1)
     if with_weights and split is not None and split.may_fit:
         with run.stage("fit", "fitting INT8 weights"):
-            parts = Parts(job.data, split, run.console, "fitting INT8 weights", FIT_SAMPLES)
-            samples = Samples(parts, parts.inferences, len(found.trials), lambda: parts.current)
+            parts = Parts(job.data, split, run.console, "looking at the layers' inputs", FIT_SAMPLES)
+            samples = Samples(
+                parts,
+                parts.inferences,
+                len(found.trials),
+                trial=lambda: parts.current,
+                counted=lambda fits, total: run.console.track(fits, total, "fitting what reads the same inputs"),
+            )
             weights = fit_weights(graph, job.profiles, layers, found.scales, samples)
     fp16_scales = job.fp16_scales(graph)
     return tuple(Fit(scales, rounded, fp16_scales) for scales, rounded in zip((*found.trials, found.scales), weights))

@@ -33,7 +33,7 @@ def found(folder, monkeypatch, batch, count: int, files: str) -> tuple:
     graph = graph_to_quantize(job, run)
     layers = quantizable_layers(graph)
     names = tensors(layers, readings(graph, layers))
-    calibrated = calibrate(job, graph, Wanted(names, layers, with_weights=True), run)
+    calibrated = calibrate(job, graph, Wanted(names, layers), run)
     fits = fit(job, graph, layers, calibrated, True, run)
     sizes = (len(split.fitted.samples), split.parts, split.trials, len(split.to_measure().samples), calibrated.about.samples_used)
     ranges = measure_ranges(job, graph, run)
