@@ -146,7 +146,8 @@ def _models(rows: list[dict], group: str) -> str:
         costs = f"{max(row['seconds'] for row in found.values()):.0f} s, {max(row['peak_mb'] for row in found.values()):.0f} MB"
         table.append([first["kind"], name, first["source"], *(_cell(found.get(precision)) for precision in precisions), costs])
     kinds = len({row["kind"] for row in mine})
-    title = f"## {TITLES[group]}\n\n{len(table)} models of {kinds} kinds.\n\n"
+    empty = " What is empty was not run." if any("" in row for row in table) else ""
+    title = f"## {TITLES[group]}\n\n{len(table)} models of {kinds} kinds.{empty}\n\n"
     return title + _table(["kind", "model", "from", *(precision.upper() for precision in precisions), "most"], table)
 
 
