@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import count
 from threading import Lock
@@ -37,10 +38,14 @@ def as_declared(job: Job, run_it: Callable[[Arrays], Arrays], cast_inputs: bool 
 
 
 class Reference:
-    """A graph's outputs on the same batches again and again; computed once, as far as there is room to remember them."""
+    """A graph's outputs on the same batches again and again; computed once, as far as there is room to remember them.
 
-    def __init__(self, session: Session):
-        self._session = session
+    The graph is loaded when it has to compute.
+    """
+
+    def __init__(self, load: Callable[[], Session]):
+        self._load = load
+        self._session: Session | None = None
         self._remembered: list[dict[str, np.ndarray]] = []
 
     def one_pass(self) -> Runner:
@@ -51,6 +56,7 @@ class Reference:
             index = next(position)
             if index < len(self._remembered):
                 return self._remembered[index]
+            self._session = self._session or self._load()
             found = self._session.run(batch.arrays)
             if index == len(self._remembered) and (index + 1) * sum(array.nbytes for array in found.values()) <= REMEMBERED_BYTES:
                 self._remembered.append(found)
@@ -58,21 +64,26 @@ class Reference:
 
         return run
 
+    def rest(self) -> None:
+        """Give the memory of the loaded graph back, which may hold all weights once more."""
+        self._session = None
+
     def forget(self) -> None:
-        """Give the memory back."""
+        """Give the memory of the outputs back."""
         self._remembered.clear()
 
 
 class ByPart:
     """Each batch by the graph of the trial that was made without it; by the first where there is but one.
 
-    Graphs are loaded when their first batch comes, and let go when the next but one does: each may hold all weights once more. Batches come
-    part by part (Split.cuts).
+    Each graph is loaded when its first batch comes, and let go as soon as those of the next one are under way: it may hold all weights once
+    more. Batches come part by part (Split.cuts).
     """
 
     def __init__(self, split: Split, graphs: Sequence[Graph], in_turn: bool = True):
         self._split, self._graphs, self._in_turn = split, graphs, in_turn
         self._loaded: dict[int, Session] = {}
+        self._given: Counter = Counter()  # batches, by part
         self._lock = Lock()
         self.at_once = Session.most_at_once(in_turn)  # batches that may be given at the same time
 
@@ -80,10 +91,11 @@ class ByPart:
         part = max(self._split.part_of(batch.samples[0]), 0) if len(self._graphs) > 1 else 0
         with self._lock:
             if part not in self._loaded:
-                while len(self._loaded) > 1:
-                    del self._loaded[next(iter(self._loaded))]
                 self._loaded[part] = Session.from_graph(self._graphs[part], in_turn=self._in_turn)
             session = self._loaded[part]
+            self._given[part] += 1
+            if self._given[part] >= self.at_once:  # no batch of another part can be waiting for its turn any more
+                self._loaded = {part: session}
         return session.run(batch.arrays)
 
 

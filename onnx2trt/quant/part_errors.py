@@ -74,9 +74,10 @@ def part_errors(
             session = Session.from_graph(changed(segments.graphs[index], part), in_turn=False)
             found = map_in_order(inferences, lambda one, at=index, own=session: outputs(one, at, own), at_once)
             yield part, change([made for _, made in found])
-        for one in inferences:
+        for one in inferences:  # on to the next segment
             one.alive = segments.step(index, one.alive)
             one.outputs |= {name: one.alive[name] for name in graph.output_names if name in one.alive}
+        segments.sessions[index] = None  # its weights are needed no more
 
 
 def _bounds(graph: Graph, profiles: tuple[Profile, ...], spans: list[tuple[int, int]]) -> list[int]:

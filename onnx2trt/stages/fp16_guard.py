@@ -93,7 +93,7 @@ class _Trials:
 
     def use(self, dataset: Dataset) -> None:
         """Measure on this from now on."""
-        self.dataset, self._reference = dataset, Reference(self._session)
+        self.dataset, self._reference = dataset, Reference(lambda: self._session)
         self.comparison = self.job.comparison()  # what it learns of the reference holds for all choices on this data
 
     def share(self, nodes: set[str]) -> float:

@@ -35,7 +35,7 @@ def passed(reference: Reference, batches=BATCHES) -> list[float]:
 
 def test_the_reference_is_computed_once_for_all_passes():
     session = Doubles()
-    reference = Reference(session)
+    reference = Reference(lambda: session)
     assert passed(reference, BATCHES[:3]) == [0, 2, 4] and session.runs == 3
     assert passed(reference) == [0, 2, 4, 6, 8] and session.runs == 5, "a pass may have ended early"
     assert passed(reference) == [0, 2, 4, 6, 8] and session.runs == 5
@@ -48,7 +48,7 @@ def test_what_has_no_room_is_computed_again(monkeypatch, room, again):
     """An output is four FP32 numbers."""
     monkeypatch.setattr(comparing, "REMEMBERED_BYTES", room)
     session = Doubles()
-    reference = Reference(session)
+    reference = Reference(lambda: session)
     for _ in range(2):
         assert passed(reference) == [0, 2, 4, 6, 8]
     assert session.runs == 5 + again
@@ -76,7 +76,16 @@ def test_values_that_are_not_finite_count_in_any_output():
     assert worst_output([worst, broken], 50.0) == (broken, False)
 
 
-def test_each_batch_is_run_by_the_trial_that_has_not_seen_it_and_no_more_than_two_are_loaded(monkeypatch):
+def test_the_reference_is_loaded_when_it_has_to_compute_and_only_then():
+    sessions = []
+    reference = Reference(lambda: sessions.append(Doubles()) or sessions[-1])
+    assert not sessions and passed(reference, BATCHES[:3]) == [0, 2, 4] and len(sessions) == 1
+    reference.rest()
+    assert passed(reference, BATCHES[:3]) == [0, 2, 4] and len(sessions) == 1, "all of it is remembered"
+    assert passed(reference) == [0, 2, 4, 6, 8] and len(sessions) == 2
+
+
+def test_each_batch_is_run_by_the_trial_that_has_not_seen_it_and_none_is_loaded_longer_than_needed(monkeypatch):
     alive, most = weakref.WeakSet(), []
 
     class Session:

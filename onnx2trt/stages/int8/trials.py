@@ -32,7 +32,7 @@ class Trials:
         """
         self._job, self._fitted, self._macs, self._run = job, fitted, macs, run
         self._finish = finish
-        self._reference = Reference(Session.from_graph(fitted.graph))
+        self._reference = Reference(lambda: Session.from_graph(fitted.graph))
         self._comparison = job.comparison()  # what it learns of the reference holds for all choices
         self._measured: dict[tuple, tuple[Accuracy, ...]] = {}
         self.for_scores = True  # the best scores have to be near, too; more than the final check asks for
@@ -110,4 +110,6 @@ class Trials:
         found = batches_to_compare(job.data, split.cuts(dataset))
         batches = self._run.console.track(found, inferences(job.data.reader, dataset), f"measuring with {share:.0%} in INT8")
         candidate = ByPart(split, graphs, in_turn=False)
-        return self._comparison.compare(self._reference.one_pass(), candidate, batches, dataset.origin, at_once=candidate.at_once)
+        found = self._comparison.compare(self._reference.one_pass(), candidate, batches, dataset.origin, at_once=candidate.at_once)
+        self._reference.rest()
+        return found
