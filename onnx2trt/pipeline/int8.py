@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cached_property
 
-from onnx2trt.base.errors import AccuracyError, ConversionError, having_found
+from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode, having_found
 from onnx2trt.conversion.int8 import Known, WrittenCache
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
@@ -24,9 +24,10 @@ from onnx2trt.rewrite.refused import Refused
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
 from onnx2trt.stages.blank_input import kept_for_blank
+from onnx2trt.stages.fp16_guard import choose_fp16
 from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8 import reuse
-from onnx2trt.stages.int8.guard import Guard
+from onnx2trt.stages.int8.guard import OF_FP16, Fp16Inaccurate, Guard
 from onnx2trt.stages.int8.trials import Trials
 from onnx2trt.stages.ranges import kept_fp32, measure_ranges
 from onnx2trt.trt.parser_errors import Refusal
@@ -202,10 +203,32 @@ class Int8Choice:
 
     def _choose(self, limit: float, or_best: bool = False) -> dict[str, str]:
         try:
-            return self._guard.choose(limit, or_best)
+            try:
+                return self._guard.choose(limit, or_best)
+            except Fp16Inaccurate:
+                self._keep_for_accuracy(OF_FP16 * limit)
+                return self._guard.choose(limit, or_best)
         except ConversionError as error:
             error.found = {"calibration": self.about, **error.found}
             raise
+
+    def _keep_for_accuracy(self, limit: float) -> None:
+        """More nodes in FP32, so that what is FP16 keeps to this part of the limit, in %, where that can be."""
+        job, run = self._job, self._run
+        run.console.info("FP16 alone uses up more than half of --max-accuracy-drop: layers that lose most in it stay in FP32")
+        plan = replace(job.plan, precision="fp16", validation=replace(job.plan.validation, max_drop_percent=limit))
+        try:
+            found = choose_fp16(replace(job, plan=plan), self._graph, self._kept_fp32, run).kept_fp32
+        except ConversionError as error:
+            if error.code is not ExitCode.VALIDATION:
+                raise
+            return run.console.debug(f"FP16 cannot be made accurate enough: {error.message}")
+        if found.keys() != self._kept_fp32.keys():
+            self._kept_fp32 = found
+            layers = tuple(layer for layer in self._fitted.layers if layer.node not in found)
+            self._fitted = replace(self._fitted, layers=layers)
+            del self._guard  # what it has measured was of other layers in FP32
+            self._guard.fp16_is_known = True
 
     def _remember(self) -> None:
         """Keep what was found and chosen for other runs, beside the cache that this run has written."""

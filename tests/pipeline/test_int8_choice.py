@@ -1,11 +1,13 @@
 """pipeline/int8.py, mostly by the command line: the layers that INT8 does not suit are found, said, and kept in FP16."""
 
+import os
+
 import numpy as np
 import onnx
 import pytest
 from command import onnx2trt
 from helpers import planned, refused
-from models import mixed, model, node, random, weight_and_axis
+from models import mixed, model, node, offset_net, random, weight_and_axis
 from onnx import numpy_helper
 
 from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode
@@ -256,3 +258,18 @@ def test_where_no_layer_would_be_int8_it_is_said(tmp_path, monkeypatch):
     job, run = planned("--precision", "int8", "--calibration-dir", "data", "--layer-precisions", "*:fp16", library="rtx")
     with refused(ExitCode.MODEL, "no layer would be INT8", "'hostile' --layer-precisions *:fp16", hint="fp16"):
         int8.choose(job, run)
+
+
+def test_what_fp16_ruins_around_the_int8_layers_stays_in_fp32(tmp_path, monkeypatch):
+    """It is not INT8 that loses the outputs, so no choice of INT8 layers would bring them back."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(offset_net(offset=8000.0), "model.onnx")
+    os.mkdir("data")
+    for index in range(10):
+        np.save(f"data/{index}.npy", random(1, 3, 16, 16, seed=index))
+    job, run = planned("--precision", "int8", "--calibration-dir", "data", "--max-accuracy-drop", "2", library="rtx")
+    choice = int8.choose(job, run)
+    prepared = choice.prepared(run)
+    kept = {name: reason for name, precision, reason in prepared.fallback if precision == "fp32"}
+    assert {"away", "back"} <= set(kept) and all("FP16" in kept[name] for name in ("away", "back"))
+    assert prepared.int8_mac_share > 0.5 and choice.about.tried[-1]["passed"]

@@ -12,6 +12,11 @@ from onnx2trt.quant.sensitivity import Tried, by_error_per_mac, by_noise, climb,
 
 STEP_DOWN = 0.02  # of the work: what goes back to FP16 at a time where the final fit is unlucky
 WORTH_A_LOOK = 0.01  # of the work: smaller layers are not tried once more
+OF_FP16 = 0.5  # of the limit: what FP16 may use up where nothing is INT8
+
+
+class Fp16Inaccurate(Exception):
+    """It is not INT8 alone that misses the limit: FP16, in the layers that are not INT8, uses up more than OF_FP16 of it."""
 
 
 class Guard:
@@ -25,6 +30,7 @@ class Guard:
         """
         self._job, self._fitted, self._macs, self._trials, self._run = job, fitted, macs, trials, run
         self.tried: list[Tried] = []  # of the last choice, in order
+        self.fp16_is_known = False  # to be blamed, or not to be helped
 
     def choose(self, limit: float, or_best: bool = False) -> dict[str, str]:
         """The layers that have to go back to FP16.
@@ -38,6 +44,7 @@ class Guard:
 
         Raises:
             ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
+            Fp16Inaccurate: at most once; a guard that was told of more layers in FP32 may meet the limit with more of them in INT8.
         """
         with self._run.stage("choose", "choosing the INT8 layers"):
             fallback = self._fewest(limit)
@@ -113,11 +120,19 @@ class Guard:
             tried.append(self._trials.measure(self._first(kept), limit, final=True))
             if tried[-1].passed:
                 return kept
+            self._blame_fp16(limit)
             share, least = tried[-1].int8_mac_share - step, self._job.plan.min_int8_share
             more = [number for number in range(kept + 1, len(self._order) + 1) if self._shares[number] >= least]
             kept = next((number for number in more if self._shares[number] <= share), more[-1] if more else None)
             step *= 2
         return None
+
+    def _blame_fp16(self, limit: float) -> None:
+        if self.fp16_is_known:
+            return
+        self.fp16_is_known = True
+        if self._trials.measure(tuple(self._order), limit, final=True).reached > OF_FP16 * limit:
+            raise Fp16Inaccurate
 
     def _take_back(self, fallback: list[str], tried: list[Tried], limit: float) -> list[str]:
         """What still has to be FP16 when the layers with most work, tried one by one, are INT8 again where that passes.

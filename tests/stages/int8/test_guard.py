@@ -10,7 +10,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.plan import EFFORTS
 from onnx2trt.quant.sensitivity import Tried
 from onnx2trt.stages.int8 import guard as guarding
-from onnx2trt.stages.int8.guard import Guard
+from onnx2trt.stages.int8.guard import Fp16Inaccurate, Guard
 
 MACS = {"most": 50, "large": 21, "twin": 21, "medium": 22, "tiny": 0.5, "rest": 885.5}  # together 1000
 LIMIT = 1.0
@@ -24,8 +24,12 @@ class MadeUpTrials:
         self._hostile, self._standard_error = hostile, standard_error
         self.asked, self.forgotten = [], 0
         self.for_scores, self.of_scores = True, ()  # the layers that move the best scores too far, though not the output
+        self.of_fp16, self.looked = 0.1, 0  # the drop where nothing is INT8; how often it was asked for
 
     def measure(self, kept, limit, final=False) -> Tried:
+        if final and set(kept) == set(MACS):
+            self.looked += 1
+            return Tried(len(kept), 0.0, self.of_fp16, 0.0, passed=self.of_fp16 <= limit, reached=self.of_fp16)
         self.asked.append((tuple(kept), final))
         skipped = "?" if final else "!"
         bad = [name for name in self._hostile if name.strip("?!") not in kept and skipped not in name]
@@ -173,6 +177,18 @@ def test_layers_are_ranked_where_the_trials_pass_at_once_and_the_final_fit_does_
     assert list(guard.choose(LIMIT)) == ["most", "large", "twin"] and ranked == [*ALL, "rest"]
     assert trials.asked == [((), False), ((), True), (("most",), True), (("most", "large", "twin"), True)]
     assert [rung.passed for rung in guard.tried] == [True, False, False, True]
+
+
+def test_fp16_is_looked_at_once_where_the_final_fit_does_not_pass(guarded):
+    guard, trials, _ = guarded(ALL, {"large!"}, effort="fast")
+    trials.of_fp16 = 0.6
+    with pytest.raises(Fp16Inaccurate):
+        guard.choose(LIMIT)
+    assert list(guard.choose(LIMIT)) == ["most", "large", "twin"] and trials.looked == 1, "what could be done about it was done"
+    for hostile, of_fp16, looked in (({"large!"}, 0.4, 1), ({"large"}, 0.6, 0)):
+        guard, trials, _ = guarded(ALL, hostile, effort="fast")
+        trials.of_fp16 = of_fp16
+        assert "large" in guard.choose(LIMIT) and trials.looked == looked
 
 
 def test_where_no_final_fit_passes_the_ladder_is_climbed_to_its_end(guarded):
