@@ -218,7 +218,7 @@ FAULTS = {
     "10 double input": Fault(write(identity(TensorProto.DOUBLE)), ("--precision", "fp32"), says=("FP64", "'x', 'y' in FP32")),
     "10 UINT16 input": Fault(write(identity(TensorProto.UINT16)), code=3, says=("'x'", "uint16")),
     "10 unknown rank": Fault(write(no_rank()), code=2, says=("'x' has no declared rank", "--opt-shapes x:DIMS")),
-    "10 dimension of 0": Fault(write(identity(TensorProto.FLOAT, (1, 0))), code=3, says=("'x'", "1x0")),
+    "10 dimension of 0": Fault(write(identity(TensorProto.FLOAT, (1, 0))), says=("'x' is 1x0", "holds nothing", "with a name for it")),
     "10 NaN weights": Fault(write(nan_weights()), code=3, says=("'w1'", "432 NaN")),
     "11 string input": Fault(write(identity(TensorProto.STRING)), code=3, says=("'x'", "string")),
     "12 a bit flip cannot be seen, so the hash is kept": Fault(write(conv_net()), says=('"sha256"',)),
