@@ -67,10 +67,9 @@ def convert(model: Path, shape: tuple[int, ...], precision: str, folder: Path) -
     with open(folder / "said", "wb") as said:
         process = subprocess.Popen(command, cwd=folder, stdout=said, stderr=said)
         _, status, usage = os.wait4(process.pid, 0)
-    result = json.loads((folder / "r.json").read_text())
     if os.waitstatus_to_exitcode(status) not in (0, 7):  # 7: noise through random weights does not reach the limit
         raise RuntimeError(f"{command} failed:\n{(folder / 'said').read_text()[-2000:]}")
-    return result, usage.ru_maxrss * 1024 / 1e6
+    return json.loads((folder / "r.json").read_text()), usage.ru_maxrss * 1024 / 1e6
 
 
 def measure(name: str, model: Path, shape: tuple[int, ...], args) -> dict:
@@ -128,7 +127,7 @@ def table(found: dict) -> str:
 
 
 def made(family: str, most: float, folder: Path):
-    """(name, file, input shape) of each network whose pass takes at most so much."""
+    """(name, file, input shape) of each network whose file has at most so many MB."""
     import onnx
 
     from benchmarks import networks

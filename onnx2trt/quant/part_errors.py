@@ -26,7 +26,7 @@ Measure = Callable[[list[Feed]], Callable[[list[Feed]], float]]  # as compare.ch
 MOST_SEGMENTS = 16  # with more, copying what lies between them takes longer than loading them
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Inference:
     """One sample, as far as the segments that are through."""
 
@@ -59,13 +59,16 @@ def part_errors(
     segments = Segments(graph, bounds, graph.output_names, in_turn=False)
     at_once = Session.most_at_once(in_turn=False)
 
-    def outputs(inference: _Inference, first: int, session: Session | None = None) -> Feed:
+    def through(one: _Inference, index: int, session: Session | None = None) -> _Inference:
+        """The same sample behind a segment, or behind what runs in its place."""
+        alive = segments.step(index, one.alive, session)
+        return _Inference(one.feed, alive, one.outputs | {name: alive[name] for name in graph.output_names if name in alive})
+
+    def outputs(one: _Inference, first: int, session: Session | None = None) -> Feed:
         """Of the graph; from this segment on, with another session for it."""
-        alive, made = inference.alive, dict(inference.outputs)
         for index in range(first, len(segments.graphs)):
-            alive = segments.step(index, alive, session if index == first else None)
-            made |= {name: alive[name] for name in graph.output_names if name in alive}
-        return rows_of_samples(inference.feed, made)
+            one = through(one, index, session if index == first else None)
+        return rows_of_samples(one.feed, one.outputs)
 
     inferences = [_Inference(feed, feed, {}) for feed in feeds]
     change = measure([found for _, found in map_in_order(inferences, lambda one: outputs(one, 0), at_once)])
@@ -74,9 +77,7 @@ def part_errors(
             session = Session.from_graph(changed(segments.graphs[index], part), in_turn=False)
             found = map_in_order(inferences, lambda one, at=index, own=session: outputs(one, at, own), at_once)
             yield part, change([made for _, made in found])
-        for one in inferences:  # on to the next segment
-            one.alive = segments.step(index, one.alive)
-            one.outputs |= {name: one.alive[name] for name in graph.output_names if name in one.alive}
+        inferences = [through(one, index) for one in inferences]
         segments.sessions[index] = None  # its weights are needed no more
 
 

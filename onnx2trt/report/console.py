@@ -14,7 +14,7 @@ BEGINS_SECONDS = 1.0  # from which on a stage says that it runs, where stderr is
 HEARTBEAT_SECONDS = 30.0  # between signs of life there
 
 
-@dataclass
+@dataclass(eq=False)
 class _Count:
     """How far something has come that is counted."""
 
@@ -121,13 +121,12 @@ class Console:
         stop = threading.Event()
 
         def beat() -> None:
-            seconds = BEGINS_SECONDS
-            while not stop.wait(seconds):
-                ran = time.monotonic() - started
-                counts = self._counts[-1:] if ran >= HEARTBEAT_SECONDS else []
-                since = f" (for {in_minutes(ran)})" if ran >= HEARTBEAT_SECONDS else ""
-                self.info(f"{label} ...{since}{''.join(f' {count}' for count in counts)}")
-                seconds = HEARTBEAT_SECONDS
+            if stop.wait(BEGINS_SECONDS):
+                return
+            self.info(f"{label} ...")
+            while not stop.wait(HEARTBEAT_SECONDS):
+                counts = "".join(f" {count}" for count in self._counts[-1:])
+                self.info(f"{label} ... (for {in_minutes(time.monotonic() - started)}){counts}")
 
         threading.Thread(target=beat, daemon=True).start()
         try:

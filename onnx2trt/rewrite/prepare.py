@@ -9,6 +9,7 @@ import onnx
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import Profile
+from onnx2trt.base.words import listed
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes, attribute, subgraphs
 from onnx2trt.model.observe import static_shapes
@@ -148,13 +149,12 @@ def nothing_left(left: dict[str, str]) -> ConversionError:
 
 def _nothing_to_quantize(graph: Graph) -> ConversionError:
     inner = [node for node in graph.nodes if any(one.op_type in WEIGHTED for body in subgraphs(node) for one in all_nodes(body))]
-    if not inner:
-        what, advice = "has no convolution or matrix product with constant FP32 weights", ""
-    else:
-        names = ", ".join(f"{node.name!r} ({node.op_type})" for node in inner[:REASONS])
+    what, hint = "has no convolution or matrix product with constant FP32 weights", "Use --precision fp16."
+    if inner:
+        names = listed([f"{node.name!r} ({node.op_type})" for node in inner], REASONS)
         what = f"has its convolutions and matrix products inside {names}, where none becomes INT8"
-        advice = "Where an input decides which branch runs, make it a constant with --bind-input. Else u"
-    return ConversionError(f"--precision int8, but the model {what}", hint=f"{advice or 'U'}se --precision fp16.", code=ExitCode.MODEL)
+        hint = "Where an input decides which branch runs, make it a constant with --bind-input. Else use --precision fp16."
+    return ConversionError(f"--precision int8, but the model {what}", hint=hint, code=ExitCode.MODEL)
 
 
 def _depthwise(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]) -> set[str]:

@@ -98,8 +98,8 @@ class _Trials:
 
     def share(self, nodes: set[str]) -> float:
         """Of the work in FP16, with these kept in FP32 as well; of the layers where there are no convolutions and matrix products."""
-        left = sum(count for name, count in self._macs.items() if name not in nodes and name not in self.in_fp32)
-        return left / max(sum(self._macs.values()), 1)
+        lowered_work = sum(count for name, count in self._macs.items() if name not in nodes and name not in self.in_fp32)
+        return lowered_work / max(sum(self._macs.values()), 1)
 
     def allowed(self, order: list[Part]) -> list[Part]:
         """The segments without those that would leave too little to count as FP16, together with what stands before them."""

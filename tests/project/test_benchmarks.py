@@ -7,12 +7,13 @@ import subprocess
 import sys
 
 import onnx
+import onnxruntime as ort
 import pytest
 from command import ROOT
 from models import conv_net, random
 from real_models import ppocr
 
-from benchmarks import endurance
+from benchmarks import endurance, networks, scaling
 from benchmarks.calibration import table as calibration_table
 from onnx2trt.quant.calibration_cache import to_text
 
@@ -176,3 +177,24 @@ def test_stages_that_are_inference_are_named_as_in_the_result():
 
     sources = "".join(path.read_text() for path in (ROOT / "onnx2trt").rglob("*.py"))
     assert [stage for stage in INFERENCE if f'stage("{stage}"' not in sources] == []
+
+
+@pytest.mark.parametrize(
+    "model, shape", [(networks.transformer(2, 64, 8), (1, 8, 64)), (networks.detector(64), (1, 84, 6)), (networks.classifier(2), (2, 100))]
+)
+def test_networks_of_the_scaling_benchmark_run(model, shape):
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    source = session.get_inputs()[0]
+    assert session.run(None, {source.name: random(*source.shape)})[0].shape == shape
+
+
+def test_scaling_benchmark_says_how_seconds_grow_and_what_was_missed():
+    rows = [{"pass_s": seconds, "own_s": 7 * seconds**1.5} for seconds in (0.1, 0.4, 2.0)]
+    assert scaling.exponent(rows) == pytest.approx(1.5) and scaling.exponent(rows[:1]) is None and scaling.exponent([]) is None
+    passes = dict.fromkeys(scaling.STAGES, 1.25)
+    common = {"pass_s": 0.5, "stages_passes": passes, "own_passes": 9.5, "total_s": 6.0, "peak_mb": 700.0}
+    good = {"network": "small", "reached": {"whole": True, "memory": True}, **common}
+    bad = {"network": "large", "reached": {"whole": False, "memory": True}, **common}
+    lines = scaling.table({"rows": [good, bad], "exponents": {"detector": 1.5}}).splitlines()
+    assert lines[1].startswith("small") and lines[1].endswith("  reached") and lines[2].endswith("  MISSED: whole")
+    assert "9.5" in lines[1] and lines[3] == "detector: seconds grow as those of a pass to the power of 1.50"
