@@ -24,6 +24,7 @@ class Known:
     found: Found | None = None  # None: nothing beyond the scales
     equalization: Equalization | None = None
     chosen: bool = True  # found.fp16_fallback is what has to stay FP16; otherwise it shall be measured again
+    by_rule: bool = False  # it was found without the layers that a rule leaves in FP16 (rewrite.prepare.seldom_faster)
 
 
 @dataclass(frozen=True)

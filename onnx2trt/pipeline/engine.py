@@ -17,6 +17,7 @@ from onnx2trt.rewrite.qdq import quantizable_layers
 from onnx2trt.rewrite.refused import NOT_BUILT
 from onnx2trt.stages import asked, shapes, timing_cache, validate
 from onnx2trt.stages.build import build_engine
+from onnx2trt.stages.faithful import falls_short
 from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8 import reuse, trt_calibrator
 from onnx2trt.stages.latency import latencies
@@ -39,6 +40,7 @@ class Made:
     prepared: Prepared
     built: BuiltEngine
     details: dict  # what the loaded engine says of itself
+    falls_short: str = ""  # how far its outputs are off those of its simulation, where that is too far
 
 
 def make_engine(job: Job, result: Result, run: Run) -> Made:
@@ -50,10 +52,7 @@ def make_engine(job: Job, result: Result, run: Run) -> Made:
     Raises:
         ConversionError: from any of them.
     """
-    asked.say_what_it_carries(job, run)
-    asked.check_io_types(job)
-    job = asked.without_half(job)
-    choice = int8.choose(job, run) if job.quantizes else prepare.choose(job, run)
+    job, choice = choose(job, run)
     prepared = choice.prepared(run)
     try:
         return build_and_check(job, choice, prepared, result, run)
@@ -66,6 +65,18 @@ def make_engine(job: Job, result: Result, run: Run) -> Made:
             raise
         run.console.warn(f"{NOT_BUILT}: it stays in FP32. {error.message.splitlines()[0]}")
         return build_and_check(job, choice, other, result, run)
+
+
+def choose(job: Job, run: Run) -> tuple[Job, Choice]:
+    """(the job as far as the model allows it, what was decided about its layers)
+
+    Raises:
+        ConversionError: from the stages before the build.
+    """
+    asked.say_what_it_carries(job, run)
+    asked.check_io_types(job)
+    job = asked.without_half(job)
+    return job, int8.choose(job, run) if job.quantizes else prepare.choose(job, run)
 
 
 def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result, run: Run) -> Made:
@@ -85,10 +96,12 @@ def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result
             result.take(precision=precision)
             judge_precision(job, prepared, precision, run)
             check(job, prepared, engine, result, run)
+            judged = job.quantizes and engine and job.plan.validation.enabled and not job.plan.build.plugins
+            short = falls_short(job, prepared, engine, run) if judged else ""
         except ConversionError:
             keep_rejected(job, built, run)
             raise
-    return Made(job, choice, prepared, built, details)
+    return Made(job, choice, prepared, built, details, short)
 
 
 def check(job: Job, prepared: Prepared | None, engine, result: Result, run: Run) -> None:

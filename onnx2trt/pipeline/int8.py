@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from functools import cached_property
 
@@ -13,6 +14,8 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.pipeline.int8_fit import make_ready
 from onnx2trt.pipeline.prepare import Choice, warn_of_fp32_scales
 from onnx2trt.pipeline.refused import find_refused, more_refused, say
+from onnx2trt.plan import structures
+from onnx2trt.plan.structures import Structure
 from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
@@ -87,11 +90,16 @@ class Int8Choice:
             ConversionError: MODEL, where no layer is left for INT8; CALIBRATION.
         """
         self._job, self._graph, self._known, self._run = job, graph, known, run
+        self._structure = structures.unmeasured(job.plan.calibrator, job.plan.keep_layers)
+        self._all_layers = bool(job.plan.structures) and not known.by_rule
+        self._by_rule: dict[str, str] = {}  # layers that stay FP16 in some structures
         self._refused = find_refused(job, graph, None if job.plan.calibrator else self._form, run)
         maxima = {} if known.found else measure_ranges(job, graph, run)
         self._kept_fp32 = known.found.kept_fp32 if known.found else kept_for_blank(job, graph, kept_fp32(job, graph, maxima), run)
         self._kept_fp32 = {**self._kept_fp32, **self._refused.in_fp32}
         layers, self._kept_fp16 = self._layers(self._kept_fp32, self._refused)
+        if self._all_layers:
+            self._by_rule = prepare.seldom_faster(graph, job.profiles, layers)
         if not layers:
             raise prepare.nothing_left(self._kept_fp16)
         self._fitted = make_ready(job, graph, known, layers, scales_by_range(maxima), run).without_int8(self._refused.without_int8)
@@ -156,18 +164,31 @@ class Int8Choice:
             raise error
         return again
 
+    @property
+    def job(self) -> Job:
+        """That builds what is prepared."""
+        return self._job
+
+    def in_structure(self, structure: Structure) -> Int8Choice:
+        """The same choice of the same layers, scales and weights, to be written down in another way."""
+        other = copy.copy(self)
+        other._structure = structure
+        other._job = replace(self._job, plan=replace(self._job.plan, calibrator=structure.calibrator))
+        return other
+
     def prepared(self, run: Run, more: dict[str, str] | None = None) -> Prepared:
-        """The model with the chosen layers in INT8, as the route of the job has it.
+        """The model with the chosen layers in INT8, as the route of the job and the structure have it.
 
         Args:
             more: nodes that shall be FP16 besides -> reason.
         """
-        job, fitted, fallback = self._job, self._fitted, {**self._fallback, **(more or {})}
+        job, fitted, by_rule = self._job, self._fitted, self._by_rule if self._structure.by_rule else {}
+        fallback = {**by_rule, **self._fallback, **(more or {})}
         layers = tuple(layer for layer in fitted.layers if layer.node not in fallback)
         run.evidence.keep_scales(fitted.fit.scales, fitted.equalized, (layer.activation for layer in layers))
         plan = Int8Plan(fitted.graph_for(layers), job.profiles, layers, fitted.fit, self._kept_fp32, self._kept_fp16 | fallback)
         if job.plan.calibrator:
-            return prepare.prepare_calibrated(plan, None if fitted.by_tensorrt else fitted.others, job.plan.keep_layers)
+            return prepare.prepare_calibrated(plan, None if fitted.by_tensorrt else fitted.others, self._structure.bound)
         return self._with_qdq(plan)
 
     def without_refused(self, error: Refusal, prepared: Prepared, run: Run) -> Prepared:
@@ -186,7 +207,10 @@ class Int8Choice:
     def _layers(self, kept_fp32: dict[str, str], refused: Refused) -> tuple[tuple[Layer, ...], dict[str, str]]:
         """(layers that may become INT8, the others -> reason)"""
         job, kept = self._job, {**kept_fp32, **refused.without_int8}
-        layers, left = prepare.choose_layers(self._graph, job.profiles, kept, job.plan.layer_precisions)
+        layers, left = prepare.choose_layers(self._graph, kept, job.plan.layer_precisions)
+        if not self._all_layers:
+            by_rule = prepare.seldom_faster(self._graph, job.profiles, layers)
+            layers, left = tuple(layer for layer in layers if layer.node not in by_rule), {**left, **by_rule}
         return layers, {**left, **refused.without_int8}
 
     def _form(self, refused: Refused) -> Graph:

@@ -10,7 +10,7 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.holdout import Split, choose_split
 from onnx2trt.model.graph import Graph
-from onnx2trt.plan.plan import EFFORTS, Effort
+from onnx2trt.plan.efforts import EFFORTS, Effort
 from onnx2trt.quant import calibration_cache
 from onnx2trt.quant.candidates import worse_than
 from onnx2trt.quant.equalize.equalization import Equalization

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from enum import Enum
 
-from onnx2trt.plan.plan import EFFORTS, Plan
+from onnx2trt.plan.efforts import EFFORTS
+from onnx2trt.plan.plan import Plan
 
 PACKAGE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 # what computes a part of the result -> the packages on PyPI that bring it
@@ -26,7 +27,7 @@ ELSEWHERE = {
     **dict.fromkeys(("onnx", "calibration.directory", "calibration.cache", "build.timing_cache", "build.plugins"), "by content"),
     **dict.fromkeys(("validation.test_image", "validation.directory"), "by content"),
     **dict.fromkeys(("backend", "executes_here", "fp16_scales"), "among the versions"),
-    **dict.fromkeys(("native_method", "build.timing_cache_named", "effects", "typed"), "follows from other fields"),
+    **dict.fromkeys(("native_method", "structures", "build.timing_cache_named", "effects", "typed"), "follows from other fields"),
     **dict.fromkeys(("door", "dry_run", "skip_unchanged", "validation.engine"), "such a run writes no engine, or may write none"),
     **dict.fromkeys(("outputs.engine", "outputs.keep_failed"), "names files, and changes nothing in them"),
     **dict.fromkeys(("outputs.json", "outputs.report", "outputs.array"), "names files, and changes nothing in them"),

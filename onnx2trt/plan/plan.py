@@ -11,7 +11,9 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.arguments import NO_TIMING_CACHE
 from onnx2trt.plan.capabilities import Capabilities
+from onnx2trt.plan.efforts import EFFORTS, Effort
 from onnx2trt.plan.rules import Cell, effects_of, typed_flags
+from onnx2trt.plan.structures import Structure, candidates
 
 NATIVE_METHODS = ("entropy", "minmax")
 BEST = "best"  # --precision best
@@ -23,19 +25,6 @@ class Route(Enum):
 
     WEAK = "weak typing"  # TensorRT 8.6 to 10: builder flags and layer precisions
     STRONG = "strong typing"  # TensorRT 11, TensorRT-RTX: the ONNX itself carries the precision
-
-
-@dataclass(frozen=True)
-class Effort:
-    """What is done for the accuracy of INT8, and at what cost in time (--quantization-effort)."""
-
-    equalize: bool  # shift and scale channels (quant.equalize.apply)
-    fit: bool  # fit weights and biases to data (quant.weight_solver)
-    samples: int  # on which the cost of each layer is measured
-    second_looks: int  # measurements of layers that were given up, in INT8 once more
-
-
-EFFORTS = {"fast": Effort(False, False, 4, 0), "default": Effort(True, True, 6, 8), "best": Effort(True, True, 20, 24)}
 
 
 @dataclass(frozen=True)
@@ -128,7 +117,8 @@ class Plan:
     layer_precisions: tuple[tuple[str, str], ...]
     io_types: tuple[tuple[str, str], ...]  # (input or output, fp32 | fp16)
     min_int8_share: float  # of the multiply-accumulates, 0..1, for INT8 to count as delivered
-    calibrator: bool  # INT8 by TensorRT's calibrator, not by Q/DQ
+    structures: tuple[Structure, ...]  # of INT8, to be measured against each other; none: what is built follows a rule
+    calibrator: bool  # INT8 by TensorRT's calibrator, not by Q/DQ; where structures are measured, the one at hand
     fp16_scales: bool  # Q/DQ with FP16 scales; rewrite.strong_typing says why TensorRT 10 gets FP32 ones
     native_method: str | None  # what TensorRT's calibrator shall compute itself; None: it gets our scales
     build: Build
@@ -158,11 +148,13 @@ def make_plan(args, caps: Capabilities) -> Plan:
     effects = effects_of(args, caps.backend, caps.weak_typing) if caps.backend else ()
     archs = _gpu_archs(flatten(args.gpu_arch), caps)
     _refuse_impossible(args, caps, route, archs)
+    keep_layers = not args.disable_strict_types and args.precision_constraints != "none"
+    variants = _variants(args, caps.executes(archs))
     return Plan(
         door=args.door,
         onnx=args.onnx,
         precision=args.precision,
-        variants=_variants(args, caps.executes(archs)),
+        variants=variants,
         compare=args.compare,
         backend=caps.backend,
         route=route,
@@ -171,24 +163,18 @@ def make_plan(args, caps: Capabilities) -> Plan:
         workspace_bytes=int(args.workspace_size * 2**30),
         tactic_sources=_tactic_sources(args, caps),
         tf32=args.tf32,
-        keep_layers=not args.disable_strict_types and args.precision_constraints != "none",
+        keep_layers=keep_layers,
         layer_precisions=flatten(args.layer_precisions),
         io_types=flatten(args.io_types),
         min_int8_share=args.min_int8_share / 100,
+        structures=_structures(args, route, caps.executes(archs) and len(variants) > 1, keep_layers),
         calibrator=route is Route.WEAK and args.quantization != "qdq",
         fp16_scales=not caps.weak_typing,
         native_method=_native_method(args),
         build=_build_options(args, caps),
         shapes=_shapes(args),
         preprocess=Preprocess(args.color, args.resize, args.input_range, flatten(args.mean), flatten(args.std)),
-        calibration=Calibration(
-            args.calibration_dir,
-            args.calibration_samples,
-            args.calibration_cache,
-            args.calibration_method,
-            args.accept_stale_cache,
-            EFFORTS[args.quantization_effort],
-        ),
+        calibration=_calibration(args),
         validation=Validation(
             enabled=not args.no_validate,
             test_image=args.test_image,
@@ -206,6 +192,11 @@ def make_plan(args, caps: Capabilities) -> Plan:
     )
 
 
+def _calibration(args) -> Calibration:
+    folder, samples, cache = args.calibration_dir, args.calibration_samples, args.calibration_cache
+    return Calibration(folder, samples, cache, args.calibration_method, args.accept_stale_cache, EFFORTS[args.quantization_effort])
+
+
 def _shapes(args) -> Shapes:
     bounds = (flatten(getattr(args, f"{bound}_shapes")) for bound in ("min", "opt", "max"))
     return Shapes(*bounds, args.max_batch_size, flatten(args.shape_values), flatten(args.bind_input))
@@ -219,6 +210,14 @@ def _variants(args, executes: bool) -> tuple[str, ...]:
         return tuple(dict.fromkeys((*asked, "fp32", "fp16", "int8")))
     baseline = not (args.no_baseline or args.no_validate or args.validate_only) and args.precision == "int8" and executes
     return (*asked, "fp16") if baseline else asked
+
+
+def _structures(args, route: Route, timed: bool, bind: bool) -> tuple[Structure, ...]:
+    """None where engines are not timed against each other, TensorRT calibrates by itself, or one build has to do."""
+    alone = _native_method(args) is not None and args.quantization != "qdq"
+    if route is not Route.WEAK or not timed or alone or EFFORTS[args.quantization_effort].builds == 1:
+        return ()
+    return candidates(args.quantization, bind)
 
 
 def _native_method(args) -> str | None:

@@ -140,8 +140,10 @@ class VariantRow:
     error: str | None
     measured_on: str | None = None  # date, of a row that is remembered from an earlier run
     other_data: bool | None = None  # whether that was with other data than this run's
+    structure: str | None = None  # of an INT8 engine, where several were built
+    falls_short: str | None = None  # how far its outputs are off those of its simulation, where that is too far
 
-    optional: ClassVar = ("measured_on", "other_data")
+    optional: ClassVar = ("measured_on", "other_data", "structure", "falls_short")
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,7 @@ class Result:
     latency_not_measured_because: str | None = None  # where it was tried
     timing_cache: TimingCache | None = None
     variants: list[VariantRow] = field(default_factory=list)
+    structures: list[VariantRow] = field(default_factory=list)  # INT8 engines of one choice of layers, of which one is delivered
     engine: EngineFile | None = None
     skipped: bool = False
     key: dict | None = None
@@ -279,7 +282,7 @@ PARTS = {
     "timing_cache": TimingCache,
     "engine": EngineFile,
 }
-ROWS = {"accuracy": Accuracy, "variants": VariantRow}
+ROWS = {"accuracy": Accuracy, "variants": VariantRow, "structures": VariantRow}
 
 
 def _plain(value):
@@ -313,7 +316,7 @@ def upgraded(record: dict) -> dict:
     Raises:
         ValueError: it is of another version.
     """
-    record = {**dict.fromkeys(ADDED), **record}
+    record = {**dict.fromkeys(ADDED), "structures": [], **record}
     if record["schema_version"] == SCHEMA_VERSION:
         return record
     if record["schema_version"] != 1:

@@ -39,6 +39,7 @@ METRICS = {
 }
 VARIANT_COLUMNS = (  # key, head, how its values are written
     ("precision", "asked for", str),
+    ("structure", "INT8 by", str),
     ("delivered", "delivered", str),
     ("status", "status", lambda value: value.replace("_", " ")),
     ("int8_mac_share", "work in INT8", lambda value: f"{value:.1%}"),
@@ -244,8 +245,9 @@ def tried(result: dict) -> dict | None:
 
 
 def variants(result: dict) -> dict | None:
-    """The table of --compare, without columns that hold nothing."""
-    rows = result["variants"]
+    """The table of --compare, with all INT8 engines where several were built, without columns that hold nothing."""
+    rows = [row for row in result["variants"] if row["precision"] != "int8" or len(result["structures"]) < 2]
+    rows += result["structures"] if len(result["structures"]) > 1 else []
     columns = [column for column in VARIANT_COLUMNS if any(row.get(column[0]) is not None for row in rows)]
     if not rows or not columns:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 
 from rich import box
@@ -50,6 +51,11 @@ def render(result: dict, width: int, color: bool) -> str:
         console.print(_comparison(result["variants"], color))
         for remark in _remarks(result["variants"]):
             console.print(Text(remark))
+    if len(result["structures"]) > 1:
+        console.print(Text("INT8 engines of the same layers; the fastest that is sound is delivered:"))
+        console.print(_comparison(result["structures"], color))
+        for remark in _remarks(result["structures"]):
+            console.print(Text(remark))
     return stream.getvalue()
 
 
@@ -62,22 +68,25 @@ def _comparison(variants: list[dict], color: bool) -> Table:
     table = Table(box=box.SIMPLE_HEAD if color else box.ASCII2, pad_edge=False)
     for name in COLUMNS:
         table.add_column(name, justify="left" if name == "precision" else "right")
-    for row in sorted(variants, key=lambda row: ORDER.index(row["precision"])):
+    for row in sorted(variants, key=lambda row: (ORDER.index(row["precision"]), row["p50_ms"] or math.inf)):
         megabytes = None if row["engine_bytes"] is None else row["engine_bytes"] / 1e6
         numbers = (megabytes, row["p50_ms"], row["p99_ms"], row["throughput_per_s"], row["drop_percent"], row["sqnr_db"], row["build_s"])
         shown = ["-" if number is None else f"{number:.{digits}f}" for number, digits in zip(numbers, (1, 3, 3, 0, 2, 1, 1))]
-        table.add_row(row["precision"] + " *" * bool(row.get("measured_on")), *shown)
+        table.add_row((row.get("structure") or row["precision"]) + " *" * bool(row.get("measured_on")), *shown)
     return table
 
 
 def _remarks(variants: list[dict]):
     """What the comparison has no column for."""
     for row in variants:
+        name = row.get("structure") or row["precision"]
         if row["error"]:
-            yield f"no {row['precision']} engine: {row['error']}"
+            yield f"no {name} engine: {row['error']}"
+        if row.get("falls_short"):
+            yield f"{name}: {row['falls_short']}: TensorRT may compute wrong numbers there"
         if row.get("measured_on"):
-            what = "; its data were others, so its drop and SQNR cannot be held against those above or below" * row["other_data"]
-            yield f"* {row['precision']} was measured by an earlier run, on {row['measured_on']}{what}"
+            what = "; its data were others, so its drop and SQNR cannot be held against those above or below" * bool(row.get("other_data"))
+            yield f"* {name} was measured by an earlier run, on {row['measured_on']}{what}"
     if not any(row["p50_ms"] for row in variants):
         yield "no latencies: the engines were not executed here"
 

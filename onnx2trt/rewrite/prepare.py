@@ -103,9 +103,9 @@ def working_graph(
 
 
 def choose_layers(
-    graph: Graph, profiles: tuple[Profile, ...], kept_fp32: dict[str, str], overrides: tuple[tuple[str, str], ...]
+    graph: Graph, kept_fp32: dict[str, str], overrides: tuple[tuple[str, str], ...]
 ) -> tuple[tuple[qdq.Layer, ...], dict[str, str]]:
-    """The layers to quantise, and the reason for each that could be, but is not.
+    """The layers that may be quantised, and the reason for each that could be, but is not.
 
     Args:
         kept_fp32: nodes that stay in FP32 -> reason.
@@ -117,22 +117,35 @@ def choose_layers(
     layers = qdq.quantizable_layers(graph)
     if not layers:
         raise _nothing_to_quantize(graph)
-    macs = macs_of(graph, profiles)
-    total = sum(macs.values())
-    depthwise = _depthwise(graph, layers, macs)
     chosen, left = [], {}
     for layer in layers:
         override = next((f"{OVERRIDE} {p}:{to}" for p, to in reversed(overrides) if fnmatchcase(layer.node, p)), "")
-        share = macs.get(layer.node, total) / total if total else 1.0
         if override or layer.node in kept_fp32:
             left[layer.node] = override or kept_fp32[layer.node]
-        elif share < SMALLEST_INT8_SHARE:
-            left[layer.node] = f"below {SMALLEST_INT8_SHARE:.2%} of the work: INT8 would cost more than it saves"
-        elif layer.node in depthwise:
-            left[layer.node] = "depthwise: waits for memory, not for arithmetic, so INT8 has nothing to speed up"
         else:
             chosen.append(layer)
     return tuple(chosen), left
+
+
+def seldom_faster(graph: Graph, profiles: tuple[Profile, ...], layers: tuple[qdq.Layer, ...]) -> dict[str, str]:
+    """Those of the layers that INT8 speeds up in few networks; a rule, for where nothing can be timed.
+
+    Args:
+        layers: that may be INT8.
+
+    Returns:
+        Node -> reason.
+    """
+    macs = macs_of(graph, profiles)
+    total = sum(macs.values())
+    depthwise = _depthwise(graph, qdq.quantizable_layers(graph), macs)
+    found = {}
+    for node in (layer.node for layer in layers):
+        if total and macs.get(node, total) / total < SMALLEST_INT8_SHARE:
+            found[node] = f"below {SMALLEST_INT8_SHARE:.2%} of the work: INT8 would cost more than it saves"
+        elif node in depthwise:
+            found[node] = "depthwise: waits for memory, not for arithmetic, so INT8 has nothing to speed up"
+    return found
 
 
 def nothing_left(left: dict[str, str]) -> ConversionError:

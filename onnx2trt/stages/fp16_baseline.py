@@ -86,7 +86,7 @@ def _path(job: Job) -> str | None:
     folder = user_cache_folder()
     if not folder or job.plan.build.timing_cache is None:
         return None
-    plan = replace(job.plan, precision="fp16", variants=("fp16",), min_int8_share=0.0, calibrator=False, native_method=None)
+    plan = replace(job.plan, precision="fp16", variants=("fp16",), min_int8_share=0.0, calibrator=False, native_method=None, structures=())
     options = {flag: value for flag, value in identity.options(plan).items() if flag not in ONLY_INT8}
     plugins = job.inputs["data"].get(PLUGINS)
     key = {"format": FORMAT, "model": job.inputs["model"], "options": options, "versions": job.inputs["versions"], "plugins": plugins}

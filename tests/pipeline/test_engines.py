@@ -1,24 +1,21 @@
 """pipeline/engines.py: several engines of one model, by --compare and --precision best, and timed against each other."""
 
 import json
-from contextlib import nullcontext
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import onnx
 import pytest
 from command import onnx2trt
-from helpers import planned, quiet_run
+from helpers import quiet_run
+from made_engines import ENGINE, attempt, does_not_fit, does_not_fit_beside_another, int8_job, latency, made_of
 from models import conv_net, model, node, random
 
-from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.pipeline import engines
-from onnx2trt.pipeline.engine import Made
-from onnx2trt.pipeline.engines import Attempt
-from onnx2trt.pipeline.int8 import Int8Choice
-from onnx2trt.report.result import Latency, Precision, Result
-from onnx2trt.stages.fp16_baseline import Baseline
+from onnx2trt.pipeline import attempt as attempts_of
+from onnx2trt.pipeline import engines, structures
+from onnx2trt.pipeline.attempt import Attempt
+from onnx2trt.pipeline.structures import Int8Engines
+from onnx2trt.report.result import Precision, Result
 
 # ---- by the command line, without a GPU
 
@@ -98,111 +95,12 @@ def test_a_model_that_carries_fp16_has_an_fp32_engine(folder):
 
 # ---- timed against each other; engines, GPU and times are made up
 
-
-class Chosen(Int8Choice):
-    """A choice of INT8 layers that needed no model."""
-
-    def __init__(self):
-        self._fallback = {}
-
-    def prepared(self, run, more=None):
-        return SimpleNamespace(graph=None, without=more)
+ONE_BY_ONE = {"int8": 1.0, "fp16": 2.0}  # milliseconds
 
 
 @pytest.fixture
 def job(tmp_path, monkeypatch):
-    """INT8 on a GPU, with an FP16 engine beside it."""
-    monkeypatch.chdir(tmp_path)
-    onnx.save(conv_net(), "model.onnx")
-    (tmp_path / "data").mkdir()
-    np.save("data/0.npy", random(1, 3, 16, 16))
-    job, _ = planned("--precision", "int8", "--calibration-dir", "data")
-    assert job.plan.executes_here and set(job.plan.variants) == {"fp16", "int8"}
-    return job
-
-
-def latency(p50_ms: float) -> Latency:
-    return Latency(p50_ms, p50_ms, p50_ms, p50_ms, 100, {"x": [4, 3]}, "the engine")
-
-
-def made_of(job, precision: str) -> Made:
-    choice = Chosen() if precision == "int8" else None
-    return Made(replace(job, plan=replace(job.plan, precision=precision)), choice, SimpleNamespace(graph=None), ENGINE, {})
-
-
-ENGINE = SimpleNamespace(data=b"engine", nbytes=6)
-
-
-def attempt(job, precision: str) -> Attempt:
-    return Attempt(precision, Result(status="validated", precision=Precision(precision, precision)), quiet_run(), made_of(job, precision))
-
-
-def loads(*_args):
-    return nullcontext()
-
-
-def does_not_fit(*_args):
-    raise ConversionError("the engine needs 9.1 GB of GPU memory, 8.0 GB are free", code=ExitCode.MACHINE)
-
-
-def does_not_fit_beside_another():
-    """What loads the first engine, and no second one."""
-    count = iter(range(100))
-    return lambda *_: does_not_fit() if next(count) else nullcontext()
-
-
-def timed_as(milliseconds: dict[str, float]):
-    return lambda job, loaded: {name: (latency(milliseconds[name]), [milliseconds[name]] * 3) for name in loaded}
-
-
-def test_an_int8_engine_is_held_against_fp16_whichever_attempt_it_came_from(job, monkeypatch):
-    milliseconds = {"first": 2.0, "int8": 3.0, "fp16": 1.0}
-    monkeypatch.setattr(engines, "loaded_engine", loads)
-    monkeypatch.setattr(engines, "latencies", timed_as(milliseconds))
-    attempts = {"first": attempt(job, "int8"), "int8": attempt(job, "int8"), "fp16": attempt(job, "fp16")}
-    engines._time(job, attempts, quiet_run(), None)
-    assert {name: one.result.latency.fp16_p50_ms for name, one in attempts.items()} == {"first": 1.0, "int8": 1.0, "fp16": None}
-    assert {name: one.run.evidence.latency_ms for name, one in attempts.items()} == {name: [ms] * 3 for name, ms in milliseconds.items()}
-    known = Baseline(replace(attempts["fp16"].row(), p50_ms=1.5), ((), {}), "2026-01-01")
-    engines._time(job, {name: attempts[name] for name in ("first", "int8")}, quiet_run(), known)
-    assert attempts["first"].result.latency.fp16_p50_ms == 1.5, "remembered where it is not built"
-    engines._time(job, attempts, quiet_run(), None)
-    slower = {"int8": attempts["first"], "fp16": attempts["fp16"]}  # the second attempt was no better
-    assert "p50 2.000 ms against 1.000 ms" in engines._not_faster(slower)
-
-
-@pytest.mark.parametrize("factor, kept", [(0.9, "second"), (1.0, "first"), (1.1, "first")])
-def test_without_the_slow_layers_the_faster_engine_is_kept(job, monkeypatch, factor, kept):
-    """The FP16 engine is remembered as it was timed last."""
-    attempts = {"int8": attempt(job, "int8"), "fp16": attempt(job, "fp16")}
-    first, (times, remembered) = attempts["int8"], (iter((1.0, 0.9)), [])
-
-    def timed_in_turn(job, made, run):
-        p50 = next(times)
-        for one in made.values():
-            one.result.latency = latency(p50 if one.precision == "fp16" else 2 * p50 if one is first else 2 * p50 * factor)
-
-    monkeypatch.setattr(engines, "_time_in_turn", timed_in_turn)
-    monkeypatch.setattr(engines, "_timed_layers", lambda job, made, run: ((), {}))
-    monkeypatch.setattr(engines, "slower_in_int8", lambda *args: {"conv": "slower"})
-    asked = []
-
-    def build_and_check(job, choice, prepared, result, run):
-        asked.append(prepared.without)
-        return made_of(job, "int8")
-
-    monkeypatch.setattr(engines, "build_and_check", build_and_check)
-    monkeypatch.setattr(engines.baseline, "remember", lambda job, row, timed, run: remembered.append(row.p50_ms))
-    engines._time(job, attempts, quiet_run(), None)
-    engines._give_slow_layers_back(job, attempts, quiet_run(), None)
-    assert asked == [{"conv": "slower"}] and (attempts["int8"] is first) is (kept == "first")
-    assert attempts["int8"].result.latency == replace(latency(1.8 if kept == "first" else 1.8 * factor), fp16_p50_ms=0.9)
-    assert remembered == [0.9] == [attempts["fp16"].result.latency.p50_ms], "what the result says, too"
-
-
-# ---- what is only good to have takes no engine down
-
-ONE_BY_ONE = {"int8": 1.0, "fp16": 2.0}  # milliseconds
+    return int8_job(tmp_path, monkeypatch)
 
 
 @pytest.fixture
@@ -215,12 +113,19 @@ def make_all(job, monkeypatch):
         result.take(status="validated", latency=latency(ONE_BY_ONE[precision]), precision=Precision(precision, precision))
         return made_of(job, precision)
 
+    def int8_engines(job, common, run):
+        attempt = Attempt("int8", common.variant(), run.labelled("int8"), structure="calibrator")
+        attempt.made = checked(job, attempt.result, attempt.run)
+        return Int8Engines([attempt], 1, attempt.run)
+
     monkeypatch.setattr(engines, "make_engine", checked)
+    monkeypatch.setattr(engines, "build_int8", int8_engines)
     monkeypatch.setattr(engines.baseline, "recall", lambda job, run: None)
-    monkeypatch.setattr(engines.baseline, "remember", lambda job, row, timed, run: remembered.append(row))
+    monkeypatch.setattr(structures.baseline, "remember", lambda job, row, timed, run: remembered.append(row))
+    monkeypatch.setattr(structures.structure_times, "remember", lambda job, measured, run: None)
 
     def make():
-        result, run = Result(), quiet_run()
+        result, run = Result(plan={"max_accuracy_drop": 1.0}), quiet_run()
         return engines.make_all(job, result, run), result, run
 
     make.remembered = remembered
@@ -233,8 +138,8 @@ def is_delivered(engine, result) -> bool:
 
 
 def test_engines_that_do_not_fit_into_the_gpu_together_are_delivered_all_the_same(make_all, monkeypatch):
-    monkeypatch.setattr(engines, "loaded_engine", does_not_fit_beside_another())
-    monkeypatch.setattr(engines, "_give_slow_layers_back", lambda *args: None)
+    monkeypatch.setattr(attempts_of, "loaded_engine", does_not_fit_beside_another())
+    monkeypatch.setattr(engines, "give_slow_layers_back", lambda *args: None)
     engine, result, run = make_all()
     assert is_delivered(engine, result)
     (warning,) = run.console.warnings
@@ -244,8 +149,8 @@ def test_engines_that_do_not_fit_into_the_gpu_together_are_delivered_all_the_sam
 
 
 def test_an_engine_whose_layers_cannot_be_timed_is_delivered_all_the_same(make_all, monkeypatch):
-    monkeypatch.setattr(engines, "_time_in_turn", lambda *args: None)
-    monkeypatch.setattr(engines, "loaded_engine", does_not_fit)
+    monkeypatch.setattr(attempts_of, "_time", lambda *args: None)
+    monkeypatch.setattr(attempts_of, "loaded_engine", does_not_fit)
     engine, result, run = make_all()
     assert is_delivered(engine, result) and result.latency.p50_ms == 1.0
     (warning,) = run.console.warnings
@@ -258,7 +163,7 @@ def test_whatever_goes_wrong_while_engines_are_timed_the_one_asked_for_is_delive
     def broken(*args, **kwargs):
         raise error
 
-    monkeypatch.setattr(engines, "loaded_engine", broken)
+    monkeypatch.setattr(attempts_of, "loaded_engine", broken)
     engine, result, run = make_all()
     assert is_delivered(engine, result) and len(run.console.warnings) == 2
     assert all(type(error).__name__ in warning for warning in run.console.warnings)
@@ -274,16 +179,31 @@ def test_the_fastest_is_one_that_could_be_timed(job):
 
 
 def test_where_nothing_can_be_loaded_once_more_both_are_said(make_all, monkeypatch):
-    monkeypatch.setattr(engines, "loaded_engine", does_not_fit)
+    monkeypatch.setattr(attempts_of, "loaded_engine", does_not_fit)
     engine, result, run = make_all()
     assert is_delivered(engine, result) and len(run.console.warnings) == 2
 
 
 def test_without_the_slow_layers_it_has_to_be_built_and_pass_or_the_first_stays(make_all, monkeypatch):
-    monkeypatch.setattr(engines, "_time_in_turn", lambda *args: None)
-    monkeypatch.setattr(engines, "_timed_layers", lambda job, made, run: ((), {}))
-    monkeypatch.setattr(engines, "slower_in_int8", lambda *args: {"conv": "slower"})
-    monkeypatch.setattr(engines, "build_and_check", does_not_fit)
+    monkeypatch.setattr(attempts_of, "_time", lambda *args: None)
+    monkeypatch.setattr(structures, "_timed_layers", lambda job, made, run: ((), {}))
+    monkeypatch.setattr(structures, "slower_in_int8", lambda *args: {"conv": "slower"})
+    monkeypatch.setattr(structures, "build_and_check", does_not_fit)
     engine, result, run = make_all()
     assert is_delivered(engine, result) and result.latency.p50_ms == 1.0 and not run.console.warnings
     assert [row.precision for row in make_all.remembered] == ["fp16"]
+
+
+def test_an_engine_that_may_compute_wrong_numbers_is_delivered_with_a_warning_where_there_is_no_other(make_all, monkeypatch):
+    monkeypatch.setattr(attempts_of, "_time", lambda *args: None)
+    monkeypatch.setattr(engines, "give_slow_layers_back", lambda *args: None)
+    build = engines.build_int8
+
+    def short(*args):
+        found = build(*args)
+        found.attempts[0].made = replace(found.attempts[0].made, falls_short="output 'y' has 8.1 dB")
+        return found
+
+    monkeypatch.setattr(engines, "build_int8", short)
+    engine, result, run = make_all()
+    assert is_delivered(engine, result) and "TensorRT may compute wrong numbers here: output 'y' has 8.1 dB" in run.console.warnings

@@ -28,7 +28,8 @@ def described(name: str | None) -> dict:
     """What the schema says of the object that a field holds, or its entries; None: of the result itself."""
     if name is None:
         return SCHEMA
-    return SCHEMA["properties"][name].get("items", SCHEMA["properties"][name])
+    found = SCHEMA["properties"][name].get("items", SCHEMA["properties"][name])
+    return SCHEMA["$defs"][found["$ref"].removeprefix("#/$defs/")] if "$ref" in found else found
 
 
 def fields_of(cls: type) -> set[str]:

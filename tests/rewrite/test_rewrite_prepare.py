@@ -61,30 +61,31 @@ def chain(widths, channels=40):
 )
 def test_depthwise_layers_are_left_out_unless_they_are_the_work(widths, left):
     graph, shapes = chain(widths)
-    chosen, reasons = prepare.choose_layers(graph, shapes, {}, ())
-    assert set(reasons) == set(left) and [layer.node for layer in chosen] == [f"c{i}" for i in range(len(widths)) if f"c{i}" not in left]
+    chosen, none = prepare.choose_layers(graph, {}, ())
+    reasons = prepare.seldom_faster(graph, shapes, chosen)
+    assert set(reasons) == set(left) and not none and len(chosen) == len(widths)
     assert all("depthwise" in reason for reason in reasons.values())
 
 
 def test_products_inside_a_branch_are_named_and_what_may_be_done_about_them():
     source = inside_if(node("MatMul", "w w", "y"))
     with pytest.raises(ConversionError, match=r"inside 'if' \(If\), where none becomes INT8") as caught:
-        prepare.choose_layers(Graph.from_model(source), (), {}, ())
+        prepare.choose_layers(Graph.from_model(source), {}, ())
     assert "--bind-input" in caught.value.hint and "--precision fp16" in caught.value.hint
     with pytest.raises(ConversionError, match="has no convolution or matrix product") as caught:
-        prepare.choose_layers(Graph.from_model(inside_if(node("Relu", "w", "y"))), (), {}, ())
+        prepare.choose_layers(Graph.from_model(inside_if(node("Relu", "w", "y"))), {}, ())
     assert caught.value.hint == "Use --precision fp16."
 
 
 def test_where_no_layer_is_left_for_int8_it_says_why():
-    graph, shapes = chain((1, 1, 1, 1))
-    chosen, left = prepare.choose_layers(graph, shapes, {"c0": "overflow"}, (("c[1-3]", "fp16"),))
+    graph, _ = chain((1, 1, 1, 1))
+    chosen, left = prepare.choose_layers(graph, {"c0": "overflow"}, (("c[1-3]", "fp16"),))
     error = prepare.nothing_left(left)
     assert not chosen and error.code is ExitCode.MODEL and "fp16" in error.hint
     assert error.message.endswith("'c0' overflow; 'c1' --layer-precisions c[1-3]:fp16; 'c2' --layer-precisions c[1-3]:fp16; and 1 more")
 
 
-def test_overrides_and_what_stays_in_fp32_come_before_the_rule():
-    graph, shapes = chain((1, -3, 1))
-    chosen, reasons = prepare.choose_layers(graph, shapes, {"c0": "overflow"}, (("c1", "fp32"),))
+def test_overrides_and_what_stays_in_fp32_are_no_candidates():
+    graph, _ = chain((1, -3, 1))
+    chosen, reasons = prepare.choose_layers(graph, {"c0": "overflow"}, (("c1", "fp32"),))
     assert reasons["c0"] == "overflow" and reasons["c1"] == "--layer-precisions c1:fp32" and [layer.node for layer in chosen] == ["c2"]

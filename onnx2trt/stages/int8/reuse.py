@@ -12,7 +12,8 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import static_shapes
-from onnx2trt.plan.plan import EFFORTS, Route
+from onnx2trt.plan.efforts import EFFORTS
+from onnx2trt.plan.plan import Route
 from onnx2trt.quant import calibration_cache
 from onnx2trt.quant.calibration_cache import Cache
 from onnx2trt.quant.equalize.equalization import rebuild
@@ -20,6 +21,7 @@ from onnx2trt.quant.fit_file import FORMAT, Found, Packed, most_bytes, pack
 from onnx2trt.quant.fp16_segments import unconvertible
 
 # What the choice of layers depends on, but not how the layers were made INT8
+LAYERS = "layers"  # no flag: "all", or those that a rule leaves
 ONLY_FOR_THE_CHOICE = ("--max-accuracy-drop", "--metric", "--min-int8-share", "--no-validate", "--validation-dir")
 
 
@@ -61,7 +63,8 @@ def look_up(job: Job, graph: Graph, cache: Cache | None, run: Run) -> Known:
     except ValueError as error:
         raise _damaged(path, error) from None
     fit = replace(found.fit, scales=found.fit.scales or cache.scales, fp16_scales=job.fp16_scales(graph))
-    return Known(cache, replace(found, fit=fit, kept_fp32=_kept_here(found.kept_fp32, graph, job)), equalization, chosen)
+    found, by_rule = replace(found, fit=fit, kept_fp32=_kept_here(found.kept_fp32, graph, job)), packed.conditions.get(LAYERS) != "all"
+    return Known(cache, found, equalization, chosen, by_rule)
 
 
 def write_found(job: Job, graph: Graph, written: WrittenCache | None, found: Found, run: Run) -> None:
@@ -74,7 +77,7 @@ def write_found(job: Job, graph: Graph, written: WrittenCache | None, found: Fou
         return
     structural = unconvertible(graph)
     measured = {node: reason for node, reason in found.kept_fp32.items() if structural.get(node) != reason}
-    data = pack(replace(found, kept_fp32=measured), _conditions(job))
+    data = pack(replace(found, kept_fp32=measured), {**_conditions(job), LAYERS: "all" if job.plan.structures else "by rule"})
     identity = replace(written.identity, fit_sha256=hashlib.sha256(data).hexdigest())
     fit, side = calibration_cache.fit_file(written.path), calibration_cache.side_file(written.path)
     run.write_now({fit: data, side: calibration_cache.side_text(written.text, identity).encode()})

@@ -7,7 +7,7 @@ import pytest
 from helpers import quiet_run, refused
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.plan.plan import EFFORTS
+from onnx2trt.plan.efforts import EFFORTS
 from onnx2trt.quant.sensitivity import Tried
 from onnx2trt.stages.int8 import guard as guarding
 from onnx2trt.stages.int8.guard import Fp16Inaccurate, Guard

@@ -1,0 +1,190 @@
+"""INT8 in the structure that is fastest: a few are built of one choice of layers, scales and weights, and timed.
+
+No rule knows which one it is. Measured against the FP16 flag on an H200 with TensorRT 10.6: MobileNetV3-L 0.84 with everything in INT8 by
+the calibrator and 1.72 with its depthwise layers in FP16; ResNet-50 0.69 with bound layers and 0.86 without; ViT-B 0.86 by Q/DQ and 1.39 by
+the calibrator.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode, in_words
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.pipeline.attempt import Attempt, loaded, time_in_turn
+from onnx2trt.pipeline.engine import Made, build_and_check, choose
+from onnx2trt.pipeline.int8 import Int8Choice
+from onnx2trt.plan.structures import Structure
+from onnx2trt.report.result import Result, VariantRow
+from onnx2trt.rewrite.prepare import Prepared
+from onnx2trt.stages import fp16_baseline as baseline
+from onnx2trt.stages import structure_times
+from onnx2trt.stages.fp16_baseline import Baseline
+from onnx2trt.stages.slow_layers import slower_in_int8, time_layers
+from onnx2trt.stages.structure_times import Fastest, Measured
+from onnx2trt.trt.profile import Timed
+
+OF_THE_STRUCTURE = (ExitCode.VALIDATION, ExitCode.BUILD, ExitCode.MODEL)  # errors that another structure may not have
+
+
+@dataclass
+class Int8Engines:
+    """The INT8 engines of one model."""
+
+    attempts: list[Attempt]
+    builds: int  # that are left
+    run: Run | None = None  # in which their layers were chosen; None: in that of the only attempt
+    measured: Measured = field(default_factory=Measured)  # by an earlier run
+
+    @property
+    def chosen(self) -> Attempt:
+        """The fastest that passed and computes what it should; where none does, the first that passed, or the first."""
+        passed = [attempt for attempt in self.attempts if attempt.made]
+        sound = [attempt for attempt in passed if not attempt.made.falls_short] or passed
+        return min(sound, key=lambda attempt: attempt.p50_ms, default=self.attempts[0])
+
+    def rows(self) -> list[VariantRow]:
+        """One for each, those of an earlier run included; none where there is nothing to choose from."""
+        now = [attempt.row() for attempt in self.attempts]
+        names = {row.structure for row in now}
+        return now + [row for row in self.measured.rows if row.structure not in names] if self.run else []
+
+    def remember(self, job: Job, run: Run) -> None:
+        """Keep which one is the fastest, unless an earlier run has."""
+        if self.run and self.builds >= 0 and self.chosen.made and not any(row.measured_on for row in self.rows()):
+            fastest = Fastest(self.chosen.structure, self.chosen.slow)
+            structure_times.remember(job, Measured(tuple(self.rows()), fastest), run)
+
+
+def build_int8(job: Job, common: Result, run: Run) -> Int8Engines:
+    """An INT8 engine for each structure of the plan that may be the fastest, checked, and timed alone.
+
+    Args:
+        job: with --precision int8, and with structures.
+        common: result of what all engines share.
+    """
+    first, builds = Attempt("int8", common.variant(), run.labelled("int8")), job.plan.calibration.effort.builds
+    measured = structure_times.recall(job, run)
+    try:
+        job, choice = choose(job, first.run)
+        if not isinstance(choice, Int8Choice):  # TensorRT calibrates a model with plugins
+            first.made = build_and_check(job, choice, choice.prepared(first.run), first.result, first.run)
+            return Int8Engines([first], 0)
+    except ConversionError as error:
+        first.fail(error)
+        return Int8Engines([first], 0)
+    built = Int8Engines([], builds, first.run, measured)
+    known = next((one for one in job.plan.structures if measured.fastest and one.name == measured.fastest.structure), None)
+    if known and _add(built, common, choice.in_structure(known), known, measured.fastest.slow).made:
+        built.builds = 0
+        return built
+    wanted = measured.still_to_build(tuple(structure.name for structure in job.plan.structures))
+    choices = {one.name: choice.in_structure(one) for one in job.plan.structures if one.name in wanted}
+    for structure in job.plan.structures:
+        if structure.name in choices:
+            attempt = _add(built, common, choices[structure.name], structure)
+            if attempt.error and attempt.error.code not in OF_THE_STRUCTURE:
+                break
+            structure_times.remember(job, Measured(tuple(built.rows())), run)
+    if not any(attempt.made for attempt in built.attempts):
+        _lower(built, common, choices)
+    return built
+
+
+def _add(built: Int8Engines, common: Result, choice: Int8Choice, structure: Structure, slow: dict[str, str] | None = None) -> Attempt:
+    """Build in a structure, without these layers in INT8; what has failed is an attempt, too."""
+    attempt = Attempt("int8", common.variant(), _with_what_was_found(built.run), structure=structure.name, slow=slow or {})
+    attempt.result.take(plan={**common.plan, "quantization": "calibrator" if structure.calibrator else "qdq"})
+    attempt.run.console.info(f"INT8 by {attempt.label}")
+    built.attempts.append(attempt)
+    built.builds -= 1
+    try:
+        _build(attempt, choice, choice.prepared(attempt.run, slow))
+    except ConversionError as error:
+        attempt.fail(error)
+        attempt.run.console.info(f"no engine: {error.message}")
+    return attempt
+
+
+def _with_what_was_found(found: Run) -> Run:
+    """A run of one engine that knows what was found before it was built."""
+    run = found.labelled("int8")
+    run.evidence = copy.copy(found.evidence)
+    run.console.warnings.extend(found.console.warnings)
+    return run
+
+
+def _build(attempt: Attempt, choice: Int8Choice, prepared: Prepared) -> None:
+    attempt.made = build_and_check(choice.job, choice, prepared, attempt.result, attempt.run)
+    if attempt.made.falls_short:
+        attempt.run.console.info(f"not used where another engine is: {attempt.made.falls_short}")
+
+
+def _lower(built: Int8Engines, common: Result, choices: dict[str, Int8Choice]) -> None:
+    """No structure meets the limit of the accuracy drop: fewer layers in INT8, in that which has missed it least."""
+    missed = [one for one in built.attempts if isinstance(one.error, AccuracyError) and one.error.drop_percent is not None]
+    if not missed:
+        return
+    nearest = min(missed, key=lambda attempt: attempt.error.drop_percent)
+    again = Attempt("int8", common.variant(), _with_what_was_found(built.run), structure=nearest.structure)
+    again.result.take(plan=nearest.result.plan)
+    choice = choices[nearest.structure]
+    try:
+        _build(again, choice, choice.lower(nearest.error, again.run))
+    except ConversionError as error:
+        again.fail(error)
+    built.attempts.remove(nearest)
+    built.attempts.insert(0, again)
+    built.builds -= 1
+
+
+def give_slow_layers_back(job: Job, built: Int8Engines, fp16: Attempt | Baseline | None, run: Run) -> None:
+    """INT8 once more without the layers that FP16 computes faster, from the fastest structures, as long as builds are left.
+
+    Args:
+        fp16: the FP16 engine, or what an earlier run has measured of it.
+    """
+    made = sorted((one for one in built.attempts if one.made), key=lambda one: (one is not built.chosen, one.p50_ms))
+    if not made or fp16 is None or isinstance(fp16, Attempt) and not fp16.made:
+        return
+    try:
+        with run.stage("profile", "timing the layers"):
+            timed = _timed_layers(job, fp16.made, run) if isinstance(fp16, Attempt) else fp16.timed
+        for first in made:
+            if built.builds > 0 and isinstance(first.made.choice, Int8Choice):
+                with run.stage("profile", "timing the layers"):
+                    slow = slower_in_int8(job, first.made.prepared.graph, _timed_layers(job, first.made, run), timed)
+                if slow:
+                    _try_without(job, first, slow, built, fp16, run)
+    except Exception as error:  # of whatever kind: the engines are good
+        run.console.warn(f"the layers were not timed, so none goes back to FP16 for being slow: {in_words(error)}")
+        return
+    if isinstance(fp16, Attempt):  # after the last time that it was timed
+        baseline.remember(job, fp16.row(), timed, run)
+
+
+def _timed_layers(job: Job, made: Made, run: Run) -> Timed:
+    with loaded(job, made, run) as engine:
+        return time_layers(job, made.prepared.graph, engine)
+
+
+def _try_without(job: Job, first: Attempt, slow: dict[str, str], built: Int8Engines, fp16: Attempt | Baseline, run: Run) -> None:
+    """An engine without these layers in INT8, timed beside that with them."""
+    choice = first.made.choice
+    run.console.info(f"{len(slow)} INT8 layers are slower than in FP16: built once more without them")
+    for node, reason in slow.items():
+        run.console.debug(f"{node}: {reason}")
+    second = Attempt("int8", first.result.variant(), _with_what_was_found(built.run or first.run), structure=first.structure, slow=slow)
+    built.builds -= 1
+    try:
+        _build(second, choice, choice.prepared(second.run, slow))
+    except Exception as error:  # TensorRT takes FP16 for more of them, say: then the first stays
+        second.run.console.info(f"no engine: {in_words(error)}")
+        return
+    others = {} if built.chosen is first else {"best": built.chosen}
+    time_in_turn(job, {**others, "first": first, "second": second}, fp16, run)
+    kept = "second" if second.p50_ms < first.p50_ms else "first"
+    run.console.info(f"p50 {first.p50_ms:.3f} ms with them, {second.p50_ms:.3f} ms without: the {kept} is faster")
+    built.attempts.append(second)

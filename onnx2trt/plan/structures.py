@@ -1,0 +1,38 @@
+"""The structures that INT8 can have in an engine of TensorRT 8.6 to 10; which of them is fastest, only measuring tells."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Structure:
+    """One way to write the same INT8 layers, with the same scales and weights, down for TensorRT."""
+
+    name: str
+    calibrator: bool  # by TensorRT's calibrator, which is given our scales; else by Q/DQ
+    bound: bool  # every layer to the type that was chosen for it; else TensorRT may compute INT8 layers in FP16, and others in INT8
+    by_rule: bool  # layers that INT8 seldom speeds up (depthwise, or of hardly any work) stay FP16 without being measured
+
+
+FREE = Structure("calibrator", calibrator=True, bound=False, by_rule=False)
+BOUND = Structure("bound calibrator", calibrator=True, bound=True, by_rule=True)
+QDQ = Structure("Q/DQ", calibrator=False, bound=False, by_rule=False)
+
+
+def unmeasured(calibrator: bool, bound: bool) -> Structure:
+    """What is built where no engine can be timed against another: a rule, no measurement."""
+    if calibrator:
+        return Structure("calibrator", calibrator=True, bound=bound, by_rule=True)
+    return Structure("Q/DQ", calibrator=False, bound=False, by_rule=True)
+
+
+def candidates(quantization: str, bind: bool) -> tuple[Structure, ...]:
+    """Those to measure, in order.
+
+    Args:
+        quantization: of --quantization.
+        bind: layers may be bound to their types.
+    """
+    found = {"auto": (FREE, QDQ, BOUND), "calibrator": (FREE, BOUND), "qdq": (QDQ,)}[quantization]
+    return tuple(structure for structure in found if bind or not structure.bound)

@@ -1,0 +1,61 @@
+"""Whether an INT8 engine computes what it was built to compute; TensorRT 10.6 has made wrong numbers of right Q/DQ (MobileNetV3: 8 dB
+where the same scales and weights give 35)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+
+from onnx2trt.base.errors import in_words
+from onnx2trt.conversion.comparing import as_declared, on_arrays
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.data.feeds import batches_to_compare
+from onnx2trt.model.session import Session
+from onnx2trt.rewrite.prepare import Prepared
+from onnx2trt.rewrite.simulate import simulation
+from onnx2trt.trt.engine import Engine
+
+SAMPLES = 4
+WORSE = 2.0  # times the noise: 3 dB
+FP16_NOISE = 10**-4.5  # of the signal: 45 dB, which layers in FP16 may cost besides, of which the simulation of INT8 may know nothing
+
+
+def falls_short(job: Job, prepared: Prepared, engine: Engine, run: Run) -> str:
+    """What to say of an engine whose outputs are 3 dB further from the model's than those of what it was built from; empty for others.
+
+    Args:
+        prepared: with INT8; where TensorRT's calibrator puts it in, `equivalent` is what that should give.
+    """
+    try:
+        with run.stage("validate", "comparing the engine with its simulation"):
+            signal, noise = _noise(job, prepared, engine)
+    except Exception as error:  # of whatever kind: it has been compared with the model, and that decides
+        run.console.warn(f"the engine was not compared with its simulation: {in_words(error)}")
+        return ""
+    for name, (simulated, measured) in noise.items():
+        if measured > WORSE * (simulated + FP16_NOISE * signal[name]):
+            of_engine, of_simulation = (10 * np.log10(signal[name] / max(value, 1e-30)) for value in (measured, simulated))
+            return f"output {name!r} has {of_engine:.1f} dB where a simulation of the same INT8 layers has {of_simulation:.1f} dB"
+    return ""
+
+
+def _noise(job: Job, prepared: Prepared, engine: Engine) -> tuple[dict[str, float], dict[str, list[float]]]:
+    """(output -> sum of its squares, output -> sums of the squared differences of the simulation, and of the engine)"""
+    reference = on_arrays(Session.of_model(job.info, job.model).run)
+    simulated = as_declared(job, Session.from_graph(simulation(prepared.equivalent or prepared.graph)).run)
+    real = as_declared(job, engine.run, cast_inputs=False)
+    signal: dict[str, float] = defaultdict(float)
+    noise: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for batch in batches_to_compare(job.data, [job.data.to_compare()[0].at_most(SAMPLES)]):
+        expected, *others = (compute(batch) for compute in (reference, simulated, real))
+        for name, array in expected.items():
+            if array.dtype.kind != "f" or any(found[name].shape != array.shape for found in others):
+                continue
+            wanted = array.astype(np.float64)
+            usable = np.isfinite(wanted)
+            signal[name] += float(np.square(wanted[usable]).sum())
+            for index, found in enumerate(others):
+                noise[name][index] += float(np.square(found[name].astype(np.float64)[usable] - wanted[usable]).sum())
+    return signal, noise

@@ -1,0 +1,84 @@
+"""What was measured of the INT8 engines of a model, remembered so that the same conversion builds the fastest one alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from dataclasses import asdict, dataclass, field, replace
+
+from onnx2trt.base.cache_folders import user_cache_folder
+from onnx2trt.base.errors import ConversionError
+from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.run import Run
+from onnx2trt.plan import key as identity
+from onnx2trt.report.result import VariantRow
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Fastest:
+    """The engine that was delivered."""
+
+    structure: str
+    slow: dict[str, str] = field(default_factory=dict)  # node that was FP16 for being slow in INT8 -> reason
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Engines of an earlier run, and the fastest; None where that run did not come to its end."""
+
+    rows: tuple[VariantRow, ...] = ()
+    fastest: Fastest | None = None
+
+    def still_to_build(self, structures: tuple[str, ...]) -> tuple[str, ...]:
+        """Those that are not known to be slower than another, or not to work, in the same order."""
+        known = {row.structure: row for row in self.rows if row.structure in structures}
+        best = min((row.p50_ms for row in known.values() if not row.error and row.p50_ms), default=None)
+        lost = {name for name, row in known.items() if row.error or best is not None and row.p50_ms and row.p50_ms > best}
+        left = tuple(name for name in structures if name not in lost)
+        return left or structures  # nothing has worked: then it is tried again
+
+
+def recall(job: Job, run: Run) -> Measured:
+    """What an earlier run of the same model, data, options and versions on this GPU has measured."""
+    path = _path(job)
+    try:
+        with open(path or "", encoding="utf-8") as stream:
+            kept = json.load(stream)
+        if identity.sealed({name: value for name, value in kept.items() if name != "sha256"}) != kept:
+            return Measured()  # damaged
+        rows = tuple(replace(VariantRow(**row), measured_on=str(kept["measured"])) for row in kept["rows"])
+        fastest = Fastest(**kept["fastest"]) if kept["fastest"] else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return Measured()
+    run.console.info(f"INT8 engines were measured on {kept['measured']}: what was slower is not built again ({path})")
+    return Measured(rows, fastest)
+
+
+def remember(job: Job, measured: Measured, run: Run) -> None:
+    """Keep what was measured; a folder that cannot be written is no fault."""
+    path = _path(job)
+    if path is None:
+        return
+    kept = {
+        "measured": time.strftime("%Y-%m-%d", time.gmtime()),
+        "rows": [asdict(replace(row, measured_on=None)) for row in measured.rows],
+        "fastest": asdict(measured.fastest) if measured.fastest else None,
+    }
+    try:
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        run.replace_now(path, json.dumps(identity.sealed(kept)).encode(), required=False)
+    except (OSError, ConversionError) as error:
+        run.console.debug(f"{path} is not written: {error}")
+
+
+def _path(job: Job) -> str | None:
+    """The file of this conversion; None where nothing is to be kept (--timing-cache none)."""
+    folder = user_cache_folder()
+    if not folder or job.plan.build.timing_cache is None:
+        return None
+    key = {"format": FORMAT, **{name: job.inputs.get(name) for name in ("model", "data", "versions")}}
+    key["options"] = identity.options(job.plan)
+    return os.path.join(folder, "structures", f"{identity.sealed(key)['sha256'][:32]}.json")

@@ -1,0 +1,178 @@
+"""pipeline/structures.py: INT8 in the structure that is fastest; engines, GPU and times are made up, what is built of them is real."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from helpers import quiet_run
+from made_engines import ENGINE, Chosen, attempt, int8_job, latency
+
+from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode
+from onnx2trt.pipeline import structures
+from onnx2trt.pipeline.engine import Made
+from onnx2trt.pipeline.structures import Int8Engines, build_int8, give_slow_layers_back
+from onnx2trt.plan.structures import BOUND, FREE, QDQ
+from onnx2trt.report.result import Precision, Result
+from onnx2trt.stages.fp16_baseline import Baseline
+
+NAMES = [FREE.name, QDQ.name, BOUND.name]
+WITHOUT = {"conv": "slower in INT8 here"}
+
+
+class Gpu:
+    """Builds whatever it is given, and says how fast it is: milliseconds, or an error, by structure."""
+
+    def __init__(self, found: dict):
+        self.found, self.built = dict(found), []
+
+    def build_and_check(self, job, choice, prepared, result, run):
+        name = prepared.structure.name + " without" * bool(prepared.without)
+        assert job.plan.calibrator is prepared.structure.calibrator, "the job builds what was prepared"
+        self.built.append(name)
+        outcome = self.found[name]
+        outcome = outcome.pop(0) if isinstance(outcome, list) else outcome
+        if isinstance(outcome, ConversionError):
+            raise outcome
+        ms, short = outcome if isinstance(outcome, tuple) else (outcome, "")
+        result.take(status="validated", latency=latency(ms), precision=Precision("int8", "int8", int8_mac_share=1.0))
+        return Made(job, choice, prepared, ENGINE, {}, short)
+
+
+def missed(drop: float) -> AccuracyError:
+    return AccuracyError(f"the outputs differ by {drop} %", hint="", drop_percent=drop)
+
+
+def refused(code=ExitCode.VALIDATION) -> ConversionError:
+    return ConversionError("int8 was asked for, but the engine is fp16", code=code)
+
+
+@pytest.fixture
+def gpu(tmp_path, monkeypatch):
+    """gpu(found, flags): (job, Gpu); nothing is remembered from one test to another."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr(structures.baseline, "remember", lambda job, row, timed, run: None)
+
+    def make(found, *flags, job=None):
+        job = job or int8_job(tmp_path, monkeypatch, "--timing-cache", "t.cache", *flags)
+        made = Gpu(found)
+        monkeypatch.setattr(structures, "build_and_check", made.build_and_check)
+        monkeypatch.setattr(structures, "choose", lambda job, run: (job, Chosen(job)))
+        monkeypatch.setattr(structures, "time_in_turn", lambda job, attempts, fp16, run: None)
+        monkeypatch.setattr(structures, "_timed_layers", lambda job, made, run: ((), {}))
+        monkeypatch.setattr(structures, "slower_in_int8", lambda *args: WITHOUT)
+        return replace(job, inputs={"model": "m", "data": {}, "versions": {}}), made
+
+    return make
+
+
+def built(job, common=None):
+    return build_int8(job, common or Result(plan={"max_accuracy_drop": 1.0}), quiet_run_that_writes())
+
+
+@pytest.mark.parametrize("fastest", NAMES)
+def test_the_fastest_of_all_structures_is_chosen(gpu, fastest):
+    job, made = gpu({name: 1.0 if name == fastest else 2.0 for name in NAMES})
+    found = built(job)
+    assert made.built == NAMES and found.chosen.structure == fastest and found.builds == 1
+    assert found.chosen.result.plan["quantization"] == ("qdq" if fastest == QDQ.name else "calibrator")
+    assert [(row.structure, row.p50_ms) for row in found.rows()] == [(name, 1.0 if name == fastest else 2.0) for name in NAMES]
+
+
+def test_an_engine_that_computes_something_else_is_not_used(gpu):
+    job, _ = gpu({FREE.name: 2.0, QDQ.name: (1.0, "output 'y' has 8.1 dB"), BOUND.name: 3.0})
+    found = built(job)
+    assert found.chosen.structure == FREE.name
+    assert {row.structure: row.falls_short for row in found.rows()}[QDQ.name] == "output 'y' has 8.1 dB"
+    job, _ = gpu(dict.fromkeys(NAMES, (1.0, "wrong")), "--max-accuracy-drop", "2")
+    assert built(job).chosen.made.falls_short == "wrong", "where there is no other, it is; the pipeline warns"
+
+
+def test_what_one_structure_cannot_another_may(gpu):
+    job, made = gpu({FREE.name: refused(), QDQ.name: refused(ExitCode.BUILD), BOUND.name: 3.0})
+    found = built(job)
+    assert made.built == NAMES and found.chosen.structure == BOUND.name
+    assert [row.status for row in found.rows()] == ["failed", "failed", "validated"]
+    job, made = gpu({FREE.name: refused(ExitCode.MACHINE)}, "--max-accuracy-drop", "2")
+    assert built(job).chosen.error.code is ExitCode.MACHINE and made.built == NAMES[:1], "no structure mends a machine"
+
+
+def test_fewer_layers_are_tried_only_where_no_structure_meets_the_limit(gpu, monkeypatch):
+    lowered = []
+
+    def lower(self, error, run):
+        lowered.append((self._structure.name, error.drop_percent))
+        return self.prepared(run)
+
+    monkeypatch.setattr(Chosen, "lower", lower, raising=False)
+    job, made = gpu({FREE.name: missed(9.0), QDQ.name: [missed(3.0), 1.0], BOUND.name: missed(5.0)})
+    found = built(job)
+    assert lowered == [(QDQ.name, 3.0)] and found.chosen.structure == QDQ.name and found.chosen.made and found.builds == 0
+    job, made = gpu({FREE.name: missed(9.0), QDQ.name: 2.0, BOUND.name: missed(5.0)}, "--max-accuracy-drop", "2")
+    assert built(job).chosen.structure == QDQ.name and len(lowered) == 1
+
+
+@pytest.mark.parametrize(
+    "effort, structures_of, most, tried",
+    [("default", NAMES, 4, [QDQ.name]), ("best", NAMES, 7, [QDQ.name, FREE.name, BOUND.name])],
+)
+def test_slow_layers_go_back_from_the_fastest_as_long_as_builds_are_left(gpu, effort, structures_of, most, tried):
+    times = {FREE.name: 2.0, QDQ.name: 1.0, BOUND.name: 3.0}
+    job, made = gpu({**times, **{f"{name} without": ms - 0.5 for name, ms in times.items()}}, "--quantization-effort", effort)
+    found = built(job)
+    fp16 = Baseline(attempt(job, "fp16").row(), ((), {}), "2026-01-01")
+    give_slow_layers_back(job, found, fp16, quiet_run())
+    assert made.built == [*structures_of, *(f"{name} without" for name in tried)] and len(made.built) <= most
+    assert (found.chosen.label, found.chosen.p50_ms) == ("Q/DQ, slow layers in FP16", 0.5)
+
+
+def test_the_next_run_builds_the_fastest_alone_and_shows_the_others(gpu):
+    times = {FREE.name: 2.0, QDQ.name: 1.0, BOUND.name: 3.0, "Q/DQ without": 0.5}
+    job, made = gpu(times)
+    found = built(job)
+    give_slow_layers_back(job, found, Baseline(attempt(job, "fp16").row(), ((), {}), "2026-01-01"), quiet_run())
+    found.remember(job, quiet_run_that_writes())
+    job, made = gpu(times, job=job)
+    again = built(job)
+    assert made.built == ["Q/DQ without"] and again.chosen.slow == WITHOUT and again.builds == 0
+    assert {row.structure: bool(row.measured_on) for row in again.rows()} == {
+        "Q/DQ, slow layers in FP16": False,
+        FREE.name: True,
+        QDQ.name: True,
+        BOUND.name: True,
+    }
+    job, made = gpu({**times, "Q/DQ without": refused()}, job=job)
+    assert built(job).chosen.structure == QDQ.name and made.built == ["Q/DQ without", QDQ.name], "what is not as it was is chosen again"
+
+
+def test_a_run_that_was_killed_is_taken_up_where_it_ended(gpu, monkeypatch):
+    job, made = gpu({FREE.name: 1.0, QDQ.name: 2.0, BOUND.name: KeyboardInterrupt()})
+    monkeypatch.setattr(structures, "build_and_check", interrupted_at(made, BOUND.name))
+    with pytest.raises(KeyboardInterrupt):
+        built(job)
+    job, made = gpu({FREE.name: 1.0, BOUND.name: 3.0}, job=job)
+    assert built(job).chosen.structure == FREE.name and made.built == [FREE.name, BOUND.name], "Q/DQ is known to be slower"
+
+
+def test_one_engine_without_structures_may_give_its_slow_layers_back(gpu):
+    job, made = gpu({"calibrator without": 0.5})
+    one = attempt(job, "int8")
+    one.result.latency, one.made.choice._structure = latency(1.0), FREE
+    found = Int8Engines([one], 1)
+    give_slow_layers_back(job, found, Baseline(attempt(job, "fp16").row(), ((), {}), "2026-01-01"), quiet_run())
+    assert made.built == ["calibrator without"] and found.chosen.p50_ms == 0.5 and found.rows() == []
+
+
+def interrupted_at(gpu: Gpu, name: str):
+    def build(job, choice, prepared, result, run):
+        if prepared.structure.name == name:
+            raise KeyboardInterrupt
+        return gpu.build_and_check(job, choice, prepared, result, run)
+
+    return build
+
+
+def quiet_run_that_writes():
+    """No parent gives the files their names."""
+    run = quiet_run()
+    run.replace_now = lambda path, data, required: Path(path).write_bytes(data)
+    return run

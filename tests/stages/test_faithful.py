@@ -1,0 +1,67 @@
+"""stages/faithful.py: an INT8 engine against a simulation of its layers; the engine is a function."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import onnx
+import pytest
+from helpers import planned
+from models import conv_net, random
+
+from onnx2trt.pipeline import int8
+from onnx2trt.stages.faithful import FP16_NOISE, falls_short
+
+
+@pytest.fixture
+def built(tmp_path, monkeypatch):
+    """(job, prepared, run) of an INT8 network."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(conv_net(), "model.onnx")
+    (tmp_path / "data").mkdir()
+    for index in range(6):
+        np.save(f"data/{index}.npy", random(1, 3, 16, 16, seed=index))
+    job, run = planned("--precision", "int8", "--calibration-dir", "data", "--max-accuracy-drop", "50", "--quantization-effort", "fast")
+    return job, int8.choose(job, run).prepared(run), run
+
+
+def engine_of(job, change):
+    """What the model computes, changed."""
+    from onnx2trt.model.session import Session
+
+    session = Session.from_path("model.onnx")
+    return SimpleNamespace(run=lambda arrays: {name: change(array) for name, array in session.run(arrays).items()})
+
+
+def noisy(db: float):
+    def change(array):
+        noise = np.random.default_rng(0).standard_normal(array.shape).astype(array.dtype)
+        return array + noise * np.sqrt((array**2).mean() / (noise**2).mean() / 10 ** (db / 10))
+
+    return change
+
+
+@pytest.mark.parametrize("db, short", [(100, False), (46, False), (1, True)])
+def test_an_engine_that_is_further_off_than_its_simulation_is_named(built, db, short):
+    job, prepared, run = built
+    said = falls_short(job, prepared, engine_of(job, noisy(db)), run)
+    assert bool(said) is short and (not short or "'y' has 1.0 dB where a simulation" in said), said
+
+
+def test_what_layers_in_fp16_cost_is_no_fault_where_int8_costs_nothing(built, monkeypatch):
+    job, prepared, run = built
+    monkeypatch.setattr("onnx2trt.stages.faithful.simulation", lambda graph: job.graph())
+    limit = -10 * np.log10(2 * FP16_NOISE)
+    assert not falls_short(job, prepared, engine_of(job, noisy(limit + 0.5)), run)
+    assert falls_short(job, prepared, engine_of(job, noisy(limit - 0.5)), run)
+
+
+def test_an_engine_that_does_not_run_is_not_judged_by_it(built):
+    job, prepared, run = built
+
+    def fails(array):
+        raise RuntimeError("CUDA error 700")
+
+    assert falls_short(job, prepared, engine_of(job, fails), run) == ""
+    assert any(
+        "not compared with its simulation: CUDA error 700" in warning or "CUDA error 700" in warning for warning in run.console.warnings
+    )
