@@ -20,6 +20,7 @@ KEPT_FP32_ABOVE = FP16_MAX / 2  # a factor of two for data that was not measured
 FP16_SMALLEST_NORMAL = 2.0**-14  # below it, FP16 loses precision bit by bit
 HALF_ROUNDING = 2.0**-11  # largest relative error of rounding to FP16
 WEIGHT_ERROR = 0.01  # largest accepted ||w16 - w|| / ||w||
+PROPORTIONAL = frozenset(("Mul", "Identity", "Neg", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Expand", "Slice"))
 RECURRENT, SEQUENCE_LENS = frozenset(("LSTM", "GRU", "RNN")), 4  # the input that gives the lengths
 PART = 2**18  # weights looked at together
 
@@ -58,8 +59,9 @@ def choose_kept_fp32(
         sizes = {name: _largest(array) for name, array in graph.weights.items() if types.get(name) == FLOAT}
         for name, reason in kept_near_zero(graph, types).items():
             kept_fp32.setdefault(name, reason)
+        negligible = negligible_tensors(graph, maxima)
         for node in graph.nodes:
-            reason = _range_reason(node, graph, maxima, types, sizes)
+            reason = _range_reason(node, graph, maxima, types, sizes, negligible)
             if reason:
                 kept_fp32.setdefault(node.name, reason)
         for inner in inside:
@@ -117,14 +119,48 @@ def unconvertible_nodes(graph: Graph) -> dict[str, str]:
     return kept_fp32
 
 
-def _range_reason(node: onnx.NodeProto, graph: Graph, maxima: dict[str, float], types: dict[str, int], sizes: dict[str, float]) -> str:
+def negligible_tensors(graph: Graph, maxima: dict[str, float]) -> frozenset[str]:
+    """Tensors that FP16 may lose altogether: all that is made of them is added to what is so much larger that FP16's rounding of the sum
+    loses as much (a layer scale of 1e-6 behind a branch of ConvNeXt).
+
+    Args:
+        maxima: tensor -> max |x| over the data.
+    """
+    readers, found = graph.consumers(), set()
+    for node in reversed(graph.nodes):
+        for name in node.output:
+            largest, reading = maxima.get(name, math.inf), readers.get(name, [])
+            if reading and name not in graph.output_names and all(_loses(one, name, largest, maxima, found) for one in reading):
+                found.add(name)
+    return frozenset(found)
+
+
+def _loses(node: onnx.NodeProto, name: str, largest: float, maxima: dict[str, float], negligible: set[str]) -> bool:
+    """Whether it makes no difference for what this node makes of a tensor that FP16 loses it."""
+    if name not in node.input:  # a body reads it
+        return False
+    if node.op_type in ("Add", "Sub"):
+        return largest <= HALF_ROUNDING * maxima.get(node.output[0], 0.0)
+    return node.op_type in PROPORTIONAL and node.output[0] in negligible
+
+
+def _range_reason(
+    node: onnx.NodeProto,
+    graph: Graph,
+    maxima: dict[str, float],
+    types: dict[str, int],
+    sizes: dict[str, float],
+    negligible: frozenset[str] = frozenset(),
+) -> str:
+    carried = node.op_type in PROPORTIONAL and node.output[0] in negligible
     read = node.input if is_plain(node) else reads(node)  # what is captured is judged where it is read
     for name in dict.fromkeys((*read, *node.output)):
         if types.get(name) != FLOAT:
             continue
         if name in graph.weights:
             largest_result = maxima.get(node.output[0], 0.0) if _is_summand(node, name) else 0.0
-            reason = _weight_reason(name, graph.weights[name], sizes[name], largest_result * HALF_ROUNDING)
+            lost = math.inf if carried else largest_result * HALF_ROUNDING
+            reason = _weight_reason(name, graph.weights[name], sizes[name], lost)
             if reason:
                 return reason
             continue
@@ -133,7 +169,7 @@ def _range_reason(node: onnx.NodeProto, graph: Graph, maxima: dict[str, float], 
             return f"{name} is NaN throughout in the FP32 model, so its range is not known"
         if largest > KEPT_FP32_ABOVE:
             return f"{name} reaches {largest:.3g}, above {KEPT_FP32_ABOVE:.0f} (half of FP16's largest)"
-        if 0 < largest < FP16_SMALLEST_NORMAL:
+        if 0 < largest < FP16_SMALLEST_NORMAL and name not in negligible:
             return f"{name} stays within {largest:.1e}, below FP16's normal range (6.1e-05)"
     return ""
 

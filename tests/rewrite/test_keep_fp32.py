@@ -48,13 +48,47 @@ def test_values_below_the_normal_range_are_kept_in_fp32():
 @pytest.mark.parametrize("weight, word", [(1e6, "above FP16's largest"), (1e-9, "in FP16")])
 def test_weights_that_half_cannot_hold_keep_their_node(weight, word):
     source = model(
-        [node("Mul", "x w", "m", "product"), node("Add", "m one", "y", "sum")],
+        [node("Mul", "x w", "m", "product"), node("Mul", "m two", "y", "twice")],
         {"x": [1, 4]},
         {"y": [1, 4]},
-        {"w": np.float32([weight] * 4), "one": np.float32(1)},
+        {"w": np.float32([weight] * 4), "two": np.float32(2)},
     )
     _, _, kept_fp32 = in_fp16(source, {"x": np.full((1, 4), 1e-3, np.float32)})
     assert word in kept_fp32["product"] and "w" in kept_fp32["product"]
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1e-7, 1e-6, 1e-3])
+def test_what_a_sum_loses_anyway_is_no_reason(scale):
+    """A layer scale, as of an untrained ConvNeXt: its branch is added to what is far larger."""
+    source = model(
+        [
+            node("Identity", "s", "copy", "copy"),
+            node("MatMul", "x w", "m", "branch"),
+            node("Mul", "m copy", "scaled", "scale"),
+            node("Transpose", "scaled", "turned", "turn", perm=[1, 0]),
+            node("Transpose", "turned", "back", "turn back", perm=[1, 0]),
+            node("Add", "x back", "y", "sum"),
+        ],
+        {"x": [8, 8]},
+        {"y": [8, 8]},
+        {"s": np.full(8, scale, np.float32), "w": random(8, 8)},
+    )
+    feed = {"x": random(8, 8, seed=1)}
+    graph, half, kept_fp32 = in_fp16(source, feed)
+    assert kept_fp32 == {}
+    np.testing.assert_allclose(outputs_of(simulation(half), feed)[0], outputs_of(graph, feed)[0], rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("last, kept", [("Add", set()), ("Mul", {"scale", "last"}), ("Div", {"scale", "last"})])
+def test_what_is_read_by_anything_else_than_such_a_sum_still_is(last, kept):
+    source = model(
+        [node("Mul", "x s", "scaled", "scale"), node(last, "x scaled", "y", "last"), node("Add", "x scaled", "z", "sum")],
+        {"x": [8, 8]},
+        {"y": [8, 8], "z": [8, 8]},
+        {"s": np.full((8, 8), 1e-7, np.float32)},
+    )
+    _, _, kept_fp32 = in_fp16(source, {"x": np.abs(random(8, 8, seed=1)) + 1})
+    assert kept <= set(kept_fp32) and bool(kept) is bool(kept_fp32)
 
 
 def test_a_tiny_summand_is_no_reason():
