@@ -19,7 +19,8 @@ from models import model, multiplication_chain, node, plugin_net, random
 pytestmark = pytest.mark.gpu
 
 QUICK = ("--builder-optimization-level", "1")
-INT8 = ("--precision", "int8", "--calibration-dir", "images", "--max-accuracy-drop", "20")
+MEASURED = ("--precision", "int8", "--calibration-dir", "images", "--max-accuracy-drop", "20")  # several engines
+INT8 = (*MEASURED, "--no-baseline")  # one
 NATIVE = (*INT8, "--calibration-method", "entropy")  # TensorRT's own calibration
 
 
@@ -152,12 +153,12 @@ def test_the_calibrator_ran_and_wrote_its_cache(folder):
 
 @pytest.mark.parametrize("flags", [INT8, NATIVE])
 def test_a_second_build_with_the_cache_reads_no_image(folder, flags):
-    once = ("--no-baseline", "--calibration-cache", "c.cache", "--test-image", "test.png")  # which layers are slow may differ
+    once = ("--calibration-cache", "c.cache", "--test-image", "test.png")
     _, first = convert(folder, *flags, *once)
     for path in (folder / "images").iterdir():
         path.unlink()
     (folder / "images").rmdir()
-    _, second = convert(folder, "--precision", "int8", "--max-accuracy-drop", "20", *once)
+    _, second = convert(folder, "--precision", "int8", "--max-accuracy-drop", "20", "--no-baseline", *once)
     assert second["calibration"]["samples_used"] is None and second["precision"]["delivered"] == "int8"
     assert second["precision"]["fallback"] == first["precision"]["fallback"]
     assert second["accuracy"][0]["sqnr_db"] > first["accuracy"][0]["sqnr_db"] - 1, "as accurate as the first"
@@ -260,7 +261,7 @@ def test_depthwise_and_hard_swish_keep_their_accuracy(tmp_path, flags):
     onnx.save(mobile_net(), tmp_path / "net.onnx")
     write_images(tmp_path / "images", seed=0)
     _, result = convert(
-        tmp_path, *INT8[:4], *flags, "--no-baseline", "--save-onnx", "qdq.onnx", "--metric", "noise", "--test-image", "images/0.png"
+        tmp_path, *MEASURED[:4], *flags, "--no-baseline", "--save-onnx", "qdq.onnx", "--metric", "noise", "--test-image", "images/0.png"
     )
     precision, sqnr_db = result["precision"], result["accuracy"][0]["sqnr_db"]
     assert precision["delivered"] == "int8" and precision["int8_mac_share"] > 0.8 and precision["ignored_constraints"] == []
@@ -312,29 +313,45 @@ def test_strong_typing_gives_real_fp16(folder):
 
 
 def test_int8_is_held_against_fp16(folder):
-    _, result = convert(folder, *INT8, "--test-image", "test.png")
+    _, result = convert(folder, *MEASURED, "--test-image", "test.png")
     rows = {row["precision"]: row for row in result["variants"]}
     assert set(rows) == {"int8", "fp16"} and all(row["status"] == "validated" and row["p50_ms"] > 0 for row in rows.values())
     assert result["latency"]["p50_ms"] == rows["int8"]["p50_ms"] and result["latency"]["fp16_p50_ms"] == rows["fp16"]["p50_ms"]
     said = any("INT8 is not faster" in warning for warning in result["warnings"])
     assert said == (rows["int8"]["p50_ms"] >= rows["fp16"]["p50_ms"])
-    done, again = convert(folder, *INT8, "--test-image", "test.png", "--calibration-method", "minmax")
+    done, again = convert(folder, *MEASURED, "--test-image", "test.png", "--calibration-method", "minmax")
     assert "not built again" in done.stderr and again["latency"]["fp16_p50_ms"] == rows["fp16"]["p50_ms"]
     (kept,) = (row for row in again["variants"] if row["precision"] == "fp16")
     assert kept.pop("measured_on") and kept.pop("other_data") is False and kept == rows["fp16"]
-    _, alone = convert(folder, *INT8, "--no-baseline", "--test-image", "test.png")
-    assert alone["variants"] == [] and alone["latency"]["fp16_p50_ms"] is None
+    _, alone = convert(folder, *INT8, "--test-image", "test.png")
+    assert alone["variants"] == alone["structures"] == [] and alone["latency"]["fp16_p50_ms"] is None
+
+
+@pytest.mark.parametrize("network", ["wide", "mobile"])
+def test_int8_is_delivered_in_the_structure_that_is_fastest(folder, network):
+    if network == "mobile":
+        onnx.save(mobile_net(), folder / "net.onnx")
+    _, result = convert(folder, *MEASURED, "--metric", "noise", "--test-image", "test.png")
+    rows = result["structures"]
+    assert {"calibrator", "Q/DQ", "bound calibrator"} <= {row["structure"] for row in rows} and len(rows) <= 4, rows
+    sound = [row["p50_ms"] for row in rows if not row["error"] and not row.get("falls_short")]
+    (int8,) = (row for row in result["variants"] if row["precision"] == "int8")
+    assert int8["p50_ms"] == min(sound) and "falls_short" not in int8 and result["latency"]["p50_ms"] == int8["p50_ms"]
+    done, again = convert(folder, *MEASURED, "--metric", "noise", "--test-image", "test.png")
+    assert "what was slower is not built again" in done.stderr and done.stderr.count("building the engine") < 4
+    (kept,) = (row for row in again["structures"] if not row.get("measured_on"))
+    assert kept["structure"] == int8["structure"] and kept["int8_mac_share"] == int8["int8_mac_share"]
 
 
 def test_best_keeps_the_fastest(folder):
-    _, result = convert(folder, "--precision", "best", *INT8[2:], "--test-image", "test.png")
+    _, result = convert(folder, "--precision", "best", *MEASURED[2:], "--test-image", "test.png")
     passed = {row["precision"]: row["p50_ms"] for row in result["variants"] if row["status"] == "validated"}
     assert result["precision"]["requested"] == "best" and result["precision"]["delivered"] == min(passed, key=passed.get)
     assert result["latency"]["p50_ms"] == min(passed.values())
 
 
 def test_compare_times_all_three(folder):
-    _, result = convert(folder, "--compare", *INT8[2:], "--test-image", "test.png")
+    _, result = convert(folder, "--compare", *MEASURED[2:], "--test-image", "test.png")
     assert {row["precision"]: row["p50_ms"] is not None for row in result["variants"]} == dict.fromkeys(("fp32", "fp16", "int8"), True)
     assert all(row["throughput_per_s"] > 0 and row["p99_ms"] >= row["p50_ms"] for row in result["variants"])
 
