@@ -1,38 +1,47 @@
 """How fast the engines are: ours against what a script over TensorRT's own API builds, on the GPU of this machine (TensorRT 8.6 to 10).
 
-    python benchmarks/engines.py [--networks resnet50 unet ppocr example1 example16] [--ways ...] [--folder DIR] [--json FILE] [--layers]
+    python benchmarks/engines.py [--networks resnet50 vit_b_16 ...] [--models NAME=MODEL.onnx:DATA ...] [--ways ...] [--folder DIR]
+                                 [--json FILE] [--markdown FILE] [--layers]
+    python benchmarks/engines.py --merge FILE.json ... --markdown FILE      # one table of several runs
 
-resnet50 (batch 32), unet (batch 16, 256x320), ppocr (PP-OCRv4 detection, 640x640), example1 and example16 (the example network at batch
-1 and 16, with its mean IoU on the 40 test images), each as
-    raw fp16   the FP16 flag on the FP32 ONNX: what everything is compared with
-    raw int8   the INT8 and FP16 flags with TensorRT's entropy calibrator (not of the example)
-    fp32, fp16, int8, int8 qdq   ours: --precision fp32, fp16, int8, and int8 with --quantization qdq
-at one optimization level. int8 is what the command gives: held against FP16, and built once more without the layers that FP16 computes
-faster. The raw engines are built without kernel timings of other builds, ours share theirs. fp16 is built a second time, with the
-timings of the first: "again". Both int8 ways share one calibration. All engines of a network are then timed in turn: inputs on the
-device, no CUDA graph, CUDA events. --layers says where each of them loses against raw fp16.
-Built engines stay in --folder, and are only timed when it is named again. The made-up networks have nothing to lose, so they get
---max-accuracy-drop 100 --quantization-effort fast.
+Networks: resnet50 (batch 32) and unet (batch 16, 256x320) of benchmarks/networks.py; with torch and torchvision, mobilenet_v3_large (32),
+deeplabv3_resnet50 (4, 512x512), vit_b_16 (32), swin_t (16), convnext_tiny (32), yolo (8, 640x640) and bert (16 x 128), all of these with
+random weights; ppocr (PP-OCRv4 detection, 640x640); example1 and example16 (the example network, with its mean IoU on the 40 test
+images). --models takes any other: a folder of images, or of .npz / .npy files, and :BATCH or :1x3x224x224 behind it where the model
+leaves the shape of an image free. Each as
+    raw fp16          the FP16 flag on the FP32 ONNX: what everything is compared with
+    raw int8          the INT8 and FP16 flags with TensorRT's entropy calibrator
+    fp32, fp16, int8  ours: --precision fp32, fp16, int8; int8 is the fastest of several structures, which it measures itself
+    int8 qdq, int8 calibrator      ours, with --quantization qdq and calibrator
+    best              ours: --precision best
+All engines of a network are then timed in turn, inputs on the device, with CUDA events: as CUDA graphs, and by plain launches. SQNR is
+against ONNX Runtime in FP32 on the first batch of the data. The raw engines are built without kernel timings of other builds unless
+--raw-timing-cache is given; ours share theirs, in the network's folder. A way that fails, or takes longer than --limit, is a row with its
+error. Everything stays in --folder: engines that are there are only timed, and kernel timings, scales and figures are used again.
+Random weights have nothing to lose, so they get --max-accuracy-drop 100, and are calibrated on one batch.
+The exit code is 1 where something that is asked for was missed (benchmarks/race/table.py).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
+import math
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 if not __package__:  # run as a file: our package stands one folder up
     sys.path[0] = str(ROOT)
 
-NETWORKS = {"resnet50": 0.75, "unet": 0.75, "ppocr": 1.02, "example1": None, "example16": None}  # the ratio to raw fp16 for int8 to reach
-EXAMPLE, BATCH = ROOT / "examples" / "ultralight_segmentation", {"example1": 1, "example16": 16}
-MADE_UP = ("resnet50", "unet")
+from benchmarks.race import process, sources, table  # noqa: E402
+from benchmarks.race.sources import Source  # noqa: E402
+
 WAYS = {
     "raw fp16": None,
     "raw int8": None,
@@ -40,278 +49,272 @@ WAYS = {
     "fp16": ("--precision", "fp16"),
     "int8": ("--precision", "int8"),
     "int8 qdq": ("--precision", "int8", "--quantization", "qdq"),
+    "int8 calibrator": ("--precision", "int8", "--quantization", "calibrator"),
+    "best": ("--precision", "best"),
 }
-ROUNDS, RUNS = 5, 100
-WORST_PARTS = 12  # shown by --layers
-SAMPLES = 2  # batches that the made-up networks are calibrated with
-
-
-def write_network(name: str, folder: Path) -> None:
-    """model.onnx and calibration data."""
-    import numpy as np
-    import onnx
-
-    if (folder / "calibration").exists():
-        return
-    if name in BATCH:
-        for part in ("model.onnx", "calibration"):
-            (folder / part).symlink_to(EXAMPLE / part)
-        return
-    if name == "ppocr":
-        from benchmarks.entropy_scales import DATA, SHAPE
-        from tests.real_models import ppocr
-
-        model = onnx.load(ppocr("det"))
-        for dim, size in zip(model.graph.input[0].type.tensor_type.shape.dim, SHAPE):
-            dim.dim_value = size
-        onnx.save(model, folder / "model.onnx")
-        (folder / "calibration").symlink_to(DATA / "calibration")
-        return
-    from benchmarks import networks
-
-    model = getattr(networks, name)()
-    onnx.save(model, folder / "model.onnx")
-    shape = [dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim]
-    random = np.random.default_rng(1)
-    (folder / "calibration").mkdir()
-    for index in range(SAMPLES):
-        coarse = random.random([*shape[:2], shape[2] // 16, shape[3] // 16], np.float32)  # patches, as images have
-        np.savez(folder / "calibration" / f"{index}.npz", x=coarse.repeat(16, axis=2).repeat(16, axis=3))
-
-
-def build_raw(folder: Path, engine: str, int8: bool, level: int) -> None:
-    """What one has to write at least; run in a process of its own."""
-    import numpy as np
-    import tensorrt as trt
-
-    from onnx2trt.trt.memory import open_cuda
-
-    logger = trt.Logger(trt.Logger.ERROR)
-    builder = trt.Builder(logger)
-    explicit = getattr(trt.NetworkDefinitionCreationFlag, "EXPLICIT_BATCH", None)
-    network = builder.create_network(1 << int(explicit) if explicit is not None else 0)
-    parser = trt.OnnxParser(network, logger)
-    if not parser.parse_from_file(str(folder / "model.onnx")):
-        sys.exit("cannot parse")
-    config = builder.create_builder_config()
-    config.clear_flag(trt.BuilderFlag.TF32)
-    config.builder_optimization_level = level
-    config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
-    config.set_flag(trt.BuilderFlag.FP16)
-    data = network.get_input(0)
-    if data.shape[0] == -1:
-        profile = builder.create_optimization_profile()
-        profile.set_shape(data.name, *[(BATCH[folder.name], *tuple(data.shape)[1:])] * 3)
-        config.add_optimization_profile(profile)
-    cuda = open_cuda()
-    if int8:
-        config.set_flag(trt.BuilderFlag.INT8)
-        batches = list(_batches(folder, tuple(network.get_input(0).shape)))
-        address = cuda.allocate(batches[0].nbytes)
-
-        class Calibrator(trt.IInt8EntropyCalibrator2):
-            def __init__(self) -> None:
-                trt.IInt8EntropyCalibrator2.__init__(self)
-
-            def get_batch_size(self):
-                return batches[0].shape[0] if batches else 1
-
-            def get_batch(self, names):
-                if not batches:
-                    return None
-                cuda.upload(address, np.ascontiguousarray(batches.pop(0)), 0)
-                return [address]
-
-            def read_calibration_cache(self):
-                return None
-
-            def write_calibration_cache(self, cache):
-                pass
-
-        config.int8_calibrator = Calibrator()
-    (folder / engine).write_bytes(builder.build_serialized_network(network, config))
-    cuda.close()
-
-
-def _batches(folder: Path, shape: tuple[int, ...]):
-    import numpy as np
-
-    paths = sorted((folder / "calibration").iterdir())
-    if paths[0].suffix == ".npz":
-        yield from (np.load(path)["x"] for path in paths)
-        return
-    from benchmarks.entropy_scales import images
-
-    yield from (next(iter(feed.values())) for feed in images(folder / "calibration"))
+DEFAULT = tuple(way for way in WAYS if way != "fp32")
+CALIBRATED = ("int8", "int8 qdq", "int8 calibrator", "best")  # that are ours
+LEAST = 20.0  # seconds without which nothing is begun
+CLOCK = 90.0  # seconds of the time of a network that are kept for timing its engines
+RECORDS = 40  # lines of --layers and of a failure that are shown
 
 
 def file_of(way: str) -> str:
     return way.replace(" ", "_") + ".engine"
 
 
-def build(name: str, way: str, folder: Path, level: int) -> dict:
-    """One engine; {} where it is there already."""
-    engine = file_of(way)
-    if (folder / engine).exists():
-        return {}
-    command = command_of(name, way, folder, engine, level)
-    row = {}
-    for key in ("build_s", "again_s") if way == "fp16" else ("build_s",):
-        started = time.monotonic()
-        done = subprocess.run([sys.executable, *map(str, command)], cwd=folder, capture_output=True, text=True)
-        if done.returncode:
-            return {"error": done.stderr[-600:]}
-        row[key] = time.monotonic() - started
-        if WAYS[way]:  # TensorRT's own part of it
-            row[f"tensorrt_{key}"] = json.loads((folder / f"{engine}.r.json").read_text())["timings_s"]["build"]
+def command_of(source: Source, way: str, folder: Path, args) -> list:
+    """That builds one engine; run in `folder`, which sources.prepare has filled.
+
+    Args:
+        args: level, effort, calibration_samples, raw_timing_cache.
+    """
+    engine, flags = file_of(way), WAYS[way]
+    if flags is None:
+        job = {"do": "raw", "folder": str(folder), "engine": engine, "int8": "int8" in way, "level": args.level}
+        return _worker({**job, "timings": args.raw_timing_cache})
+    about = json.loads((folder / "about.json").read_text())
+    command = [sys.executable, ROOT / "onnx2trt.py", "--onnx", about["model"], *flags, "-o", engine, "--json", f"{engine}.r.json"]
+    command += ["--timing-cache", "ours.timings", "--builder-optimization-level", args.level]
+    if about["free"]:
+        shapes = [f"{name}:{'x'.join(map(str, shape))}" for name, shape in about["free"].items()]
+        command += [part for bound in ("min", "opt", "max") for part in (f"--{bound}-shapes", *shapes)]
+    if way not in CALIBRATED:
+        return [*command, "--validation-dir", about["data"]]
+    command += ["--calibration-dir", about["data"], "--calibration-cache", "scales.cache", "--quantization-effort", args.effort]
+    samples = args.calibration_samples or (about["rows"] if source.made_up else None)
+    command += ["--calibration-samples", samples] if samples else []
+    return [*command, "--max-accuracy-drop", "100"] if source.made_up else command
+
+
+def _worker(job: dict) -> list:
+    return [sys.executable, Path(__file__).resolve(), "--worker", json.dumps(job)]
+
+
+def work(job: dict) -> None:
+    """What has to be done in a process of its own: it may crash, and takes memory that only its end gives back."""
+    folder = Path(job["folder"])
+    if job["do"] == "prepare":
+        end_children()
+        sources.prepare(Source(**{**job["source"], "shape": tuple(job["source"]["shape"])}), folder, job["limit"])
+    elif job["do"] == "raw":
+        from benchmarks.race import raw
+
+        raw.build(folder, job["engine"], job["int8"], job["level"], job["timings"])
+    else:
+        from benchmarks.race import clock
+
+        clock.measure(folder, job["ways"], job["options"])
+
+
+def build(source: Source, way: str, folder: Path, args, limit: float) -> dict:
+    """The row of one engine: build_s, timings_known, for ours what its result says; or its error.
+
+    Args:
+        limit: seconds.
+    """
+    name = file_of(way)
+    timings = (folder / ("ours.timings" if WAYS[way] else "raw.timings")).exists() and bool(WAYS[way] or args.raw_timing_cache)
+    command, environment = command_of(source, way, folder, args), {"XDG_CACHE_HOME": str(folder / "cache")}
+    error, seconds = process.run(command, folder, folder / f"{name}.log", limit, environment)
+    row: dict = {"build_s": seconds, "timings_known": timings}
+    result = _read(folder / f"{name}.r.json")
+    if result:
+        row.update(table.of_result(result))
+        error = error and (result.get("error") or {}).get("message", error)
+    if error:
+        row["error"] = error[-1000:]
+    elif way == "fp16" and args.again:
+        _, row["again_s"] = process.run(command, folder, folder / f"{name}.log", limit, environment)
+        row["tensorrt_again_s"] = (_read(folder / f"{name}.r.json").get("timings_s") or {}).get("build")
     return row
 
 
-def command_of(name: str, way: str, folder: Path, engine: str, level: int) -> list:
-    """Of one engine, run in `folder`."""
-    flags = WAYS[way]
-    if flags is None:
-        return [Path(__file__).resolve(), "--raw", folder, engine, "int8" if "int8" in way else "fp16", level]
-    command = [ROOT / "onnx2trt.py", "--onnx", "model.onnx", *flags, "-o", engine, "--json", f"{engine}.r.json"]
-    command += ["--timing-cache", "ours.timings", "--builder-optimization-level", level]
-    command += ["--calibration-dir", "calibration", "--calibration-cache", "scales.cache"] if "int8" in way else []
-    command += ["--max-accuracy-drop", "100", "--quantization-effort", "fast"] if name in MADE_UP else []
-    return [*command, "--max-batch-size", BATCH[name]] if name in BATCH else command
-
-
-def mean_iou(path: Path) -> float:
-    """Of an engine of the example, by its own script."""
-    done = subprocess.run([sys.executable, str(EXAMPLE / "evaluate.py"), str(path), "--json"], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)["miou"]
-
-
-def measure(folder: Path, ways: list[str], layers: bool) -> dict[str, dict]:
-    """p50 of each engine in ms, alternated, with the counts of its layers.
-
-    Args:
-        layers: print where each of them loses time.
-    """
-    import numpy as np
-    import onnx
-
-    from onnx2trt.trt import inspector
-    from onnx2trt.trt.constraints import labels
-    from onnx2trt.trt.engine import Engine
-    from onnx2trt.trt.library import load_library
-    from onnx2trt.trt.memory import open_cuda
-
-    library, cuda, engines = load_library("tensorrt"), open_cuda(), {}
+def _read(path: Path) -> dict:
+    """{} where a command has left no JSON."""
     try:
-        for way in ways:
-            path = folder / file_of(way)
-            if path.exists():
-                engines[way] = Engine(library, path.read_bytes(), cuda, lambda text: None)
-        random = np.random.default_rng(2)
-        for engine in engines.values():
-            engine.load({t.name: random.random(t.profile.opt, np.float32) for t in engine.tensors if t.is_input})
-            engine.time_ms(RUNS)  # to warm up
-        times: dict[str, list[float]] = {way: [] for way in engines}
-        for _ in range(ROUNDS):
-            for way, engine in engines.items():
-                engine.time_ms(RUNS // 5)
-                times[way].append(statistics.median(engine.time_ms(RUNS)))
-        if layers and "raw fp16" in engines:
-            known = labels((node.name, tuple(node.output)) for node in onnx.load(folder / "model.onnx").graph.node)
-            timed = {way: (inspector.parse_layers(engine.inspect(), known), engine.layer_ms(RUNS)) for way, engine in engines.items()}
-            for way, own in timed.items():
-                if way != "raw fp16":
-                    print("\n".join(losses(way, own, timed["raw fp16"])))
-        return {
-            way: {
-                "p50_ms": statistics.median(times[way]),
-                "mb": (folder / file_of(way)).stat().st_size / 1e6,
-                "layers": inspector.count_layers(inspector.parse_layers(engine.inspect(), {})),
-            }
-            for way, engine in engines.items()
-        }
-    finally:
-        for engine in engines.values():
-            engine.close()
-        cuda.close()
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
 
 
-def losses(way: str, own, base) -> list[str]:
-    """Lines on the time of conversions between formats, and on the parts that lose most.
+def measure(folder: Path, rows: dict[str, dict], args, until: float) -> dict:
+    """Time what is there, and put the figures into the rows; an engine that fails is left out, and the others begin once more.
+
+    Returns:
+        gpu and tensorrt; {} where nothing could be timed.
+    """
+    ways = {way: file_of(way) for way in rows if (folder / file_of(way)).exists() and "error" not in rows[way]}
+    options = {"rounds": args.rounds, "runs": args.runs, "layers": args.layers}
+    for name in ("clock.json", "at"):
+        (folder / name).unlink(missing_ok=True)
+    while ways:
+        command = _worker({"do": "clock", "folder": str(folder), "ways": ways, "options": options})
+        error, _ = process.run(command, folder, folder / "clock.log", max(until - time.monotonic(), 3 * CLOCK))
+        found = _read(folder / "clock.json")
+        if found:
+            for way, figures in found.pop("engines").items():
+                rows[way].update(figures)
+            if args.layers:
+                say((folder / "clock.log").read_text(errors="replace"))
+            return found
+        at = (folder / "at").read_text() if (folder / "at").exists() else ""
+        say(f"{folder.name}: not timed, at {at or 'the start'}: {error}")
+        for way in (at,) if at in ways else tuple(ways):
+            rows[way]["error"] = f"not timed: {error}"
+            del ways[way]
+    return {}
+
+
+def mean_iou(path: Path) -> float | None:
+    """Of an engine of the example, by its own script."""
+    done = subprocess.run([sys.executable, str(sources.EXAMPLE / "evaluate.py"), str(path), "--json"], capture_output=True, text=True)
+    return json.loads(done.stdout)["miou"] if done.returncode == 0 else None
+
+
+def compare(source: Source, folder: Path, args, until: float) -> dict:
+    """Build and time all engines of a network: rows, verdict, gpu, tensorrt; error, where there is no network to build.
 
     Args:
-        own, base: trt.profile.Timed of the engine and of raw fp16.
+        until: on the clock of time.monotonic, when its engines are to be timed at the latest.
     """
-    from onnx2trt.trt.profile import parts_of
-
-    def conversions(timed) -> str:
-        times = [ms for name, ms in timed[1].items() if "Reformat" in name]
-        return f"{len(times)} conversions, {sum(times):.3f} of {sum(timed[1].values()):.3f} ms in {len(timed[1])} layers"
-
-    lines = [f"{way}: {conversions(own)}; raw fp16: {conversions(base)}"]
-    for part in sorted(parts_of(own, base), key=lambda part: part.second_ms - part.first_ms)[:WORST_PARTS]:
-        lines.append(f"  {1000 * part.first_ms:7.1f} us against {1000 * part.second_ms:7.1f}: {', '.join(sorted(part.nodes))[:100]}")
-    return lines
-
-
-def compare(name: str, ways: list[str], folder: Path, level: int, layers: bool) -> dict[str, dict]:
-    """Build and time all engines of a network."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_network(name, folder)
-    rows: dict[str, dict] = {}
-    ways = [way for way in ways if way != "raw int8" or name not in BATCH]
-    for way in ways:
-        rows[way] = build(name, way, folder, level)
-        print(f"{name}, {way}: {rows[way].get('error') or 'built'}", file=sys.stderr, flush=True)
-    for way, found in measure(folder, ways, layers).items():
-        rows[way].update(found)
-    base = rows["raw fp16"].get("p50_ms")
+    limit = min(args.limit, until - time.monotonic())
+    error, seconds = process.run(
+        _worker({"do": "prepare", "source": asdict(source), "folder": str(folder), "limit": limit}), folder, folder / "prepare.log", limit
+    )
+    if error:
+        say(f"{source.name}: {error}")
+        return {"rows": {}, "error": error}
+    say(f"{source.name}: model, data and reference in {seconds:.0f} s")
+    rows = {way: row for way, row in _read(folder / "rows.json").items() if (folder / file_of(way)).exists() and way in args.ways}
+    for way in args.ways:
+        if way not in rows:
+            left = min(args.limit, until - time.monotonic() - CLOCK)
+            rows[way] = build(source, way, folder, args, left) if left > LEAST else {"error": "no time was left for it"}
+        (folder / "rows.json").write_text(json.dumps(rows))
+        took = f"{rows[way]['build_s']:.0f} s" if "build_s" in rows[way] else "not built"
+        say(f"{source.name}, {way}: {took} {rows[way].get('error') or rows[way].get('chosen') or ''}")
+    found = measure(folder, rows, args, until)
+    table.add_ratios(rows)
     for way, row in rows.items():
-        if base and "p50_ms" in row:
-            row["ratio"] = row["p50_ms"] / base
-            if way == "int8" and NETWORKS[name]:
-                row["reached"] = row["ratio"] <= NETWORKS[name]
-        if name in BATCH and "p50_ms" in row:
+        if source.name in sources.BATCH and "p50_ms" in row:
             row["miou"] = mean_iou(folder / file_of(way))
-    return rows
+    return {"rows": rows, "verdict": table.verdict(source.name, rows), **found}
 
 
-def show(name: str, rows: dict[str, dict]) -> None:
-    for way, row in rows.items():
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+def end_children() -> None:
+    """With this process, when it is told to end: process.run does it on the way out."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+
+def show(name: str, network: dict) -> None:
+    """Lines on each engine of a network, and what was missed."""
+    for way, row in network["rows"].items():
         if "p50_ms" not in row:
-            print(f"{name:9} {way:9} failed: {row.get('error', 'no engine')}")
+            print(f"{name:18} {way:15} failed: {row.get('error', 'no engine')}", flush=True)
             continue
-        verdict = "" if "reached" not in row else "  reached" if row["reached"] else f"  MISSED {NETWORKS[name]}"
-        verdict += f"  mIoU {row['miou']:.4f}" if "miou" in row else ""
+        graph = f"{row['graph_p50_ms']:8.4f} ms {row.get('graph_ratio', math.nan):6.3f}" if "graph_p50_ms" in row else f"{'no graph':>18}"
+        sqnr = f"{row['sqnr_db']:5.1f} dB" if row.get("sqnr_db") is not None else "      dB"
         counts = ", ".join(f"{count} {kind}" for kind, count in row["layers"].items() if count)
-        seconds = f"{row['build_s']:7.1f}" if "build_s" in row else "       "
-        print(f"{name:9} {way:9} {row['p50_ms']:8.4f} ms {row.get('ratio', 0):6.3f} {row['mb']:6.1f} MB {seconds} s  {counts}{verdict}")
-        if "again_s" in row:
-            parts = [row[f"tensorrt_{key}"] for key in ("build_s", "again_s")]
-            print(f"{name:9} {way:9} again in {row['again_s']:.1f} s; TensorRT's part of it {parts[0]:.1f} and {parts[1]:.1f} s")
+        words = [row["chosen"]] if row.get("chosen") else []
+        words += [f"mIoU {row['miou']:.4f}"] if row.get("miou") else []
+        words += [f"again in {row['again_s']:.1f} s"] if "again_s" in row else []
+        launches = f"launches {row['p50_ms']:8.4f} {row.get('ratio', math.nan):6.3f}"
+        print(f"{name:18} {way:15} graph {graph}  {launches}  {sqnr}  {row['mb']:6.1f} MB  {counts}  {', '.join(words)}", flush=True)
+    for what, judged in network.get("verdict", {}).items():
+        value = "failed" if judged["value"] is None else f"{judged['value']:.3f}"
+        against = f" of {judged['against']}" if "against" in judged else ""
+        print(
+            f"{name:18} {what}: {value}{against}, limit {judged['limit']:.4g}  {'reached' if judged['reached'] else 'MISSED'}", flush=True
+        )
+
+
+def write(found: dict, args) -> None:
+    for path, text in ((args.json, json.dumps(found, indent=2) + "\n"), (args.markdown, table.markdown(found))):
+        if path:
+            Path(path).write_text(text)
+
+
+def race(networks: list[Source], args) -> dict:
+    """All networks, one after the other; what was found is written after each."""
+    found: dict = {"date": time.strftime("%Y-%m-%d"), "level": args.level, "effort": args.effort, "networks": {}}
+    end = time.monotonic() + args.total
+    with tempfile.TemporaryDirectory() as temporary:
+        for index, source in enumerate(networks):
+            share = (end - time.monotonic()) / (len(networks) - index)
+            folder = (args.folder or Path(temporary)).resolve() / source.name
+            try:
+                network = compare(source, folder, args, time.monotonic() + share)
+            except Exception as error:  # of whatever kind: the other networks are to be measured
+                network = {"rows": {}, "error": f"{type(error).__name__}: {error}"}
+                say(f"{source.name}: {network['error']}")
+            found.update({key: network.pop(key) for key in ("gpu", "tensorrt") if key in network})
+            found["networks"][source.name] = network
+            show(source.name, network)
+            write(found, args)
+    return found
+
+
+def merged(paths: list[str]) -> dict:
+    """The networks of several runs in one; of a network that is in two, the later file's."""
+    runs = [json.loads(Path(path).read_text()) for path in paths]
+    return {
+        **{key: value for run in runs for key, value in run.items()},
+        "networks": {k: v for run in runs for k, v in run["networks"].items()},
+    }
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--networks", nargs="*", choices=sources.NAMES, metavar="NAME", help="default: all, or none where --models is given"
+    )
+    parser.add_argument("--models", nargs="*", default=[], type=sources.parse, metavar="NAME=MODEL:DATA", help="others, with their data")
+    parser.add_argument(
+        "--ways", nargs="+", choices=WAYS, default=list(DEFAULT), help="raw fp16 is always among them (default: all but fp32)"
+    )
+    parser.add_argument("--level", type=int, default=3, help="builder optimization level (default: 3, TensorRT's own)")
+    parser.add_argument(
+        "--effort", default="default", help="--quantization-effort of ours (default: default; fast builds one structure alone)"
+    )
+    parser.add_argument("--calibration-samples", type=int, metavar="N", help="of ours (default: one batch for random weights, else 500)")
+    parser.add_argument("--raw-timing-cache", action="store_true", help="keep kernel timings of the raw builds, too, and use them")
+    parser.add_argument("--again", action="store_true", help="build fp16 a second time, with the kernel timings of the first")
+    parser.add_argument("--limit", type=float, default=1800.0, metavar="SECONDS", help="for each build (default: 1800)")
+    parser.add_argument("--total", type=float, default=1e6, metavar="SECONDS", help="for everything; builds beyond it are left out")
+    parser.add_argument("--rounds", type=int, default=7, help="in which the engines are timed in turn (default: 7)")
+    parser.add_argument("--runs", type=int, default=100, help="of each engine in a round (default: 100)")
+    parser.add_argument("--layers", action="store_true", help="print the parts of each network that lose most against raw fp16")
+    parser.add_argument("--folder", type=Path, help="keep models, engines, timings and figures there")
+    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON, after every network")
+    parser.add_argument("--markdown", metavar="FILE", help="write the tables as Markdown, after every network")
+    parser.add_argument("--merge", nargs="+", metavar="FILE", help="measure nothing: one table of the JSON of several runs")
+    parser.add_argument("--worker", help=argparse.SUPPRESS)
+    return parser
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
-    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="raw fp16 is always among them")
-    parser.add_argument("--level", type=int, default=3, help="builder optimization level (default: 3, TensorRT's own)")
-    parser.add_argument("--layers", action="store_true", help="print the parts of each network that lose most against raw fp16")
-    parser.add_argument("--folder", type=Path, help="keep models and engines there")
-    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON")
-    parser.add_argument("--raw", nargs=4, metavar=("FOLDER", "ENGINE", "PRECISION", "LEVEL"), help="be the bare script")
-    args = parser.parse_args()
-    if args.raw:
-        build_raw(Path(args.raw[0]), args.raw[1], args.raw[2] == "int8", int(args.raw[3]))
+    args = arguments().parse_args()
+    if args.worker:
+        work(json.loads(args.worker))
         return 0
-    ways = [way for way in WAYS if way == "raw fp16" or way in args.ways]
-    found = {}
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in args.networks:
-            found[name] = compare(name, ways, (args.folder or Path(temporary)).resolve() / name, args.level, args.layers)
-            show(name, found[name])
-            if args.json:
-                Path(args.json).write_text(json.dumps(found, indent=2) + "\n")
-    return 0 if all(row.get("reached", True) for rows in found.values() for row in rows.values()) else 1
+    end_children()
+    args.ways = [way for way in WAYS if way == "raw fp16" or way in args.ways]
+    if args.merge:
+        found = merged(args.merge)
+        for name, network in found["networks"].items():
+            show(name, network)
+        write(found, args)
+    else:
+        names = args.networks if args.networks is not None else () if args.models else sources.NAMES
+        found = race([*map(Source, names), *args.models], args)
+    good = all(judged["reached"] for network in found["networks"].values() for judged in network.get("verdict", {}).values())
+    return 0 if good and not any(network.get("error") for network in found["networks"].values()) else 1
 
 
 if __name__ == "__main__":

@@ -128,23 +128,49 @@ def test_endurance_benchmark(tmp_path):
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 2
 
 
-def test_commands_of_the_engines_are_accepted():
+@pytest.mark.parametrize("free", [{}, {"x": [4, 3, 32, 32]}], ids=["fixed", "free"])
+def test_commands_of_the_engines_are_accepted(tmp_path, free):
     from benchmarks import engines
+    from benchmarks.race.sources import NAMES, Source
     from onnx2trt.plan.arguments import build_parser
 
-    for name in engines.NETWORKS:
+    (tmp_path / "about.json").write_text(json.dumps({"model": "model.onnx", "data": "data", "free": free, "rows": 32}))
+    options = engines.arguments().parse_args([])
+    for source in [*map(Source, NAMES), Source("other", "model.onnx", "data")]:
         for way, flags in engines.WAYS.items():
-            command = engines.command_of(name, way, ROOT, "e.engine", 3)
+            command = engines.command_of(source, way, tmp_path, options)
             if flags is None:
-                assert command[1:] == ["--raw", ROOT, "e.engine", "int8" if way == "raw int8" else "fp16", 3]
+                assert json.loads(command[-1])["int8"] is (way == "raw int8")
                 continue
-            args = build_parser().parse_args([str(part) for part in command[1:]])
-            assert args.precision == flags[1] and args.max_batch_size == engines.BATCH.get(name, 1)
-            assert (args.max_accuracy_drop == 100) == (name in engines.MADE_UP) and (args.calibration_dir is not None) == ("int8" in way)
+            args = build_parser().parse_args([str(part) for part in command[2:]])
+            assert args.precision == flags[1] and bool(args.opt_shapes) is bool(free)
+            calibrated = way in engines.CALIBRATED
+            assert (args.calibration_dir is not None) == calibrated and (args.max_accuracy_drop == 100) == (source.made_up and calibrated)
+
+
+def test_other_networks_are_given_with_their_data(tmp_path):
+    from benchmarks.race.sources import Source, parse
+
+    assert parse("a=m.onnx:data") == Source("a", str(Path("m.onnx").resolve()), str(Path("data").resolve()))
+    assert parse("a=m.onnx:data:4").shape == (4,) and parse("a=m.onnx:data:1x3x8x8").shape == (1, 3, 8, 8)
+    for wrong in ("m.onnx:data", "a=m.onnx", "a/b=m.onnx:data"):
+        with pytest.raises(ValueError, match="is not NAME="):
+            parse(wrong)
+
+
+def test_the_race_says_what_was_missed_and_against_what():
+    from benchmarks.race import table
+
+    rows = {"raw fp16": 1.0, "raw int8": 0.8, "fp16": 1.03, "int8": 0.81, "best": 0.9}
+    rows = {way: {"graph_p50_ms": ms, "p50_ms": ms} for way, ms in rows.items()}
+    found = table.verdict("resnet50", rows)
+    assert found["int8"]["reached"] and found["int8"]["against"] == "raw int8" and not found["best"]["reached"]
+    assert not found["fp16"]["reached"] and not found["int8 of raw fp16"]["reached"], "its target is 0.69"
+    assert "**MISSED**" in table.markdown({"level": 3, "date": "2026-01-01", "networks": {"resnet50": {"rows": rows}}})
 
 
 def test_where_an_engine_loses_time_is_said_worst_first():
-    from benchmarks.engines import losses
+    from benchmarks.race.clock import losses
     from onnx2trt.trt.inspector import EngineLayer
 
     def timed(**times):
