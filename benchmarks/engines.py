@@ -79,12 +79,12 @@ def command_of(source: Source, way: str, folder: Path, args) -> list:
     if about["free"]:
         shapes = [f"{name}:{'x'.join(map(str, shape))}" for name, shape in about["free"].items()]
         command += [part for bound in ("min", "opt", "max") for part in (f"--{bound}-shapes", *shapes)]
+    command += ["--max-accuracy-drop", "100"] if source.made_up else []
     if way not in CALIBRATED:
         return [*command, "--validation-dir", about["data"]]
     command += ["--calibration-dir", about["data"], "--calibration-cache", "scales.cache", "--quantization-effort", args.effort]
     samples = args.calibration_samples or (about["rows"] if source.made_up else None)
-    command += ["--calibration-samples", samples] if samples else []
-    return [*command, "--max-accuracy-drop", "100"] if source.made_up else command
+    return [*command, *(["--calibration-samples", samples] if samples else [])]
 
 
 def _worker(job: dict) -> list:

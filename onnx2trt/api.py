@@ -35,6 +35,7 @@ class Options(TypedDict, total=False):
     backend: Literal["auto", "tensorrt", "tensorrt-rtx"]
     gpu_arch: str | Sequence[str]
     workspace_size: float
+    imgsz: int | str | Sequence[int]
     max_batch_size: int
     min_shapes: Shapes
     opt_shapes: Shapes
@@ -70,6 +71,7 @@ class Options(TypedDict, total=False):
     std: float | Sequence[float]
     color: Literal["rgb", "bgr", "gray"]
     resize: Literal["stretch", "letterbox", "crop"]
+    validate: Path | Sequence[Path]
     test_image: Path
     validation_dir: Path
     max_accuracy_drop: float
@@ -181,7 +183,7 @@ def _words(action, value) -> list[str]:
         value = [f"{name}={_value(part)}" for name, part in value.items()]
     elif isinstance(value, Mapping):
         value = [f"{name}:{_sizes(part)}" for name, part in value.items()]
-    several = action.nargs == "+"
+    several = action.nargs == "+" or action.dest == "validate"
     if several and not isinstance(value, str | os.PathLike | int | float):
         return [f"{flag}={_text(part)}" for part in value]
     if not several and isinstance(value, Sequence) and not isinstance(value, str):

@@ -5,6 +5,7 @@ What a run needs is loaded where it is needed, so that --help and argument error
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -24,13 +25,21 @@ def main(argv: list[str] | None = None, prog: str = "") -> int:
     Returns:
         The exit code (base.errors.ExitCode).
     """
+    _open_streams()
     arguments = sys.argv[1:] if argv is None else argv
     parser, words = _parser_for(arguments, prog)
-    args = parser.parse_args(words)
+    try:
+        args = parser.parse_args(words)
+    except BrokenPipeError:  # --help, of which the reader has seen enough
+        return _stdout_is_gone(0)
+    except SystemExit:
+        if parser.problem:
+            return _refused(parser.problem, words)
+        raise  # --help and the like
     problem = _system_problem()  # from here on, what --help has no need of
     if problem:
         _print_error(problem.message, problem.hint)
-        return int(problem.code)
+        return _without_run(problem, args.json)
     from onnx2trt.plan.rules import flag_problem
     from onnx2trt.process.channel import attach
 
@@ -41,7 +50,10 @@ def main(argv: list[str] | None = None, prog: str = "") -> int:
         return work(args, channel)
     problem = flag_problem(args)
     if problem:
-        parser.error(problem)
+        try:
+            parser.error(problem)
+        except SystemExit:
+            return _refused(problem, words)
     from onnx2trt.supervised import run_supervised
 
     return _deliver(args, run_supervised(arguments, args.json))
@@ -55,6 +67,58 @@ def _parser_for(arguments: list[str], prog: str):
         if arguments[0] in DOORS:
             return build_door_parser(arguments[0], prog), arguments[1:]
     return build_parser(), arguments
+
+
+def _open_streams() -> None:
+    """A stream that the caller has closed takes what is written to it, and loses it: else the next file that is opened would get it."""
+    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
+            if descriptor != number:
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _stdout_is_gone(code: int) -> int:
+    """The code, with nothing left in the buffer that Python would complain about at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
+
+
+def _refused(problem: str, words: list[str]) -> int:
+    """Flags that are wrong: the parser has said so; --json, wherever it stands, gets the same.
+
+    Returns:
+        The exit code.
+    """
+    from onnx2trt.base.errors import ConversionError, ExitCode
+
+    named = [word[7:] if word.startswith("--json=") else after for word, after in zip(words, [*words[1:], ""]) if word.startswith("--json")]
+    hint = "--help shows the flags of every day, --help-all all of them."
+    return _without_run(ConversionError(problem, hint=hint, code=ExitCode.USAGE), named[-1] if named else None)
+
+
+def _without_run(error, json_path: str | None) -> int:
+    """Write the result of a run that has not begun, where --json asks for it.
+
+    Returns:
+        The exit code.
+    """
+    if not json_path or json_path.startswith("--"):
+        return int(error.code)
+    from onnx2trt.report.result import Result, to_json
+    from onnx2trt.supervised import Ended, write_json
+
+    result = Result()
+    result.fail(error)
+    result.seal()
+    if json_path == "-":
+        _to_stdout(to_json(result))
+    problem = write_json(json_path, Ended(result))
+    if problem:
+        _print_error(problem.message, problem.hint)
+    return int(error.code)
 
 
 def _system_problem():
@@ -82,15 +146,23 @@ def _deliver(args, ended) -> int:
     if problem:
         _print_error(problem.message, problem.hint)
     shown = ended.table if sys.stdout.isatty() else ANSI.sub("", ended.table)
-    to_stdout = to_json(result) if args.json == "-" else shown
+    written = _to_stdout(to_json(result) if args.json == "-" else shown)
+    if args.json == "-":
+        _print(ended.table)
+    return result.exit_code if written else result.exit_code or 8
+
+
+def _to_stdout(text: str) -> bool:
+    """Whether the text could be written, or its reader has gone: that is no failure."""
     try:
-        sys.stdout.write(to_stdout)
+        sys.stdout.write(text)
         sys.stdout.flush()
-        if args.json == "-":
-            sys.stderr.write(ended.table)
     except BrokenPipeError:  # the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return result.exit_code
+        _stdout_is_gone(0)
+    except OSError as error:  # a full disk behind it
+        _print_error(f"stdout cannot be written: {error.strerror}", "Free space on the disk that it is redirected to.")
+        return bool(_stdout_is_gone(0))
+    return True
 
 
 def _print_error(message: str, hint: str) -> None:
@@ -99,4 +171,5 @@ def _print_error(message: str, hint: str) -> None:
 
 
 def _print(text: str) -> None:
-    print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # nobody listens any more
+        print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)

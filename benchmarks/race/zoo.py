@@ -43,8 +43,8 @@ def write(name: str, folder: Path) -> None:
     examples = tuple(torch.from_numpy(array) for array in feeds[0].values())
     options = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     names = {"input_names": list(feeds[0]), "output_names": ["y"]}
-    with torch.no_grad():
-        torch.onnx.export(net, examples, str(folder / "model.onnx"), opset_version=17, **names, **options)
+    # with gradients, or torch 2 would export its attention as one operator of its own (aten::_native_multi_head_attention)
+    torch.onnx.export(net, examples, str(folder / "model.onnx"), opset_version=17, **names, **options)
     (folder / "calibration").mkdir(exist_ok=True)
     for index, feed in enumerate(feeds):
         np.savez(folder / "calibration" / f"{index}.npz", **feed)

@@ -9,13 +9,14 @@ import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims
+from onnx2trt.base.told import told_by
 from onnx2trt.conversion.proposed_sizes import Example, propose
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.samples import arrays_of
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.shape_inputs import may_be_shape_input, shape_inputs
 from onnx2trt.plan.plan import Plan
-from onnx2trt.plan.shapes import make_profiles, missing_shapes, shapes_missing
+from onnx2trt.plan.shapes import image_axes, make_profiles, missing_shapes, shapes_missing
 
 Values = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # smallest, usual, largest
 
@@ -42,7 +43,36 @@ def input_profiles(plan: Plan, model, info: ModelInfo, run: Run) -> tuple[Profil
     if lacking or valueless:
         example = propose(plan, model, info, lacking, valueless, {name: given[1] for name, given in values.items()})
         raise _missing(lacking, valueless, example)
-    return tuple(replace(profile, values=values.get(profile.name)) for profile in make_profiles(info.inputs, plan.shapes))
+    profiles = make_profiles(info.inputs, plan.shapes)
+    _check_stride(info, profiles)
+    return tuple(replace(profile, values=values.get(profile.name)) for profile in profiles)
+
+
+def _check_stride(info: ModelInfo, profiles: tuple[Profile, ...]) -> None:
+    """A model that says its stride takes no other sizes; without this ONNX Runtime would refuse them in words about some node.
+
+    Raises:
+        ConversionError: USAGE.
+    """
+    stride = told_by(info.metadata).stride
+    for spec, profile in zip(info.inputs, profiles):
+        axes = [axis for axis in image_axes(spec) or () if not isinstance(spec.shape[axis], int)]
+        for bound in ("opt", "min", "max"):
+            shape = getattr(profile, bound)
+            if any(shape[axis] % stride for axis in axes):
+                size = dims(tuple(shape[axis] for axis in image_axes(spec)))
+                near = [dims(tuple(max(stride, _near(shape[axis], stride, up)) for axis in image_axes(spec))) for up in (False, True)]
+                raise ConversionError(
+                    f"{size} of input {spec.name!r} ({bound} {dims(shape)}) is no multiple of the model's stride, {stride}, "
+                    "as the model says in its metadata",
+                    hint=f"Take {' or '.join(dict.fromkeys(near))}, as --imgsz or in the shapes.",
+                    code=ExitCode.USAGE,
+                )
+
+
+def _near(size: int, stride: int, up: bool) -> int:
+    """The multiple of a stride next to a size, above or below."""
+    return -(-size // stride) * stride if up else size // stride * stride
 
 
 def _typed_values(plan: Plan, info: ModelInfo) -> dict[str, Values]:

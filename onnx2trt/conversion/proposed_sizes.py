@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import time
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ import numpy as np
 
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.model_info import ModelInfo, TensorSpec
+from onnx2trt.base.told import told_by
 from onnx2trt.conversion.promised_shapes import Sizes, made_up, too_much
 from onnx2trt.data.samples import arrays_of
 from onnx2trt.model.graph import Graph
@@ -21,6 +21,7 @@ from onnx2trt.plan.shapes import IMAGE_CHANNELS, example_shape, given_shapes
 
 IMAGE_SIZES = (224, 640, 320, 256, 512, 416, 384, 448, 288, 299, 336, 128, 96, 64, 48, 32, 28, 1024)
 OTHER_SIZES = (16, 32, 8, 4, 2, 3, 17, 33, 64, 80, 100, 128, 256, 512, 576, 1024, 4096, 16000, 1)
+USUAL_SIZES = {"images": (640,)}  # name of an input -> what models that call it so are mostly trained at: detectors
 VALUES = (16, 8, 4, 2, 1, 32, 64, 224)
 MOST_SECONDS = 6.0  # for all trials
 MOST_VALUES = 2**24  # in the inputs of a trial
@@ -104,7 +105,7 @@ def _unknowns(plan: Plan, info: ModelInfo, valueless: tuple[TensorSpec, ...], va
         for axis, dim in enumerate(spec.shape or ()):
             if isinstance(dim, int) or spec.name in known:
                 continue
-            sizes = (told_by_name[dim],) if dim in told_by_name else _candidates(spec, axis, told)
+            sizes = (told_by_name[dim],) if dim in told_by_name else _candidates(spec, axis, told, plan.shapes.max_batch)
             if sizes is OTHER_SIZES:
                 sizes = tuple(dict.fromkeys((*sizes[:1], *sums, *sizes[1:])))
             variable = unknowns.variable(spec, axis)
@@ -114,9 +115,9 @@ def _unknowns(plan: Plan, info: ModelInfo, valueless: tuple[TensorSpec, ...], va
     return unknowns
 
 
-def _candidates(spec: TensorSpec, axis: int, told: dict[int, tuple[int, ...]]) -> tuple[int, ...]:
+def _candidates(spec: TensorSpec, axis: int, told: dict[int, tuple[int, ...]], max_batch: int) -> tuple[int, ...]:
     if axis == 0:
-        return (1,)
+        return tuple(dict.fromkeys((max_batch, 1)))
     if len(spec.shape) != 4:
         return OTHER_SIZES
     channel = 3 if spec.shape[3] in IMAGE_CHANNELS and spec.shape[1] not in IMAGE_CHANNELS else 1
@@ -125,19 +126,15 @@ def _candidates(spec: TensorSpec, axis: int, told: dict[int, tuple[int, ...]]) -
     if spec.shape[channel] not in IMAGE_CHANNELS and isinstance(spec.shape[channel], int):
         return OTHER_SIZES  # a cache of keys and values, features
     side = sorted({1, 2, 3} - {channel}).index(axis)
-    return tuple(dict.fromkeys((*told.get(side, ()), *IMAGE_SIZES)))
+    usual = USUAL_SIZES.get(spec.name, ())
+    return tuple(dict.fromkeys((*told.get(side, ()), *usual, *IMAGE_SIZES)))
 
 
 def _told_sizes(info: ModelInfo) -> dict[int, tuple[int, ...]]:
     """0 for heights, 1 for widths -> sizes that the model itself names: in its metadata, or as fixed ones of other inputs."""
     found: dict[int, list[int]] = {0: [], 1: []}
-    try:
-        size = ast.literal_eval(info.metadata.get("imgsz", ""))
-        pair = (size, size) if isinstance(size, int) else tuple(size)
-        for side, value in enumerate(pair[:2]):
-            found[side].append(int(value))
-    except (ValueError, SyntaxError, TypeError):
-        pass
+    for side, value in enumerate(told_by(info.metadata).size or ()):
+        found[side].append(value)
     for spec in info.inputs:
         if spec.shape is not None and len(spec.shape) == 4:
             height, width = spec.shape[1:3] if spec.shape[3] in IMAGE_CHANNELS else spec.shape[2:]

@@ -14,7 +14,7 @@ from onnx2trt.data.reader import Preprocessing, Reader, make_preprocessing
 from onnx2trt.data.rows import rows_of
 from onnx2trt.data.samples import Dataset
 from onnx2trt.plan.plan import Plan
-from onnx2trt.plan.shapes import image_input
+from onnx2trt.plan.shapes import image_input, image_refusal
 
 VALIDATION_SAMPLES = 500
 COMPARED_SAMPLES = 20  # of the calibration data, where no other was given
@@ -28,6 +28,12 @@ class Data:
     calibration: Dataset | None
     validation: Dataset | None
     test: Dataset | None
+    unseen: Preprocessing | None = None  # of an input that looks like images, where no data were given: what a deployment shall do
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """What is recorded for a deployment."""
+        return self.reader.preprocessing or self.unseen
 
     @property
     def image_size(self) -> tuple[int, int] | None:
@@ -67,19 +73,20 @@ def choose_data(plan: Plan, model: ModelInfo, profiles: tuple[Profile, ...], ind
     if plan.calibration.directory:
         calibration = samples.find(plan.calibration.directory, "--calibration-dir", plan.calibration.samples, ExitCode.CALIBRATION, count)
     if plan.validation.directory and plan.validation.enabled:
-        validation = samples.find(plan.validation.directory, "--validation-dir", VALIDATION_SAMPLES, ExitCode.VALIDATION, count)
+        validation = samples.find(plan.validation.directory, plan.validation.flags[1], VALIDATION_SAMPLES, ExitCode.VALIDATION, count)
     if plan.validation.test_image and plan.validation.enabled:
-        flag = "IMAGE" if plan.door == "preprocess" else "--test-image"
-        test = samples.single(plan.validation.test_image, flag, ExitCode.VALIDATION, count)
+        test = samples.single(plan.validation.test_image, plan.validation.flags[0], ExitCode.VALIDATION, count)
     images = any(data and data.kind == "images" for data in (calibration, validation, test))
-    preprocessing: Preprocessing | None = None
+    preprocessing, unseen = None, None
     if images:
         preprocessing = make_preprocessing(plan.preprocess, image_input(model.inputs, profiles))
+    elif not (calibration or validation or test or image_refusal(model.inputs, profiles)):
+        unseen = make_preprocessing(plan.preprocess, image_input(model.inputs, profiles))
     reader = Reader(model.inputs, profiles, preprocessing, rows, model.bound)
     if test:
         for batch in reader.batches(test):  # raises where it cannot be read
             check_shapes(batch.arrays, profiles, test)
-    return Data(reader, calibration, validation, test)
+    return Data(reader, calibration, validation, test, unseen)
 
 
 def has_arrays(plan: Plan) -> bool:

@@ -114,9 +114,12 @@ def least_shapes(text: str) -> tuple[tuple[str, tuple[int, ...]], ...]:
 
 
 def shapes(text: str, least: int = 1) -> tuple[tuple[str, tuple[int, ...]], ...]:
-    """'image:0:1x3x8x8,mask:1x8' -> (('image:0', (1, 3, 8, 8)), ('mask', (1, 8))); names may hold colons."""
+    """'image:0:1x3x8x8,mask:1x8' -> (('image:0', (1, 3, 8, 8)), ('mask', (1, 8))); names may hold colons.
+
+    A shape may be written with commas, too: 'image:1,3,8,8', '[1, 3, 8, 8]'.
+    """
     shapes = []
-    for part in filter(None, (p.strip() for p in text.split(","))):
+    for part in filter(None, (p.strip() for p in _with_crosses(text).split(","))):
         name, _, dims = part.rpartition(":")
         if not re.fullmatch(r"\d+(?:[xX]\d+)*", dims):
             raise argparse.ArgumentTypeError(f"{part!r} is not NAME:DIMS such as input:1x3x224x224")
@@ -125,6 +128,21 @@ def shapes(text: str, least: int = 1) -> tuple[tuple[str, tuple[int, ...]], ...]
             raise argparse.ArgumentTypeError(f"{part!r}: every dimension must be from {least} to 2147483647")
         shapes.append((name, shape))
     return tuple(shapes)
+
+
+def _with_crosses(text: str) -> str:
+    """'a:1,3,8,8,b:1x8' -> 'a:1x3x8x8,b:1x8': a number alone belongs to the numbers before it, in brackets or not."""
+    text = re.sub(r"[\[(]([\d\s,]*\d)[\s,]*[\])]", r"\1", text)
+    return re.sub(r"(?<![\dxX])(\d+(?:\s*,\s*\d+)+)\s*(?=,|$)", lambda found: re.sub(r"\s*,\s*", "x", found[1]), text)
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """'640' -> (640, 640), '480x640' -> (480, 640): height and width."""
+    match = re.fullmatch(r"\s*[\[(]?\s*(\d{1,6})(?:\s*[xX,]\s*(\d{1,6}))?\s*[\])]?\s*", text)
+    size = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+    if 0 in size:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size in pixels such as 640, or HEIGHTxWIDTH such as 480x640")
+    return size
 
 
 def shape_values(text: str) -> tuple[tuple[str, tuple[tuple[int, ...], ...]], ...]:

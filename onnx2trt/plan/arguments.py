@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
-
 from onnx2trt.plan import argument_types as types
-from onnx2trt.plan.parser import COMMAND, EXIT_CODES, PROGRAM, new_parser
+from onnx2trt.plan.parser import COMMAND, EXIT_CODES, PROGRAM, Help, Parser, new_parser, version
 
 EXAMPLE = f"""\
-example:
-  {" ".join(COMMAND)} --onnx model.onnx --precision int8 --calibration-dir images/ --test-image test.jpg
+examples:
+  {" ".join(COMMAND)} model.onnx --validate test.jpg --report report.html
+  {" ".join(COMMAND)} model.onnx --precision int8 --calibration-dir images/
 
 one part of the job alone, each with its own --help:
   {" ".join(COMMAND)} calibrate | preprocess | validate
 """
+# what --help shows; --help-all shows all
+EVERY_DAY = ("--onnx", "--output", "--precision", "--imgsz", "--max-batch-size", "--calibration-dir", "--validate", "--report", "--json")
 
 PRECISIONS = ("fp32", "fp16", "int8", "best")
 CONSTRAINTS = ("prefer", "obey", "none")
@@ -23,13 +24,13 @@ QUANTIZATION_EFFORTS = ("fast", "default", "best")
 NO_TIMING_CACHE = "none"
 CALIBRATION_METHODS = ("auto", "entropy", "minmax", "percentile", "mse")
 # argparse would print all flags, 40 lines, before the one that says which of them is wrong
-USAGE = f"{PROGRAM} --onnx FILE [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
+USAGE = f"{PROGRAM} MODEL.onnx [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
+DESCRIPTION = "Turn an ONNX model into a TensorRT engine that is proven to be what was asked for."
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The parser of all flags, in groups; defaults stand in the help text."""
-    description = "Turn an ONNX model into a TensorRT engine that is proven to be what was asked for."
-    parser = new_parser(PROGRAM, USAGE, description, f"{EXIT_CODES}\n{EXAMPLE}")
+    parser = new_parser(PROGRAM, USAGE, DESCRIPTION, f"{EXIT_CODES}\n{EXAMPLE}", add_help=False)
     parser.set_defaults(door=None, named={})
     _add_model_flags(parser.add_argument_group("model and engine"))
     _add_shape_flags(parser.add_argument_group("inputs and shapes"))
@@ -43,8 +44,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _add_model_flags(group) -> None:
-    source = group.add_mutually_exclusive_group(required=True)
-    source.add_argument("--onnx", metavar="FILE", help="the ONNX model")
+    source = group.add_mutually_exclusive_group()  # the parser itself says that one of them is needed
+    source.add_argument("--onnx", metavar="FILE", help="the ONNX model; the flag itself may be left out")
     source.add_argument(
         "--inspect",
         metavar="ENGINE",
@@ -111,6 +112,12 @@ def _add_build_flags(group) -> None:
 
 
 def _add_shape_flags(group) -> None:
+    group.add_argument(
+        "--imgsz",
+        metavar="SIZE",
+        type=types.image_size,
+        help="height and width of images where the model leaves them free: 640, or 480x640 (HEIGHTxWIDTH)",
+    )
     group.add_argument(
         "--max-batch-size", metavar="N", type=types.positive_int, default=1, help="largest batch of a free batch dimension (default: 1)"
     )
@@ -259,8 +266,15 @@ def _add_preprocessing_flags(group) -> None:
 
 
 def _add_validation_flags(group) -> None:
-    group.add_argument("--test-image", metavar="FILE", help="image (or .npz / .npy) to validate the engine on")
-    group.add_argument("--validation-dir", metavar="DIR", help="folder of images (or .npz / .npy) to measure accuracy on")
+    group.add_argument(
+        "--validate",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="what the engine is validated on: an image (or .npz / .npy), or a folder of them; both may be given",
+    )
+    group.add_argument("--test-image", metavar="FILE", help="--validate for a file alone")
+    group.add_argument("--validation-dir", metavar="DIR", help="--validate for a folder alone")
     group.add_argument(
         "--max-accuracy-drop",
         metavar="PERCENT",
@@ -308,3 +322,16 @@ def _add_result_flags(group) -> None:
     volume = group.add_mutually_exclusive_group()
     volume.add_argument("-v", "--verbose", action="store_true", help="all messages of TensorRT, and tracebacks")
     volume.add_argument("-q", "--quiet", action="store_true", help="only errors, and the table at the end")
+    group.add_argument("-h", "--help", action=Help, parser=_short_parser, help="the flags of every day")
+    group.add_argument("--help-all", action=Help, help="all flags")
+    group.add_argument("--version", action=Help, text=version, help="the version of this tool")
+
+
+def _short_parser(whole: Parser) -> Parser:
+    """For --help: the flags of every day."""
+    parser = new_parser(PROGRAM, f"{PROGRAM} MODEL.onnx [options]", DESCRIPTION, f"{EXAMPLE}\n{EXIT_CODES}", add_help=False)
+    group = parser.add_argument_group("every day")
+    rest = parser.add_argument_group("more")
+    for flag in (*EVERY_DAY, "--verbose", "--quiet", "--help-all", "--version"):
+        (group if flag in EVERY_DAY else rest)._add_action(whole._option_string_actions[flag])
+    return parser

@@ -11,7 +11,7 @@ from onnx2trt.plan.parser import EXIT_CODES, new_parser
 
 ARRAY_SUFFIXES = (".npy", ".npz")  # of what preprocess writes
 
-SHAPES = ("--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--shape-values", "--bind-input")
+SHAPES = ("--imgsz", "--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--shape-values", "--bind-input")
 IMAGES = ("--input-range", "--mean", "--std", "--color", "--resize")
 
 
@@ -103,7 +103,15 @@ def _validate(whole: argparse.ArgumentParser, prog: str) -> argparse.ArgumentPar
     _take_into(group, whole, ("--onnx", "--backend", "--plugins"))
     _take(parser, whole, "inputs and shapes", SHAPES)
     _take(parser, whole, "image preprocessing", IMAGES)
-    accuracy = ("--test-image", "--validation-dir", "--max-accuracy-drop", "--metric", "--min-int8-share", "--require-execution")
+    accuracy = (
+        "--validate",
+        "--test-image",
+        "--validation-dir",
+        "--max-accuracy-drop",
+        "--metric",
+        "--min-int8-share",
+        "--require-execution",
+    )
     _take(parser, whole, "validation", accuracy)
     _take_messages(parser, whole, "--report")
     return parser

@@ -9,9 +9,9 @@ from onnx2trt.plan.plan import BEST, Plan
 from onnx2trt.plan.rules import Cell, Effect
 
 IMAGES = ("--input-range", "--mean", "--std", "--color", "--resize")
-SHAPES = ("--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes")
+SHAPES = ("--imgsz", "--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes")
 CALIBRATION = ("--calibration-cache", "--accept-stale-cache", "--calibration-method", "--quantization", "--quantization-effort")
-MEASURED_ON = ("--test-image", "--validation-dir")
+MEASURED_ON = ("--validate", "--test-image", "--validation-dir")
 JUDGED_BY = ("--max-accuracy-drop", "--metric")
 
 

@@ -33,6 +33,7 @@ ELSEWHERE = {
     **dict.fromkeys(("outputs.json", "outputs.report", "outputs.array"), "names files, and changes nothing in them"),
     "outputs.save_onnx": "the file is looked at",
     "validation.require_execution": "the former status is looked at",
+    "validation.flags": "names flags, for messages",
 }
 
 # field of the plan -> the flag that decides it, where the names differ
@@ -49,6 +50,7 @@ FLAGS = {
     "shapes.opt": "--opt-shapes",
     "shapes.max": "--max-shapes",
     "shapes.max_batch": "--max-batch-size",
+    "shapes.image_size": "--imgsz",
     "calibration.samples": "--calibration-samples",
     "calibration.method": "--calibration-method",
     "calibration.accept_stale": "--accept-stale-cache",
@@ -56,6 +58,9 @@ FLAGS = {
     "validation.enabled": "--no-validate",
     "validation.max_drop_percent": "--max-accuracy-drop",
 }
+
+# options that follow from other flags, or from the machine, where their flag is not typed
+FOLLOWING = frozenset(("--strongly-typed", "--no-baseline", "--quantization", "--disable-strict-types"))
 
 # field of the plan -> its value as the user would type it, where the plan turns it round
 TYPED = {
@@ -127,17 +132,24 @@ def sealed(key: dict) -> dict:
     return {"sha256": hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest(), **key}
 
 
-def differences(then: dict, now: dict) -> list[str]:
-    """What differs between two keys, a few words for each; empty where they are equal."""
+def differences(then: dict, now: dict, typed: tuple[str, ...] = ()) -> list[str]:
+    """What differs between two keys, a few words for each; empty where they are equal.
+
+    Args:
+        typed: the flags that the user has typed. A flag that nobody typed is named only where nothing else has changed: its value then
+            follows from what has.
+    """
     if then.get("sha256") == now["sha256"]:
         return []
     found = ["the model"] if then.get("model") != now["model"] else []
+    following = []
     for part in ("options", "data", "versions"):
         old, new = then.get(part) or {}, now[part]
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
-                found.append(_difference(part, name, old.get(name), new.get(name)))
-    return found or ["the key itself is damaged"]
+                follows = name in FOLLOWING and name not in typed
+                (following if follows else found).append(_difference(part, name, old.get(name), new.get(name)))
+    return found or following or ["the key itself is damaged"]
 
 
 def _difference(part: str, name: str, old, new) -> str:

@@ -12,7 +12,7 @@ from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.arguments import NO_TIMING_CACHE
 from onnx2trt.plan.capabilities import Capabilities
 from onnx2trt.plan.efforts import EFFORTS, Effort
-from onnx2trt.plan.rules import Cell, effects_of, typed_flags
+from onnx2trt.plan.rules import Cell, effects_of, flag_name, typed_flags
 from onnx2trt.plan.structures import Structure, candidates
 
 NATIVE_METHODS = ("entropy", "minmax")
@@ -48,6 +48,7 @@ class Shapes:
     max_batch: int
     shape_values: tuple[tuple[str, tuple], ...] = ()  # (input, (min, opt, max) of its values)
     bind_input: tuple[tuple[str, str], ...] = ()  # (input, the value that makes it a constant)
+    image_size: tuple[int, int] | None = None  # (height, width) of images, where the model leaves them free
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Validation:
     metric: tuple[tuple[str, str], ...]  # (output, "" for all that it fits; the metric), the last counts
     require_execution: bool
     engine: str | None  # of --validate-only
+    flags: tuple[str, str] = ("--test-image", "--validation-dir")  # that the file and the folder were given with, for messages
 
 
 @dataclass(frozen=True)
@@ -175,15 +177,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         shapes=_shapes(args),
         preprocess=Preprocess(args.color, args.resize, args.input_range, flatten(args.mean), flatten(args.std)),
         calibration=_calibration(args),
-        validation=Validation(
-            enabled=not args.no_validate,
-            test_image=args.test_image,
-            directory=args.validation_dir,
-            max_drop_percent=args.max_accuracy_drop,
-            metric=tuple(dict(flatten(args.metric)).items()),
-            require_execution=args.require_execution,
-            engine=args.validate_only,
-        ),
+        validation=_validation(args),
         outputs=Outputs(engine_path(args), args.keep_failed, args.save_onnx, args.json, args.report, _array_path(args)),
         dry_run=args.dry_run,
         skip_unchanged=args.skip_unchanged,
@@ -197,9 +191,22 @@ def _calibration(args) -> Calibration:
     return Calibration(folder, samples, cache, args.calibration_method, args.accept_stale_cache, EFFORTS[args.quantization_effort])
 
 
+def _validation(args) -> Validation:
+    return Validation(
+        enabled=not args.no_validate,
+        test_image=args.test_image,
+        directory=args.validation_dir,
+        max_drop_percent=args.max_accuracy_drop,
+        metric=tuple(dict(flatten(args.metric)).items()),
+        require_execution=args.require_execution,
+        engine=args.validate_only,
+        flags=(flag_name(args, "test_image"), flag_name(args, "validation_dir")),
+    )
+
+
 def _shapes(args) -> Shapes:
     bounds = (flatten(getattr(args, f"{bound}_shapes")) for bound in ("min", "opt", "max"))
-    return Shapes(*bounds, args.max_batch_size, flatten(args.shape_values), flatten(args.bind_input))
+    return Shapes(*bounds, args.max_batch_size, flatten(args.shape_values), flatten(args.bind_input), args.imgsz)
 
 
 def _variants(args, executes: bool) -> tuple[str, ...]:
@@ -250,7 +257,7 @@ def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str,
         raise ConversionError(
             f"--require-execution: the engine could not be executed on this machine: {caps.driver_problem or _foreign_gpu(caps, archs)}",
             hint="Convert on a machine with the target GPU, or leave the flag out.",
-            code=ExitCode.VALIDATION,
+            code=ExitCode.MACHINE,
         )
 
 

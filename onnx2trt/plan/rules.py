@@ -176,9 +176,9 @@ def flag_problem(args) -> str:
 # what the door 'validate' takes, and --precision: int8 says that synthetic inputs do not tell its accuracy
 GO_WITH_VALIDATE_ONLY = (
     *("--validate-only", "--onnx", "--backend", "--plugins", "--precision"),
-    *("--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--shape-values", "--bind-input"),
+    *("--imgsz", "--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--shape-values", "--bind-input"),
     *("--input-range", "--mean", "--std", "--color", "--resize"),
-    *("--test-image", "--validation-dir", "--max-accuracy-drop", "--metric", "--min-int8-share", "--require-execution"),
+    *("--validate", "--test-image", "--validation-dir", "--max-accuracy-drop", "--metric", "--min-int8-share", "--require-execution"),
     *("--json", "--report", "--verbose", "--quiet"),
 )
 GO_WITH_INSPECT = ("--inspect", "--plugins", "--json", "--verbose", "--quiet")
@@ -268,11 +268,11 @@ def _path_problem(args) -> str:
         given = getattr(args, dest)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and (not value or "\0" in value):
-                return f"{_name(args, dest)} is empty or holds a NUL character: {value!r}"
+                return f"{flag_name(args, dest)} is empty or holds a NUL character: {value!r}"
     return ""
 
 
-def _name(args, dest: str) -> str:
+def flag_name(args, dest: str) -> str:
     """What the user knows an argument by."""
     return args.named.get(dest) or f"--{dest.replace('_', '-')}"
 
@@ -294,7 +294,7 @@ def _output_problem(args) -> str:
         files.append(("--calibration-cache's fit file", args.calibration_cache + ".fit.npz"))
     if args.timing_cache and args.timing_cache != NO_TIMING_CACHE:
         files += [("--timing-cache", args.timing_cache), ("--timing-cache's lock file", lock_path(args.timing_cache))]
-    files += [(_name(args, dest), getattr(args, dest)) for dest in ("onnx", "test_image", "validate_only")]
+    files += [(flag_name(args, dest), getattr(args, dest)) for dest in ("onnx", "test_image", "validate_only")]
     seen: dict[str, str] = {}
     for flag, path in files:
         if path and seen.setdefault(_real(path), flag) != flag:

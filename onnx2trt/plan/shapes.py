@@ -141,11 +141,47 @@ def _typed(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> dict[str, dict[str
                 if isinstance(dim, str) and dim.isidentifier():  # "?" and the like stand for anything
                     sizes.setdefault(dim, set()).add(tuple(triple))
     known = {dim: next(iter(found)) for dim, found in sizes.items() if len(found) == 1}
+    _take_image_size(inputs, typed, shapes)
     for spec in inputs:
         if _lacks(spec, typed) and spec.shape is not None and all(isinstance(dim, int) or dim in known for dim in spec.shape):
             for place, bound in enumerate(BOUNDS):
                 typed[bound][spec.name] = tuple(dim if isinstance(dim, int) else known[dim][place] for dim in spec.shape)
     return typed
+
+
+def image_axes(spec: TensorSpec) -> tuple[int, int] | None:
+    """The axes of height and width, of an input that looks like images; None for others."""
+    if spec.shape is None or len(spec.shape) != 4:
+        return None
+    return (2, 3) if spec.shape[1] in IMAGE_CHANNELS else (1, 2) if spec.shape[3] in IMAGE_CHANNELS else None
+
+
+def _take_image_size(inputs: tuple[TensorSpec, ...], typed: dict[str, dict[str, tuple[int, ...]]], shapes: Shapes) -> None:
+    """Add to the usual shapes what --imgsz says.
+
+    Raises:
+        ConversionError: USAGE, where no input takes images, or one has another size.
+    """
+    if shapes.image_size is None:
+        return
+    asked, images = f"--imgsz {dims(shapes.image_size)}", [spec for spec in inputs if image_axes(spec)]
+    if not images:
+        raise ConversionError(
+            f"{asked}: no input of the model looks like images, with 1, 3 or 4 channels: "
+            + ", ".join(f"{spec.name} {dims(spec.shape or ())}" for spec in inputs),
+            hint="Give shapes with --opt-shapes NAME:DIMS.",
+            code=ExitCode.USAGE,
+        )
+    for spec in images:
+        size = dict(zip(image_axes(spec), shapes.image_size))
+        given = typed["opt"].get(spec.name, spec.shape)
+        if any(isinstance(given[axis], int) and given[axis] != side for axis, side in size.items()):
+            what = f"--opt-shapes {spec.name}:{dims(given)}" if spec.name in typed["opt"] else f"input {spec.name!r} is {dims(given)}"
+            raise ConversionError(f"{asked}, but {what}", hint="Leave --imgsz out, or give the size that is there.", code=ExitCode.USAGE)
+        if spec.name not in typed["opt"]:
+            most = typed["max"].get(spec.name)
+            batch = most[0] if most else shapes.max_batch
+            typed["opt"][spec.name] = tuple(dim if isinstance(dim, int) else size.get(axis, batch) for axis, dim in enumerate(spec.shape))
 
 
 def _lacks(spec: TensorSpec, typed: dict[str, dict[str, tuple[int, ...]]]) -> bool:
@@ -182,8 +218,14 @@ def shapes_missing(lacking: tuple[TensorSpec, ...], examples: dict[str, tuple[in
     lines = [f"input {spec.name!r} has free dimensions besides the batch: {_free(spec)} of {dims(spec.shape)}" for spec in ranked]
     lines += [f"input {spec.name!r} has no declared rank" for spec in rankless]
     flags = [f"{spec.name}:{dims(examples[spec.name])}" for spec in ranked] + [f"{spec.name}:DIMS" for spec in rankless]
-    words = " with the sizes you will use (and --min-shapes / --max-shapes for a range)." if ranked else " with all its dimensions."
-    return ConversionError("\n  ".join(lines), hint=f"Add --opt-shapes {' '.join(flags)}{words}{tried}", code=ExitCode.USAGE)
+    words = " with the sizes you will use (and --min-shapes / --max-shapes for a range)" if ranked else " with all its dimensions"
+    alone = f", or {_image_size_flag(lacking[0], examples)}" if len(lacking) == 1 and image_axes(lacking[0]) else ""
+    return ConversionError("\n  ".join(lines), hint=f"Add --opt-shapes {' '.join(flags)}{words}{alone}.{tried}", code=ExitCode.USAGE)
+
+
+def _image_size_flag(spec: TensorSpec, examples: dict[str, tuple[int, ...]]) -> str:
+    height, width = (examples[spec.name][axis] for axis in image_axes(spec))
+    return f"--imgsz {height}" if height == width else f"--imgsz {height}x{width}"
 
 
 def _free(spec: TensorSpec) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import check_writable, read_engine, remove_abandoned
 from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims
+from onnx2trt.base.told import told_by
 from onnx2trt.base.words import base_name
 from onnx2trt.compare.metrics import misfit
 from onnx2trt.conversion.bound_inputs import bind_inputs
@@ -63,7 +64,23 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
     for warning in info.warnings:
         run.console.warn(warning)
     _say_folded(folded, run)
+    _say_of_data(plan, info, data, run)
     return job
+
+
+def _say_of_data(plan: Plan, info: ModelInfo, data: Data, run: Run) -> None:
+    """Fewer samples than were asked for; images that the model was probably not trained on in this form."""
+    if "--calibration-samples" in plan.typed and data.calibration and len(data.calibration.samples) < plan.calibration.samples:
+        run.console.warn(
+            f"--calibration-samples {plan.calibration.samples}: {data.calibration.origin} has only {len(data.calibration.samples)}; "
+            "all of them are used"
+        )
+    told, pre = told_by(info.metadata), data.preprocessing
+    if told.detector and pre and pre.resize == "stretch":
+        run.console.warn(
+            f"the model's metadata call it a detector (task: {told.task}), and most of these are trained on letterboxed images: add "
+            "--resize letterbox unless yours was trained on stretched ones"
+        )
 
 
 def _say_folded(folded: tuple[str, ...], run: Run) -> None:
@@ -107,7 +124,7 @@ def _with_idle(plan: Plan, facts: Facts, info: ModelInfo, data: Data, run: Run) 
     named = {name or info.inputs[0].name for name, _ in plan.shapes.max}
     facts = replace(
         facts,
-        images=data.reader.preprocessing is not None,
+        images=data.preprocessing is not None,
         free=any(spec.shape is None or any(not isinstance(dim, int) for dim in spec.shape) for spec in info.inputs),
         max_given=bool(rowed) and named.issuperset(rowed),
     )
@@ -125,7 +142,7 @@ def _repaired(job: Job) -> bool:
 
 def describe(job: Job) -> dict:
     """The fields of the result that a job fills."""
-    preprocessing = job.data.reader.preprocessing
+    preprocessing = job.data.preprocessing
     return {
         "model": describe_model(job.info),
         "plan": describe_plan(job.plan, job.profiles),

@@ -95,7 +95,7 @@ def _read_former(engine: str, side: str) -> tuple[Result | None, str]:
 
 def _why_not(former: Result, job: Job, key: dict) -> str:
     """Why a former result does not do; empty where it does."""
-    changed = identity.differences(former.key, key)
+    changed = identity.differences(former.key, key, job.plan.typed)
     if changed:
         return "changed since the engine was built: " + "; ".join(changed)
     if job.plan.validation.require_execution and former.status == "simulated":

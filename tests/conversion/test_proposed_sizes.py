@@ -4,11 +4,11 @@ import re
 
 import numpy as np
 import pytest
-from helpers import LIBRARIES, parse, quiet_run, save
+from helpers import LIBRARIES, parse, quiet_run, refused, save
 from models import model, node, random
 from onnx import TensorProto
 
-from onnx2trt.base.errors import ConversionError
+from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.conversion.input_profiles import input_profiles
 from onnx2trt.model.preflight import preflight
 from onnx2trt.plan.plan import make_plan
@@ -99,3 +99,26 @@ def test_the_sizes_of_the_data(tmp_path):
 def test_a_symbol_whose_size_is_known_keeps_it(tmp_path):
     shapes, _ = proposal(tmp_path, with_state(), "--opt-shapes", "state:1x3x4")
     assert shapes["x"][0] == 3
+
+
+def test_the_batch_that_was_asked_for(tmp_path):
+    shapes, hint = proposal(tmp_path, detector(320, "[320, 320]"), "--max-batch-size", "4")
+    assert shapes == {"x": (4, 3, 320, 320)} and "runs with these sizes" in hint and "or --imgsz 320." in hint
+
+
+def strided(tmp_path, *flags):
+    source = detector(320)
+    source.metadata_props.add(key="stride", value="32")
+    return input_profiles(make_plan(parse(*flags), LIBRARIES["rtx"]), *preflight(save(source, tmp_path / "net.onnx")), quiet_run())
+
+
+@pytest.mark.parametrize(
+    "flags", [["--imgsz", "100x320"], ["--opt-shapes", "x:1x3x100x320"], ["--imgsz", "320", "--max-shapes", "x:1x3x330x320"]]
+)
+def test_a_size_that_is_no_multiple_of_the_stride_is_refused(tmp_path, flags):
+    with refused(ExitCode.USAGE, "is no multiple of the model's stride, 32", hint="320"):
+        strided(tmp_path, *flags)
+
+
+def test_a_multiple_of_the_stride_is_taken(tmp_path):
+    assert strided(tmp_path, "--imgsz", "96")[0].opt == (1, 3, 96, 96)

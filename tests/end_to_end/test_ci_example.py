@@ -62,6 +62,19 @@ def test_a_model_at_fault_fails_the_run_and_not_the_others(folder):
     )
 
 
+def test_a_model_that_lacks_a_shape_fails_the_run_and_not_the_others_and_what_is_there_stays(folder):
+    free = model([node("Relu", "x", "y")], {"x": [1, 3, "h", "w"]}, {"y": [1, 3, "h", "w"]})
+    onnx.save(free, folder / "models" / "a_free.onnx")
+    done = convert_all(folder, archs="sm_89")
+    engine = folder / "out" / "sm_89" / "net.engine"
+    assert done.returncode == 2 and engine.exists(), done.stderr
+    assert "| a_free | sm_89 | flags | 2 |" in (folder / "summary.md").read_text()
+    made = engine.stat().st_mtime_ns
+    (folder / "models" / "a_free.flags").write_text("--imgsz 32")
+    done = convert_all(folder, archs="sm_89")
+    assert done.returncode == 0 and engine.stat().st_mtime_ns == made and "unchanged:" in done.stderr, done.stderr
+
+
 def test_what_would_fail_for_all_ends_it(folder):
     done = convert_all(folder, "--no-such-flag")
     assert done.returncode == 2 and done.stdout.count("===") == 1

@@ -362,7 +362,7 @@ def test_no_validate_says_so(folder):
 
 def test_require_execution_fails_early_without_a_gpu(folder):
     done = onnx2trt(folder, "--onnx", "net.onnx", "--require-execution")
-    assert done.code == 7 and "--require-execution" in done.error and "checking" not in done.stderr
+    assert done.code == 4 and "--require-execution" in done.error and "checking" not in done.stderr
 
 
 def test_synthetic_inputs_are_said(folder):
@@ -574,3 +574,38 @@ def test_an_end_during_the_build_leaves_no_temporary_file_for_long(folder, bare,
     assert bool(list(bare["TMPDIR"].iterdir())) is (number == signal.SIGKILL)
     assert onnx2trt(folder, "--onnx", "net.onnx", "--dry-run").code == 0
     assert list(bare["TMPDIR"].iterdir()) == [], "the next run clears up after a killed one"
+
+
+# ---- what is recorded and said of the data
+
+
+def test_the_preprocessing_is_recorded_without_data_too(folder):
+    flags = ("--mean", "0.5", "--std", "0.25", "--color", "bgr", "--dry-run", "--json", "-")
+    done = onnx2trt(folder, "net.onnx", *flags)
+    recorded, warned = json.loads(done.stdout)["preprocessing"], done.stderr
+    assert recorded["mean"] == [0.5] * 3 and recorded["std"] == [0.25] * 3 and recorded["color"] == "bgr" and "without effect" not in warned
+    with_data = json.loads(onnx2trt(folder, "net.onnx", *flags, "--validate", "test.png").stdout)
+    assert with_data["preprocessing"] == recorded
+    np.save(folder / "x.npy", np.zeros((1, 3, 20, 24), np.float32))
+    done = onnx2trt(folder, "net.onnx", *flags, "--validate", "x.npy")
+    assert json.loads(done.stdout)["preprocessing"] is None or done.code, "arrays come as they are"
+
+
+def test_fewer_samples_than_were_asked_for_are_said(folder):
+    asked = onnx2trt(folder, "net.onnx", *INT8, "--calibration-samples", "60", "--dry-run", "--json", "-")
+    assert any("--calibration-samples 60: images has only 6" in said for said in json.loads(asked.stdout)["warnings"])
+    for flags in ((), ("--calibration-samples", "6")):
+        assert "has only" not in onnx2trt(folder, "net.onnx", *INT8, *flags, "--dry-run").stderr
+
+
+def test_a_detector_on_stretched_images_is_warned_of(folder):
+    detector = conv_net()
+    detector.metadata_props.add(key="task", value="detect")
+    onnx.save(detector, folder / "net.onnx")
+    assert "--resize letterbox" in onnx2trt(folder, "net.onnx", "--validate", "test.png", "--dry-run").stderr
+    assert "--resize letterbox" not in onnx2trt(folder, "net.onnx", "--validate", "test.png", "--resize", "letterbox", "--dry-run").stderr
+
+
+def test_what_is_validated_on_is_named_as_it_was_typed(folder):
+    done = onnx2trt(folder, "net.onnx", "--validate", "none.png")
+    assert done.code == 7 and "--validate none.png does not exist" in done.error

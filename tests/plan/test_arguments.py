@@ -3,12 +3,19 @@
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from helpers import ROOT, flag_actions, parse, typing
+from helpers import LIBRARIES, ROOT, flag_actions, parse, typing
 
+import onnx2trt
 from onnx2trt.base.errors import ExitCode
+from onnx2trt.plan import argument_types as types
+from onnx2trt.plan import parser as parser_module
 from onnx2trt.plan.argument_types import flatten
-from onnx2trt.plan.arguments import CALIBRATION_METHODS, PRECISIONS, QUANTIZATION_EFFORTS, build_parser
+from onnx2trt.plan.arguments import CALIBRATION_METHODS, EVERY_DAY, PRECISIONS, QUANTIZATION_EFFORTS, build_parser
+from onnx2trt.plan.parser import OTHER_NAMES
+from onnx2trt.plan.plan import make_plan
+from onnx2trt.plan.rules import typed_flags
 
 DEFAULTS = {
     "output": None,
@@ -37,6 +44,8 @@ DEFAULTS = {
     "resize": "stretch",
     "test_image": None,
     "validation_dir": None,
+    "validate": [],
+    "imgsz": None,
     "max_accuracy_drop": 1.0,
     "metric": [],
     "min_int8_share": 10.0,
@@ -189,7 +198,7 @@ def test_onnx_is_required(capsys):
 @pytest.mark.parametrize("flags", [["--nonsense"], ["--std", "a"], ["-v", "-q"]])
 def test_what_is_wrong_is_not_hidden_behind_all_flags(capsys, flags):
     usage, error = fails(capsys, *flags).splitlines()
-    assert usage == "usage: onnx2trt.py --onnx FILE [--precision {fp32,fp16,int8,best}] [options] | --help"
+    assert usage == "usage: onnx2trt.py MODEL.onnx [--precision {fp32,fp16,int8,best}] [options] | --help"
     assert error.startswith("onnx2trt.py: error: ") and flags[0] in error
 
 
@@ -255,3 +264,96 @@ def test_negative_number_with_exponent():
 
 def test_workspace_below_one_byte_is_refused(capsys):
     assert "1e-12" in fails(capsys, "--workspace-size", "1e-12")
+
+
+# ---- what a first user types
+
+
+@pytest.mark.parametrize(
+    "words", [["m.onnx"], ["m.onnx", "--precision", "int8"], ["--precision", "int8", "m.onnx"], ["-v", "m.onnx", "--tf32"]]
+)
+def test_the_model_needs_no_flag(words):
+    assert build_parser().parse_args(words).onnx == "m.onnx"
+
+
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["m.onnx", "--precison", "int8"], "unrecognized arguments: --precison int8; did you mean --precision?"),
+        (["m.onnx", "--calibration_dir=d"], "did you mean --calibration-dir?"),
+        (["m.onnx", "--OPT-SHAPES", "x:1"], "did you mean --opt-shapes?"),
+        (["m.onnx", "--calibration-sam", "5"], "did you mean --calibration-samples?"),
+        (["m.onnx", "--fp16"], "did you mean --precision fp16?"),
+        (["m.onnx", "--minShapes=x:1"], "did you mean --min-shapes?"),
+        (["m.onnx", "--zzz"], "unrecognized arguments: --zzz"),
+        (["m.onnx", "n.onnx"], "unrecognized arguments: m.onnx n.onnx"),
+        (["--onnx", "m.onnx", "n.onnx"], "unrecognized arguments: n.onnx"),
+        (["--inspect", "e", "n.onnx"], "unrecognized arguments: n.onnx"),
+    ],
+)
+def test_a_misspelt_flag_gets_a_proposal(words, said, capsys):
+    with pytest.raises(SystemExit) as caught:
+        build_parser().parse_args(words)
+    assert caught.value.code == ExitCode.USAGE
+    assert capsys.readouterr().err.splitlines()[-1].endswith(said)
+
+
+def test_every_proposal_is_a_flag():
+    known = build_parser()._option_string_actions
+    for proposal in OTHER_NAMES.values():
+        for flag in proposal.split(" or "):
+            assert flag.split()[0] in known
+            if " " in flag:
+                parse(*flag.split())
+
+
+@pytest.mark.parametrize("flag", ["--opt-shapes", "--min-shapes", "--max-shapes"])
+def test_shapes_with_commas(flag):
+    random = np.random.default_rng(5)
+    for _ in range(200):
+        pairs = [
+            ("x:" * int(random.integers(2)) + chr(97 + at), random.integers(1, 500, random.integers(1, 5)))
+            for at in range(random.integers(1, 4))
+        ]
+        separators = [random.choice(["x", ",", ", ", "X"]) for _ in pairs]
+        texts = [f"{name}:{sep.join(map(str, dims))}" for (name, dims), sep in zip(pairs, separators)]
+        expected = tuple((name, tuple(map(int, dims))) for name, dims in pairs)
+        assert types.shapes(",".join(texts)) == expected
+        assert types.shapes(f"[{', '.join(map(str, pairs[0][1]))}]") == (("", expected[0][1]),)
+
+
+@pytest.mark.parametrize("text, size", [("640", (640, 640)), ("480x640", (480, 640)), ("480,640", (480, 640)), ("[480, 640]", (480, 640))])
+def test_an_image_size(text, size):
+    assert parse("--imgsz", text).imgsz == size
+
+
+@pytest.mark.parametrize("text", ["0", "640x0", "x", "1x2x3", "-1", "6.4", ""])
+def test_what_is_no_image_size(text, capsys):
+    assert "--imgsz" in fails(capsys, f"--imgsz={text}")
+
+
+def test_one_flag_for_a_file_and_a_folder(tmp_path, capsys):
+    (tmp_path / "d").mkdir()
+    both = parse("--validate", "i.png", "--validate", str(tmp_path / "d"))
+    assert both.test_image == "i.png" and both.validation_dir == str(tmp_path / "d")
+    assert typed_flags(both) == ["--onnx", "--validate"]
+    plan = make_plan(both, LIBRARIES["rtx"])
+    assert plan.validation.flags == ("--validate", "--validate")
+    assert make_plan(parse("--test-image", "i"), LIBRARIES["rtx"]).validation.flags == ("--test-image", "--validation-dir")
+    assert "names i.png already" in fails(capsys, "--validate", "i.png", "--validate", "j.png")
+    assert "--test-image names i.png already" in fails(capsys, "--test-image", "i.png", "--validate", "j.png")
+
+
+def test_help_is_short_and_help_all_is_whole(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setattr(parser_module._Formatter, "columns", 0)
+    texts = {}
+    for flag in ("--help", "--help-all", "--version"):
+        with pytest.raises(SystemExit) as caught:
+            build_parser().parse_args([flag])
+        assert not caught.value.code
+        texts[flag] = capsys.readouterr().out
+    assert len(texts["--help"].splitlines()) <= 50 and max(map(len, texts["--help"].splitlines()[:3])) <= 90
+    assert all(flag in texts["--help"] for flag in (*EVERY_DAY, "--help-all"))
+    assert all(option in texts["--help-all"] for action in flag_actions() for option in action.option_strings)
+    assert texts["--version"] == f"onnx2trt {onnx2trt.__version__}\n"

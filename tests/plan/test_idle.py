@@ -23,10 +23,10 @@ NO_GPU = replace(LIBRARIES["rtx"], gpu="", gpu_arch="", driver="", driver_proble
 ARRAYS, FIXED = Facts(images=False), Facts(free=False)
 
 # groups of flags, written down from what they are for
-SHAPES = {"--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes"}
+SHAPES = {"--imgsz", "--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes"}
 IMAGES = {"--input-range", "--mean", "--std", "--color", "--resize"}
 CALIBRATION = {"--calibration-cache", "--accept-stale-cache", "--calibration-method", "--quantization", "--quantization-effort"}
-COMPARED = {"--test-image", "--validation-dir", "--max-accuracy-drop", "--metric"}
+COMPARED = {"--validate", "--test-image", "--validation-dir", "--max-accuracy-drop", "--metric"}
 NOT_ON_RTX = {"--dla-core", "--plugins", "--version-compatible", "--hardware-compatibility-level"}
 IDLE_ON_RTX = {"--tactic-sources", "--disable-tactic-sources", "--timing-cache", "--strongly-typed"}
 BUILD = {

@@ -20,6 +20,7 @@ KINDS = {
     "backend": "stands among the versions",
     "gpu_arch": OPTION,
     "workspace_size": OPTION,
+    "imgsz": OPTION,
     "max_batch_size": OPTION,
     "min_shapes": OPTION,
     "opt_shapes": OPTION,
@@ -55,6 +56,7 @@ KINDS = {
     "std": OPTION,
     "color": OPTION,
     "resize": OPTION,
+    "validate": CONTENT,
     "test_image": CONTENT,
     "validation_dir": CONTENT,
     "max_accuracy_drop": OPTION,
@@ -197,3 +199,17 @@ def test_all_of_our_folders_are_hashed(copied, folder):
 def test_a_plan_for_another_library_has_the_same_options_but_for_what_it_decides():
     weak = make_plan(parse(), LIBRARIES["weak"])
     assert options(weak) == options(dataclasses.replace(weak, backend="tensorrt-rtx", executes_here=False))
+
+
+def test_a_flag_that_nobody_typed_is_not_what_has_changed():
+    def key(*flags):
+        made = options(make_plan(parse(*flags), LIBRARIES["weak"]))
+        return sealed({"model": "m", "options": made, "data": {}, "versions": {}})
+
+    then, now = key("--precision", "fp32"), key("--precision", "int8", "--calibration-dir", "d")
+    assert then["options"]["--no-baseline"] != now["options"]["--no-baseline"]
+    assert [said.split()[0] for said in differences(then, now)] == ["--precision"]
+    quantized = key("--precision", "fp32", "--quantization", "qdq")
+    assert [said.split()[0] for said in differences(then, quantized)] == ["--quantization"], "nothing else has changed"
+    both = key("--precision", "fp16", "--quantization", "qdq")
+    assert [said.split()[0] for said in differences(then, both, ("--quantization",))] == ["--precision", "--quantization"]

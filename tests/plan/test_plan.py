@@ -265,11 +265,11 @@ def test_whether_the_engine_can_be_executed_here(library, gpu_arch, archs, expec
 
 def test_execution_that_is_required_but_not_possible_is_refused_with_the_reason():
     flags = parse("--require-execution")
-    with refused(ExitCode.VALIDATION, "--require-execution", "no driver here", hint="leave the flag out"):
+    with refused(ExitCode.MACHINE, "--require-execution", "no driver here", hint="leave the flag out"):
         make_plan(flags, with_gpu("rtx", "", "no driver here"))
-    with refused(ExitCode.VALIDATION, "9.0", "TensorRT-RTX GPUs"):
+    with refused(ExitCode.MACHINE, "9.0", "TensorRT-RTX GPUs"):
         make_plan(flags, with_gpu("rtx", "9.0"))
-    with refused(ExitCode.VALIDATION, "8.9", "engine is for 12.0"):
+    with refused(ExitCode.MACHINE, "8.9", "engine is for 12.0"):
         make_plan(parse("--require-execution", "--gpu-arch", "120"), with_gpu("rtx", "8.9"))
     assert make_plan(flags, with_gpu("rtx", "8.9")).executes_here
     assert not make_plan(parse(), with_gpu("rtx", "9.0")).executes_here

@@ -1,5 +1,7 @@
 """plan/shapes.py: a complete optimization profile for every input, and which input takes an image."""
 
+import dataclasses
+
 import pytest
 from helpers import refused
 
@@ -212,3 +214,44 @@ def test_a_name_that_got_two_sizes_tells_none():
 def test_what_is_typed_for_an_input_itself_counts():
     inputs = (spec((1, "n"), "a"), spec((1, "n"), "b"))
     assert make_profiles(inputs, shapes(opt=[("a", (1, 16)), ("b", (1, 8))]))[1].opt == (1, 8)
+
+
+# ---- --imgsz
+
+
+def sized(size, **typed) -> Shapes:
+    return dataclasses.replace(shapes(**typed), image_size=size)
+
+
+@pytest.mark.parametrize(
+    "shape, typed, expected",
+    [
+        (("n", 3, "h", "w"), {}, ((1, 3, 48, 64),) * 3),
+        (("n", "h", "w", 1), {"batch": 4}, ((1, 48, 64, 1), (4, 48, 64, 1), (4, 48, 64, 1))),
+        ((2, 3, 48, "w"), {}, ((2, 3, 48, 64),) * 3),
+        (("n", 3, "h", "w"), {"lowest": (1, 3, 32, 32), "highest": (8, 3, 96, 96)}, ((1, 3, 32, 32), (8, 3, 48, 64), (8, 3, 96, 96))),
+        (("n", 3, "h", "w"), {"opt": (2, 3, 48, 64)}, ((1, 3, 48, 64), (2, 3, 48, 64), (2, 3, 48, 64))),
+        ((1, 3, 48, 64), {}, ((1, 3, 48, 64),) * 3),
+    ],
+)
+def test_an_image_size_fills_height_and_width(shape, typed, expected):
+    assert make_profiles((spec(shape),), sized((48, 64), **typed)) == (Profile("x", *expected),)
+
+
+@pytest.mark.parametrize(
+    "shape, typed, said",
+    [
+        ((1, 3, 32, 32), {}, "--imgsz 48x64, but input 'x' is 1x3x32x32"),
+        (("n", 3, "h", "w"), {"opt": (1, 3, 32, 32)}, "--imgsz 48x64, but --opt-shapes x:1x3x32x32"),
+        (("n", 16, "h", "w"), {}, "no input of the model looks like images"),
+        (("n", "length"), {}, "no input of the model looks like images"),
+    ],
+)
+def test_an_image_size_that_fits_nothing_is_refused(shape, typed, said):
+    with refused(ExitCode.USAGE, said):
+        make_profiles((spec(shape),), sized((48, 64), **typed))
+
+
+def test_the_other_inputs_still_need_their_shapes():
+    with refused(ExitCode.USAGE, "input 'ids' has free dimensions"):
+        make_profiles((spec(("n", 3, "h", "w")), spec(("n", "length"), "ids")), sized((48, 64)))

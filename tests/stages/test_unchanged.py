@@ -379,7 +379,7 @@ def test_a_calibration_cache_belongs_to_the_data(folder):
 
 def test_a_refusal_of_the_machine_comes_first(folder):
     done = skip(folder, *FLAGS, "--require-execution")
-    assert done.code == 7 and "unchanged:" not in done.stderr
+    assert done.code == 4 and "unchanged:" not in done.stderr
 
 
 def test_a_failed_conversion_leaves_nothing_to_skip(folder):
