@@ -17,7 +17,8 @@ from onnx2trt.pipeline.attempt import Attempt, loaded, time_in_turn
 from onnx2trt.pipeline.engine import Made, build_and_check, choose
 from onnx2trt.pipeline.int8 import Int8Choice
 from onnx2trt.plan.structures import Structure
-from onnx2trt.report.result import Result, VariantRow
+from onnx2trt.report.built import VariantRow
+from onnx2trt.report.result import Result
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.stages import fp16_baseline as baseline
 from onnx2trt.stages import structure_times
