@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Iterable
 
 import numpy as np
 
 from onnx2trt.base.errors import DataError
 from onnx2trt.base.model_info import BoundInput, Profile, TensorSpec, dims
+from onnx2trt.data import array_files
 from onnx2trt.data.rows import WHOLE_FILE, Rows
-
-MAX_ARRAY_BYTES = 2**31  # of one .npz or .npy file, unpacked
 
 
 def load_arrays(
@@ -37,12 +35,19 @@ def load_arrays(
     """
     if os.path.exists(path) and not os.path.isfile(path):
         raise DataError("is not a regular file")
-    arrays = _read_arrays(path, inputs)
-    _check_bound(arrays, bound)
-    missing = [spec.name for spec in inputs if spec.name not in arrays]
+    only = inputs[0].name if len(inputs) == 1 else None
+    if only is None and not array_files.is_archive(path):
+        raise DataError(f"holds one array, but the model has {len(inputs)} inputs: use .npz")
+    announced = array_files.announced(path, only)
+    missing = [spec.name for spec in inputs if spec.name not in announced]
     if missing:
-        raise DataError(f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(map(repr, arrays)) or 'nothing'}")
-    formed = {spec.name: _formed(arrays[spec.name], spec, 0 if spec.name in rows.shared else rows.block) for spec in inputs}
+        raise DataError(f"has no array {', '.join(map(repr, missing))}; it holds {', '.join(map(repr, announced)) or 'nothing'}")
+    blocks = {spec.name: 0 if spec.name in rows.shared else rows.block for spec in inputs}
+    for spec in inputs:  # what does not fit is not even unpacked
+        _formed(announced[spec.name], spec, blocks[spec.name])
+    arrays = array_files.read(path, only, {*blocks, *(entry.spec.name for entry in bound)})
+    _check_bound(arrays, bound)
+    formed = {spec.name: _formed(arrays[spec.name], spec, blocks[spec.name]) for spec in inputs}
     own = [array for name, array in formed.items() if name not in rows.shared and array.ndim]
     counts = {len(array) // rows.block for array in own} if rows.block else {1}
     if len(counts) != 1 or not rows.block:  # first axes that have nothing to do with each other
@@ -61,7 +66,7 @@ def _sample(arrays: dict[str, np.ndarray], inputs: tuple[TensorSpec, ...]) -> di
     try:
         return {spec.name: typed(arrays[spec.name], spec) for spec in inputs}
     except DataError as error:
-        return error
+        return error.with_traceback(None)  # whose frames would keep the arrays as long as the error
 
 
 def _check_bound(arrays: dict[str, np.ndarray], bound: tuple[BoundInput, ...]) -> None:
@@ -91,38 +96,10 @@ def load_array(path: str) -> np.ndarray:
     Raises:
         DataError: it is none, or cannot be read.
     """
-    spec = TensorSpec("", None, "")
     if not os.path.isfile(path):
         raise DataError("is not a file" if os.path.exists(path) else "does not exist")
-    return _read_arrays(path, (spec,))[""]
-
-
-def _read_arrays(path: str, inputs: tuple[TensorSpec, ...]) -> dict[str, np.ndarray]:
-    try:
-        if not path.lower().endswith(".npz"):
-            if os.path.getsize(path) > MAX_ARRAY_BYTES:
-                raise DataError(f"is larger than {MAX_ARRAY_BYTES} bytes")
-            array = np.load(path, allow_pickle=False)
-            if not isinstance(array, np.ndarray):
-                raise DataError("is no .npy file: is it an .npz?")
-            if len(inputs) != 1:
-                raise DataError(f"holds one array, but the model has {len(inputs)} inputs: use .npz")
-            return {inputs[0].name: array}
-        with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_ARRAY_BYTES:
-            raise DataError(f"unpacks to {size} bytes, more than {MAX_ARRAY_BYTES}")
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-        odd = [name for name, array in arrays.items() if not isinstance(array, np.ndarray)]
-        if odd:
-            raise DataError(f"holds {odd[0]!r}, which is no array")
-        return arrays
-    except DataError:
-        raise
-    except Exception as error:  # numpy, zipfile, zlib and tokenize raise eight classes of their own for damaged files
-        reason = "holds Python objects, which are not unpickled" if "allow_pickle" in str(error) else f"is no readable array file: {error}"
-        raise DataError(reason) from None
+    array_files.announced(path, "")
+    return array_files.read(path, "", ("",))[""]
 
 
 def _formed(array: np.ndarray, spec: TensorSpec, block: int) -> np.ndarray:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.errors import ConversionError, DataError, ExitCode
+from onnx2trt.data.array_files import announced, read
 from onnx2trt.data.rows import file_and_row, row_name
 from onnx2trt.plan.plan import Plan
 
@@ -150,8 +151,7 @@ def arrays_of(plan: Plan, name: str) -> Iterator[np.ndarray]:
     """The arrays of an input in the user's .npz files; those that cannot be read are left to the reader, which says what is wrong."""
     for path in array_files(plan):
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                if name in archive.files:
-                    yield archive[name]
-        except Exception:  # numpy, zipfile, zlib and tokenize raise eight classes of their own for damaged files
+            found = read(path, None, (name,)) if name in announced(path, None) else {}
+        except DataError:
             continue
+        yield from found.values()

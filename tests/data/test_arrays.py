@@ -10,7 +10,7 @@ from helpers import ends_within, pipe_at
 
 from onnx2trt.base.errors import DataError
 from onnx2trt.base.model_info import BoundInput, Profile, TensorSpec
-from onnx2trt.data import arrays as arrays_module
+from onnx2trt.data import array_files
 from onnx2trt.data.arrays import load_arrays, synthetic_arrays
 from onnx2trt.data.rows import WHOLE_FILE, Rows
 
@@ -213,7 +213,7 @@ def test_a_header_that_claims_far_more_than_is_there(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["npz", "npy"])
 def test_size_is_bounded_as_unpacked(tmp_path, suffix, monkeypatch):
-    monkeypatch.setattr(arrays_module, "MAX_ARRAY_BYTES", 10_000)
+    monkeypatch.setattr(array_files, "MAX_ARRAY_BYTES", 10_000)
     zeros = np.zeros((1000, 3), np.float32)
     np.savez_compressed(tmp_path / "a.npz", x=zeros)
     npy(tmp_path, zeros)
