@@ -10,6 +10,7 @@ import numpy as np
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims
 from onnx2trt.base.told import told_by
+from onnx2trt.base.words import to_type
 from onnx2trt.conversion.proposed_sizes import Example, propose
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.samples import arrays_of
@@ -102,7 +103,7 @@ def _typed_values(plan: Plan, info: ModelInfo) -> dict[str, Values]:
         if len(values[0]) != count:
             raise ConversionError(
                 f"--shape-values {name} has {len(values[0])} values; the input {name!r} has {count}",
-                hint=f"Write --shape-values {name}:{dims(('V',) * count)}, or with a range {name}:MIN:OPT:MAX.",
+                hint=f"Write --shape-values {to_type(name, dims(('V',) * count))}, or with a range {to_type(name, 'MIN:OPT:MAX')}.",
                 code=ExitCode.USAGE,
             )
         found[name] = values
@@ -128,7 +129,7 @@ def _missing(lacking: tuple[TensorSpec, ...], valueless: tuple[TensorSpec, ...],
     if not valueless:
         return shapes_missing(lacking, example.shapes, told)
     lines = [f"values of input {spec.name!r} decide about shapes, and TensorRT needs to know between which they lie" for spec in valueless]
-    flags = " ".join(f"{spec.name}:{dims(example.values[spec.name])}" for spec in valueless)
+    flags = " ".join(to_type(spec.name, dims(example.values[spec.name])) for spec in valueless)
     hint = f"Add --shape-values {flags}, or with a range NAME:MIN:OPT:MAX, or give data that hold them; --bind-input makes it a constant."
     if lacking:
         shapes = shapes_missing(lacking, example.shapes)

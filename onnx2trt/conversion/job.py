@@ -48,6 +48,11 @@ class Job:
         return self.plan.precision == "int8" and not self.info.quantized
 
     @property
+    def one_weight_scale(self) -> bool:
+        """INT8 convolutions are written as TensorRT-RTX moves least for (rewrite.one_scale); half scales are part of that form."""
+        return self.strong and self.plan.backend == "tensorrt-rtx" and self.plan.fp16_scales
+
+    @property
     def fp16_io(self) -> frozenset[str]:
         """Inputs and outputs that --io-types makes FP16."""
         return frozenset(name for name, precision in self.plan.io_types if precision == "fp16")

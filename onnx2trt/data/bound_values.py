@@ -9,6 +9,7 @@ import numpy as np
 
 from onnx2trt.base.errors import ConversionError, DataError, ExitCode
 from onnx2trt.base.model_info import BoundInput, TensorSpec, dims
+from onnx2trt.base.words import to_type
 from onnx2trt.data.arrays import load_array, typed
 
 EXAMPLES = {"b": "true", "f": "0.5", "i": "16000", "u": "1"}  # kind of the type -> a value
@@ -30,7 +31,7 @@ def bound_input(spec: TensorSpec, text: str) -> BoundInput:
         raise ConversionError(
             f"--bind-input {spec.name}={_short(text)} {error}",
             hint=f"{spec.name!r} is {spec.dtype} {dims(spec.shape) if spec.shape is not None else 'of any shape'}: write for example "
-            f"--bind-input {spec.name}={_example(spec)}, or give a .npy file.",
+            f"--bind-input {to_type(spec.name, _example(spec), '=')}, or give a .npy file.",
             code=ExitCode.USAGE,
         ) from None
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ModelInfo, Profile
+from onnx2trt.base.words import to_type
 from onnx2trt.data import samples
 from onnx2trt.data.reader import Preprocessing, Reader, make_preprocessing
 from onnx2trt.data.rows import rows_of
@@ -116,6 +117,6 @@ def _check_values(array: np.ndarray, profile: Profile, data: Dataset) -> None:
     if not all(a <= b <= c for a, b, c in zip(least, array.flat, most)):
         raise ConversionError(
             f"{data.origin}: {profile.name!r} is {array.tolist()}, outside of what is promised, {list(least)} to {list(most)}",
-            hint=f"Give other data, or widen --shape-values {profile.name}:MIN:OPT:MAX.",
+            hint=f"Give other data, or widen --shape-values {to_type(profile.name, 'MIN:OPT:MAX')}.",
             code=data.code,
         )

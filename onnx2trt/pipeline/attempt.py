@@ -11,10 +11,12 @@ from onnx2trt.conversion.comparing import worst_output
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.pipeline.engine import Made
-from onnx2trt.report.result import Result, VariantRow
+from onnx2trt.report.built import VariantRow
+from onnx2trt.report.result import Result
 from onnx2trt.stages.fp16_baseline import Baseline
 from onnx2trt.stages.latency import latencies
 from onnx2trt.stages.load import loaded_engine
+from onnx2trt.trt.plan_text import traffic_of
 
 
 @dataclass
@@ -40,6 +42,7 @@ class Attempt:
         rows, plan = self.result.accuracy, self.result.plan
         worst = worst_output(rows, plan["max_accuracy_drop"])[0] if rows else None
         rows = next((shape[0] for shape in latency.shape.values() if shape), 1) if latency else 1
+        traffic = traffic_of(self.made.job.plan.backend, built.data) if built else None
         return VariantRow(
             precision=self.precision,
             status=self.result.status if self.made else "failed",
@@ -54,6 +57,7 @@ class Attempt:
             sqnr_db=worst and worst.sqnr_db,
             build_s=round(self.run.console.timings.get("build", 0.0), 3),
             error=self.error.message if self.error else None,
+            moved_bytes=traffic and traffic.moved_bytes,
             structure=self.label,
             falls_short=(self.made and self.made.falls_short) or None,
         )

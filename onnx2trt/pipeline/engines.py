@@ -36,7 +36,7 @@ def make_all(job: Job, result: Result, run: Run) -> Made:
         time_in_turn(job, {**others, **{attempt.label or "int8": attempt for attempt in int8.attempts}}, fp16, run)
         if plan.executes_here:
             give_slow_layers_back(job, int8, fp16, run)
-            int8.remember(job, run)
+            int8.remember(run)
         attempts["int8"] = int8.chosen
     else:
         time_in_turn(job, attempts, fp16, run)

@@ -20,6 +20,7 @@ from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
 from onnx2trt.rewrite.fit import Fit
+from onnx2trt.rewrite.one_scale import with_one_scale
 from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, Prepared
 from onnx2trt.rewrite.qdq import Layer, scales_by_range
@@ -223,7 +224,8 @@ class Int8Choice:
         return self._with_qdq(Int8Plan(graph, job.profiles, layers, fit, kept_fp32, left)).graph
 
     def _with_qdq(self, plan: Int8Plan) -> Prepared:
-        return prepare.prepare_int8(plan, self._job.fp16_io) if self._job.strong else prepare.prepare_weak_int8(plan)
+        job = self._job
+        return prepare.prepare_int8(plan, job.fp16_io, job.one_weight_scale) if job.strong else prepare.prepare_weak_int8(plan)
 
     def _choose(self, limit: float, or_best: bool = False) -> dict[str, str]:
         try:
@@ -267,7 +269,10 @@ class Int8Choice:
 
     def _simulated(self, graph: Graph) -> Graph:
         """What a CPU can run of the graph that will be built of one with INT8 layers."""
-        return simulation(strongly_typed(graph, self._kept_fp32, self._fitted.fit.fp16_scales)) if self._job.strong else graph
+        if not self._job.strong:
+            return graph
+        written = with_one_scale(graph) if self._job.one_weight_scale else graph
+        return simulation(strongly_typed(written, self._kept_fp32, self._fitted.fit.fp16_scales))
 
     def _look_at_ranges_again(self) -> None:
         """What stays in FP32 by the ranges of the equalized model, too."""

@@ -17,7 +17,8 @@ from onnx2trt.pipeline.attempt import Attempt, loaded, time_in_turn
 from onnx2trt.pipeline.engine import Made, build_and_check, choose
 from onnx2trt.pipeline.int8 import Int8Choice
 from onnx2trt.plan.structures import Structure
-from onnx2trt.report.result import Result, VariantRow
+from onnx2trt.report.built import VariantRow
+from onnx2trt.report.result import Result
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.stages import fp16_baseline as baseline
 from onnx2trt.stages import structure_times
@@ -36,6 +37,7 @@ class Int8Engines:
     attempts: list[Attempt]
     builds: int  # that are left
     run: Run | None = None  # in which their layers were chosen; None: in that of the only attempt
+    job: Job | None = None  # as it came, which what was measured is remembered by
     measured: Measured = field(default_factory=Measured)  # by an earlier run
 
     @property
@@ -51,11 +53,17 @@ class Int8Engines:
         names = {row.structure for row in now}
         return now + [row for row in self.measured.rows if row.structure not in names] if self.run else []
 
-    def remember(self, job: Job, run: Run) -> None:
-        """Keep which one is the fastest, unless an earlier run has."""
-        if self.run and self.builds >= 0 and self.chosen.made and not any(row.measured_on for row in self.rows()):
-            fastest = Fastest(self.chosen.structure, self.chosen.slow)
-            structure_times.remember(job, Measured(tuple(self.rows()), fastest), run)
+    def remember(self, run: Run, done: bool = True) -> None:
+        """Keep what was measured, unless it is what was remembered.
+
+        Args:
+            done: nothing will be built any more, so the chosen one is the fastest.
+        """
+        if not self.run or done and not self.chosen.made:
+            return
+        best = Fastest(self.chosen.structure, self.chosen.slow) if done else None
+        if best is None or best != self.measured.fastest:
+            structure_times.remember(self.job, Measured(tuple(self.rows()), best), run)
 
 
 def build_int8(job: Job, common: Result, run: Run) -> Int8Engines:
@@ -66,7 +74,7 @@ def build_int8(job: Job, common: Result, run: Run) -> Int8Engines:
         common: result of what all engines share.
     """
     first, builds = Attempt("int8", common.variant(), run.labelled("int8")), job.plan.calibration.effort.builds
-    measured = structure_times.recall(job, run)
+    measured, given = structure_times.recall(job, run), job
     try:
         job, choice = choose(job, first.run)
         if not isinstance(choice, Int8Choice):  # TensorRT calibrates a model with plugins
@@ -75,7 +83,7 @@ def build_int8(job: Job, common: Result, run: Run) -> Int8Engines:
     except ConversionError as error:
         first.fail(error)
         return Int8Engines([first], 0)
-    built = Int8Engines([], builds, first.run, measured)
+    built = Int8Engines([], builds, first.run, given, measured)
     known = next((one for one in job.plan.structures if measured.fastest and one.name == measured.fastest.structure), None)
     if known and _add(built, common, choice.in_structure(known), known, measured.fastest.slow).made:
         built.builds = 0
@@ -87,7 +95,7 @@ def build_int8(job: Job, common: Result, run: Run) -> Int8Engines:
             attempt = _add(built, common, choices[structure.name], structure)
             if attempt.error and attempt.error.code not in OF_THE_STRUCTURE:
                 break
-            structure_times.remember(job, Measured(tuple(built.rows())), run)
+            built.remember(run, done=False)
     if not any(attempt.made for attempt in built.attempts):
         _lower(built, common, choices)
     return built

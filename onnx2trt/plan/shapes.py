@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec, dims
+from onnx2trt.base.words import to_type
 from onnx2trt.plan.plan import Shapes
 
 BOUNDS = ("min", "opt", "max")
@@ -217,7 +218,7 @@ def shapes_missing(lacking: tuple[TensorSpec, ...], examples: dict[str, tuple[in
     rankless = [spec for spec in lacking if spec.shape is None]
     lines = [f"input {spec.name!r} has free dimensions besides the batch: {_free(spec)} of {dims(spec.shape)}" for spec in ranked]
     lines += [f"input {spec.name!r} has no declared rank" for spec in rankless]
-    flags = [f"{spec.name}:{dims(examples[spec.name])}" for spec in ranked] + [f"{spec.name}:DIMS" for spec in rankless]
+    flags = [to_type(spec.name, dims(examples[spec.name])) for spec in ranked] + [to_type(spec.name, "DIMS") for spec in rankless]
     words = " with the sizes you will use (and --min-shapes / --max-shapes for a range)" if ranked else " with all its dimensions"
     alone = f", or {_image_size_flag(lacking[0], examples)}" if len(lacking) == 1 and image_axes(lacking[0]) else ""
     return ConversionError("\n  ".join(lines), hint=f"Add --opt-shapes {' '.join(flags)}{words}{alone}.{tried}", code=ExitCode.USAGE)

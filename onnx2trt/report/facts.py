@@ -73,6 +73,8 @@ def _engine(result: dict) -> list[tuple[str, str]]:
     rows = [("file", engine["path"]), ("sha256", engine["sha256"]), ("size", mega(engine["bytes"]))]
     if engine.get("weights_bytes") is not None:
         rows.append(("of which weights", f"{mega(engine['weights_bytes'])}; the rest is mostly the code of its kernels"))
+    if engine.get("moved_bytes") is not None:
+        rows.append(("traffic", f"{mega(engine['moved_bytes'])} in {engine['kernels']} kernels, by its own plan (an estimate, no time)"))
     if engine.get("device_memory_bytes") is not None:
         rows.append(("scratch memory", mega(engine["device_memory_bytes"])))
     return rows

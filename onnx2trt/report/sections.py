@@ -44,6 +44,7 @@ VARIANT_COLUMNS = (  # key, head, how its values are written
     ("status", "status", lambda value: value.replace("_", " ")),
     ("int8_mac_share", "work in INT8", lambda value: f"{value:.1%}"),
     ("engine_bytes", "engine", lambda value: mega(value)),
+    ("moved_bytes", "moved (estimate)", lambda value: mega(value)),
     ("p50_ms", "p50", lambda value: f"{value:.3f} ms"),
     ("p99_ms", "p99", lambda value: f"{value:.3f} ms"),
     ("throughput_per_s", "per second", lambda value: f"{value:.0f}"),

@@ -87,6 +87,13 @@ def _remarks(variants: list[dict]):
         if row.get("measured_on"):
             what = "; its data were others, so its drop and SQNR cannot be held against those above or below" * bool(row.get("other_data"))
             yield f"* {name} was measured by an earlier run, on {row['measured_on']}{what}"
+    moved = {row["precision"]: row["moved_bytes"] for row in variants if row.get("moved_bytes")}
+    if moved:
+        listing = ", ".join(f"{name} {mega(count)}" for name, count in moved.items())
+        yield f"moved through memory in one inference, by the engines' own plans (an estimate, no time): {listing}"
+    if moved.get("int8", 0) > moved.get("fp16", math.inf):
+        ratio = moved["int8"] / moved["fp16"]
+        yield f"INT8 moves {ratio:.2f} times what FP16 moves: where memory is the limit, it cannot be faster"
     if not any(row["p50_ms"] for row in variants):
         yield "no latencies: the engines were not executed here"
 
@@ -107,6 +114,9 @@ def _rows(result: dict):
     yield "model", f"{model['path']}  {mega(model['bytes'])}, opset {model['opset']}, {model['nodes']} nodes", ""
     if engine:
         yield "engine", f"{engine['path']}  {mega(engine['bytes'])}{_weights(result)}", ""
+    if engine and engine.get("moved_bytes"):
+        moved = f"{engine['kernels']} kernels move {mega(engine['moved_bytes'])} in one inference, by the engine's own plan"
+        yield "traffic", f"{moved} (an estimate, no time)", ""
     if onnx:
         yield "candidate", f"{result['candidate']['path']}  {mega(result['candidate']['bytes'])}", ""
     else:

@@ -10,7 +10,7 @@ import onnx
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import attribute, reads, standard_schema, subgraphs
+from onnx2trt.model.nodes import all_nodes, attribute, reads, standard_schema, subgraphs
 from onnx2trt.model.operators import EXPANDING, QUANTIZERS, RANDOM
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.activations import name_activations
@@ -212,6 +212,21 @@ def _per_channel(constant: np.ndarray | None, dims: int, channels: int) -> np.nd
     return np.broadcast_to(constant.reshape(-1), (channels,)).astype(np.float64)
 
 
+def _attributes_known(raised: onnx.ModelProto, version: int) -> bool:
+    """Whether the operators of the newer opset know all attributes that the converter has left; those that mean nothing are taken away.
+
+    It leaves the `value` of a Pad of opset 10 or older where that pads by reflection or by the edge, and no value is used.
+    """
+    for node in all_nodes(raised.graph):
+        schema = standard_schema(node, version)
+        stray = [entry for entry in node.attribute if schema is not None and entry.name not in schema.attributes]
+        for entry in stray:
+            if node.op_type != "Pad" or entry.name != "value" or attribute(node, "mode", b"constant") == b"constant":
+                return False
+            node.attribute.remove(entry)
+    return True
+
+
 def raise_opset(graph: Graph, version: int) -> Graph | None:
     """The same graph in opset `version` or newer; None where onnx knows no way."""
     if graph.opset >= version:
@@ -220,6 +235,8 @@ def raise_opset(graph: Graph, version: int) -> Graph | None:
     try:
         raised = onnx.version_converter.convert_version(skeleton, version)
     except Exception:  # the converter raises RuntimeError for what it does not know, and other classes for what it did not expect
+        return None
+    if not _attributes_known(raised, version):
         return None
     small = {tensor.name for tensor in skeleton.graph.initializer}
     large = {name: array for name, array in graph.weights.items() if name not in small}

@@ -18,6 +18,7 @@ from onnx2trt.rewrite import placement, qdq
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold, raise_opset
 from onnx2trt.rewrite.keep_fp32 import unconvertible_nodes
+from onnx2trt.rewrite.one_scale import with_one_scale
 from onnx2trt.rewrite.strong_typing import strongly_typed
 
 OVERRIDE = "--layer-precisions"  # how the reason of what the user has asked for begins
@@ -241,10 +242,15 @@ def prepare_calibrated(plan: Int8Plan, others: dict[str, float] | None, strict: 
     return replace(prepared, scales=scales, equivalent=quantized)
 
 
-def prepare_int8(plan: Int8Plan, fp16_io: frozenset[str]) -> Prepared:
-    """INT8 by Q/DQ for the layers, FP16 for the rest, FP32 for the nodes kept in it."""
+def prepare_int8(plan: Int8Plan, fp16_io: frozenset[str], one_scale: bool = False) -> Prepared:
+    """INT8 by Q/DQ for the layers, FP16 for the rest, FP32 for the nodes kept in it.
+
+    Args:
+        one_scale: the weights of a convolution have one, and what the channels differ by stands behind it (rewrite.one_scale).
+    """
     quantized = plan.quantized()
-    typed = strongly_typed(quantized, plan.kept_fp32, plan.fit.fp16_scales, fp16_io)
+    written = with_one_scale(quantized) if one_scale else quantized
+    typed = strongly_typed(written, plan.kept_fp32, plan.fit.fp16_scales, fp16_io)
     return Prepared(typed, plan.fallback, mac_share(quantized, plan.profiles))
 
 

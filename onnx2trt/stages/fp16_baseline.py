@@ -15,7 +15,7 @@ from onnx2trt.base.errors import ConversionError
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan import key as identity
-from onnx2trt.report.result import VariantRow
+from onnx2trt.report.built import VariantRow
 from onnx2trt.trt.inspector import EngineLayer
 from onnx2trt.trt.profile import Timed
 

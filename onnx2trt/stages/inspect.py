@@ -12,9 +12,10 @@ from onnx2trt.base.files import read_engine
 from onnx2trt.base.words import base_name
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan.capabilities import Capabilities
+from onnx2trt.report.built import EngineFile
 from onnx2trt.report.described import describe_environment
 from onnx2trt.report.inspection import rows
-from onnx2trt.report.result import EngineFile, Environment, Precision, Result, intact
+from onnx2trt.report.result import Environment, Precision, Result, intact
 from onnx2trt.trt import inspector, refusal
 from onnx2trt.trt.driver import probe_driver
 from onnx2trt.trt.engine import Engine

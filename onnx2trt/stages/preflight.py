@@ -30,9 +30,10 @@ from onnx2trt.plan.door_arguments import image_beside
 from onnx2trt.plan.idle import Facts, idle_flags, in_words
 from onnx2trt.plan.plan import Plan
 from onnx2trt.quant.calibration_cache import fit_file, side_file
+from onnx2trt.report.built import EngineFile
 from onnx2trt.report.described import describe_model, describe_plan
 from onnx2trt.report.html import check_libraries
-from onnx2trt.report.result import Candidate, EngineFile
+from onnx2trt.report.result import Candidate
 from onnx2trt.rewrite.adopt import adopt
 from onnx2trt.rewrite.branches import fold_branches
 from onnx2trt.trt.engine import Engine

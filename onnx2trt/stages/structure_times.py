@@ -12,7 +12,7 @@ from onnx2trt.base.errors import ConversionError
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan import key as identity
-from onnx2trt.report.result import VariantRow
+from onnx2trt.report.built import VariantRow
 
 FORMAT = 1
 
@@ -49,7 +49,7 @@ def recall(job: Job, run: Run) -> Measured:
             kept = json.load(stream)
         if identity.sealed({name: value for name, value in kept.items() if name != "sha256"}) != kept:
             return Measured()  # damaged
-        rows = tuple(replace(VariantRow(**row), measured_on=str(kept["measured"])) for row in kept["rows"])
+        rows = tuple(map(_dated, (VariantRow(**row) for row in kept["rows"]), [str(kept["measured"])] * len(kept["rows"])))
         fastest = Fastest(**kept["fastest"]) if kept["fastest"] else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return Measured()
@@ -64,7 +64,7 @@ def remember(job: Job, measured: Measured, run: Run) -> None:
         return
     kept = {
         "measured": time.strftime("%Y-%m-%d", time.gmtime()),
-        "rows": [asdict(replace(row, measured_on=None)) for row in measured.rows],
+        "rows": [asdict(row) for row in measured.rows],
         "fastest": asdict(measured.fastest) if measured.fastest else None,
     }
     try:
@@ -72,6 +72,11 @@ def remember(job: Job, measured: Measured, run: Run) -> None:
         run.replace_now(path, json.dumps(identity.sealed(kept)).encode(), required=False)
     except (OSError, ConversionError) as error:
         run.console.debug(f"{path} is not written: {error}")
+
+
+def _dated(row: VariantRow, date: str) -> VariantRow:
+    """A row that is of an earlier run still has its own date."""
+    return replace(row, measured_on=row.measured_on or date)
 
 
 def _path(job: Job) -> str | None:

@@ -7,9 +7,11 @@ import os
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import INLINE_LIMIT, Graph
-from onnx2trt.report.result import EngineFile, Result, to_json
+from onnx2trt.report.built import EngineFile
+from onnx2trt.report.result import Result, to_json
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.trt.builder import BuiltEngine
+from onnx2trt.trt.plan_text import traffic_of
 
 
 def write_engine(job: Job, prepared: Prepared, built: BuiltEngine, run: Run) -> EngineFile:
@@ -19,7 +21,9 @@ def write_engine(job: Job, prepared: Prepared, built: BuiltEngine, run: Run) -> 
     """
     path = job.plan.outputs.engine
     weights = sum(array.nbytes for array in prepared.graph.weights.values()) if job.strong else None
-    return EngineFile(path, built.nbytes, run.write_at_end(path, built.data), list(job.plan.gpu_archs), weights)
+    traffic = traffic_of(job.plan.backend, built.data)
+    about = (weights, traffic.kernels, traffic.moved_bytes) if traffic else (weights,)
+    return EngineFile(path, built.nbytes, run.write_at_end(path, built.data), list(job.plan.gpu_archs), *about)
 
 
 def write_onnx(job: Job, prepared: Prepared, run: Run) -> dict[str, str] | None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ModelInfo, Profile, dims
+from onnx2trt.base.words import to_type
 from onnx2trt.plan.plan import Plan, Route
 from onnx2trt.trt.config import configure
 from onnx2trt.trt.constraints import Constraints, constrain
@@ -142,7 +143,7 @@ class EngineBuilder:
         inputs = (self._network.get_input(index) for index in range(self._network.num_inputs))
         lacking = [tensor.name for tensor in inputs if tensor.is_shape_tensor and tensor.name not in known]
         if lacking:
-            flags = " ".join(f"{name}:MIN:OPT:MAX" for name in lacking)
+            flags = " ".join(to_type(name, "MIN:OPT:MAX") for name in lacking)
             raise ConversionError(
                 f"values of {', '.join(map(repr, lacking))} decide about shapes; TensorRT needs to know between which they lie",
                 hint=f"Add --shape-values {flags}, or make it a constant with --bind-input.",

@@ -1,10 +1,12 @@
 """data/bound_values.py: what --bind-input says, in the type and shape of the input."""
 
+import shlex
+
 import numpy as np
 import pytest
 from helpers import refused
 
-from onnx2trt.base.errors import ExitCode
+from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import TensorSpec
 from onnx2trt.data.bound_values import bound_input
 
@@ -64,8 +66,12 @@ def test_what_does_not_fit_is_refused_with_what_would(text, shape, dtype, fragme
     if fragment is None:  # one value of a free first axis
         np.testing.assert_array_equal(value(text, shape, dtype), [5])
         return
-    with refused(ExitCode.USAGE, f"--bind-input v={text}", fragment, hint="write for example --bind-input v="):
+    with pytest.raises(ConversionError) as caught:
         value(text, shape, dtype)
+    assert caught.value.code is ExitCode.USAGE and f"--bind-input v={text}" in caught.value.message and fragment in caught.value.message
+    typed = caught.value.hint.split("write for example ")[1].removesuffix(", or give a .npy file.")
+    flag, example = shlex.split(typed)  # what a shell makes of it
+    assert flag == "--bind-input" and value(example.removeprefix("v="), shape, dtype).dtype == np.dtype(dtype)
 
 
 def test_a_file(tmp_path):

@@ -130,7 +130,7 @@ def test_the_next_run_builds_the_fastest_alone_and_shows_the_others(gpu):
     job, made = gpu(times)
     found = built(job)
     give_slow_layers_back(job, found, Baseline(attempt(job, "fp16").row(), ((), {}), "2026-01-01"), quiet_run())
-    found.remember(job, quiet_run_that_writes())
+    found.remember(quiet_run_that_writes())
     job, made = gpu(times, job=job)
     again = built(job)
     assert made.built == ["Q/DQ without"] and again.chosen.slow == WITHOUT and again.builds == 0
@@ -150,7 +150,11 @@ def test_a_run_that_was_killed_is_taken_up_where_it_ended(gpu, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         built(job)
     job, made = gpu({FREE.name: 1.0, BOUND.name: 3.0}, job=job)
-    assert built(job).chosen.structure == FREE.name and made.built == [FREE.name, BOUND.name], "Q/DQ is known to be slower"
+    found = built(job)
+    assert found.chosen.structure == FREE.name and made.built == [FREE.name, BOUND.name], "Q/DQ is known to be slower"
+    found.remember(quiet_run_that_writes())
+    job, made = gpu({FREE.name: 1.0}, job=job)
+    assert built(job).builds == 0 and made.built == [FREE.name], "now it is known to the end"
 
 
 def test_one_engine_without_structures_may_give_its_slow_layers_back(gpu):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from models import conv_net, layer_norm, model, node, random
+from models import conv_net, layer_norm, model, node, outputs_of, random
 from onnx import TensorProto
 
 from onnx2trt.model.graph import Graph
@@ -227,3 +227,12 @@ def test_lists_of_constants_are_no_constants():
     folded = fold_constants(graph)
     assert [n.name for n in folded.nodes] == ["pair", "taken", "sum", "used"]
     np.testing.assert_allclose(run(folded, x=x)[0], x * (weights["a"] + weights["b"]), rtol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["reflect", "edge", "constant"])
+def test_a_pad_of_an_old_opset_is_raised_with_its_value_or_without_one(mode):
+    nodes = [node("Pad", "x", "p", "pad", mode=mode, pads=[0, 0, 1, 1, 0, 0, 1, 1], value=0.5), node("Conv", "p w", "y", "conv")]
+    source = model(nodes, {"x": [1, 3, 6, 6]}, {"y": [1, 4, 6, 6]}, {"w": random(4, 3, 3, 3)}, opset=10)
+    raised = raise_opset(Graph.from_model(source), 19)
+    feed = {"x": random(1, 3, 6, 6, seed=1)}
+    np.testing.assert_allclose(outputs_of(raised, feed)[0], outputs_of(Graph.from_model(source), feed)[0], rtol=1e-5, atol=1e-6)

@@ -11,7 +11,7 @@ from helpers import LIBRARIES, parse
 from made_results import result
 
 from onnx2trt.plan.plan import make_plan
-from onnx2trt.report.result import VariantRow
+from onnx2trt.report.built import VariantRow
 from onnx2trt.report.sections import variants
 from onnx2trt.report.table import render
 from onnx2trt.stages import fp16_baseline as baseline

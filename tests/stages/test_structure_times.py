@@ -64,3 +64,10 @@ def test_only_what_may_be_the_fastest_is_built_after_a_run_that_was_killed(folde
     assert Measured((A, B, failed)).still_to_build(("a", "b", "c", "d")) == ("a", "d")
     assert Measured((failed,)).still_to_build(("c",)) == ("c",), "nothing has worked: it is tried again"
     assert json.loads(next(Path(folder).rglob("structures/*.json")).read_text())["rows"][0]["measured_on"] is None
+
+
+def test_a_row_that_is_taken_over_keeps_its_date(folder):
+    old = replace(B, measured_on="2020-01-01")
+    structure_times.remember(job_of(), Measured((A, old), Fastest("a")), Remembering())
+    dates = [row.measured_on for row in structure_times.recall(job_of(), Remembering()).rows]
+    assert dates[1] == "2020-01-01" and dates[0] > "2026"

@@ -1,0 +1,60 @@
+"""trt/plan_text.py: kernels and bytes that the plan of a TensorRT-RTX engine tells of."""
+
+import numpy as np
+import onnx
+import pytest
+from command import onnx2trt
+from models import model, node, random
+
+from onnx2trt.trt.plan_text import Traffic, read_traffic
+
+PLAN = """
+  tensor={ dims={ 2 8 } name="x" type=float }
+  tensor={ dims={ 8 8 } name="w" type=half }
+  tensor={ dims={ 999 } is_scratchspace=1 name="scratch" type=int8 }
+  tensor={ dims={ 2 8 } name="y" type=half }
+main {
+ label bb1:
+  function={ name=cast input_args={ "x" "x" "scratch" } output_args={ "y" } layers="[ONNX Layer: a]\x1f[ONNX Layer: b]" }
+  gemm={ name="product" output={"y" } input={"y" "w" } stream=0 }
+  barrier={ name=none input={"x" } }
+}
+shape_main {
+  gemm={ name="inner" output={"y" } input={"y" "w" } }
+}
+"""
+
+
+def engine(plan: str) -> bytes:
+    return bytes(range(256)) + b"\0" + plan.encode() + b"\0\xff"
+
+
+def test_each_kernel_counts_what_it_reads_and_writes_once():
+    assert read_traffic(engine(PLAN)) == Traffic(2, (64 + 32) + (32 + 128)), "no scratch memory, and nothing behind main"
+
+
+@pytest.mark.parametrize(
+    "plan",
+    ["", "main {", PLAN.replace("2 8", "n 8"), PLAN.replace("type=half", "type=odd"), PLAN.replace("tensor=", "other=")],
+    ids=["none", "nothing in it", "free sizes", "unknown type", "no tensors"],
+)
+def test_what_is_not_as_it_was_is_not_readable(plan):
+    assert read_traffic(engine(plan)) is None
+
+
+@pytest.mark.real
+def test_int8_with_one_weight_scale_writes_no_fp32_sums(tmp_path):
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    nodes, weights = [], {}
+    for index in range(3):
+        nodes += [node("Conv", f"t{index} w{index} b{index}", f"c{index}", pads=[1] * 4), node("Relu", f"c{index}", f"t{index + 1}")]
+        weights |= {f"w{index}": random(64, 64, 3, 3, seed=index, scale=0.06), f"b{index}": random(64, seed=9 + index)}
+    onnx.save(model(nodes, {"t0": [4, 64, 56, 56]}, {"t3": [4, 64, 56, 56]}, weights), tmp_path / "net.onnx")
+    np.savez(tmp_path / "data.npz", t0=random(4, 64, 56, 56, seed=1))
+    flags = ("--calibration-dir", ".", "--quantization-effort", "fast", "--max-accuracy-drop", "50", "--json", "r.json")
+    done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--compare", "--precision", "int8", *flags)
+    assert done.code == 0, done.stderr
+    result = done.json("r.json")
+    moved = {row["precision"]: row["moved_bytes"] for row in result["variants"]}
+    assert moved["int8"] == result["engine"]["moved_bytes"] < 1.45 * moved["fp16"] and result["engine"]["kernels"] > 3
+    assert "by the engines' own plans" in done.stdout and "kernels move" in " ".join(done.stdout.split())
