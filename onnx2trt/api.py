@@ -82,6 +82,7 @@ class Options(TypedDict, total=False):
     require_execution: bool
     keep_failed: bool
     save_onnx: Path
+    triton_repository: Path
     json: Path
     report: Path
     skip_unchanged: bool

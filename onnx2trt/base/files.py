@@ -133,6 +133,16 @@ def check_writable(final: str) -> None:
     Temporary(final).discard()
 
 
+def make_folder(path: str) -> None:
+    """Make a folder, and those that it is in, where they are missing.
+
+    Raises:
+        ConversionError: OUTPUT.
+    """
+    with _as_output_error(path):
+        os.makedirs(path, exist_ok=True)
+
+
 def write_atomically(final: str, data) -> None:
     """Write `data` under `final` at once or not at all."""
     temporary = Temporary(final)

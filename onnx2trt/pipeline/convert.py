@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from onnx2trt.base.files import read_engine
 from onnx2trt.base.words import base_name
 from onnx2trt.conversion.run import Run
 from onnx2trt.pipeline.engines import make_all
 from onnx2trt.plan.plan import BEST, Plan
 from onnx2trt.report.result import Result
 from onnx2trt.stages import inspect as inspecting
-from onnx2trt.stages import preflight, unchanged, write
+from onnx2trt.stages import preflight, triton, unchanged, write
 from onnx2trt.stages.observe import observed
 from onnx2trt.stages.probe import probe
 
@@ -31,16 +32,22 @@ def convert(args, result: Result, run: Run) -> None:
     job = preflight.preflight(library, plan, run)
     result.take(**preflight.describe(job))
     job = replace(job, inputs=unchanged.inputs_of(job, environment))
+    triton.check_repository(job)
     former = unchanged.find_former(job, run) if plan.skip_unchanged else None
     if plan.dry_run:
         return result.take(status="planned", exit_code=0)
     if former:
         result.adopt(unchanged.take_former(former, job, environment))
+        if plan.outputs.triton_model:
+            with run.stage("write", f"writing {base_name(plan.outputs.triton_model)}"):
+                data = read_engine("--output", plan.outputs.engine)
+                result.take(triton=triton.write_repository(job, result.engine, environment.gpu, data, run))
         return result.take(timings_s=run.said()["timings_s"])  # the warnings are those of the engine
     made = make_all(observed(job, run), result, run)
     with run.stage("write", f"writing {base_name(plan.outputs.engine)}"):
         engine = write.write_engine(job, made.prepared, made.built, run)
         result.take(engine=replace(engine, **made.details), saved_onnx=write.write_onnx(job, made.prepared, run))
+        result.take(triton=triton.write_repository(job, result.engine, environment.gpu, made.built.data, run))
         result.take(key=unchanged.key_of(job, run))
     result.take(exit_code=0, **run.said())
     write.write_side_file(job, result, run)

@@ -307,6 +307,7 @@ def _add_validation_flags(group) -> None:
 
 def _add_result_flags(group) -> None:
     group.add_argument("--save-onnx", metavar="FILE", help="write the prepared ONNX model (FP16 or Q/DQ) that the engine is built from")
+    group.add_argument("--triton-repository", metavar="DIR", help="also write DIR/NAME/1/model.plan and config.pbtxt, for a Triton server")
     group.add_argument("--json", metavar="FILE", help="write the result as JSON; - for stdout, which then carries nothing else")
     group.add_argument(
         "--report",

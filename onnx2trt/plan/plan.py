@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from enum import Enum
 
@@ -12,7 +11,7 @@ from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.arguments import NO_TIMING_CACHE
 from onnx2trt.plan.capabilities import Capabilities
 from onnx2trt.plan.efforts import EFFORTS, Effort
-from onnx2trt.plan.rules import Cell, effects_of, flag_name, typed_flags
+from onnx2trt.plan.rules import Cell, effects_of, engine_path, flag_name, triton_model, typed_flags
 from onnx2trt.plan.structures import Structure, candidates
 
 NATIVE_METHODS = ("entropy", "minmax")
@@ -81,6 +80,7 @@ class Outputs:
     json: str | None
     report: str | None
     array: str | None  # of preprocess
+    triton_model: str | None = None  # the model's folder in a Triton repository
 
     @property
     def side_file(self) -> str | None:
@@ -178,7 +178,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         preprocess=Preprocess(args.color, args.resize, args.input_range, flatten(args.mean), flatten(args.std)),
         calibration=_calibration(args),
         validation=_validation(args),
-        outputs=Outputs(engine_path(args), args.keep_failed, args.save_onnx, args.json, args.report, _array_path(args)),
+        outputs=_outputs(args),
         dry_run=args.dry_run,
         skip_unchanged=args.skip_unchanged,
         effects=effects,
@@ -307,11 +307,9 @@ def _foreign_gpu(caps: Capabilities, archs: tuple[str, ...]) -> str:
     return f"its GPU is a {caps.gpu} ({caps.gpu_arch}), the engine is for {', '.join(archs) or 'TensorRT-RTX GPUs'}"
 
 
-def engine_path(args) -> str | None:
-    """The engine's file name: --output, else the model's stem + .engine in the current folder; None where none is built."""
-    if args.door or args.validate_only:
-        return None
-    return args.output or os.path.splitext(os.path.basename(args.onnx))[0] + ".engine"
+def _outputs(args) -> Outputs:
+    others = (args.keep_failed, args.save_onnx, args.json, args.report, _array_path(args))
+    return Outputs(engine_path(args), *others, triton_model(args))
 
 
 def _array_path(args) -> str | None:

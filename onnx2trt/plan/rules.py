@@ -117,6 +117,10 @@ TABLE: dict[str, dict[str, Cell]] = {
         "strong": _applied("hardware_compatibility_level"),
         "rtx": _refused("a TensorRT-RTX engine is portable already; --gpu-arch names its targets"),
     },
+    "--triton-repository": {
+        **dict.fromkeys(COLUMNS, _applied("a tensorrt_plan of Triton")),
+        "rtx": _refused("Triton's TensorRT backend does not load engines of TensorRT-RTX; build with --backend tensorrt"),
+    },
     "--disable-tactic-sources": {
         "weak": _applied("set_tactic_sources(0)"),
         "strong": _applied("set_tactic_sources(0)"),
@@ -264,7 +268,7 @@ def _combination_problem(args) -> str:
 
 def _path_problem(args) -> str:
     single = ("onnx", "output", "calibration_dir", "calibration_cache", "timing_cache", "test_image", "validation_dir")
-    for dest in (*single, "save_onnx", "json", "report", "validate_only", "inspect", "plugins"):
+    for dest in (*single, "save_onnx", "triton_repository", "json", "report", "validate_only", "inspect", "plugins"):
         given = getattr(args, dest)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and (not value or "\0" in value):
@@ -302,14 +306,30 @@ def _output_problem(args) -> str:
     return ""
 
 
+TRITON_FILES = (os.path.join("1", "model.plan"), "config.pbtxt")
 SIDE_FILE = "--output's side file"  # --json may name it: both hold the same
 
 
 def _engine_files(args) -> list[tuple[str, str | None]]:
     """(flag, path) of what is written beside reports and caches where an engine is built; the engine first."""
-    engine = args.output or os.path.splitext(os.path.basename(args.onnx))[0] + ".engine"
+    engine, model = engine_path(args), triton_model(args)
+    served = [("--triton-repository", os.path.join(model, name)) for name in TRITON_FILES] if model else []
     rejected = [("--keep-failed", engine + ".rejected")] if args.keep_failed else []
-    return [("--output", engine), (SIDE_FILE, engine + ".json"), ("--save-onnx", args.save_onnx), *rejected]
+    return [("--output", engine), (SIDE_FILE, engine + ".json"), ("--save-onnx", args.save_onnx), *rejected, *served]
+
+
+def engine_path(args) -> str | None:
+    """The engine's file name: --output, else the model's stem + .engine in the current folder; None where none is built."""
+    if args.door or args.validate_only:
+        return None
+    return args.output or os.path.splitext(os.path.basename(args.onnx))[0] + ".engine"
+
+
+def triton_model(args) -> str | None:
+    """The model's folder in the repository of --triton-repository: named as the engine is, without its suffix."""
+    if not args.triton_repository:
+        return None
+    return os.path.join(args.triton_repository, os.path.splitext(os.path.basename(engine_path(args)))[0])
 
 
 def _preprocessed_files(args) -> list[tuple[str, str | None]]:

@@ -170,6 +170,7 @@ class Result:
     skipped: bool = False
     key: dict | None = None
     saved_onnx: dict | None = None
+    triton: dict | None = None
     timings_s: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -266,7 +267,7 @@ def upgraded(record: dict) -> dict:
     Raises:
         ValueError: it is of another version.
     """
-    record = {**dict.fromkeys(ADDED), "structures": [], **record}
+    record = {**dict.fromkeys(ADDED), "structures": [], "triton": None, **record}
     if record["schema_version"] == SCHEMA_VERSION:
         return record
     if record["schema_version"] != 1:

@@ -780,3 +780,25 @@ def test_the_example_of_a_deployment_gives_what_was_validated(folder):
     expected = onnxruntime.InferenceSession(str(folder / "net.onnx")).run(None, {"x": np.ascontiguousarray(feed)})[0]
     found = np.load(folder / "out.npz")["y"]
     assert np.sum((found - expected) ** 2) < 1e-4 * np.sum(expected**2)
+
+
+def test_a_triton_repository(folder):
+    """What the configuration says is what the engine tells; an unchanged engine is written there again."""
+    from triton_proto import parsed, type_name
+
+    flags = ("--max-batch-size", "4", "--test-image", "test.png", "--triton-repository", "served")
+    _, result = convert(folder, *flags)
+    model_folder = folder / "served" / "net"
+    config = parsed((model_folder / "config.pbtxt").read_text())
+    assert (config.name, config.platform, config.max_batch_size) == ("net", "tensorrt_plan", 4)
+    told = {tensor["name"]: tensor["shape"] for tensor in result["engine"]["tensors"]}
+    assert {tensor.name: [-1, *tensor.dims] for tensor in (*config.input, *config.output)} == told
+    assert {type_name(tensor.data_type) for tensor in (*config.input, *config.output)} == {"TYPE_FP32"}
+    assert (model_folder / "1" / "model.plan").read_bytes() == (folder / "net.engine").read_bytes()
+    assert list(config.model_warmup[0].inputs["x"].dims) == [3, 64, 64]
+    assert (model_folder / "warmup" / "input0").stat().st_size == 3 * 64 * 64 * 4
+    assert set(result["triton"]["files"]) == {"1/model.plan", "warmup/input0", "config.pbtxt"}
+    (model_folder / "1" / "model.plan").unlink()
+    _, again = convert(folder, *flags, "--skip-unchanged")
+    assert again["skipped"] and again["triton"] == result["triton"]
+    assert (model_folder / "1" / "model.plan").read_bytes() == (folder / "net.engine").read_bytes()

@@ -53,6 +53,7 @@ DEFAULTS = {
     "require_execution": False,
     "keep_failed": False,
     "save_onnx": None,
+    "triton_repository": None,
     "json": None,
     "dry_run": False,
     "skip_unchanged": False,

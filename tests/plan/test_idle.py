@@ -27,7 +27,7 @@ SHAPES = {"--imgsz", "--max-batch-size", "--min-shapes", "--opt-shapes", "--max-
 IMAGES = {"--input-range", "--mean", "--std", "--color", "--resize"}
 CALIBRATION = {"--calibration-cache", "--accept-stale-cache", "--calibration-method", "--quantization", "--quantization-effort"}
 COMPARED = {"--validate", "--test-image", "--validation-dir", "--max-accuracy-drop", "--metric"}
-NOT_ON_RTX = {"--dla-core", "--plugins", "--version-compatible", "--hardware-compatibility-level"}
+NOT_ON_RTX = {"--dla-core", "--plugins", "--version-compatible", "--hardware-compatibility-level", "--triton-repository"}
 IDLE_ON_RTX = {"--tactic-sources", "--disable-tactic-sources", "--timing-cache", "--strongly-typed"}
 BUILD = {
     "--output",

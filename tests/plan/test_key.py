@@ -67,6 +67,7 @@ KINDS = {
     "require_execution": NOTHING,  # the former status is looked at
     "keep_failed": NOTHING,
     "save_onnx": NOTHING,  # the file is looked at
+    "triton_repository": NOTHING,
     "json": NOTHING,
     "report": NOTHING,
     "skip_unchanged": NOTHING,

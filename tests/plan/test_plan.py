@@ -57,6 +57,7 @@ DEFAULTS = {
     "outputs.engine": "model.engine",
     "outputs.keep_failed": False,
     "outputs.save_onnx": None,
+    "outputs.triton_model": None,
     "outputs.json": None,
     "outputs.report": None,
     "dry_run": False,
@@ -130,6 +131,8 @@ def test_value_of_a_flag_in_the_plan(flags, place, expected):
 
 
 VALUES_OF_TENSORRT = [
+    ("--triton-repository r", "outputs.triton_model", "r/model"),
+    ("--triton-repository r -o a/b.v1.plan", "outputs.triton_model", "r/b.v1"),
     ("--timing-cache t", "build.timing_cache", "t"),
     ("--tactic-sources CUBLAS", "tactic_sources", ("CUBLAS",)),
     ("--dla-core 0", "build.dla_core", 0),

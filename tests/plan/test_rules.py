@@ -28,6 +28,7 @@ EXPECTED = {  # flag -> effect with TensorRT 8.6 to 10, TensorRT 11, TensorRT-RT
     "--plugins": (APPLIED, APPLIED, REFUSED),
     "--version-compatible": (APPLIED, APPLIED, REFUSED),
     "--hardware-compatibility-level": (APPLIED, APPLIED, REFUSED),
+    "--triton-repository": (APPLIED, APPLIED, REFUSED),
 }
 ACTIONS = {max(action.option_strings, key=len): action for action in flag_actions()}
 CELLS = [(flag, col) for flag in EXPECTED for col in COLUMNS]
