@@ -23,7 +23,7 @@ def announced(path: str, only: str | None) -> dict[str, np.ndarray]:
         only: name of the array of an .npy file; None where it cannot stand for one.
 
     Raises:
-        DataError: it is no file of arrays, or unpacks to more than MAX_ARRAY_BYTES.
+        DataError: it is no file of arrays, or an .npy file larger than MAX_ARRAY_BYTES.
     """
     return _guarded(lambda: _of_archive(path) if is_archive(path) else {_single(path, only): _header_of_file(path)})
 
@@ -32,7 +32,7 @@ def read(path: str, only: str | None, wanted: Container[str]) -> dict[str, np.nd
     """The arrays with these names; others are not unpacked.
 
     Raises:
-        DataError: they cannot be read.
+        DataError: they cannot be read, or unpack to more than MAX_ARRAY_BYTES.
     """
     return _guarded(lambda: _members(path, wanted) if is_archive(path) else {_single(path, only): np.load(path, allow_pickle=False)})
 
@@ -61,9 +61,6 @@ def _guarded(look: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]
 def _of_archive(path: str) -> dict[str, np.ndarray]:
     found = {}
     with zipfile.ZipFile(path) as archive:
-        size = sum(entry.file_size for entry in archive.infolist())
-        if size > MAX_ARRAY_BYTES:
-            raise DataError(f"unpacks to {size} bytes, more than {MAX_ARRAY_BYTES}")
         for entry in archive.infolist():
             name = entry.filename.removesuffix(SUFFIX)
             if name == entry.filename:
@@ -99,5 +96,9 @@ def _header(stream, size: int) -> np.ndarray:
 
 
 def _members(path: str, wanted: Container[str]) -> dict[str, np.ndarray]:
+    with zipfile.ZipFile(path) as archive:
+        size = sum(entry.file_size for entry in archive.infolist() if entry.filename.removesuffix(SUFFIX) in wanted)
+    if size > MAX_ARRAY_BYTES:
+        raise DataError(f"unpacks to {size} bytes, more than {MAX_ARRAY_BYTES}")
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files if name in wanted}
