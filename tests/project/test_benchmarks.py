@@ -167,6 +167,11 @@ def test_the_race_says_what_was_missed_and_against_what():
     found = table.verdict("resnet50", rows)
     assert found["int8"]["reached"] and found["int8"]["against"] == "raw int8" and not found["best"]["reached"]
     assert not found["fp16"]["reached"] and not found["int8 of raw fp16"]["reached"], "its target is 0.69"
+    for row in rows.values():
+        row["build_s"] = 10.0
+    assert table.verdict("resnet50", rows)["builds"]["value"] == 1.0
+    rows["raw int8"]["error"] = "exit code 1"
+    assert "builds" not in table.verdict("resnet50", rows), "a build that failed has no time to hold against"
     assert "**MISSED**" in table.markdown({"level": 3, "date": "2026-01-01", "networks": {"resnet50": {"rows": rows}}})
 
 
