@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import onnx
 import pytest
-from models import model
+from models import conv_net, model, random
 from onnx import TensorProto, helper, numpy_helper
 
 from onnx2trt.base.errors import ConversionError, ExitCode
@@ -134,6 +134,14 @@ def quiet_run(keep_evidence: bool = False) -> Run:
 
 
 # ---- models
+
+
+def write_conv_net(folder, count: int = 6) -> None:
+    """model.onnx, and data with so many samples for it."""
+    onnx.save(conv_net(), folder / "model.onnx")
+    (folder / "data").mkdir(exist_ok=True)
+    for index in range(count):
+        np.save(folder / "data" / f"{index}.npy", random(1, 3, 16, 16, seed=index))
 
 
 def value(name: str, shape, elem_type: int = TensorProto.FLOAT) -> onnx.ValueInfoProto:

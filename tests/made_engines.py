@@ -6,10 +6,7 @@ from contextlib import nullcontext
 from dataclasses import replace
 from types import SimpleNamespace
 
-import numpy as np
-import onnx
-from helpers import planned, quiet_run
-from models import conv_net, random
+from helpers import planned, quiet_run, write_conv_net
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.pipeline.attempt import Attempt
@@ -33,9 +30,7 @@ class Chosen(Int8Choice):
 def int8_job(tmp_path, monkeypatch, *flags: str):
     """INT8 on a GPU, with an FP16 engine beside it."""
     monkeypatch.chdir(tmp_path)
-    onnx.save(conv_net(), "model.onnx")
-    (tmp_path / "data").mkdir(exist_ok=True)
-    np.save("data/0.npy", random(1, 3, 16, 16))
+    write_conv_net(tmp_path, 1)
     job, _ = planned("--precision", "int8", "--calibration-dir", "data", *flags)
     assert job.plan.executes_here and set(job.plan.variants) == {"fp16", "int8"}
     return job

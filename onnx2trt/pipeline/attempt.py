@@ -16,7 +16,6 @@ from onnx2trt.report.result import Result
 from onnx2trt.stages.fp16_baseline import Baseline
 from onnx2trt.stages.latency import latencies
 from onnx2trt.stages.load import loaded_engine
-from onnx2trt.trt.plan_text import traffic_of
 
 
 @dataclass
@@ -42,7 +41,7 @@ class Attempt:
         rows, plan = self.result.accuracy, self.result.plan
         worst = worst_output(rows, plan["max_accuracy_drop"])[0] if rows else None
         rows = next((shape[0] for shape in latency.shape.values() if shape), 1) if latency else 1
-        traffic = traffic_of(self.made.job.plan.backend, built.data) if built else None
+        traffic = self.made and self.made.traffic
         return VariantRow(
             precision=self.precision,
             status=self.result.status if self.made else "failed",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode, in_words
 from onnx2trt.conversion.job import Job
@@ -27,6 +28,7 @@ from onnx2trt.stages.write import keep_rejected
 from onnx2trt.trt.builder import BuiltEngine
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.parser_errors import Refusal
+from onnx2trt.trt.plan_text import Traffic, traffic_of
 
 Choice = prepare.Choice | prepare.HalfChoice | int8.Int8Choice
 
@@ -41,6 +43,11 @@ class Made:
     built: BuiltEngine
     details: dict  # what the loaded engine says of itself
     falls_short: str = ""  # how far its outputs are off those of its simulation, where that is too far
+
+    @cached_property
+    def traffic(self) -> Traffic | None:
+        """What the engine moves, by its own plan."""
+        return traffic_of(self.job.plan.backend, self.built.data)
 
 
 def make_engine(job: Job, result: Result, run: Run) -> Made:

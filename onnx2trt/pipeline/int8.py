@@ -20,7 +20,6 @@ from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.one_scale import with_one_scale
 from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, Prepared
 from onnx2trt.rewrite.qdq import Layer, scales_by_range
@@ -271,8 +270,8 @@ class Int8Choice:
         """What a CPU can run of the graph that will be built of one with INT8 layers."""
         if not self._job.strong:
             return graph
-        written = with_one_scale(graph) if self._job.one_weight_scale else graph
-        return simulation(strongly_typed(written, self._kept_fp32, self._fitted.fit.fp16_scales))
+        typed = strongly_typed(graph, self._kept_fp32, self._fitted.fit.fp16_scales, one_scale=self._job.one_weight_scale)
+        return simulation(typed)
 
     def _look_at_ranges_again(self) -> None:
         """What stays in FP32 by the ranges of the equalized model, too."""

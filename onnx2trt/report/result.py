@@ -21,7 +21,8 @@ RENAMED = {  # key of schema_version 1 -> key of 2
     "timings_s": {"balance": "equalize"},
 }
 SEAL = "result_sha256"  # of the key
-ADDED = ("candidate", "preprocessed", "not_validated_because", "latency_not_measured_because")  # keys of version 2 that a record may lack
+# keys of version 2 that a record may lack
+ADDED = ("candidate", "preprocessed", "not_validated_because", "latency_not_measured_because", "triton")
 
 
 def python_version() -> str:
@@ -267,7 +268,7 @@ def upgraded(record: dict) -> dict:
     Raises:
         ValueError: it is of another version.
     """
-    record = {**dict.fromkeys(ADDED), "structures": [], "triton": None, **record}
+    record = {**dict.fromkeys(ADDED), "structures": [], **record}
     if record["schema_version"] == SCHEMA_VERSION:
         return record
     if record["schema_version"] != 1:

@@ -47,19 +47,15 @@ def render(result: dict, width: int, color: bool) -> str:
     plain = not color or bool(os.environ.get("NO_COLOR"))
     console = Console(file=stream, width=max(width, 60), force_terminal=color, no_color=plain, highlight=False)
     console.print(table)
-    if len(result["variants"]) > 1:
-        console.print(_comparison(result["variants"], color))
-        for remark in _remarks(result["variants"]):
-            console.print(Text(remark))
-    if len(result["structures"]) > 1:
-        console.print(Text("INT8 engines of the same layers; the fastest that is sound is delivered:"))
-        console.print(_comparison(result["structures"], color))
-        for remark in _remarks(result["structures"]):
-            console.print(Text(remark))
+    for rows, title in ((result["variants"], ""), (result["structures"], STRUCTURES)):
+        if len(rows) > 1:
+            for line in filter(None, (title, _comparison(rows, color), *_remarks(rows))):
+                console.print(Text(line) if isinstance(line, str) else line)
     return stream.getvalue()
 
 
 ORDER = ("fp32", "fp16", "int8")
+STRUCTURES = "INT8 engines of the same layers; the fastest that is sound is delivered:"
 COLUMNS = ("precision", "engine MB", "p50 ms", "p99 ms", "per s", "drop %", "SQNR dB", "build s")
 
 

@@ -18,7 +18,6 @@ from onnx2trt.rewrite import placement, qdq
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold, raise_opset
 from onnx2trt.rewrite.keep_fp32 import unconvertible_nodes
-from onnx2trt.rewrite.one_scale import with_one_scale
 from onnx2trt.rewrite.strong_typing import strongly_typed
 
 OVERRIDE = "--layer-precisions"  # how the reason of what the user has asked for begins
@@ -243,14 +242,9 @@ def prepare_calibrated(plan: Int8Plan, others: dict[str, float] | None, strict: 
 
 
 def prepare_int8(plan: Int8Plan, fp16_io: frozenset[str], one_scale: bool = False) -> Prepared:
-    """INT8 by Q/DQ for the layers, FP16 for the rest, FP32 for the nodes kept in it.
-
-    Args:
-        one_scale: the weights of a convolution have one, and what the channels differ by stands behind it (rewrite.one_scale).
-    """
+    """INT8 by Q/DQ for the layers, FP16 for the rest, FP32 for the nodes kept in it; see strongly_typed for `one_scale`."""
     quantized = plan.quantized()
-    written = with_one_scale(quantized) if one_scale else quantized
-    typed = strongly_typed(written, plan.kept_fp32, plan.fit.fp16_scales, fp16_io)
+    typed = strongly_typed(quantized, plan.kept_fp32, plan.fit.fp16_scales, fp16_io, one_scale)
     return Prepared(typed, plan.fallback, mac_share(quantized, plan.profiles))
 
 

@@ -6,10 +6,13 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import reads
 from onnx2trt.model.operators import NO_LARGER, POINTWISE, QUANTIZERS
 from onnx2trt.rewrite import fp16
+from onnx2trt.rewrite.one_scale import with_one_scale
 from onnx2trt.rewrite.qdq import int8_layers
 
 
-def strongly_typed(graph: Graph, kept_fp32: dict[str, str], fp16_scales: bool, fp16_io: frozenset[str] = frozenset()) -> Graph:
+def strongly_typed(
+    graph: Graph, kept_fp32: dict[str, str], fp16_scales: bool, fp16_io: frozenset[str] = frozenset(), one_scale: bool = False
+) -> Graph:
     """FP16 for every node that is not kept in FP32.
 
     Args:
@@ -19,7 +22,9 @@ def strongly_typed(graph: Graph, kept_fp32: dict[str, str], fp16_scales: bool, f
             type of what lies between them; the layers themselves are INT8 all the same. TensorRT 10 needs that: it does not build
             every network with FP16 scales ("No supported formats"), and computes some of those that it builds wrongly.
         fp16_io: inputs and outputs that become FP16 (--io-types).
+        one_scale: INT8 weights of a convolution have one, and what the channels differ by stands behind it (rewrite.one_scale).
     """
+    graph = with_one_scale(graph) if one_scale else graph
     between = {} if fp16_scales else dict.fromkeys(between_scales(graph), "between FP32 scales")
     return fp16.convert(graph, {**between, **kept_fp32}, fp16_io)
 

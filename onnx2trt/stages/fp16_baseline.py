@@ -5,13 +5,9 @@ Only figures are kept: an engine file that lies around is never loaded.
 
 from __future__ import annotations
 
-import json
-import os
-import time
 from dataclasses import asdict, dataclass, replace
 
-from onnx2trt.base.cache_folders import user_cache_folder
-from onnx2trt.base.errors import ConversionError
+from onnx2trt.conversion import remembered
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan import key as identity
@@ -41,15 +37,12 @@ def recall(job: Job, run: Run) -> Baseline | None:
     """
     path = _path(job)
     try:
-        with open(path or "", encoding="utf-8") as stream:
-            kept = json.load(stream)
-        if identity.sealed({name: value for name, value in kept.items() if name != "sha256"}) != kept:
-            return None  # damaged
+        kept = remembered.read(path)
         layers = tuple(EngineLayer(**{key: tuple(v) if isinstance(v, list) else v for key, v in layer.items()}) for layer in kept["layers"])
         row = replace(VariantRow(**kept["row"]), measured_on=str(kept["measured"]), other_data=kept["data"] != _data(job))
         found = Baseline(row, (layers, {str(name): float(ms) for name, ms in kept["layer_ms"].items()}), str(kept["measured"]))
         p50 = float(found.row.p50_ms)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except remembered.BROKEN:
         return None
     other = " on other data" * found.row.other_data
     run.console.info(f"the FP16 engine to compare with is not built again: p50 {p50:.3f} ms, measured on {found.measured}{other} ({path})")
@@ -58,22 +51,9 @@ def recall(job: Job, run: Run) -> Baseline | None:
 
 def remember(job: Job, row: VariantRow, timed: Timed, run: Run) -> None:
     """Keep what was measured; a folder that cannot be written is no fault."""
-    path = _path(job)
-    if path is None:
-        return
     layers, times = timed
-    kept = {
-        "measured": time.strftime("%Y-%m-%d", time.gmtime()),
-        "data": _data(job),
-        "row": asdict(row),
-        "layers": [asdict(layer) for layer in layers],
-        "layer_ms": times,
-    }
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        run.replace_now(path, json.dumps(identity.sealed(kept)).encode(), required=False)
-    except (OSError, ConversionError) as error:
-        run.console.debug(f"{path} is not written: {error}")
+    figures = {"data": _data(job), "row": asdict(row), "layers": [asdict(layer) for layer in layers], "layer_ms": times}
+    remembered.keep(_path(job), figures, run)
 
 
 def _data(job: Job) -> dict:
@@ -83,11 +63,8 @@ def _data(job: Job) -> dict:
 
 def _path(job: Job) -> str | None:
     """The file of this FP16 engine; None where nothing is to be kept (--timing-cache none)."""
-    folder = user_cache_folder()
-    if not folder or job.plan.build.timing_cache is None:
-        return None
     plan = replace(job.plan, precision="fp16", variants=("fp16",), min_int8_share=0.0, calibrator=False, native_method=None, structures=())
     options = {flag: value for flag, value in identity.options(plan).items() if flag not in ONLY_INT8}
     plugins = job.inputs["data"].get(PLUGINS)
     key = {"format": FORMAT, "model": job.inputs["model"], "options": options, "versions": job.inputs["versions"], "plugins": plugins}
-    return os.path.join(folder, "baseline", f"{identity.sealed(key)['sha256'][:32]}.json")
+    return remembered.place_of(job, "baseline", key)

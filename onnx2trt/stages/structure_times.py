@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
 from dataclasses import asdict, dataclass, field, replace
 
-from onnx2trt.base.cache_folders import user_cache_folder
-from onnx2trt.base.errors import ConversionError
+from onnx2trt.conversion import remembered
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan import key as identity
@@ -45,13 +41,10 @@ def recall(job: Job, run: Run) -> Measured:
     """What an earlier run of the same model, data, options and versions on this GPU has measured."""
     path = _path(job)
     try:
-        with open(path or "", encoding="utf-8") as stream:
-            kept = json.load(stream)
-        if identity.sealed({name: value for name, value in kept.items() if name != "sha256"}) != kept:
-            return Measured()  # damaged
+        kept = remembered.read(path)
         rows = tuple(map(_dated, (VariantRow(**row) for row in kept["rows"]), [str(kept["measured"])] * len(kept["rows"])))
         fastest = Fastest(**kept["fastest"]) if kept["fastest"] else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except remembered.BROKEN:
         return Measured()
     run.console.info(f"INT8 engines were measured on {kept['measured']}: what was slower is not built again ({path})")
     return Measured(rows, fastest)
@@ -59,19 +52,8 @@ def recall(job: Job, run: Run) -> Measured:
 
 def remember(job: Job, measured: Measured, run: Run) -> None:
     """Keep what was measured; a folder that cannot be written is no fault."""
-    path = _path(job)
-    if path is None:
-        return
-    kept = {
-        "measured": time.strftime("%Y-%m-%d", time.gmtime()),
-        "rows": [asdict(row) for row in measured.rows],
-        "fastest": asdict(measured.fastest) if measured.fastest else None,
-    }
-    try:
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        run.replace_now(path, json.dumps(identity.sealed(kept)).encode(), required=False)
-    except (OSError, ConversionError) as error:
-        run.console.debug(f"{path} is not written: {error}")
+    rows, fastest = [asdict(row) for row in measured.rows], measured.fastest and asdict(measured.fastest)
+    remembered.keep(_path(job), {"rows": rows, "fastest": fastest}, run)
 
 
 def _dated(row: VariantRow, date: str) -> VariantRow:
@@ -81,9 +63,5 @@ def _dated(row: VariantRow, date: str) -> VariantRow:
 
 def _path(job: Job) -> str | None:
     """The file of this conversion; None where nothing is to be kept (--timing-cache none)."""
-    folder = user_cache_folder()
-    if not folder or job.plan.build.timing_cache is None:
-        return None
     key = {"format": FORMAT, **{name: job.inputs.get(name) for name in ("model", "data", "versions")}}
-    key["options"] = identity.options(job.plan)
-    return os.path.join(folder, "structures", f"{identity.sealed(key)['sha256'][:32]}.json")
+    return remembered.place_of(job, "structures", {**key, "options": identity.options(job.plan)})

@@ -18,7 +18,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.told import told_by
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.report.result import EngineFile
+from onnx2trt.report.built import EngineFile
 from onnx2trt.report.triton_config import (
     PLAN,
     PlanFile,

@@ -11,17 +11,19 @@ from onnx2trt.report.built import EngineFile
 from onnx2trt.report.result import Result, to_json
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.trt.builder import BuiltEngine
-from onnx2trt.trt.plan_text import traffic_of
+from onnx2trt.trt.plan_text import Traffic
 
 
-def write_engine(job: Job, prepared: Prepared, built: BuiltEngine, run: Run) -> EngineFile:
+def write_engine(job: Job, prepared: Prepared, built: BuiltEngine, traffic: Traffic | None, run: Run) -> EngineFile:
     """
+    Args:
+        traffic: of the engine, where its plan tells it.
+
     Raises:
         ConversionError: OUTPUT.
     """
     path = job.plan.outputs.engine
     weights = sum(array.nbytes for array in prepared.graph.weights.values()) if job.strong else None
-    traffic = traffic_of(job.plan.backend, built.data)
     about = (weights, traffic.kernels, traffic.moved_bytes) if traffic else (weights,)
     return EngineFile(path, built.nbytes, run.write_at_end(path, built.data), list(job.plan.gpu_archs), *about)
 

@@ -40,23 +40,23 @@ def read_traffic(engine: bytes | memoryview) -> Traffic | None:
         engine: a serialized engine, of whatever library.
     """
     try:
-        text = _plan_of(bytes(engine))
-        return text and _count(text)
+        text = _plan_of(memoryview(engine).cast("B"))  # that of TensorRT is of characters
+        return _count(text) if text else None
     except (ValueError, KeyError, IndexError):
         return None
 
 
-def _plan_of(data: bytes) -> str | None:
-    """The text around the first "main {"."""
-    at = data.find(MAIN.encode())
-    if at < 0:
+def _plan_of(data: memoryview) -> str | None:
+    """The text around the first "main {"; only that is copied."""
+    found = re.search(re.escape(MAIN.encode()), data)
+    if found is None:
         return None
-    first, last = at, at
+    first = last = found.start()
     while first > 0 and data[first - 1] in TEXT:
         first -= 1
     while last < len(data) and data[last] in TEXT:
         last += 1
-    return data[first:last].decode("ascii")
+    return bytes(data[first:last]).decode("ascii")
 
 
 def _count(text: str) -> Traffic | None:

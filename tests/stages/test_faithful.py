@@ -3,10 +3,8 @@
 from types import SimpleNamespace
 
 import numpy as np
-import onnx
 import pytest
-from helpers import planned
-from models import conv_net, random
+from helpers import planned, write_conv_net
 
 from onnx2trt.pipeline import int8
 from onnx2trt.stages.faithful import FP16_NOISE, falls_short
@@ -16,10 +14,7 @@ from onnx2trt.stages.faithful import FP16_NOISE, falls_short
 def built(tmp_path, monkeypatch):
     """(job, prepared, run) of an INT8 network."""
     monkeypatch.chdir(tmp_path)
-    onnx.save(conv_net(), "model.onnx")
-    (tmp_path / "data").mkdir()
-    for index in range(6):
-        np.save(f"data/{index}.npy", random(1, 3, 16, 16, seed=index))
+    write_conv_net(tmp_path)
     job, run = planned("--precision", "int8", "--calibration-dir", "data", "--max-accuracy-drop", "50", "--quantization-effort", "fast")
     return job, int8.choose(job, run).prepared(run), run
 

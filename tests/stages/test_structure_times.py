@@ -3,13 +3,10 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
-from helpers import LIBRARIES, parse
-from test_fp16_baseline import ROW, Remembering
+from test_fp16_baseline import ROW, Remembering, int8_job
 
-from onnx2trt.plan.plan import make_plan
 from onnx2trt.stages import structure_times
 from onnx2trt.stages.structure_times import Fastest, Measured
 
@@ -18,8 +15,9 @@ MEASURED = Measured((A, B), Fastest("a", {"conv": "slower"}))
 
 
 def job_of(*flags, **inputs):
-    plan = make_plan(parse("--precision", "int8", "--calibration-dir", "d", *flags), replace(LIBRARIES["weak"], cache_folder="/caches"))
-    return SimpleNamespace(plan=plan, inputs={"model": "m", "data": {"--calibration-dir": "1"}, "versions": {"gpu": "H200"}, **inputs})
+    job = int8_job(*flags)
+    job.inputs |= inputs
+    return job
 
 
 @pytest.fixture

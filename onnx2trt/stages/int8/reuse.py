@@ -20,8 +20,8 @@ from onnx2trt.quant.equalize.equalization import rebuild
 from onnx2trt.quant.fit_file import FORMAT, Found, Packed, most_bytes, pack
 from onnx2trt.quant.fp16_segments import unconvertible
 
-# What the choice of layers depends on, but not how the layers were made INT8
 LAYERS = "layers"  # no flag: "all", or those that a rule leaves
+# What the choice of layers depends on, but not how the layers were made INT8
 ONLY_FOR_THE_CHOICE = ("--max-accuracy-drop", "--metric", "--min-int8-share", "--no-validate", "--validation-dir")
 
 

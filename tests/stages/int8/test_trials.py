@@ -1,10 +1,7 @@
 """stages/int8/trials.py: what a choice of INT8 layers costs, by the fits that have not seen the samples or by the final one."""
 
-import numpy as np
-import onnx
 import pytest
-from helpers import planned
-from models import conv_net, random
+from helpers import planned, write_conv_net
 
 from onnx2trt.conversion import comparing
 from onnx2trt.pipeline import int8
@@ -17,10 +14,7 @@ from onnx2trt.stages.int8.trials import Trials
 def measured(tmp_path, monkeypatch):
     """(trials of a network, its layers, how many sessions were made, the graphs that were finished)"""
     monkeypatch.chdir(tmp_path)
-    onnx.save(conv_net(), "model.onnx")
-    (tmp_path / "data").mkdir()
-    for index in range(6):
-        np.save(f"data/{index}.npy", random(1, 3, 16, 16, seed=index))
+    write_conv_net(tmp_path)
     effort = ("--quantization-effort", "fast", "--no-validate", "--metric", "noise")
     job, run = planned("--precision", "int8", "--calibration-dir", "data", *effort, library="rtx")
     fitted = int8.choose(job, run)._fitted
