@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx2trt.plan import argument_types as types
 from onnx2trt.plan.parser import COMMAND, EXIT_CODES, PROGRAM, Help, Parser, new_parser, version
+from onnx2trt.plan.precision_arguments import PRECISIONS, add_calibration_flags, add_precision_flags
 
 EXAMPLE = f"""\
 examples:
@@ -16,13 +17,8 @@ one part of the job alone, each with its own --help:
 # what --help shows; --help-all shows all
 EVERY_DAY = ("--onnx", "--output", "--precision", "--imgsz", "--max-batch-size", "--calibration-dir", "--validate", "--report", "--json")
 
-PRECISIONS = ("fp32", "fp16", "int8", "best")
-CONSTRAINTS = ("prefer", "obey", "none")
 HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
-QUANTIZATIONS = ("auto", "calibrator", "qdq")
-QUANTIZATION_EFFORTS = ("fast", "default", "best")
 NO_TIMING_CACHE = "none"
-CALIBRATION_METHODS = ("auto", "entropy", "minmax", "percentile", "mse")
 # argparse would print all flags, 40 lines, before the one that says which of them is wrong
 USAGE = f"{PROGRAM} MODEL.onnx [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
 DESCRIPTION = "Turn an ONNX model into a TensorRT engine that is proven to be what was asked for."
@@ -34,9 +30,9 @@ def build_parser() -> Parser:
     parser.set_defaults(door=None, named={})
     _add_model_flags(parser.add_argument_group("model and engine"))
     _add_shape_flags(parser.add_argument_group("inputs and shapes"))
-    _add_precision_flags(parser.add_argument_group("precision"))
+    add_precision_flags(parser.add_argument_group("precision"))
     _add_build_flags(parser.add_argument_group("build"))
-    _add_calibration_flags(parser.add_argument_group("INT8 calibration"))
+    add_calibration_flags(parser.add_argument_group("INT8 calibration"))
     _add_preprocessing_flags(parser.add_argument_group("image preprocessing (calibration and validation alike)"))
     _add_validation_flags(parser.add_argument_group("validation"))
     _add_result_flags(parser.add_argument_group("result and messages"))
@@ -149,96 +145,6 @@ def _add_shape_flags(group) -> None:
         action="extend",
         default=[],
         help="make this input a constant, and fold what hangs on it: a number, true or false, a list such as [1,2], or a .npy file",
-    )
-
-
-def _add_precision_flags(group) -> None:
-    group.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="fp16",
-        help="precision of the engine; best: whatever is fastest on this GPU within --max-accuracy-drop (default: fp16)",
-    )
-    group.add_argument("--compare", action="store_true", help="build FP32, FP16 and INT8, and show them side by side")
-    group.add_argument(
-        "--no-baseline", action="store_true", help="do not build an FP16 engine beside an INT8 one to say which of them is faster"
-    )
-    group.add_argument(
-        "--layer-precisions",
-        metavar="PATTERN:PRECISION",
-        type=types.layer_precisions,
-        nargs="+",
-        action="extend",
-        default=[],
-        help="precision of the ONNX nodes whose names match, as '*/attn/*:fp32' (fp32 or fp16); the last match counts",
-    )
-    group.add_argument(
-        "--precision-constraints",
-        choices=CONSTRAINTS,
-        default="prefer",
-        help="how far layer precisions bind TensorRT: prefer, obey (or fail), none (default: prefer)",
-    )
-    group.add_argument(
-        "--disable-strict-types",
-        action="store_true",
-        help="no layer is kept in a higher precision: neither by --layer-precisions nor for its measured range or accuracy",
-    )
-    group.add_argument(
-        "--strongly-typed",
-        action="store_true",
-        help="TensorRT 10: write the precision into the ONNX instead of setting builder flags, as TensorRT 11 does",
-    )
-    group.add_argument(
-        "--io-types",
-        metavar="NAME:TYPE",
-        type=types.io_types,
-        nargs="+",
-        action="extend",
-        default=[],
-        help="types of floating-point inputs and outputs, as input:fp16 (default: as in the ONNX)",
-    )
-    group.add_argument("--tf32", action="store_true", help="allow TF32 for FP32 layers (default: real FP32)")
-
-
-def _add_calibration_flags(group) -> None:
-    group.add_argument("--calibration-dir", metavar="DIR", help="folder of images, or of .npz / .npy files, to calibrate INT8 with")
-    group.add_argument(
-        "--calibration-samples",
-        metavar="N",
-        type=types.positive_int,
-        default=500,
-        help="samples to use, evenly spaced over the sorted names; rows of .npz and .npy files count (default: 500)",
-    )
-    group.add_argument(
-        "--calibration-cache",
-        metavar="FILE",
-        help="TensorRT calibration cache: read where it exists, written where not, with two files beside it (.json, .fit.npz); "
-        "works without --calibration-dir",
-    )
-    group.add_argument(
-        "--accept-stale-cache",
-        action="store_true",
-        help="use a calibration cache although model, data, preprocessing or method have changed since",
-    )
-    group.add_argument(
-        "--quantization",
-        choices=QUANTIZATIONS,
-        default="auto",
-        help="TensorRT's own calibrator, or Q/DQ in the ONNX (default: auto: the faster one where engines can be timed, else the "
-        "calibrator where the library has one)",
-    )
-    group.add_argument(
-        "--calibration-method",
-        choices=CALIBRATION_METHODS,
-        default="auto",
-        help="how a scale is chosen from a tensor's values (default: auto: the one with the smallest measured error)",
-    )
-    group.add_argument(
-        "--quantization-effort",
-        choices=QUANTIZATION_EFFORTS,
-        default="default",
-        help="time for accuracy and speed: fast only chooses scales and layers, default also equalizes channels, fits weights and "
-        "times up to four INT8 engines on a GPU, best measures the layers on more samples and up to seven engines (default: default)",
     )
 
 

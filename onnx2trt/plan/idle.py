@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from onnx2trt.plan.effects import Cell, Effect
 from onnx2trt.plan.plan import BEST, Plan
-from onnx2trt.plan.rules import Cell, Effect
 
 IMAGES = ("--input-range", "--mean", "--std", "--color", "--resize")
 SHAPES = ("--imgsz", "--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes")

@@ -10,8 +10,9 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.arguments import NO_TIMING_CACHE
 from onnx2trt.plan.capabilities import Capabilities
+from onnx2trt.plan.effects import Cell, effects_of, typed_flags
 from onnx2trt.plan.efforts import EFFORTS, Effort
-from onnx2trt.plan.rules import Cell, effects_of, engine_path, flag_name, triton_model, typed_flags
+from onnx2trt.plan.outputs import engine_path, flag_name, triton_model
 from onnx2trt.plan.structures import Structure, candidates
 
 NATIVE_METHODS = ("entropy", "minmax")

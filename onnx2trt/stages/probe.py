@@ -5,8 +5,8 @@ from __future__ import annotations
 from onnx2trt.base.errors import having_found
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.preflight import check_file
+from onnx2trt.plan.effects import Effect
 from onnx2trt.plan.plan import Plan, make_plan
-from onnx2trt.plan.rules import Effect
 from onnx2trt.report.described import describe_environment
 from onnx2trt.report.result import Environment
 from onnx2trt.trt.library import Library, capabilities, load_library

@@ -12,10 +12,11 @@ from onnx2trt.base.errors import ExitCode
 from onnx2trt.plan import argument_types as types
 from onnx2trt.plan import parser as parser_module
 from onnx2trt.plan.argument_types import flatten
-from onnx2trt.plan.arguments import CALIBRATION_METHODS, EVERY_DAY, PRECISIONS, QUANTIZATION_EFFORTS, build_parser
+from onnx2trt.plan.arguments import EVERY_DAY, build_parser
+from onnx2trt.plan.effects import typed_flags
 from onnx2trt.plan.parser import OTHER_NAMES
 from onnx2trt.plan.plan import make_plan
-from onnx2trt.plan.rules import typed_flags
+from onnx2trt.plan.precision_arguments import CALIBRATION_METHODS, PRECISIONS, QUANTIZATION_EFFORTS
 
 DEFAULTS = {
     "output": None,

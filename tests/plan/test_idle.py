@@ -13,9 +13,10 @@ from models import conv_net, random
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.plan.capabilities import NO_LIBRARY
 from onnx2trt.plan.door_arguments import build_door_parser
+from onnx2trt.plan.effects import Effect
 from onnx2trt.plan.idle import Facts, idle_flags, in_words
 from onnx2trt.plan.plan import make_plan
-from onnx2trt.plan.rules import Effect, flag_problem
+from onnx2trt.plan.rules import flag_problem
 from onnx2trt.stages import preflight
 
 ACTIONS = {max(action.option_strings, key=len): action for action in flag_actions()}

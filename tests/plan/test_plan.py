@@ -10,10 +10,10 @@ import pytest
 from helpers import BESIDE, LIBRARIES, ROOT, flag_actions, parse, refused, typing
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.plan import rules
-from onnx2trt.plan.arguments import QUANTIZATION_EFFORTS
+from onnx2trt.plan import effects as flag_effects
+from onnx2trt.plan.effects import Effect
 from onnx2trt.plan.plan import EFFORTS, Calibration, Plan, Preprocess, Route, Shapes, engine_path, make_plan
-from onnx2trt.plan.rules import Effect
+from onnx2trt.plan.precision_arguments import QUANTIZATION_EFFORTS
 
 
 def plan_for(library: str, *flags: str) -> Plan:
@@ -193,14 +193,14 @@ def test_every_flag_is_read_where_the_plan_is_made(action, monkeypatch):
             read.add(name)
             return super().__getattribute__(name)
 
-    monkeypatch.setattr(rules, "typed_flags", lambda args: [])
+    monkeypatch.setattr(flag_effects, "typed_flags", lambda args: [])
     for library in LIBRARIES.values():
         make_plan(Recorder(**vars(parse())), library)
     assert action.dest in read | BEFORE_THE_PLAN
 
 
 def test_after_the_plan_nobody_asks_the_command_line_again():
-    allowed = ("onnx2trt/plan/plan.py", "onnx2trt/plan/rules.py", *BEFORE)
+    allowed = ("onnx2trt/plan/plan.py", "onnx2trt/plan/effects.py", "onnx2trt/plan/outputs.py", *BEFORE)
     assert {name: flags for name, flags in READS.items() if flags and name not in allowed} == {}
 
 
@@ -232,7 +232,7 @@ REFUSALS = [
 @pytest.mark.parametrize(("library", "flags"), REFUSALS)
 def test_a_refused_flag_is_refused_with_the_words_of_the_table(library, flags):
     flag = flags.split()[0]
-    with refused(ExitCode.MACHINE, flag, rules.TABLE[flag][library].note):
+    with refused(ExitCode.MACHINE, flag, flag_effects.TABLE[flag][library].note):
         plan_for(library, *flags.split())
 
 
@@ -309,7 +309,7 @@ def test_tensorrt_without_a_gpu_is_refused_with_the_way_out():
 
 def test_strongly_typed_is_not_said_to_be_without_effect_where_it_has_one():
     effects = dict(plan_for("weak", "--strongly-typed").effects)
-    assert effects.get("--strongly-typed", rules.Cell(Effect.APPLIED, "")).effect is not Effect.NO_EFFECT
+    assert effects.get("--strongly-typed", flag_effects.Cell(Effect.APPLIED, "")).effect is not Effect.NO_EFFECT
 
 
 def test_what_is_translated_or_ignored_stands_in_the_plan():

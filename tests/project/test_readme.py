@@ -15,7 +15,8 @@ from onnx2trt.base.errors import ExitCode
 from onnx2trt.plan.arguments import build_parser
 from onnx2trt.plan.door_arguments import DOORS as PARTS
 from onnx2trt.plan.door_arguments import build_door_parser
-from onnx2trt.plan.rules import COLUMNS, TABLE, flag_problem
+from onnx2trt.plan.effects import COLUMNS, TABLE
+from onnx2trt.plan.rules import flag_problem
 
 READMES = sorted(ROOT.glob("README*.md"))
 DOCS = sorted((ROOT / "docs").glob("*.md"))
