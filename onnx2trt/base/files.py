@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import glob
 import hashlib
 import os
+import re
 import secrets
+import shutil
 import stat
+from collections.abc import Iterator
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.locks import abandoned, folder_locked, mark_alive
@@ -173,14 +177,79 @@ def rename(temporary: str, final: str) -> None:
 
 
 def rename_together(pairs: list) -> None:
-    """Rename (temporary, final) one after another; no other conversion renames files of the same folder in between.
+    """Rename all (temporary, final), or none: where one fails, those before it get their old files back.
+
+    No other conversion renames files of the same folder in between. A temporary whose file was taken back is gone.
 
     Raises:
-        ConversionError: OUTPUT, at the first that fails.
+        ConversionError: OUTPUT, of the first that fails; every name has its old file then, or none as before.
     """
-    with folder_locked(pairs[0][1]) if pairs else contextlib.nullcontext():
-        for temporary, final in pairs:
-            rename(temporary, final)
+    with folder_locked(pairs[0][1]) if pairs else contextlib.nullcontext(), contextlib.ExitStack() as kept:
+        former = [kept.enter_context(_former(os.path.realpath(final))) for _, final in pairs]
+        touched: list[tuple[str | None, str]] = []
+        try:
+            for (temporary, final), old in zip(pairs, former):
+                touched.append((old, os.path.realpath(final)))
+                rename(temporary, final)
+        except BaseException as error:  # a signal's, too
+            lost = [text for old, final in reversed(touched) if (text := _put_back(old, final))]
+            if lost and isinstance(error, ConversionError):
+                raise ConversionError(". ".join((error.message, *lost)), hint=error.hint, code=error.code) from error
+            raise
+
+
+@contextlib.contextmanager
+def _former(final: str) -> Iterator[str | None]:
+    """A second name of the file that is about to be replaced, for as long as the block takes; None where there is no file.
+
+    A copy where the file system has no hard links, or does not allow one to a file of somebody else.
+
+    Raises:
+        ConversionError: OUTPUT, where neither can be made.
+    """
+    if not os.path.lexists(final):
+        yield None
+        return
+    folder, name = os.path.split(final)
+    second = os.path.join(folder, f".{_shortened(name)}.{secrets.token_hex(6)}.tmp")
+    try:
+        with _as_output_error(final):
+            try:
+                os.link(final, second)
+            except OSError:
+                shutil.copy2(final, second)
+        yield second
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(second)
+
+
+def _put_back(old: str | None, final: str) -> str:
+    """Undo one rename, which may not have been done.
+
+    Returns:
+        What is lost, as a sentence without its full stop; empty where nothing is.
+    """
+    try:
+        if old is None:
+            os.unlink(final)
+        else:
+            os.replace(old, final)  # does nothing where both are names of one file
+    except FileNotFoundError:
+        return ""
+    except OSError as again:
+        if old is not None and _same_content(old, final):
+            return ""
+        return f"{final} is already the new file, and cannot be taken back ({again.strerror})"
+    return ""
+
+
+def _same_content(one: str, other: str) -> bool:
+    """Whether two files are one, or a copy of it: a file that cannot be replaced was not replaced before, either."""
+    try:
+        return os.path.samefile(one, other) or filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
 
 
 def remove_abandoned(final: str) -> None:
@@ -193,7 +262,11 @@ def remove_abandoned(final: str) -> None:
 
 
 def _check_target(final: str) -> None:
-    """An existing target must be a regular file: a rename would replace a device or a folder's name."""
+    """An existing target must be a regular file that a rename may replace: not a device, a folder, a mount point or an immutable file.
+
+    Raises:
+        ConversionError: OUTPUT.
+    """
     try:
         mode = os.stat(final).st_mode
     except FileNotFoundError:
@@ -201,6 +274,32 @@ def _check_target(final: str) -> None:
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "not a regular file"
         raise ConversionError(f"cannot write {final}: it is {kind}", code=ExitCode.OUTPUT)
+    if final in _mount_points():
+        raise ConversionError(
+            f"cannot write {final}: something is mounted there, so that no other file can take its place",
+            hint="Mount the folder instead of the file (docker run -v FOLDER:FOLDER), or choose another name.",
+            code=ExitCode.OUTPUT,
+        )
+    try:
+        os.rmdir(final)  # removes no file; but the kernel looks first whether this name may be taken away at all
+    except PermissionError as error:
+        raise ConversionError(
+            f"cannot write {final}: the file that is there must not be replaced ({error.strerror})",
+            hint="It is immutable (lsattr shows it), or somebody else's in a sticky folder: remove it, or choose another name.",
+            code=ExitCode.OUTPUT,
+        ) from None
+    except OSError:  # no folder, as it should be
+        pass
+
+
+def _mount_points() -> set[str]:
+    """Where something is mounted, files included; empty where the system does not tell."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+            points = [line.split(" ")[4] for line in stream]
+    except (OSError, IndexError):
+        return set()
+    return {re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), point) for point in points}
 
 
 @contextlib.contextmanager

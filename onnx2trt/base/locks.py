@@ -73,7 +73,8 @@ def _opened(path: str, flags: int) -> Iterator[int]:
         yield fd
     finally:
         if fd >= 0:
-            os.close(fd)
+            with contextlib.suppress(OSError):  # the lock falls whatever the system says of it
+                os.close(fd)
 
 
 def _acquire(take: Callable[[int, int], None], fd: int, seconds: float) -> bool:

@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import stat
 import subprocess
@@ -14,7 +15,7 @@ import pytest
 from helpers import ROOT, pipe_at, refused
 
 from onnx2trt.base import files, locks
-from onnx2trt.base.errors import ExitCode
+from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.files import Temporary, check_writable, remove_abandoned, rename, rename_together, write_atomically
 from onnx2trt.base.locks import folder_locked
 
@@ -376,3 +377,112 @@ def test_a_long_name_in_another_script(tmp_path):
     (tmp_path / name).write_bytes(b"the name itself is fine")
     write_atomically(str(tmp_path / name), b"new")
     assert (tmp_path / name).read_bytes() == b"new"
+
+
+def three_pairs(folder) -> list[tuple[str, str]]:
+    """Temporaries of a, b and c; of b there is no old file."""
+    for name in "ac":
+        (folder / name).write_bytes(b"old " + name.encode())
+    for name in "abc":
+        (folder / f"{name}.new").write_bytes(b"new " + name.encode())
+    return [(str(folder / f"{name}.new"), str(folder / name)) for name in "abc"]
+
+
+def stand(folder) -> str:
+    """Whether all files are old or all are new; the names otherwise."""
+    there = {name: (folder / name).read_bytes().split()[0].decode() for name in "abc" if (folder / name).exists()}
+    return {("a", "c"): "old", ("a", "b", "c"): "new"}.get((*there,), "mixed") if len({*there.values()}) == 1 else str(there)
+
+
+@pytest.mark.parametrize("links", [True, False], ids=["links", "no links"])
+@pytest.mark.parametrize("call", ["link", "replace", "fsync", "open", "close"])
+@pytest.mark.parametrize("number", range(1, 9))
+def test_whatever_fails_once_all_files_are_old_or_all_are_new(tmp_path, monkeypatch, call, number, links):
+    pairs, real, calls = three_pairs(tmp_path), getattr(os, call), []
+
+    def once(*args, **keywords):
+        calls.append(args)
+        if len(calls) == number:
+            if call == "close":
+                real(*args)  # a descriptor is closed whatever close says
+            raise OSError(errno.EIO, "Input/output error")
+        return real(*args, **keywords)
+
+    def without(*_):
+        raise OSError(errno.EPERM, "no hard links here")
+
+    if not links:
+        monkeypatch.setattr(files.os, "link", without)
+    if links or call != "link":
+        monkeypatch.setattr(files.os, call, once)
+    failed = False
+    try:
+        rename_together(pairs)
+    except Exception as error:
+        failed = True
+        assert getattr(error, "code", None) == ExitCode.OUTPUT
+    monkeypatch.undo()
+    assert stand(tmp_path) == ("old" if failed else "new")
+    assert not [name for name in names(tmp_path) if name.endswith(".tmp")]
+
+
+def test_a_signal_between_two_renames_brings_the_old_files_back(tmp_path, monkeypatch):
+    pairs, rename_one = three_pairs(tmp_path), files.rename
+
+    def interrupted(temporary, final):
+        rename_one(temporary, final)
+        if final.endswith("b"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(files, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        rename_together(pairs)
+    assert stand(tmp_path) == "old"
+
+
+def test_a_file_that_cannot_be_taken_back_is_named(tmp_path, monkeypatch):
+    pairs, replace = three_pairs(tmp_path), os.replace
+
+    def only_the_first(source, target):
+        if source == pairs[0][0]:
+            return replace(source, target)
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(files.os, "replace", only_the_first)
+    with pytest.raises(ConversionError) as caught:
+        rename_together(pairs)
+    message = caught.value.message
+    assert f"{tmp_path / 'a'} is already the new file" in message and str(tmp_path / "c") not in message
+
+
+def test_a_mount_point_is_refused_before_the_work(tmp_path, monkeypatch):
+    """As docker run -v FILE:FILE makes it."""
+    target = tmp_path / "a b.engine"
+    target.write_bytes(b"old")
+    monkeypatch.setattr(
+        files,
+        "open",
+        lambda *_, **__: io.StringIO(f"1 2 3:4 / {str(target).replace(' ', chr(92) + '040')} rw - ext4 d rw\n"),
+        raising=False,
+    )
+    with refused(ExitCode.OUTPUT, "mounted"):
+        check_writable(str(target))
+    check_writable(str(tmp_path / "a"))
+    assert target.read_bytes() == b"old"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file that is somebody else's")
+def test_somebody_elses_file_in_a_sticky_folder_is_refused_before_the_work(tmp_path):
+    folder = tmp_path / "sticky"
+    folder.mkdir()
+    folder.chmod(0o1777)
+    (folder / "a").write_bytes(b"old")
+    for above in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
+        above.chmod(above.stat().st_mode | 0o011)
+    os.seteuid(65534)
+    try:
+        with refused(ExitCode.OUTPUT, "must not be replaced"):
+            check_writable(str(folder / "a"))
+    finally:
+        os.seteuid(0)
+    assert names(folder) == ["a"]
