@@ -6,7 +6,7 @@ import pytest
 from command import onnx2trt
 from models import model, node, random
 
-from onnx2trt.trt.plan_text import Traffic, read_traffic
+from onnx2trt.trt.plan_text import Kernel, Traffic, read_kernels, traffic_of
 
 PLAN = """
   tensor={ dims={ 2 8 } name="x" type=float }
@@ -30,7 +30,9 @@ def engine(plan: str) -> bytes:
 
 
 def test_each_kernel_counts_what_it_reads_and_writes_once():
-    assert read_traffic(engine(PLAN)) == Traffic(2, (64 + 32) + (32 + 128)), "no scratch memory, and nothing behind main"
+    kernels = read_kernels(engine(PLAN))
+    assert traffic_of(kernels) == Traffic(2, (64 + 32) + (32 + 128)), "no scratch memory, and nothing behind main"
+    assert kernels == (Kernel(("a", "b"), False, "float", 96), Kernel((), True, "half", 160))
 
 
 @pytest.mark.parametrize(
@@ -39,7 +41,7 @@ def test_each_kernel_counts_what_it_reads_and_writes_once():
     ids=["none", "nothing in it", "free sizes", "unknown type", "no tensors"],
 )
 def test_what_is_not_as_it_was_is_not_readable(plan):
-    assert read_traffic(engine(plan)) is None
+    assert read_kernels(engine(plan)) == () and traffic_of(()) is None
 
 
 @pytest.mark.real
@@ -56,5 +58,7 @@ def test_int8_with_one_weight_scale_writes_no_fp32_sums(tmp_path):
     assert done.code == 0, done.stderr
     result = done.json("r.json")
     moved = {row["precision"]: row["moved_bytes"] for row in result["variants"]}
-    assert moved["int8"] == result["engine"]["moved_bytes"] < 1.45 * moved["fp16"] and result["engine"]["kernels"] > 3
+    about = result["engine"]
+    assert moved["int8"] == about["moved_bytes"] < 1.45 * moved["fp16"] and about["kernels"] > 3
+    assert about["fp16_moved_bytes"] == moved["fp16"] and about["least_ms"].keys() == about["fp16_least_ms"].keys()
     assert "by the engines' own plans" in done.stdout and "kernels move" in " ".join(done.stdout.split())
