@@ -14,7 +14,7 @@ def folder(tmp_path_factory):
     """A network with a layer between depthwise ones, which moves more than it computes, and a wide one, which computes."""
     pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     path = tmp_path_factory.mktemp("plan")
-    depth = dict(group=64, pads=[1] * 4)
+    depth = {"group": 64, "pads": [1] * 4}
     nodes = [node("Conv", "x depth0", "a", "depth0", **depth), node("HardSwish", "a", "b"), node("Conv", "b point", "c", "point")]
     nodes += [node("HardSwish", "c", "d"), node("Conv", "d depth1", "e", "depth1", **depth), node("HardSwish", "e", "f")]
     nodes += [node("Conv", "f down", "g", "down", strides=[8, 8]), node("Relu", "g", "h")]
