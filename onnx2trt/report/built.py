@@ -29,7 +29,9 @@ class VariantRow:
     structure: str | None = None  # of an INT8 engine, where several were built
     falls_short: str | None = None  # how far its outputs are off those of its simulation, where that is too far
 
-    optional: ClassVar = ("measured_on", "other_data", "moved_bytes", "structure", "falls_short")
+    fp8_mac_share: float | None = None
+
+    optional: ClassVar = ("measured_on", "other_data", "moved_bytes", "structure", "falls_short", "fp8_mac_share")
 
 
 @dataclass(frozen=True)

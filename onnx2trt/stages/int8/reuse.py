@@ -58,7 +58,7 @@ def look_up(job: Job, graph: Graph, cache: Cache | None, run: Run) -> Known:
     what = "fitted weights and the choice of layers come" if chosen else "fitted weights come"
     run.console.info(f"{what} from {path}")
     try:
-        found = packed.unpack(graph)
+        found = packed.unpack(graph, job.number_format)
         equalization = rebuild(graph, static_shapes(graph, job.profiles), found.shifts, found.factors)
     except ValueError as error:
         raise _damaged(path, error) from None
