@@ -135,6 +135,11 @@ class Plan:
     effects: tuple[tuple[str, Cell], ...]  # typed flags that are translated or ignored here
     typed: tuple[str, ...]  # flags with another value than the default
 
+    @property
+    def attention(self) -> bool:
+        """Whether INT8 is tried on attention."""
+        return any(structure.attention for structure in self.structures)
+
 
 def make_plan(args, caps: Capabilities) -> Plan:
     """All rules between flags and capabilities.

@@ -113,33 +113,6 @@ def test_products_of_activations_have_no_weights_to_quantize():
     assert qdq.quantizable_layers(graph) == ()
 
 
-def test_multiply_accumulates_are_counted_by_hand():
-    nodes = [
-        node("Conv", "x w1", "a", "conv", strides=[2, 2], pads=[1, 1, 1, 1]),
-        node("Conv", "a w2", "b", "depthwise", group=8, pads=[1, 1, 1, 1]),
-        node("ConvTranspose", "b w3", "c", "up", strides=[2, 2]),
-        node("Flatten", "c", "f"),
-        node("Gemm", "f w4", "g", "dense"),
-        node("MatMul", "g w5", "y", "product"),
-    ]
-    weights = {
-        "w1": random(8, 3, 3, 3),
-        "w2": random(8, 1, 3, 3),
-        "w3": random(8, 5, 2, 2),
-        "w4": random(5 * 16 * 16, 6),
-        "w5": random(6, 7),
-    }
-    graph = Graph.from_model(model(nodes, {"x": [2, 3, 16, 16]}, {"y": [2, 7]}, weights))
-    shapes = {"x": (2, 3, 16, 16), "a": (2, 8, 8, 8), "b": (2, 8, 8, 8), "c": (2, 5, 16, 16), "f": (2, 1280), "g": (2, 6), "y": (2, 7)}
-    assert qdq.count_macs(graph, shapes) == {
-        "conv": 2 * 8 * 8 * 8 * 27,
-        "depthwise": 2 * 8 * 8 * 8 * 9,
-        "up": 2 * 8 * 8 * 8 * 5 * 4,
-        "dense": 2 * 6 * 1280,
-        "product": 2 * 7 * 6,
-    }
-
-
 @pytest.mark.parametrize(
     "op, attributes, directions, by_hand",
     [
