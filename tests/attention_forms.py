@@ -151,6 +151,17 @@ class Form:
             p = self.add("Cast", p, f"{scope}_typed", to=onnx.TensorProto.FLOAT)
         return self.add("MatMul", f"{p} {v}", f"{scope}_context")
 
+    def with_operator(self, layers: int = 2) -> onnx.ModelProto:
+        """The same with the Attention of opset 23, which takes the heads apart by itself."""
+        self.inputs["x"], y = [self.batch, self.tokens, self.width], "x"
+        for index in range(layers):
+            q, k, v = (self.dense(y, f"l{index}_{part}") for part in "qkv")
+            heads = {"q_num_heads": self.heads, "kv_num_heads": self.heads}
+            attended = self.add("Attention", f"{q} {k} {v}", f"l{index}_attended", **heads)
+            y = self.add("Add", f"{self.dense(attended, f'l{index}_o')} {y}", f"l{index}_end")
+        self.add("Identity", y, "y")
+        return model(self.nodes, self.inputs, {"y": self.inputs["x"]}, self.weights, opset=23)
+
     def network(self, layers: int = 1) -> onnx.ModelProto:
         """x [batch, tokens, width] -> y, of the same shape."""
         self.inputs["x"], y = [self.batch, self.tokens, self.width], "x"

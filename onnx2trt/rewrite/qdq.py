@@ -93,7 +93,7 @@ def weight_axis(node: onnx.NodeProto, dims: int) -> int | None:
         return 1 if attribute(node, "group", 1) == 1 else None
     if node.op_type == "Gemm":
         return 0 if attribute(node, "transB", 0) else 1
-    return dims - 1  # of a batch of matrices: channels of the same place share a scale
+    return dims - 1 if dims > 1 else None  # a batch of matrices has one for the same place in all of them
 
 
 def weight_layout(node: onnx.NodeProto) -> tuple:

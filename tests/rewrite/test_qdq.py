@@ -37,6 +37,21 @@ def test_weights_are_rounded_to_the_nearest_step(half, axis):
         assert np.array_equal(scales.astype(np.float16).astype(np.float32), scales), "stored in FP16 without another rounding"
 
 
+@pytest.mark.parametrize("shape", [(16, 12), (3, 16, 12), (2, 3, 16, 12)])
+def test_weights_of_any_rank_have_a_scale_for_each_output_channel(shape):
+    """Channels whose weights are a thousand times smaller keep their values."""
+    weight = random(*shape, seed=4) * np.float32([1, 1e-3] * 6)
+    source = model([node("MatMul", "x w", "y", "product")], {"x": [2, 3, 5, 16]}, {"y": None}, {"w": weight})
+    graph = raise_opset(Graph.from_model(source), 19)
+    made = qdq.insert(graph, {"x": 0.03}, qdq.quantizable_layers(graph), False)
+    (read,) = (one for one in made.nodes if one.op_type == "DequantizeLinear" and one.input[0] == "w__quantized")
+    assert made.weights[read.input[1]].shape == (12,) and [entry.i for entry in read.attribute] == [len(shape) - 1]
+    x = random(2, 3, 5, 16, seed=1)
+    expected, found = (Session.from_graph(one).run({"x": x})["y"] for one in (graph, made))
+    error = np.abs(found - expected).max(axis=(0, 1, 2)) / np.abs(expected).max(axis=(0, 1, 2))
+    assert error.max() < 0.05
+
+
 def test_half_scales_round_up_to_the_next_half():
     scales = np.float32([0.1, 1 / 3, 1e-7, 1.0])
     rounded = qdq.half_scales(scales)
