@@ -19,11 +19,12 @@ from onnx2trt.plan.structures import Structure
 from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
+from onnx2trt.rewrite.attention import attention_layers
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.number_formats import INT8
 from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, Prepared
-from onnx2trt.rewrite.qdq import Layer, scales_by_range
+from onnx2trt.rewrite.qdq import Layer, by_layer, scales_by_range
 from onnx2trt.rewrite.refused import Refused
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
@@ -94,6 +95,8 @@ class Int8Choice:
         self._structure = structures.unmeasured(job.plan.calibrator, job.plan.keep_layers)
         self._all_layers = bool(job.plan.structures) and not known.by_rule
         self._by_rule: dict[str, str] = {}  # layers that stay FP16 in some structures
+        takes_attention = job.plan.attention and known.attention
+        self._attentions = attention_layers(graph, job.profiles, job.number_format) if takes_attention else ()
         self._refused = find_refused(job, graph, None if job.plan.calibrator else self._form, run)
         maxima = {} if known.found else measure_ranges(job, graph, run)
         self._kept_fp32 = known.found.kept_fp32 if known.found else kept_for_blank(job, graph, kept_fp32(job, graph, maxima), run)
@@ -178,9 +181,28 @@ class Int8Choice:
         """That builds what is prepared."""
         return self._job
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether attention is among the INT8 layers."""
+        return any(layer.attention and layer.node not in self._fallback for layer in self._fitted.layers)
+
+    @cached_property
+    def _without_attention(self) -> Int8Choice:
+        """The same with all attention in FP16; what had to go back to FP16 beside it may be INT8 then."""
+        attention = {layer.node for layer in self._fitted.layers if layer.attention}
+        if not attention:
+            return self
+        other = copy.copy(self)
+        other._fitted = replace(self._fitted, layers=tuple(layer for layer in self._fitted.layers if not layer.attention))
+        other._fallback = {node: reason for node, reason in self._fallback.items() if node not in attention}
+        other.__dict__.pop("_guard", None)
+        if self.has_attention and other._fallback and self._fitted.fp16_fallback is None and self.can_measure:
+            other._fallback = other._choose(self._job.plan.validation.max_drop_percent)
+        return other
+
     def in_structure(self, structure: Structure) -> Int8Choice:
         """The same choice of the same layers, scales and weights, to be written down in another way."""
-        other = copy.copy(self)
+        other = copy.copy(self if structure.attention else self._without_attention)
         other._structure = structure
         other._job = replace(self._job, plan=replace(self._job.plan, calibrator=structure.calibrator))
         return other
@@ -193,8 +215,8 @@ class Int8Choice:
         """
         job, fitted, by_rule = self._job, self._fitted, self._by_rule if self._structure.by_rule else {}
         fallback = {**by_rule, **self._fallback, **(more or {})}
-        layers = tuple(layer for layer in fitted.layers if layer.node not in fallback)
-        run.evidence.keep_scales(fitted.fit.scales, fitted.equalized, (layer.activation for layer in layers))
+        layers = tuple(layer for layer in fitted.layers if fallback.keys().isdisjoint(layer.nodes))
+        run.evidence.keep_scales(fitted.fit.scales, fitted.equalized, (name for layer in layers for name in layer.tensors))
         plan = Int8Plan(fitted.graph_for(layers), job.profiles, layers, fitted.fit, self._kept_fp32, self._kept_fp16 | fallback)
         if job.plan.calibrator:
             return prepare.prepare_calibrated(plan, None if fitted.by_tensorrt else fitted.others, self._structure.bound)
@@ -216,7 +238,7 @@ class Int8Choice:
     def _layers(self, kept_fp32: dict[str, str], refused: Refused) -> tuple[tuple[Layer, ...], dict[str, str]]:
         """(layers that may become INT8, the others -> reason)"""
         job, kept = self._job, {**kept_fp32, **refused.without_int8}
-        layers, left = prepare.choose_layers(self._graph, kept, job.plan.layer_precisions, job.number_format)
+        layers, left = prepare.choose_layers(self._graph, kept, job.plan.layer_precisions, self._attentions, job.number_format)
         if not self._all_layers:
             by_rule = prepare.seldom_faster(self._graph, job.profiles, layers)
             layers, left = tuple(layer for layer in layers if layer.node not in by_rule), {**left, **by_rule}
@@ -231,7 +253,7 @@ class Int8Choice:
         number_format, least = self._job.number_format, self._job.plan.min_int8_share
         if number_format is INT8:  # the share of what has weights may be small where attention is large, and grow with shapes
             return
-        share = prepare.mac_share(self._graph, self._job.profiles, {layer.node for layer in layers})
+        share = prepare.mac_share(self._graph, self._job.profiles, {node for layer in layers for node in layer.nodes})
         if share < least:
             raise prepare.too_little(share, least, number_format)
 
@@ -272,7 +294,7 @@ class Int8Choice:
             return run.console.debug(f"FP16 cannot be made accurate enough: {error.message}")
         if found.keys() != self._kept_fp32.keys():
             self._kept_fp32 = found
-            layers = tuple(layer for layer in self._fitted.layers if layer.node not in found)
+            layers = tuple(layer for layer in self._fitted.layers if found.keys().isdisjoint(layer.nodes))
             self._fitted = replace(self._fitted, layers=layers)
             del self._guard  # what it has measured was of other layers in FP32
             self._guard.fp16_is_known = True
@@ -285,7 +307,7 @@ class Int8Choice:
     @cached_property
     def _guard(self) -> Guard:
         job, fitted = self._job, self._fitted
-        macs = prepare.macs_of(fitted.graph, job.profiles)
+        macs = by_layer(prepare.macs_of(fitted.graph, job.profiles), fitted.layers)
         return Guard(job, fitted, macs, Trials(job, fitted, macs, self._simulated, self._run), self._run)
 
     def _simulated(self, graph: Graph) -> Graph:
@@ -300,5 +322,5 @@ class Int8Choice:
         job, fitted = self._job, self._fitted
         maxima = measure_ranges(job, fitted.graph, self._run, of=" of the equalized model")
         self._kept_fp32 = {**kept_fp32(job, fitted.graph, maxima), **self._kept_fp32}
-        layers = tuple(layer for layer in fitted.layers if layer.node not in self._kept_fp32)
+        layers = tuple(layer for layer in fitted.layers if self._kept_fp32.keys().isdisjoint(layer.nodes))
         self._fitted = replace(fitted, layers=layers, others=scales_by_range(maxima, job.number_format) or fitted.others)

@@ -121,7 +121,7 @@ class Ways:
         written: other programs may want them."""
         job, graph, cache = self.job, self.graph, self.known.cache
         if cache is not None:
-            scales = caches.scales_of(cache, tuple(layer.activation for layer in self.layers), self.names)
+            scales = caches.scales_of(cache, tuple(layer.activation for layer in self.layers if layer.attention is None), self.names)
             caches.check_plausible(job, cache, self.names, self.ranged, self.run)
             trials = (scales,) * (self.split.trials if self.split else 0)
             return Calibrated(cache.algorithm, scales, trials=trials, about=caches.describe(job, caches.method_of(cache)))

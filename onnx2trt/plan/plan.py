@@ -13,11 +13,10 @@ from onnx2trt.plan.capabilities import Capabilities
 from onnx2trt.plan.effects import Cell, effects_of, typed_flags
 from onnx2trt.plan.efforts import EFFORTS, Effort
 from onnx2trt.plan.outputs import engine_path, flag_name, triton_model
-from onnx2trt.plan.precision_arguments import EIGHT_BIT, FP8_FROM, FP8_METHODS
 from onnx2trt.plan.structures import Structure, candidates
+from onnx2trt.plan.variants import BEST, fp8_problem, variants_of
 
 NATIVE_METHODS = ("entropy", "minmax")
-BEST = "best"  # --precision best
 LEAST_FP16_SHARE = 0.10  # of the work, for FP16 to count as delivered; for INT8 --min-int8-share says it
 
 
@@ -136,6 +135,14 @@ class Plan:
     effects: tuple[tuple[str, Cell], ...]  # typed flags that are translated or ignored here
     typed: tuple[str, ...]  # flags with another value than the default
 
+    @property
+    def attention(self) -> bool:
+        """Whether 8 bits are tried on attention. TensorRT-RTX keeps attention in one kernel where all of it is FP8; of TensorRT 10.6 on an
+        H200, a ViT-B took 1.51 of FP16 with attention in FP8, and 0.89 with its other products alone."""
+        if self.precision == "fp8":
+            return self.backend == "tensorrt-rtx"
+        return any(structure.attention for structure in self.structures)
+
     def for_precision(self, precision: str) -> Plan:
         """The plan of one of the variants. FP8 is written into the ONNX whatever the library, as NVIDIA advises (Model-Optimizer #118)."""
         own = replace(self, precision=precision)
@@ -160,7 +167,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
     archs = _gpu_archs(flatten(args.gpu_arch), caps)
     _refuse_impossible(args, caps, route, archs)
     keep_layers = not args.disable_strict_types and args.precision_constraints != "none"
-    variants = _variants(args, caps.executes(archs), not _fp8_problem(caps, archs))
+    variants = variants_of(args, caps.executes(archs), not fp8_problem(caps, archs))
     plan = Plan(
         door=args.door,
         onnx=args.onnx,
@@ -219,20 +226,6 @@ def _shapes(args) -> Shapes:
     return Shapes(*bounds, args.max_batch_size, flatten(args.shape_values), flatten(args.bind_input), args.imgsz)
 
 
-def _variants(args, executes: bool, fp8: bool) -> tuple[str, ...]:
-    """--compare: all. best: what can win; FP32 only where nothing else passes. INT8 and FP8 on a GPU: FP16, too, to say what they are good
-    for. FP8 beside others needs data: a cache holds scales of one format."""
-    calibrated = args.calibration_dir or args.calibration_cache
-    both = fp8 and args.calibration_dir and not args.calibration_cache and not args.plugins
-    eight_bit = EIGHT_BIT if both and args.quantization != "calibrator" and args.calibration_method in FP8_METHODS else ("int8",)
-    asked = (("fp16", *eight_bit) if calibrated else ("fp16",)) if args.precision == BEST else (args.precision,)
-    if args.compare:
-        others = eight_bit if args.precision != "fp8" or both else ()
-        return tuple(dict.fromkeys((*asked, "fp32", "fp16", *others)))
-    baseline = not (args.no_baseline or args.no_validate or args.validate_only) and args.precision in EIGHT_BIT and executes
-    return (*asked, "fp16") if baseline else asked
-
-
 def _structures(args, route: Route, timed: bool, bind: bool) -> tuple[Structure, ...]:
     """None where engines are not timed against each other, TensorRT calibrates by itself, or one build has to do."""
     alone = _native_method(args) is not None and args.quantization != "qdq"
@@ -261,7 +254,7 @@ def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str,
             hint="Leave the flag out: INT8 is then reached by Q/DQ. Calibrators are in TensorRT 8.6 to 10.",
             code=ExitCode.MACHINE,
         )
-    problem = _fp8_problem(caps, archs) if args.precision == "fp8" and not args.validate_only else ""
+    problem = fp8_problem(caps, archs) if args.precision == "fp8" and not args.validate_only else ""
     if problem:
         raise ConversionError(f"--precision fp8: {problem}", hint="Use --precision int8 or fp16.", code=ExitCode.MACHINE)
     if args.precision == BEST and not caps.executes(archs):
@@ -276,19 +269,6 @@ def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str,
             hint="Convert on a machine with the target GPU, or leave the flag out.",
             code=ExitCode.MACHINE,
         )
-
-
-def _fp8_problem(caps: Capabilities, archs: tuple[str, ...]) -> str:
-    """Why there is no FP8 here; empty where there is, or where nothing is built."""
-    if caps.backend is None:
-        return ""
-    if not caps.fp8:
-        return f"{caps.backend} {caps.version} has no strongly typed FP8; TensorRT 10 and newer and TensorRT-RTX have it"
-    unfit = [arch for arch in archs or filter(None, (caps.gpu_arch,)) if float(arch) < FP8_FROM]
-    if unfit:
-        whose = "--gpu-arch names" if archs else f"{caps.gpu or 'the GPU'} has"
-        return f"{whose} compute capability {', '.join(unfit)}, and FP8 begins with {FP8_FROM} (Ada, Hopper, Blackwell)"
-    return ""
 
 
 def _build_options(args, caps: Capabilities) -> Build:

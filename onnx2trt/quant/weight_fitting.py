@@ -135,7 +135,7 @@ def _by_weight(graph: Graph, layers: tuple[Layer, ...], scales: dict[str, float]
     readers: dict[tuple, list[Layer]] = {}
     for layer in layers:
         node = nodes[layer.node]
-        if layer.activation in scales and supports(node, graph.weights[node.input[1]]):
+        if layer.attention is None and layer.activation in scales and supports(node, graph.weights[node.input[1]]):
             readers.setdefault((*weight_layout(node), takes_bias(graph, node)), []).append(layer)
     found = []
     for (name, *_, biased), members in readers.items():

@@ -45,6 +45,7 @@ class EngineFile:
     weights_bytes: int | None = None
     kernels: int | None = None  # of one inference at the opt shapes, by the engine's own plan, as is moved_bytes
     moved_bytes: int | None = None  # that they read and write: an estimate of the traffic, no time
+    fused_attentions: int | None = None  # of the kernels, those that compute a whole attention; None: none, or not known
     profiles: int | None = None
     device_memory_bytes: int | None = None
     tensors: list[dict] | None = None
@@ -63,6 +64,7 @@ class EngineFile:
             "weights_bytes",
             "kernels",
             "moved_bytes",
+            "fused_attentions",
             "profiles",
             "device_memory_bytes",
             "tensors",

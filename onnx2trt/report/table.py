@@ -113,7 +113,9 @@ def _rows(result: dict):
     if engine:
         yield "engine", f"{engine['path']}  {mega(engine['bytes'])}{_weights(result)}", ""
     if engine and engine.get("moved_bytes"):
-        moved = f"{engine['kernels']} kernels move {mega(engine['moved_bytes'])} in one inference, by the engine's own plan"
+        attentions = engine.get("fused_attentions")
+        kernels = f"{engine['kernels']} kernels" + (f" ({attentions} a whole attention)" if attentions else "")
+        moved = f"{kernels} move {mega(engine['moved_bytes'])} in one inference, by the engine's own plan"
         yield "traffic", f"{moved} (an estimate, no time)", ""
     if onnx:
         yield "candidate", f"{result['candidate']['path']}  {mega(result['candidate']['bytes'])}", ""

@@ -35,6 +35,7 @@ class NumberFormat:
     # of calibration, from wide scales to narrow ones, as a rule: what a wide one rounds off shows in every sample, what a narrow one cuts
     # off does not. Entropy is made for 128 even levels
     methods: tuple[str, ...]
+    most_tokens: int  # of an attention that TensorRT has a fused kernel for
     smallest_fp16_scale: float  # of activations, where scales are stored in FP16; 0: any
 
     @property
@@ -89,6 +90,7 @@ INT8 = NumberFormat(
     between=True,
     equalize=True,
     methods=("minmax", "percentile", "mse", "entropy"),
+    most_tokens=512,  # as NVIDIA's ModelOpt has it
     smallest_fp16_scale=0.0,
 )
 # One scale for all weights of a layer. The steps of E4M3 are in proportion to the values, so channels of different reach lose nothing by
@@ -106,6 +108,7 @@ FP8 = NumberFormat(
     between=False,
     equalize=False,
     methods=("minmax", "percentile", "mse"),
+    most_tokens=3072,  # release notes of TensorRT 10.6, for Ada
     smallest_fp16_scale=INVERSE_FITS_FP16,
 )
 FORMATS = {number_format.name: number_format for number_format in (INT8, FP8)}

@@ -14,6 +14,7 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes, attribute, subgraphs
 from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.operators import WEIGHTED
+from onnx2trt.model.work import count_macs
 from onnx2trt.rewrite import placement, qdq
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold, raise_opset
@@ -34,7 +35,7 @@ class Prepared:
 
     graph: Graph
     fallback: tuple[tuple[str, str, str], ...] = ()  # layers in a higher precision than asked for: (node, precision, reason)
-    mac_shares: dict[str, float] = field(default_factory=dict)  # 8-bit format -> share of all multiply-accumulates (qdq.count_macs)
+    mac_shares: dict[str, float] = field(default_factory=dict)  # 8-bit format -> share of all multiply-accumulates (model.work.count_macs)
     changed: bool = True  # False: the model as it was given
     constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | int8, to set on a weakly typed network
     half_outputs: frozenset[str] = frozenset()  # nodes whose results a weakly typed network shall keep in FP16
@@ -57,12 +58,12 @@ class Int8Plan:
     @property
     def usable(self) -> tuple[qdq.Layer, ...]:
         """Those of the layers that have a scale."""
-        return tuple(layer for layer in self.layers if layer.activation in self.fit.scales)
+        return tuple(layer for layer in self.layers if self.fit.has_scales(layer))
 
     @property
     def in_fp16(self) -> dict[str, str]:
         """Layers that could be INT8 and end in FP16 -> reason."""
-        silent = {layer.node: "always zero in calibration" for layer in self.layers if layer.activation not in self.fit.scales}
+        silent = {layer.node: _without_scale(layer) for layer in self.layers if not self.fit.has_scales(layer)}
         return {name: reason for name, reason in {**self.kept_fp16, **silent}.items() if name not in self.kept_fp32}
 
     @property
@@ -73,6 +74,10 @@ class Int8Plan:
     def quantized(self) -> Graph:
         """The graph with Q/DQ."""
         return self.fit.apply(self.graph, self.usable)
+
+
+def _without_scale(layer: qdq.Layer) -> str:
+    return "attention without scales for all that it reads" if layer.attention else "always zero in calibration"
 
 
 def working_graph(
@@ -104,13 +109,18 @@ def working_graph(
 
 
 def choose_layers(
-    graph: Graph, kept_fp32: dict[str, str], overrides: tuple[tuple[str, str], ...], number_format: NumberFormat = INT8
+    graph: Graph,
+    kept_fp32: dict[str, str],
+    overrides: tuple[tuple[str, str], ...],
+    attentions: tuple[qdq.Layer, ...] = (),
+    number_format: NumberFormat = INT8,
 ) -> tuple[tuple[qdq.Layer, ...], dict[str, str]]:
     """The layers that may be quantised, and the reason for each that could be, but is not.
 
     Args:
         kept_fp32: nodes that stay in FP32 -> reason.
         overrides: (pattern, precision) of --layer-precisions; what it names is not INT8.
+        attentions: that may be INT8 besides the convolutions and matrix products with constant weights.
 
     Raises:
         ConversionError: MODEL, where the model has no convolution or matrix product with constant weights.
@@ -118,12 +128,13 @@ def choose_layers(
     layers = qdq.quantizable_layers(graph, number_format)
     if not layers:
         raise _nothing_to_quantize(graph, number_format)
+    places = {node.name: index for index, node in enumerate(graph.nodes)}
     chosen, left = [], {}
-    for layer in layers:
-        override = next((f"{OVERRIDE} {p}:{to}" for p, to in reversed(overrides) if fnmatchcase(layer.node, p)), "")
-        if override or layer.node in kept_fp32:
-            left[layer.node] = override or kept_fp32[layer.node]
-        else:
+    for layer in sorted((*layers, *attentions), key=lambda layer: places[layer.node]):
+        asked = {node: f"{OVERRIDE} {p}:{to}" for p, to in overrides for node in layer.nodes if fnmatchcase(node, p)}
+        against = asked or {node: kept_fp32[node] for node in layer.nodes if node in kept_fp32}
+        left.update(against)
+        if not against:
             chosen.append(layer)
     return tuple(chosen), left
 
@@ -146,7 +157,7 @@ def seldom_faster(graph: Graph, profiles: tuple[Profile, ...], layers: tuple[qdq
         node, number_format = layer.node, layer.number_format
         if total and macs.get(node, total) / total < SMALLEST_INT8_SHARE:
             found[node] = f"below {SMALLEST_INT8_SHARE:.2%} of the work: {number_format.label} would cost more than it saves"
-        elif min(graph.weights[nodes[node].input[1]].shape) < number_format.fewest:
+        elif not layer.attention and min(graph.weights[nodes[node].input[1]].shape[-2:]) < number_format.fewest:
             found[node] = f"fewer than {number_format.fewest} inputs or outputs: too few for a matrix product in {number_format.label}"
         elif node in depthwise:
             found[node] = "depthwise: waits for memory, not for arithmetic, so INT8 has nothing to speed up"
@@ -267,13 +278,14 @@ def prepare_int8(plan: Int8Plan, fp16_io: frozenset[str], one_scale: bool = Fals
 
 
 def macs_of(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, int]:
-    """Multiply-accumulates of each convolution, matrix product and recurrent layer; see qdq.count_macs."""
-    return qdq.count_macs(graph, static_shapes(graph, profiles))
+    """Multiply-accumulates of each convolution, matrix product, recurrent layer and Attention; see model.work."""
+    return count_macs(graph, static_shapes(graph, profiles))
 
 
-def mac_share(graph: Graph, profiles: tuple[Profile, ...], nodes: set[str]) -> float:
-    """Share of the multiply-accumulates (macs_of) that these nodes do."""
+def mac_share(graph: Graph, profiles: tuple[Profile, ...], nodes: set[str] | None = None) -> float:
+    """Share of the multiply-accumulates (macs_of) that these nodes do; None: those whose operands are in 8 bits."""
     macs = macs_of(graph, profiles)
+    nodes = qdq.quantized_layers(graph) if nodes is None else nodes
     total = sum(macs.values())
     return sum(count for name, count in macs.items() if name in nodes) / total if total else 0.0
 

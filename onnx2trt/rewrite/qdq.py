@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
+from onnx2trt.model.attention import Attention
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute
-from onnx2trt.model.operators import RECURRENT, WEIGHTED
+from onnx2trt.model.operators import WEIGHTED
 from onnx2trt.rewrite.number_formats import FORMATS, FP8, INT8, NumberFormat
+from onnx2trt.rewrite.score_factor import factors_in_front
 
 INT8_MAX = 127
 QUANTIZE_OPSET = 19  # QuantizeLinear and DequantizeLinear with FP16 scales, and with FP8
@@ -31,14 +32,31 @@ class Reading:
 
 @dataclass(frozen=True)
 class Layer:
-    """A node that INT8 (or FP8) can compute: activation times constant weights.
+    """A node that INT8 (or FP8) can compute, activation times constant weights; or an attention, whose two products are both so or neither.
 
     The weights are whatever the node reads in the graph at hand: rewrites give readers of one constant weights of their own.
     """
 
-    node: str
-    activation: str  # tensor of the activation input
+    node: str  # of an attention, its first product
+    activation: str  # tensor of the activation input; of an attention, the queries
+    attention: Attention | None = None
     number_format: NumberFormat = INT8
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that compute in 8 bits."""
+        return (self.node, self.attention.context) if self.attention else (self.node,)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """What has to have a scale."""
+        return tuple(dict.fromkeys(tensor for _, _, tensor in self.attention.operands)) if self.attention else (self.activation,)
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """Its inputs that are activations."""
+        operands = self.attention.operands if self.attention else ((self.node, 0, self.activation),)
+        return tuple(Reading(node, index, tensor, tensor, self.number_format) for node, index, tensor in operands)
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,7 @@ def quantizable_layers(graph: Graph, number_format: NumberFormat = INT8) -> tupl
         weight = graph.weights.get(node.input[1])
         if weight is None or weight.dtype != np.float32 or weight.ndim < 2 or node.input[0] in graph.weights:
             continue
-        layers.append(Layer(node.name, node.input[0], number_format))
+        layers.append(Layer(node.name, node.input[0], number_format=number_format))
     return tuple(layers)
 
 
@@ -78,7 +96,7 @@ def weight_axis(node: onnx.NodeProto, dims: int) -> int | None:
         return 1 if attribute(node, "group", 1) == 1 else None
     if node.op_type == "Gemm":
         return 0 if attribute(node, "transB", 0) else 1
-    return 1 if dims == 2 else None
+    return dims - 1 if dims > 1 else None  # a batch of matrices has one for the same place in all of them
 
 
 def weight_layout(node: onnx.NodeProto) -> tuple:
@@ -136,7 +154,7 @@ def insert(
     Args:
         graph: FP32, not changed. With `half` its opset must be at least QUANTIZE_OPSET.
         scales: activation tensor -> scale above 0.
-        layers: the layers to quantise; each activation must have a scale.
+        layers: the layers to quantise; each of their tensors must have a scale. The factor of an attention goes in front of its product.
         half: the scales will be stored in FP16, so weights are quantised with what FP16 can hold.
         rounded: node -> fitted weights; layers that are not in it get the nearest integers.
         more: inputs of other nodes that get Q/DQ, too (placement.readings).
@@ -146,9 +164,10 @@ def insert(
         `<tensor>__dequantized`.
     """
     result, fitted = graph.copy(), rounded or {}
-    chosen = {layer.node: layer for layer in layers}
+    chosen = {layer.node: layer for layer in layers if layer.attention is None}
+    scales, attended = _attended(result, scales, [layer for layer in layers if layer.attention])
     others: dict[str, list[Reading]] = {}
-    for reading in more:
+    for reading in (*more, *attended):
         others.setdefault(reading.node, []).append(reading)
     activations: dict[tuple, str] = {}
     weights: dict[tuple, str] = {}
@@ -180,6 +199,20 @@ def insert(
     result.replace_nodes(nodes)
     result.prune()
     return result
+
+
+def _attended(result: Graph, scales: dict[str, float], layers: list[Layer]) -> tuple[dict[str, float], list[Reading]]:
+    """(scales, inputs of the products of these attentions), where queries that carry a factor have a scale of their own, and in
+    FP8 probabilities that of what cannot exceed 1."""
+    scaled = factors_in_front(result, [layer.attention for layer in layers])
+    own = {made.queries: scales[layer.activation] * made.factor for layer in layers if (made := scaled.get(layer.node))}
+    readings = [reading for layer in layers for reading in layer.readings]
+    for number, reading in enumerate(readings):
+        if reading.node in scaled and reading.index == 0:
+            queries = scaled[reading.node].queries
+            readings[number] = replace(reading, tensor=queries, like=queries)
+    bounded = {layer.attention.probabilities: 1 / layer.number_format.largest for layer in layers if layer.number_format.floating}
+    return {**scales, **own, **bounded}, readings
 
 
 def _as_stored(scale: float, half: bool, number_format: NumberFormat) -> float:
@@ -254,48 +287,13 @@ def _weight_dequantize(result: Graph, nodes: list, weight: str, axis: int | None
     return names[3]
 
 
-def count_macs(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """Multiply-accumulates of each convolution, matrix product and recurrent layer.
-
-    Conv: output elements x input channels per group x kernel; ConvTranspose: input elements x output channels per group x
-    kernel; matrix products: output elements x inner dimension; RNN, GRU and LSTM: steps x batch x elements of W and R, which are
-    [directions, gates x hidden, input] and [directions, gates x hidden, hidden] (steps that sequence_lens leaves out count, too).
-
-    Args:
-        shapes: tensor -> shape, for the activations; nodes without one are left out.
-
-    Returns:
-        Node name -> count, for nodes of the main graph.
-    """
-    known = {**shapes, **{name: array.shape for name, array in graph.weights.items()}}
-    dequantized = {node.output[0]: node.input[0] for node in graph.nodes if node.op_type == "DequantizeLinear"}
-
-    def shape_of(name: str) -> tuple[int, ...] | None:
-        return known.get(name, known.get(dequantized.get(name, "")))
-
-    counts = {}
-    for node in graph.nodes:
-        if node.op_type in RECURRENT:
-            read = [shape_of(name) for name in node.input[:3]]
-            if None not in read:
-                steps, *weights = read
-                counts[node.name] = math.prod(steps[:2]) * sum(map(math.prod, weights))
-        elif node.op_type in WEIGHTED:
-            first, second, output = shape_of(node.input[0]), shape_of(node.input[1]), shape_of(node.output[0])
-            if None not in (first, second, output):
-                counts[node.name] = _macs_of_layer(node, first, second, output)
-    return counts
-
-
-def _macs_of_layer(node: onnx.NodeProto, first: tuple[int, ...], second: tuple[int, ...], output: tuple[int, ...]) -> int:
-    """Of a convolution or matrix product, by the shapes of its two operands and its output."""
-    if node.op_type == "Conv":
-        return math.prod(output) * math.prod(second[1:])
-    if node.op_type == "ConvTranspose":
-        return math.prod(first) * math.prod(second[1:])
-    if node.op_type == "Gemm":
-        return math.prod(output) * first[0 if attribute(node, "transA", 0) else 1]
-    return math.prod(output) * first[-1]
+def by_layer(macs: dict[str, int], layers: Iterable[Layer]) -> dict[str, int]:
+    """Multiply-accumulates by node, where an attention's first product has those of both; the sum stays."""
+    found = dict(macs)
+    for layer in layers:
+        if layer.attention:
+            found[layer.node] = found.get(layer.node, 0) + found.pop(layer.attention.context, 0)
+    return found
 
 
 def int8_layers(graph: Graph) -> set[str]:

@@ -24,7 +24,7 @@ def write_engine(job: Job, prepared: Prepared, built: BuiltEngine, traffic: Traf
     """
     path = job.plan.outputs.engine
     weights = sum(array.nbytes for array in prepared.graph.weights.values()) if job.strong else None
-    about = (weights, traffic.kernels, traffic.moved_bytes) if traffic else (weights,)
+    about = (weights, traffic.kernels, traffic.moved_bytes, traffic.attentions or None) if traffic else (weights,)
     return EngineFile(path, built.nbytes, run.write_at_end(path, built.data), list(job.plan.gpu_archs), *about)
 
 

@@ -17,6 +17,7 @@ TEXT = frozenset(range(32, 127)) | frozenset(b"\n\r\t\x1e\x1f")  # separators st
 TENSOR = re.compile(r"(?:sub_)?tensor=\{ (.*?)\}\s*$", re.MULTILINE)
 STEP = re.compile(r"^\s+([a-z_]+)=\{ (name=.*)$", re.MULTILINE)
 FUSED = ("function", "runtime_fusion")  # kernels whose operands are called arguments
+ATTENTION = re.compile(r'name="?\w*_mha')  # as _gemm_mha_v2
 KINDS = (*FUSED, "corrltn", "maxpool", "pool", "mha", "gemm", "matmul", "convolution", "fully_connected")
 
 
@@ -26,6 +27,7 @@ class Traffic:
 
     kernels: int
     moved_bytes: int  # read and written by them
+    attentions: int = 0  # of the kernels, those that compute a whole attention
 
 
 def traffic_of(backend: str | None, engine: bytes | memoryview) -> Traffic | None:
@@ -63,7 +65,7 @@ def _count(text: str) -> Traffic | None:
     sizes = {name: size for name, size in map(_tensor, TENSOR.findall(text)) if name}
     body = text[text.index(MAIN) + len(MAIN) :]
     end = NEXT.search(body)
-    body, kernels, moved = body[: end.start() if end else None], 0, 0
+    body, kernels, moved, attentions = body[: end.start() if end else None], 0, 0, 0
     for kind, step in STEP.findall(body):
         if kind in KINDS:
             read, written = ("input_args", "output_args") if kind in FUSED else ("input", "output")
@@ -71,7 +73,8 @@ def _count(text: str) -> Traffic | None:
             if any(sizes.get(name) is None for name in names if name in sizes):
                 return None  # an expression stands for a size
             kernels, moved = kernels + 1, moved + sum(sizes.get(name, 0) for name in names)
-    return Traffic(kernels, moved) if kernels and moved else None
+            attentions += kind == "mha" or ATTENTION.match(step) is not None
+    return Traffic(kernels, moved, attentions) if kernels and moved else None
 
 
 def _tensor(text: str) -> tuple[str, int | None]:
