@@ -53,12 +53,15 @@ def convert(args, result: Result, run: Run) -> None:
     write.write_side_file(job, result, run)
 
 
+CHOICES = {"fp16": ("choose",), "int8": ("equalize", "calibrate", "fit", "choose"), "fp8": ("calibrate", "fit", "choose")}
+
+
 def _stages(plan: Plan) -> tuple[str, ...]:
     """Those that a conversion may go through, in order; none where several engines are made, each of which goes through some."""
     if len(plan.variants) > 1 or plan.precision == BEST:
         return ()
     ranges = plan.keep_layers or plan.calibrator or plan.calibration.cache
-    choices = {"fp16": ("choose",), "int8": ("equalize", "calibrate", "fit", "choose")}.get(plan.precision, ())
+    choices = CHOICES.get(plan.precision, ())
     checks = ("load",) * plan.executes_here + ("validate",) * plan.validation.enabled + ("latency",) * plan.executes_here
     return ("probe", "preflight", "shapes", "parse", *("ranges",) * bool(ranges), *choices, "build", *checks, "write")
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from onnx2trt.base.words import listed
 from onnx2trt.compare.accuracy import Accuracy
+from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.report import doors, inspection
 from onnx2trt.report.inputs import bound_inputs, shape_range
 from onnx2trt.report.result import mega
@@ -55,7 +56,7 @@ def render(result: dict, width: int, color: bool) -> str:
     return stream.getvalue()
 
 
-ORDER = ("fp32", "fp16", "int8")
+ORDER = ("fp32", "fp16", "int8", "fp8")
 STRUCTURES = "INT8 engines of the same layers; the fastest that is sound is delivered:"
 COLUMNS = ("precision", "engine MB", "p50 ms", "p99 ms", "per s", "drop %", "SQNR dB", "build s")
 
@@ -88,9 +89,10 @@ def _remarks(variants: list[dict]):
     if moved:
         listing = ", ".join(f"{name} {mega(count)}" for name, count in moved.items())
         yield f"moved through memory in one inference, by the engines' own plans (an estimate, no time): {listing}"
-    if moved.get("int8", 0) > moved.get("fp16", math.inf):
-        ratio = moved["int8"] / moved["fp16"]
-        yield f"INT8 moves {ratio:.2f} times what FP16 moves: where memory is the limit, it cannot be faster"
+    for name in EIGHT_BIT:
+        if moved.get(name, 0) > moved.get("fp16", math.inf):
+            ratio = moved[name] / moved["fp16"]
+            yield f"{name.upper()} moves {ratio:.2f} times what FP16 moves: where memory is the limit, it cannot be faster"
     yield from (f"{row['precision']} takes at least: {least_times(row)}" for row in variants if row.get("least_ms"))
     if not any(row["p50_ms"] for row in variants):
         yield "no latencies: the engines were not executed here"
@@ -138,7 +140,7 @@ def _weights(result: dict) -> str:
     weights, total = result["engine"].get("weights_bytes"), result["engine"]["bytes"]
     if weights is None or result["precision"] is None:
         return ""
-    kernels = weights < total / 2 and result["precision"]["delivered"] == "int8"
+    kernels = weights < total / 2 and result["precision"]["delivered"] in EIGHT_BIT
     return f", {mega(weights)} of which are weights" + ("; the code of the kernels gets no smaller by INT8" if kernels else "")
 
 

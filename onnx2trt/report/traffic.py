@@ -10,7 +10,9 @@ def traffic(engine: dict) -> str:
     Args:
         engine: of a result, with moved_bytes.
     """
-    moved = f"{engine['kernels']} kernels move {mega(engine['moved_bytes'])} in one inference, by the engine's own plan"
+    attentions = engine.get("fused_attentions")
+    kernels = f"{engine['kernels']} kernels" + (f" ({attentions} a whole attention)" if attentions else "")
+    moved = f"{kernels} move {mega(engine['moved_bytes'])} in one inference, by the engine's own plan"
     half = engine.get("fp16_moved_bytes")
     if half:
         more = "; where memory is the limit, INT8 cannot be faster" * (engine["moved_bytes"] > half)

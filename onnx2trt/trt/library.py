@@ -121,6 +121,7 @@ def capabilities(library: Library, driver: Driver | None = None) -> Capabilities
         compute_capabilities=frozenset(name for name in _members(trt, "ComputeCapability") if re.fullmatch(r"SM\d+", name)),
         tactic_sources=frozenset(_members(trt, "TacticSource")),
         hardware_levels=frozenset(_members(trt, "HardwareCompatibilityLevel")),
+        fp8="FP8" in _members(trt, "DataType") and "STRONGLY_TYPED" in _members(trt, "NetworkDefinitionCreationFlag"),
         gpu=driver.gpu,
         gpu_arch=driver.compute_capability,
         driver=driver.version,

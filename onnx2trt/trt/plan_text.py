@@ -13,7 +13,7 @@ from math import prod
 
 from onnx2trt.trt.constraints import METADATA
 
-BYTES = {"float": 4, "half": 2, "bfloat16": 2, "fp8": 1, "int8": 1, "int32": 4, "int64": 8, "bool": 1}
+BYTES = {"float": 4, "half": 2, "bfloat16": 2, "fp8": 1, "fp8_e4m3": 1, "int8": 1, "int32": 4, "int64": 8, "bool": 1}
 MAIN = "\nmain {"
 NEXT = re.compile(r"^\w+ \{\s*$", re.MULTILINE)  # what follows: shape_main
 TEXT = frozenset(range(32, 127)) | frozenset(b"\n\r\t\x1e\x1f")  # separators stand between names of layers
@@ -21,6 +21,7 @@ TENSOR = re.compile(r"(?:sub_)?tensor=\{ (.*?)\}\s*$", re.MULTILINE)
 STEP = re.compile(r"^\s+([a-z_]+)=\{ (name=.*)$", re.MULTILINE)
 POINTWISE = "function"
 FUSED = (POINTWISE, "runtime_fusion")  # kernels whose operands are called arguments
+ATTENTION = re.compile(r'name="?\w*_mha')  # as _gemm_mha_v2
 KINDS = (*FUSED, "corrltn", "maxpool", "pool", "mha", "gemm", "matmul", "convolution", "fully_connected")
 
 
@@ -32,6 +33,7 @@ class Kernel:
     multiplies: bool  # it is where the products of convolutions and matrix products are made
     reads: str | None  # type of the first tensor that it reads, one of BYTES
     moved_bytes: int  # read and written
+    attention: bool = False  # it computes a whole attention
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,8 @@ class Traffic:
     """The same in numbers."""
 
     kernels: int
-    moved_bytes: int
+    moved_bytes: int  # read and written by them
+    attentions: int = 0  # of the kernels, those that compute a whole attention
 
 
 def kernels_of(backend: str | None, engine: bytes | memoryview) -> tuple[Kernel, ...]:
@@ -50,7 +53,7 @@ def kernels_of(backend: str | None, engine: bytes | memoryview) -> tuple[Kernel,
 def traffic_of(kernels: Sequence[Kernel]) -> Traffic | None:
     """What kernels move together; None where there is nothing to say."""
     moved = sum(kernel.moved_bytes for kernel in kernels)
-    return Traffic(len(kernels), moved) if moved else None
+    return Traffic(len(kernels), moved, sum(kernel.attention for kernel in kernels)) if moved else None
 
 
 def read_kernels(engine: bytes | memoryview) -> tuple[Kernel, ...]:
@@ -93,7 +96,8 @@ def _kernels(text: str) -> tuple[Kernel, ...]:
             if None in sizes:
                 return ()  # an expression stands for a size
             nodes = METADATA.findall(body[step.start() : following.start() if following else None])  # they stand on lines of their own
-            found.append(Kernel(tuple(dict.fromkeys(nodes)), step[1] != POINTWISE, types[0], sum(sizes)))
+            attention = step[1] == "mha" or ATTENTION.match(step[2]) is not None
+            found.append(Kernel(tuple(dict.fromkeys(nodes)), step[1] != POINTWISE, types[0], sum(sizes), attention))
     return tuple(found) if any(kernel.moved_bytes for kernel in found) else ()
 
 
