@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.metrics import SQNR_LIMIT_DB
@@ -211,7 +212,7 @@ def layers(result: dict) -> dict | None:
     work = [(name, precision.get(f"{name}_mac_share")) for name in ("int8", "fp16")]
     groups: dict[tuple[str, str], list[str]] = {}
     for entry in precision["fallback"]:
-        groups.setdefault((entry["precision"], _general(entry["reason"])), []).append(_named(entry))
+        groups.setdefault((entry["precision"], general(entry["reason"])), []).append(named(entry))
     return {
         "bars": [bar for bar in bars if bar["count"]],
         "total": total,
@@ -223,16 +224,19 @@ def layers(result: dict) -> dict | None:
     }
 
 
-MEASURED = "INT8 here alone changes the outputs by "  # stages/int8/guard.py ends it with a number for each layer
+MEASURED = re.compile(r"(\w+) here alone changes the outputs by (.+)")  # the guards of FP16 and INT8 write a number for each layer
 
 
-def _general(reason: str) -> str:
-    return "INT8 there costs most accuracy for the work it speeds up" if reason.startswith(MEASURED) else reason
+def general(reason: str) -> str:
+    """A reason without what it says of one layer only."""
+    found = MEASURED.fullmatch(reason)
+    return f"{found[1]} there costs most accuracy for the work it speeds up" if found else reason
 
 
-def _named(entry: dict) -> str:
-    own = entry["reason"].removeprefix(MEASURED)
-    return entry["name"] if own == entry["reason"] else f"{entry['name']} ({own})"
+def named(entry: dict) -> str:
+    """A layer that is kept in a higher precision, with what was measured of it."""
+    found = MEASURED.fullmatch(entry["reason"])
+    return f"{entry['name']} ({found[2]})" if found else entry["name"]
 
 
 def tried(result: dict) -> dict | None:
