@@ -85,6 +85,7 @@ class Options(TypedDict, total=False):
     triton_repository: Path
     json: Path
     report: Path
+    detector: Literal["yolo", "yolov5", "none"]
     skip_unchanged: bool
     dry_run: bool
     verbose: bool | int

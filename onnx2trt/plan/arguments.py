@@ -19,6 +19,7 @@ EVERY_DAY = ("--onnx", "--output", "--precision", "--imgsz", "--max-batch-size",
 
 HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
 NO_TIMING_CACHE = "none"
+LAYOUTS = ("yolo", "yolov5", "none")  # of --detector
 # argparse would print all flags, 40 lines, before the one that says which of them is wrong
 USAGE = f"{PROGRAM} MODEL.onnx [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
 DESCRIPTION = "Turn an ONNX model into a TensorRT engine that is proven to be what was asked for."
@@ -219,6 +220,11 @@ def _add_result_flags(group) -> None:
         "--report",
         metavar="FILE",
         help="write the result as one HTML page with images and plots; also where the conversion fails",
+    )
+    group.add_argument(
+        "--detector",
+        choices=LAYOUTS,
+        help="how the report reads boxes out of the outputs: yolo (v8 and later), yolov5, none (default: as the model's metadata say)",
     )
     group.add_argument(
         "--skip-unchanged",

@@ -48,7 +48,8 @@ def render(result: dict, width: int, color: bool) -> str:
     console.print(table)
     for rows, title in ((result["variants"], ""), (result["structures"], STRUCTURES)):
         if len(rows) > 1:
-            for line in filter(None, ("\n" + title, _comparison(rows), *_remarks(rows))):
+            console.print()
+            for line in filter(None, (title, _comparison(rows), *_remarks(rows))):
                 console.print(Text(line) if isinstance(line, str) else line)
     steps = _grid()
     for step in next_steps(result):
@@ -195,7 +196,7 @@ def _precision_rows(result: dict):
 def _kept_lines(kept: list[dict]):
     """One line for each reason, with the first few layers that it holds for."""
     by_reason: dict[tuple[str, str], list[str]] = {}
-    for entry in kept:
+    for entry in sorted(kept, key=lambda entry: -(sections.effect(entry) or 0.0)):
         by_reason.setdefault((entry["precision"].upper(), sections.general(entry["reason"])), []).append(sections.named(entry))
     for (precision, reason), names in list(by_reason.items())[:REASONS_SHOWN]:
         yield f"{len(names)} in {precision}: {reason}: {listed(names, NAMES_SHOWN)}"

@@ -67,4 +67,4 @@ def test_names_are_never_broken_at_the_narrowest():
 def test_layers_that_were_measured_have_one_line_with_their_numbers():
     shown = lines(result(), 140)
     (kept,) = [line for line in shown if line.startswith("kept (3)")]
-    assert "3 in FP16: INT8 there costs most accuracy" in kept and "layer0 (0.00%), layer1 (1.00%), layer2 (2.00%)" in kept
+    assert "3 in FP16: INT8 there costs most accuracy" in kept and "layer2 (2.00 %), layer1 (1.00 %), layer0 (0.00 %)" in kept
