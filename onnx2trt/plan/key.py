@@ -33,6 +33,7 @@ ELSEWHERE = {
     **dict.fromkeys(("door", "dry_run", "skip_unchanged", "validation.engine"), "such a run writes no engine, or may write none"),
     **dict.fromkeys(("outputs.engine", "outputs.keep_failed"), "names files, and changes nothing in them"),
     **dict.fromkeys(("outputs.json", "outputs.report", "outputs.array"), "names files, and changes nothing in them"),
+    "outputs.detector": "only the report draws boxes",
     "outputs.save_onnx": "the file is looked at",
     "outputs.triton_model": "written anew in any case, from the engine that is there",
     "validation.require_execution": "the former status is looked at",

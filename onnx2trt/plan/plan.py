@@ -82,6 +82,7 @@ class Outputs:
     report: str | None
     array: str | None  # of preprocess
     triton_model: str | None = None  # the model's folder in a Triton repository
+    detector: str | None = None  # how the report reads boxes out of the outputs: yolo | yolov5 | none; None: by the model's metadata
 
     @property
     def side_file(self) -> str | None:
@@ -320,7 +321,7 @@ def _foreign_gpu(caps: Capabilities, archs: tuple[str, ...]) -> str:
 
 def _outputs(args) -> Outputs:
     others = (args.keep_failed, args.save_onnx, args.json, args.report, _array_path(args))
-    return Outputs(engine_path(args), *others, triton_model(args))
+    return Outputs(engine_path(args), *others, triton_model(args), args.detector)
 
 
 def _array_path(args) -> str | None:

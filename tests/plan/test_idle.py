@@ -166,6 +166,7 @@ MODES = {
 }
 MODE_OF_ITS_OWN = {"--precision", "--validate-only"}  # the same flags in another mode
 CASES = [(mode, flag) for mode in MODES for flag in ACTIONS if flag not in MODE_OF_ITS_OWN]
+WITHOUT_REPORT = {"--detector"}  # named in every mode, as none of them writes a report
 OUTSIDE = {"--backend", "--verbose", "--quiet"}  # of the plan: the library to load, and what is printed
 
 
@@ -206,6 +207,9 @@ def test_each_flag_has_an_effect_or_is_refused_or_is_named(mode, flag, capsys):
     if found == "part of the mode":
         return
     taken = what.door is None or flag in build_door_parser(what.door)._option_string_actions
+    if flag in WITHOUT_REPORT and taken:
+        assert found == "named" and outcome(replace(what, words=(*what.words, "--report", "r.html")), flag) == "effect"
+        return
     expected = "named" if flag in what.named else "refused" if flag in what.refused or not taken else "effect"
     assert found == expected
 
