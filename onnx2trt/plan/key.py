@@ -28,7 +28,7 @@ ELSEWHERE = {
     **dict.fromkeys(("validation.test_image", "validation.directory"), "by content"),
     **dict.fromkeys(("backend", "executes_here", "fp16_scales"), "among the versions"),
     **dict.fromkeys(("native_method", "structures", "build.timing_cache_named", "effects", "typed"), "follows from other fields"),
-    **dict.fromkeys(("door", "dry_run", "skip_unchanged", "validation.engine"), "such a run writes no engine, or may write none"),
+    **dict.fromkeys(("door", "dry_run", "skip_unchanged", "validation.engine", "refit"), "such a run writes no engine, or may write none"),
     **dict.fromkeys(("outputs.engine", "outputs.keep_failed"), "names files, and changes nothing in them"),
     **dict.fromkeys(("outputs.json", "outputs.report", "outputs.array"), "names files, and changes nothing in them"),
     "outputs.save_onnx": "the file is looked at",
