@@ -108,7 +108,7 @@ def _add_build_flags(group) -> None:
     group.add_argument(
         "--strip-weights",
         action="store_true",
-        help="an engine without the weights that --refit can put in, small to send; it runs after that (--refittable: with other weights, too)",
+        help="an engine without the weights that --refit puts in, small to send; it runs after that (--refittable: with others, too)",
     )
     group.add_argument(
         "--hardware-compatibility-level",

@@ -29,8 +29,8 @@ def check_refittable(job: Job) -> None:
     build = job.plan.build
     if job.quantizes and (build.refittable or build.strip_weights):
         raise ConversionError(
-            f"{'--refittable' if build.refittable else '--strip-weights'}: scales, rounded weights and INT8 layers are found for the weights "
-            "that a model has, and TensorRT keeps scales in its kernels, so an INT8 engine made here takes no other weights",
+            f"{'--refittable' if build.refittable else '--strip-weights'} --precision int8: scales, rounded weights and the choice of INT8 "
+            "layers are found for the weights that a model has, so an INT8 engine that is made from them takes no others",
             hint="Use --precision fp16, or give a model that carries Q/DQ already.",
             code=ExitCode.MACHINE,
         )

@@ -16,6 +16,7 @@ from onnx2trt.plan import key as identity
 from onnx2trt.quant.calibration_cache import fit_file, hash_files, side_file
 from onnx2trt.report.result import Environment, Result
 
+
 def inputs_of(job: Job, environment: Environment) -> dict:
     """All that the result depends on, but for the caches, which the run itself may write; looked at before the work."""
     versions = {"library": f"{environment.backend} {environment.tensorrt}", **identity.versions()}

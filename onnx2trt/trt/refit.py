@@ -61,17 +61,20 @@ class EngineRefitter:
         parser = self._trt.OnnxParserRefitter(self._refitter, self._logger)
         done = parser.refit_from_file(source.path) if source.path is not None else parser.refit_from_bytes(source.data)
         errors = [parser.get_error(index).desc() for index in range(parser.num_errors)]
-        missing = list(self._refitter.get_missing_weights())
+        missing = self._missing()
         if missing:
-            raise self._failure(f"the model has no values for weights of the engine: {listed(list(map(repr, missing)), NAMED)}", BUILD, errors)
+            raise self._failure(f"the model has no values for weights of the engine: {missing}", BUILD, errors)
         if not done or errors:
             raise self._failure("TensorRT's parser could not put the weights of the model into the engine", BUILD, errors)
         if not self._refitter.refit_cuda_engine():
-            still = list(self._refitter.get_missing_weights())
-            what = f"; it still lacks {listed(list(map(repr, still)), NAMED)}" if still else ""
-            raise self._failure(f"TensorRT could not refit the engine{what}", BUILD)
+            missing = self._missing()
+            raise self._failure("TensorRT could not refit the engine" + (f"; it still lacks {missing}" if missing else ""), BUILD)
         if self._messages.errors:
             raise self._failure("TensorRT reported an error while refitting the engine")
+
+    def _missing(self) -> str:
+        """The weights that the engine needs besides those that it got, in words; empty where it has all."""
+        return listed(sorted(map(repr, self._refitter.get_missing_weights())), NAMED)
 
     def serialize(self):
         """The engine with the weights that it has now; it stays refittable where the library can say so.

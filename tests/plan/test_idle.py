@@ -61,7 +61,7 @@ class Mode:
 
 RTX = {"refused": NOT_ON_RTX | {"--require-execution"}}  # without a GPU
 WEAK = {"library": LIBRARIES["weak"], "refused": {"--gpu-arch"}}
-WEAK_INT8 = {"library": LIBRARIES["weak"], "refused": {"--gpu-arch", "--refit"}}  # the engine has its precision already
+ON_INT8 = {"library": LIBRARIES["weak"], "refused": {"--gpu-arch", "--refit"}}  # the engine has its precision already
 INT8 = ("--precision", "int8")
 FP32_RTX = IDLE_ON_RTX | CALIBRATION | {"--calibration-samples", "--no-baseline", "--min-int8-share", "--precision-constraints"}
 FP32_RTX |= {"--disable-strict-types"} | COMPARED | {"--calibration-dir"}
@@ -124,9 +124,11 @@ MODES = {
         named=IDLE_ON_RTX | COMPARED | {"--accept-stale-cache", "--no-baseline"},
         refused=NOT_ON_RTX | {"--require-execution", "--compare"},
     ),
-    "INT8 on a GPU": Mode((*INT8, "--calibration-dir", "d"), named={"--accept-stale-cache"}, **WEAK_INT8),
+    "INT8 on a GPU": Mode((*INT8, "--calibration-dir", "d"), named={"--accept-stale-cache"}, **ON_INT8),
     "INT8 with plugins": Mode(
-        (*INT8, "--calibration-dir", "d", "--plugins", "p.so"), named=COMPARED | {"--accept-stale-cache", "--quantization-effort"}, **WEAK_INT8
+        (*INT8, "--calibration-dir", "d", "--plugins", "p.so"),
+        named=COMPARED | {"--accept-stale-cache", "--quantization-effort"},
+        **ON_INT8,
     ),
     "FP16 with plugins": Mode(
         ("--plugins", "p.so"),

@@ -173,7 +173,9 @@ def reads_of_args() -> dict[str, set[str]]:
 
 READS = reads_of_args()
 # --backend, --verbose and the like
-BEFORE = tuple(f"onnx2trt/{name}" for name in ("cli.py", "api.py", "worker.py", "stages/probe.py", "pipeline/convert.py"))
+BEFORE = tuple(
+    f"onnx2trt/{name}" for name in ("cli.py", "api.py", "worker.py", "stages/probe.py", "pipeline/convert.py", "pipeline/refit.py")
+)
 BEFORE_THE_PLAN = set().union(*(READS[name] for name in BEFORE))
 
 
@@ -206,7 +208,14 @@ def test_every_flag_is_read_where_the_plan_is_made(action, monkeypatch):
 
 
 def test_after_the_plan_nobody_asks_the_command_line_again():
-    allowed = ("onnx2trt/plan/plan.py", "onnx2trt/plan/effects.py", "onnx2trt/plan/outputs.py", "onnx2trt/plan/rules.py", *BEFORE)
+    allowed = (
+        "onnx2trt/plan/plan.py",
+        "onnx2trt/plan/effects.py",
+        "onnx2trt/plan/outputs.py",
+        "onnx2trt/plan/rules.py",
+        "onnx2trt/plan/refit.py",
+        *BEFORE,
+    )
     assert {name: flags for name, flags in READS.items() if flags and name not in allowed} == {}
 
 
