@@ -114,6 +114,7 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         calibrators=False,
         compute_capabilities=frozenset({"SM75", "SM80", "SM89", "SM120"}),
         tactic_sources=frozenset(),
+        refits=frozenset(REFIT_SYMBOLS),
         gpu="NVIDIA GeForce RTX 4090",
         gpu_arch="8.9",
         driver="13.0",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.plan.capabilities import Capabilities
+from onnx2trt.plan.capabilities import REFIT_SYMBOLS, Capabilities
 from onnx2trt.plan.effects import typed_flags
 
 # what decides about the network and about how data reach it: an engine remembers it, as `args` has it
@@ -20,6 +20,12 @@ GO_WITH_REFIT = (
     *("--max-accuracy-drop", "--metric", "--min-int8-share", "--no-validate", "--require-execution", "--keep-failed"),
     *("--save-onnx", "--json", "--report", "--dry-run", "--verbose", "--quiet"),
 )
+
+NEEDED = {
+    "--refit": ("OnnxParserRefitter",),
+    "--refittable": ("REFIT", "OnnxParserRefitter"),
+    "--strip-weights": ("STRIP_PLAN", "REFIT_IDENTICAL", "OnnxParserRefitter"),
+}
 
 
 def refit_problem(args) -> str:
@@ -69,15 +75,13 @@ def refuse_refit(args, caps: Capabilities, archs: tuple[str, ...]) -> None:
     Raises:
         ConversionError: MACHINE, for what this library or machine cannot do.
     """
-    asked = [flag for flag in ("--refit", "--refittable", "--strip-weights") if getattr(args, flag[2:].replace("-", "_"))]
+    asked = [flag for flag in NEEDED if getattr(args, flag[2:].replace("-", "_"))]
     if not asked or caps.backend is None:
         return
-    needed = {"--refit": ("OnnxParserRefitter",), "--refittable": ("REFIT", "OnnxParserRefitter")}
-    needed["--strip-weights"] = ("STRIP_PLAN", "REFIT_IDENTICAL", "OnnxParserRefitter")
-    lacking = [name for name in needed[asked[0]] if name not in caps.refits]
+    lacking = [name for name in REFIT_SYMBOLS if name not in caps.refits and any(name in NEEDED[flag] for flag in asked)]
     if lacking:
         raise ConversionError(
-            f"{asked[0]}: {caps.backend} {caps.version} has no {' and no '.join(lacking)}",
+            f"{' '.join(asked)}: {caps.backend} {caps.version} has no {' and no '.join(lacking)}",
             hint="TensorRT 10 and 11 have what it takes.",
             code=ExitCode.MACHINE,
         )
