@@ -32,6 +32,7 @@ class Options(TypedDict, total=False):
     """
 
     output: Path
+    refit: Path
     backend: Literal["auto", "tensorrt", "tensorrt-rtx"]
     gpu_arch: str | Sequence[str]
     workspace_size: float
@@ -58,6 +59,8 @@ class Options(TypedDict, total=False):
     dla_core: int
     plugins: Path | Sequence[Path]
     version_compatible: bool
+    refittable: bool
+    strip_weights: bool
     hardware_compatibility_level: Literal["none", "ampere_plus", "same_compute_capability"]
     calibration_dir: Path
     calibration_samples: int

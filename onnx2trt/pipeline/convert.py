@@ -9,9 +9,10 @@ from onnx2trt.base.words import base_name
 from onnx2trt.conversion.run import Run
 from onnx2trt.pipeline.engines import make_all
 from onnx2trt.plan.plan import BEST, Plan
+from onnx2trt.plan.refit import to_remember
 from onnx2trt.report.result import Result
 from onnx2trt.stages import inspect as inspecting
-from onnx2trt.stages import preflight, triton, unchanged, write
+from onnx2trt.stages import preflight, refit, triton, unchanged, write
 from onnx2trt.stages.observe import observed
 from onnx2trt.stages.probe import probe
 
@@ -33,6 +34,7 @@ def convert(args, result: Result, run: Run) -> None:
     result.take(**preflight.describe(job))
     job = replace(job, inputs=unchanged.inputs_of(job, environment))
     triton.check_repository(job)
+    refit.check_refittable(job)
     former = unchanged.find_former(job, run) if plan.skip_unchanged else None
     if plan.dry_run:
         return result.take(status="planned", exit_code=0)
@@ -48,6 +50,7 @@ def convert(args, result: Result, run: Run) -> None:
         engine = write.write_engine(job, made.prepared, made.built, made.traffic, run)
         result.take(engine=replace(engine, **made.details, **made.told_by_plan), saved_onnx=write.write_onnx(job, made.prepared, run))
         result.take(triton=triton.write_repository(job, result.engine, environment.gpu, made.built.data, run))
+        result.take(refit=refit.to_remember(job, made.prepared, to_remember(args), getattr(made.choice, "exact_scales", False)))
         result.take(key=unchanged.key_of(job, run))
     result.take(exit_code=0, **run.said())
     write.write_side_file(job, result, run)

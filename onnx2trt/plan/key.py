@@ -30,7 +30,7 @@ ELSEWHERE = {
     **dict.fromkeys(
         ("native_method", "structures", "variants", "build.timing_cache_named", "effects", "typed"), "follows from other fields"
     ),
-    **dict.fromkeys(("door", "dry_run", "skip_unchanged", "validation.engine"), "such a run writes no engine, or may write none"),
+    **dict.fromkeys(("door", "dry_run", "skip_unchanged", "validation.engine", "refit"), "such a run writes no engine, or may write none"),
     **dict.fromkeys(("outputs.engine", "outputs.keep_failed"), "names files, and changes nothing in them"),
     **dict.fromkeys(("outputs.json", "outputs.report", "outputs.array"), "names files, and changes nothing in them"),
     "outputs.detector": "only the report draws boxes",

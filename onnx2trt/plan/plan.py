@@ -13,6 +13,7 @@ from onnx2trt.plan.capabilities import Capabilities
 from onnx2trt.plan.effects import Cell, effects_of, typed_flags
 from onnx2trt.plan.efforts import EFFORTS, Effort
 from onnx2trt.plan.outputs import engine_path, flag_name, triton_model
+from onnx2trt.plan.refit import refuse_refit
 from onnx2trt.plan.structures import Structure, candidates
 from onnx2trt.plan.variants import BEST, fp8_problem, variants_of
 
@@ -101,6 +102,8 @@ class Build:
     plugins: tuple[str, ...]
     version_compatible: bool
     hardware_compatibility: str  # none | ampere_plus | same_compute_capability
+    refittable: bool = False
+    strip_weights: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +137,7 @@ class Plan:
     outputs: Outputs
     dry_run: bool
     skip_unchanged: bool
+    refit: str | None  # the engine that gets the weights of `onnx`; None: one is built
     effects: tuple[tuple[str, Cell], ...]  # typed flags that are translated or ignored here
     typed: tuple[str, ...]  # flags with another value than the default
 
@@ -172,6 +176,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
     # first: it refuses flags that the rest takes for given
     effects = effects_of(args, caps.backend, caps.weak_typing) if caps.backend else ()
     archs = _gpu_archs(flatten(args.gpu_arch), caps)
+    refuse_refit(args, caps, archs)
     _refuse_impossible(args, caps, route, archs)
     keep_layers = not args.disable_strict_types and args.precision_constraints != "none"
     variants = variants_of(args, caps.executes(archs), not fp8_problem(caps, archs))
@@ -205,6 +210,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         outputs=_outputs(args),
         dry_run=args.dry_run,
         skip_unchanged=args.skip_unchanged,
+        refit=args.refit,
         effects=effects,
         typed=tuple(typed_flags(args)),
     )
@@ -290,6 +296,8 @@ def _build_options(args, caps: Capabilities) -> Build:
         plugins=tuple(args.plugins),
         version_compatible=args.version_compatible,
         hardware_compatibility=level,
+        refittable=args.refittable,
+        strip_weights=args.strip_weights,
     )
 
 
