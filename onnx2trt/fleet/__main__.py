@@ -76,14 +76,15 @@ def _follow(plan: FleetPlan, record: Record, args) -> ConversionError | None:
     from onnx2trt.fleet.display import Progress
 
     try:
-        with _signals_raise(record), Progress(record, args.quiet) as progress:
+        with _heeding_signals(record), Progress(record, args.quiet) as progress:
             if args.address is None:
                 _take_unchanged(plan, record, progress)
             if args.dry_run:
                 record.outcomes.update(dict.fromkeys(record.left(), Outcome("planned")))
             if record.left():
                 progress.say("starting Ray" if args.address is None else f"connecting to Ray at {args.address}")
-                with Cluster(args.address) as cluster, _signals_raise(record):  # once more: Ray has put its own handlers in their place
+                # once more: Ray has put its own handlers in their place, and makes a SystemError of what they raise
+                with Cluster(args.address) as cluster, _heeding_signals(record, at_once=False):
                     cluster.run(plan, record, progress.tell)
     except Interrupted:
         pass
@@ -109,15 +110,20 @@ def _may_be_unchanged(record: Record, place: int, hidden: bool) -> bool:
 
 
 @contextlib.contextmanager
-def _signals_raise(record: Record):
-    """SIGINT, SIGTERM and SIGHUP end the block; afterwards they wait until we have ended."""
+def _heeding_signals(record: Record, at_once: bool = True):
+    """SIGINT, SIGTERM and SIGHUP end the block; afterwards they wait until we have ended.
+
+    Args:
+        at_once: by an exception; else the block looks at `record.interrupted` itself.
+    """
     caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
 
     def interrupt(signum, _frame):
         for number in caught:  # a second Ctrl-C must not break the cleaning up
             signal.signal(number, signal.SIG_IGN)
         record.interrupted = int(signum)
-        raise Interrupted
+        if at_once:
+            raise Interrupted
 
     for number in caught:
         signal.signal(number, interrupt)

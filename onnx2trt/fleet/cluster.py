@@ -92,10 +92,10 @@ class Cluster:
             self._scratch.remove()
 
     def run(self, plan: FleetPlan, record: Record, tell: Callable[[int, Outcome], None]) -> None:
-        """Do what is left of a record.
+        """Do what is left of a record, until it is interrupted.
 
         Args:
-            record: gets the outcomes.
+            record: gets the outcomes; is looked at every POLL_SECONDS.
             tell: is told of each outcome that comes: (place in the plan, outcome); of "lost" ones that are tried again, too.
         """
         _Dispatch(self._ray, self.local, plan, record, tell).run()
@@ -115,7 +115,7 @@ class _Dispatch:
         self._to_decide = [] if local else self._chunks()  # here, the driver has looked already
 
     def run(self) -> None:
-        while self._sent or self._waiting or self._to_decide:
+        while (self._sent or self._waiting or self._to_decide) and not self._record.interrupted:
             self._send()
             ready, _ = self._ray.wait(list(self._sent), timeout=POLL_SECONDS, fetch_local=False)
             for reference in ready:

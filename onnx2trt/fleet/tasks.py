@@ -71,7 +71,7 @@ def _task(plan: FleetPlan, model: Model, target: Target, parser) -> Task:
             raise ConversionError(f"{_where(plan, model, target)}: {word} cannot stand among the flags", hint=hint, code=ExitCode.USAGE)
     engine = os.path.abspath(filled(plan.output))
     archs = ("--gpu-arch", *target.gpu_archs) if target.gpu_archs else ()
-    words = ("--onnx", model.onnx, "--output", engine, "--backend", target.backend, *archs, *flags, "--skip-unchanged")
+    words = (*archs, "--onnx", model.onnx, "--output", engine, "--backend", target.backend, "--skip-unchanged", *flags)
     args = _parsed(parser, words, _where(plan, model, target))
     report = os.path.abspath(args.report) if args.report else None
     return Task(model.name, target, os.path.abspath(model.onnx), engine, words, report, args.triton_repository is None)
