@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -105,8 +106,9 @@ def _plain(value):
     return value.value if isinstance(value, Enum) else vars(value)
 
 
+@functools.cache
 def versions() -> dict[str, str]:
-    """Of this tool (by its source) and of the libraries that compute with it; found without loading any."""
+    """Of this tool (by its source) and of the libraries that compute with it; found without loading any, once in a process."""
     found = {"onnx2trt": own_sha256()}
     for name, packages in LIBRARIES.items():
         installed = []
