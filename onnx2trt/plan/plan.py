@@ -112,6 +112,7 @@ class Plan:
     backend: str | None
     route: Route
     executes_here: bool  # the engine can be run on the GPU of this machine
+    baseline: bool  # INT8 is held against FP16
     gpu_archs: tuple[str, ...]  # as 8.9
     workspace_bytes: int
     tactic_sources: tuple[str, ...] | None  # None: the library's default
@@ -140,6 +141,12 @@ class Plan:
         """Whether INT8 is tried on attention."""
         return any(structure.attention for structure in self.structures)
 
+    @property
+    def by_plan(self) -> bool:
+        """INT8 is held against FP16 by what the engines' own plans tell, since none can be timed."""
+        held = self.baseline or self.compare or self.precision == BEST
+        return held and self.backend == "tensorrt-rtx" and not self.executes_here
+
 
 def make_plan(args, caps: Capabilities) -> Plan:
     """All rules between flags and capabilities.
@@ -167,6 +174,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         backend=caps.backend,
         route=route,
         executes_here=caps.executes(archs),
+        baseline=not args.no_baseline,
         gpu_archs=archs,
         workspace_bytes=int(args.workspace_size * 2**30),
         tactic_sources=_tactic_sources(args, caps),
@@ -251,12 +259,6 @@ def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str,
         raise ConversionError(
             f"--quantization calibrator: {caps.backend} {caps.version} has no calibrator",
             hint="Leave the flag out: INT8 is then reached by Q/DQ. Calibrators are in TensorRT 8.6 to 10.",
-            code=ExitCode.MACHINE,
-        )
-    if args.precision == BEST and not caps.executes(archs):
-        raise ConversionError(
-            f"--precision best takes what is fastest, but no engine can be timed here: {caps.driver_problem or _foreign_gpu(caps, archs)}",
-            hint="Name a precision (--compare shows sizes and accuracy), or convert on a machine with the target GPU.",
             code=ExitCode.MACHINE,
         )
     if args.require_execution and caps.backend and not caps.executes(archs):

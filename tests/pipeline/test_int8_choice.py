@@ -282,10 +282,10 @@ def test_what_fp16_ruins_around_the_int8_layers_stays_in_fp32(tmp_path, monkeypa
 def attending(tmp_path, monkeypatch):
     """attending(flags): (job, run) of a network with two attentions, for a library and a GPU on which structures are timed."""
     monkeypatch.chdir(tmp_path)
-    form = Form("behind mul", "where", heads=2, size=16, tokens=24)
+    form = Form("behind mul", "where", batch=1, heads=2, size=16, tokens=24)
     onnx.save(form.network(2), "model.onnx")
     (tmp_path / "data").mkdir()
-    for index in range(8):
+    for index in range(6):
         np.save(tmp_path / "data" / f"{index}.npy", random(form.batch, form.tokens, form.width, seed=index))
     return lambda *flags: planned("--precision", "int8", "--calibration-dir", "data", *flags)
 
