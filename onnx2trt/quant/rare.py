@@ -8,7 +8,13 @@ import numpy as np
 
 FACTOR = 1.5  # times what half of the samples reach: from there on, a sample is rare
 MOST_RARE = 4
+SMALLEST = 1e-38
 BUCKET = 0.008  # by how much a peak may be too large (Histogram.add)
+
+
+def may_be_rare(peaks: Sequence[Mapping[str, float]]) -> bool:
+    """Whether `rare` can find any, whatever the scales."""
+    return bool(rare(peaks, dict.fromkeys((name for peak in peaks for name in peak), SMALLEST)))
 
 
 def rare(peaks: Sequence[Mapping[str, float]], narrow: Mapping[str, float]) -> list[int]:

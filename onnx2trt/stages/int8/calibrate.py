@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,11 +20,11 @@ from onnx2trt.data.samples import Dataset
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import observe_parallel
 from onnx2trt.quant.candidates import Looked, Method, best_of, compare_methods
-from onnx2trt.quant.histograms import METHODS, Collector
-from onnx2trt.quant.rare import rare
+from onnx2trt.quant.histograms import Collector
+from onnx2trt.quant.rare import may_be_rare, rare
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.qdq import INT8_MAX, Layer
+from onnx2trt.rewrite.qdq import Layer
 
 METHOD_SAMPLES = 8  # on which calibration methods are compared
 
@@ -44,10 +44,14 @@ class Wanted:
     names: tuple[str, ...]  # of the tensors
     layers: tuple[Layer, ...]  # on which --calibration-method auto compares the methods
     samples: int | None = None  # at most
+    method: str | None = None  # of calibration; None: as the user has it
 
 
-def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run) -> Calibrated:
+def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run, purpose: str = "") -> Calibrated:
     """Scales of the tensors of a graph.
+
+    Args:
+        purpose: what they are for where that is not the engine itself, or which graph it is; in words for the user.
 
     Raises:
         ConversionError: CALIBRATION.
@@ -56,14 +60,14 @@ def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run) -> Calibrated:
     parts = Parts(job.data, split, run.console, "calibrating", wanted.samples)
     collectors: dict[int, Collector] = {}
     seen: list[Seen] = []
-    with run.stage("calibrate", f"calibrating on {len(parts)} samples of {base_name(split.fitted.origin)}"):
+    with run.stage("calibrate", f"calibrating on {len(parts)} samples of {base_name(split.fitted.origin)}{purpose}"):
         observe_parallel(graph, job.profiles, wanted.names, parts, lambda: _visitor(parts, collectors, seen))
-        method = job.plan.calibration.method
+        method = wanted.method or job.plan.calibration.method
         if method == "auto":
-            method = _choose_method(job, graph, wanted, collectors, seen, run)
-        found = without(collectors, (), Collector).scales(method)  # in the order in which threads came to the tensors
+            method = _choose_method(job, graph, wanted, (collectors, seen), run)
+        found = without(collectors, (), Collector).scales(method, job.number_format)  # in the order in which threads came to the tensors
         scales = {name: found[name] for name in wanted.names if name in found}
-        trials = tuple(without(collectors, (trial,), Collector).scales(method) for trial in range(split.trials))
+        trials = tuple(without(collectors, (trial,), Collector).scales(method, job.number_format) for trial in range(split.trials))
     silent = tuple(name for name in wanted.names if name not in scales)
     seconds = round(run.console.timings["calibrate"], 3)
     about = Calibration(method, parts.feeds.used, len(parts.feeds.skipped), job.plan.calibration.cache, seconds, peak_memory_mb())
@@ -81,25 +85,35 @@ def _visitor(parts: Parts, collectors: dict[int, Collector], seen: list[Seen]) -
     return visit
 
 
-def _choose_method(job: Job, graph: Graph, wanted: Wanted, collectors: dict[int, Collector], seen: list[Seen], run: Run) -> str:
+def _choose_method(job: Job, graph: Graph, wanted: Wanted, collected: tuple[dict[int, Collector], list[Seen]], run: Run) -> str:
     """The one that suits best, on samples that its scales are not from (where there are several), and on the rare ones."""
-    judged, fp16_scales = choose_split(job.data).judged, job.fp16_scales(graph)
-    parts = [without(collectors, left_out, Collector) for left_out in (judged, ())]
-    methods = [Method(name, *(Fit(part.scales(name), fp16_scales=fp16_scales) for part in parts)) for name in METHODS]
-    looked = _looked(job, methods, seen)
+    collectors, seen = collected
+    number_format, names = job.number_format, job.number_format.methods
+
+    def fits(left_out: Container[int]) -> list[Fit]:
+        collector, fp16_scales = without(collectors, left_out, Collector), job.fp16_scales(graph)
+        return [Fit(collector.scales(name, number_format), fp16_scales=fp16_scales) for name in names]
+
+    of_some = fits(choose_split(job.data).judged)
+    final = fits(()) if may_be_rare([one.peaks for one in seen]) else of_some
+    looked = _looked(job, [fit.scales for fit in final], seen)
     if not looked.usual:  # all of them are damaged
-        return METHODS[0]
-    tracked = run.console.track(methods, len(METHODS), "comparing calibration methods")
+        return names[0]
+    tracked = run.console.track(map(Method, names, of_some, final), len(names), "comparing calibration methods")
     outcomes = compare_methods(graph, wanted.layers, tracked, looked, job.comparison().change)
     told = ", ".join(f"{one.method} {one.change:.2%} (worst sample {one.worst:.2%})" for one in outcomes)
     run.console.debug(f"change of the outputs by method, {len(looked.rare)} rare samples among them: {told}")
     return best_of(outcomes).method
 
 
-def _looked(job: Job, methods: list[Method], seen: list[Seen]) -> Looked:
-    """What the methods are compared on."""
-    split, names = choose_split(job.data), methods[0].final.scales
-    narrow = {name: INT8_MAX * min(one.final.scales.get(name, math.inf) for one in methods) for name in names}
+def _looked(job: Job, scales: list[dict[str, float]], seen: list[Seen]) -> Looked:
+    """What the methods are compared on.
+
+    Args:
+        scales: of each method.
+    """
+    split, largest = choose_split(job.data), job.number_format.largest
+    narrow = {name: largest * min(one.get(name, math.inf) for one in scales) for name in scales[0]}
     samples = tuple(sample for number in rare([one.peaks for one in seen], narrow) for sample in seen[number].samples)
     judging = split.to_judge(METHOD_SAMPLES)
     usual = replace(judging, samples=tuple(sample for sample in judging.samples if sample not in samples))

@@ -10,8 +10,8 @@ from onnx2trt.compare.change import Change
 from onnx2trt.data.holdout import choose_split
 from onnx2trt.model.session import Session
 from onnx2trt.pipeline.int8 import graph_to_quantize
-from onnx2trt.quant.histograms import METHODS
 from onnx2trt.rewrite.fit import Fit
+from onnx2trt.rewrite.number_formats import INT8
 from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.qdq import quantizable_layers
 from onnx2trt.stages.int8.calibrate import Wanted, calibrate
@@ -80,7 +80,7 @@ def outliers(folder, monkeypatch, seed: int) -> dict[str, tuple[float, float]]:
     for number, value in enumerate(values):
         np.save(folder / "data" / f"{number:03}.npy", value)
     found = {}
-    for method in ("auto", *METHODS):
+    for method in ("auto", *INT8.methods):
         flags = ("--precision", "int8", "--calibration-dir", "data", "--calibration-method", method)
         job, run = planned(*flags, library="rtx")
         graph = graph_to_quantize(job, run)
