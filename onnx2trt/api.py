@@ -32,6 +32,7 @@ class Options(TypedDict, total=False):
     """
 
     output: Path
+    refit: Path
     backend: Literal["auto", "tensorrt", "tensorrt-rtx"]
     gpu_arch: str | Sequence[str]
     workspace_size: float
@@ -42,7 +43,7 @@ class Options(TypedDict, total=False):
     max_shapes: Shapes
     shape_values: str | Sequence[str] | Mapping[str, Sequence[int] | Sequence[Sequence[int]]]  # values, or (min, opt, max) of them
     bind_input: str | Sequence[str] | Mapping[str, object]  # input -> number, bool, list, array, or path of a .npy file
-    precision: Literal["fp32", "fp16", "int8", "best"]
+    precision: Literal["fp32", "fp16", "int8", "fp8", "best"]
     compare: bool
     no_baseline: bool
     layer_precisions: str | Sequence[str] | Mapping[str, str]
@@ -58,6 +59,8 @@ class Options(TypedDict, total=False):
     dla_core: int
     plugins: Path | Sequence[Path]
     version_compatible: bool
+    refittable: bool
+    strip_weights: bool
     hardware_compatibility_level: Literal["none", "ampere_plus", "same_compute_capability"]
     calibration_dir: Path
     calibration_samples: int

@@ -50,6 +50,11 @@ def _add_model_flags(group) -> None:
     )
     group.add_argument("-o", "--output", metavar="FILE", help="the engine to write (default: the model's name + .engine, in this folder)")
     group.add_argument(
+        "--refit",
+        metavar="ENGINE",
+        help="build nothing: put the weights of --onnx, a model of the same network, into this engine, which --refittable has built",
+    )
+    group.add_argument(
         "--backend",
         choices=("auto", "tensorrt", "tensorrt-rtx"),
         default="auto",
@@ -99,6 +104,12 @@ def _add_build_flags(group) -> None:
     group.add_argument("--plugins", metavar="LIB", nargs="+", action="extend", default=[], help="shared libraries with TensorRT plugins")
     group.add_argument(
         "--version-compatible", action="store_true", help="an engine that later TensorRT versions of the same major load, too"
+    )
+    group.add_argument("--refittable", action="store_true", help="an engine that --refit can give other weights, without a build")
+    group.add_argument(
+        "--strip-weights",
+        action="store_true",
+        help="an engine without the weights that --refit puts in, small to send; it runs after that (--refittable: with others, too)",
     )
     group.add_argument(
         "--hardware-compatibility-level",

@@ -11,6 +11,7 @@ COLUMNS = (  # key, head, how its values are written
     ("delivered", "delivered", str),
     ("status", "status", lambda value: value.replace("_", " ")),
     ("int8_mac_share", "work in INT8", lambda value: f"{value:.1%}"),
+    ("fp8_mac_share", "work in FP8", lambda value: f"{value:.1%}"),
     ("engine_bytes", "engine", mega),
     ("moved_bytes", "moved (estimate)", mega),
     ("p50_ms", "p50", lambda value: f"{value:.3f} ms"),

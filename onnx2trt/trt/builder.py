@@ -30,6 +30,12 @@ class BuiltEngine:
     timing_cache: bytes | None  # the timings that were given and those that were made
     timing_cache_refused: bool  # what was given could not be used
     warnings: tuple[tuple[str, int], ...]  # (kind, how often)
+    whole: object | None = None  # the same with its weights, where `data` was stripped of them
+
+    @property
+    def runnable(self) -> object:
+        """What can be executed."""
+        return self.data if self.whole is None else self.whole
 
     @property
     def nbytes(self) -> int:

@@ -20,6 +20,9 @@ from onnx2trt.plan.precision_arguments import CALIBRATION_METHODS, PRECISIONS, Q
 
 DEFAULTS = {
     "output": None,
+    "refit": None,
+    "refittable": False,
+    "strip_weights": False,
     "backend": "auto",
     "gpu_arch": [],
     "workspace_size": 4.0,
