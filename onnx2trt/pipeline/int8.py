@@ -150,8 +150,7 @@ class Int8Choice:
             self._fallback = self._fitted.fp16_fallback
         elif self._fitted.split is None:
             self._run.console.warn(
-                f"without --calibration-dir or --validation-dir no data tells what {self._label} costs: all layers that can be are "
-                f"{self._label}"
+                f"without --calibration-dir or --validate no data tells what {self._label} costs: all layers that can be are {self._label}"
             )
         elif self.can_measure:
             self._fallback = self._choose(self._job.plan.validation.max_drop_percent)
