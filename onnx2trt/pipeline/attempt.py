@@ -13,6 +13,7 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.pipeline.by_plan import bounds
 from onnx2trt.pipeline.engine import Made
+from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.report.built import VariantRow
 from onnx2trt.report.result import Result
 from onnx2trt.stages.fp16_baseline import Baseline
@@ -49,6 +50,7 @@ class Attempt:
             status=self.result.status if self.made else "failed",
             delivered=precision and precision.delivered,
             int8_mac_share=precision and precision.int8_mac_share,
+            fp8_mac_share=precision and precision.fp8_mac_share,
             engine_bytes=built.nbytes if built else None,
             p50_ms=latency and latency.p50_ms,
             p99_ms=latency and latency.p99_ms,
@@ -98,7 +100,7 @@ def time_in_turn(job: Job, attempts: dict[str, Attempt], fp16: Attempt | Baselin
             run.console.warn(f"the engines were not timed in turn, so their latencies are less comparable: {in_words(error)}")
     latency = fp16.result.latency if isinstance(fp16, Attempt) else fp16 and fp16.row
     for attempt in made.values():
-        if latency and attempt.result.latency and attempt.precision == "int8":
+        if latency and attempt.result.latency and attempt.precision in EIGHT_BIT:
             attempt.result.latency = replace(attempt.result.latency, fp16_p50_ms=latency.p50_ms)
 
 
@@ -114,4 +116,4 @@ def _time(job: Job, made: dict[str, Attempt], run: Run) -> None:
 
 def loaded(job: Job, made: Made, run: Run):
     """A context with its engine on the GPU."""
-    return loaded_engine(job.library, job.plan, made.built.data, run, job.plan.build.version_compatible)
+    return loaded_engine(job.library, job.plan, made.built.runnable, run, job.plan.build.version_compatible)

@@ -14,7 +14,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
 from onnx2trt.pipeline.int8 import Int8Choice
 from onnx2trt.rewrite.prepare import Prepared, macs_of
-from onnx2trt.rewrite.qdq import int8_layers
+from onnx2trt.rewrite.qdq import layers_by_format
 from onnx2trt.stages.build import build_engine
 from onnx2trt.stages.slow_layers import served_by, slower_in_int8
 from onnx2trt.trt.inspector import EngineLayer
@@ -93,11 +93,12 @@ def _kernels(job: Job, prepared: Prepared, run: Run) -> tuple[Kernel, ...]:
 
 def _timed(graph: Graph, kernels: Sequence[Kernel], macs: Mapping[str, int], weights: Mapping[Gpu, float]) -> Timed:
     """The kernels as layers, with their least times: parts of that of the FP16 engine, on average over the GPUs."""
-    nodes, int8 = {node.name for node in graph.nodes}, int8_layers(graph)
+    nodes = {node.name for node in graph.nodes}
+    low = set().union(*layers_by_format(graph).values())  # INT8 or FP8
     layers, times = [], {}
     for index, kernel in enumerate(kernels):
         computed = tuple(name for name in kernel.nodes if name in nodes)
-        precision = "int8" if kernel.multiplies and int8.intersection(computed) else "fp16"
+        precision = "int8" if kernel.multiplies and low.intersection(computed) else "fp16"
         layers.append(EngineLayer(str(index), "kernel", precision, precision, None, computed, ""))
         times[str(index)] = sum(weight * kernel_ms(kernel, macs, gpu) for gpu, weight in weights.items()) / len(weights)
     return served_by(graph, tuple(layers)), times

@@ -1,4 +1,4 @@
-"""INT8 from the data to the layers: one object that keeps what was measured and decides which layers become INT8."""
+"""INT8, or FP8, from the data to the layers: one object that keeps what was measured and decides which layers become that."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from onnx2trt.rewrite import prepare
 from onnx2trt.rewrite.attention import attention_layers
 from onnx2trt.rewrite.einsum import einsums_as_products
 from onnx2trt.rewrite.fit import Fit
+from onnx2trt.rewrite.number_formats import INT8
 from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, Prepared
 from onnx2trt.rewrite.qdq import Layer, by_layer, scales_by_range
@@ -96,10 +97,10 @@ class Int8Choice:
         self._structure = structures.unmeasured(job.plan.calibrator, job.plan.keep_layers)
         self._all_layers = bool(job.plan.structures) and not known.by_rule
         self._by_rule: dict[str, str] = {}  # layers that stay FP16 in some structures
-        takes_attention = job.plan.attention and known.attention
-        self._attentions = attention_layers(graph, job.profiles) if takes_attention else ()
         self.by_plan: dict[str, str] = {}  # layers that stay FP16 for what engines move (pipeline.by_plan)
         self.fp16_kernels: tuple[Kernel, ...] = ()  # of the model in FP16, where that is known
+        takes_attention = job.plan.attention and known.attention
+        self._attentions = attention_layers(graph, job.profiles, job.number_format) if takes_attention else ()
         self._refused = find_refused(job, graph, None if job.plan.calibrator else self._form, run)
         maxima = {} if known.found else measure_ranges(job, graph, run)
         self._kept_fp32 = known.found.kept_fp32 if known.found else kept_for_blank(job, graph, kept_fp32(job, graph, maxima), run)
@@ -108,8 +109,10 @@ class Int8Choice:
         if self._all_layers:
             self._by_rule = prepare.seldom_faster(graph, job.profiles, layers)
         if not layers:
-            raise prepare.nothing_left(self._kept_fp16)
-        self._fitted = make_ready(job, graph, known, layers, scales_by_range(maxima), run).without_int8(self._refused.without_int8)
+            raise prepare.nothing_left(self._kept_fp16, job.number_format)
+        self._refuse_too_little(layers)
+        fitted = make_ready(job, graph, known, layers, scales_by_range(maxima, job.number_format), run)
+        self._fitted = fitted.without_int8(self._refused.without_int8)
         if self._fitted.graph is not graph and not known.found:  # other ranges than those that decided what stays in FP32
             self._look_at_ranges_again()
         self._fallback: dict[str, str] = {}
@@ -119,9 +122,14 @@ class Int8Choice:
     def about(self) -> Calibration:
         """For the result."""
         tried = self._guard.tried if "_guard" in self.__dict__ else []
-        keys = ("int8_mac_share", "drop_percent", "standard_error", "passed", "seen_in_calibration", "best_scores_points")
-        rows = [{key: getattr(rung, key) for key in keys if getattr(rung, key) is not None} for rung in tried]
+        keys = ("drop_percent", "standard_error", "passed", "seen_in_calibration", "best_scores_points")
+        share = f"{self._job.number_format.name}_mac_share"
+        rows = [{share: rung.mac_share, **{key: getattr(rung, key) for key in keys if getattr(rung, key) is not None}} for rung in tried]
         return replace(self._fitted.about, tried=rows or None)
+
+    @property
+    def _label(self) -> str:
+        return self._job.number_format.label
 
     @property
     def written(self) -> WrittenCache | None:
@@ -143,7 +151,8 @@ class Int8Choice:
             self._fallback = self._fitted.fp16_fallback
         elif self._fitted.split is None:
             self._run.console.warn(
-                "without --calibration-dir or --validation-dir no data tells what INT8 costs: all layers that can be are INT8"
+                f"without --calibration-dir or --validation-dir no data tells what {self._label} costs: all layers that can be are "
+                f"{self._label}"
             )
         elif self.can_measure:
             self._fallback = self._choose(self._job.plan.validation.max_drop_percent)
@@ -161,7 +170,7 @@ class Int8Choice:
             raise error
         limit = self._job.plan.validation.max_drop_percent
         factor = limit / error.drop_percent
-        run.console.warn(f"{error.message}: built once more, with fewer INT8 layers, for a drop of {factor:.0%} of this one")
+        run.console.warn(f"{error.message}: built once more, with fewer {self._label} layers, for a drop of {factor:.0%} of this one")
         before = self.prepared(run).fallback
         self._fallback = self._choose(self._guard.reached(self._fallback, limit) * factor, or_best=True)
         self._remember()
@@ -238,11 +247,24 @@ class Int8Choice:
     def _layers(self, kept_fp32: dict[str, str], refused: Refused) -> tuple[tuple[Layer, ...], dict[str, str]]:
         """(layers that may become INT8, the others -> reason)"""
         job, kept = self._job, {**kept_fp32, **refused.without_int8}
-        layers, left = prepare.choose_layers(self._graph, kept, job.plan.layer_precisions, self._attentions)
+        layers, left = prepare.choose_layers(self._graph, kept, job.plan.layer_precisions, self._attentions, job.number_format)
         if not self._all_layers:
             by_rule = prepare.seldom_faster(self._graph, job.profiles, layers)
             layers, left = tuple(layer for layer in layers if layer.node not in by_rule), {**left, **by_rule}
         return layers, {**left, **refused.without_int8}
+
+    def _refuse_too_little(self, layers: tuple[Layer, ...]) -> None:
+        """Before anything is measured: not even all layers would do the share of the work that is asked for.
+
+        Raises:
+            ConversionError: MODEL.
+        """
+        number_format, least = self._job.number_format, self._job.plan.min_int8_share
+        if number_format is INT8:  # the share of what has weights may be small where attention is large, and grow with shapes
+            return
+        share = prepare.mac_share(self._graph, self._job.profiles, {node for layer in layers for node in layer.nodes})
+        if share < least:
+            raise prepare.too_little(share, least, number_format)
 
     def _form(self, refused: Refused) -> Graph:
         """What will be built, with made-up scales: what the parser says of it hangs on no value."""
@@ -310,4 +332,4 @@ class Int8Choice:
         maxima = measure_ranges(job, fitted.graph, self._run, of=" of the equalized model")
         self._kept_fp32 = {**kept_fp32(job, fitted.graph, maxima), **self._kept_fp32}
         layers = tuple(layer for layer in fitted.layers if self._kept_fp32.keys().isdisjoint(layer.nodes))
-        self._fitted = replace(fitted, layers=layers, others=scales_by_range(maxima) or fitted.others)
+        self._fitted = replace(fitted, layers=layers, others=scales_by_range(maxima, job.number_format) or fitted.others)

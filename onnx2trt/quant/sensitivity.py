@@ -26,7 +26,7 @@ class Tried:
     """One rung: this many layers given up, and what was measured."""
 
     kept: int
-    int8_mac_share: float
+    mac_share: float  # in 8 bits
     drop_percent: float
     standard_error: float
     passed: bool = False  # within the limit

@@ -33,7 +33,7 @@ def readings(
         known: tensors that have a scale; None: all.
         without: nodes that shall read nothing as INT8.
     """
-    return _Search(graph, layers, known).found(without)
+    return _Search(graph, [layer for layer in layers if layer.number_format.between], known).found(without)
 
 
 def tensors(layers: Iterable[Layer], more: Iterable[Reading]) -> tuple[str, ...]:

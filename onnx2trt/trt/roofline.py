@@ -11,7 +11,13 @@ from dataclasses import dataclass
 
 from onnx2trt.trt.plan_text import Kernel
 
-RATES = {"half": "fp16", "bfloat16": "fp16", "fp8": "int8", "int8": "int8"}  # type that a kernel reads -> the rate that it has at best
+RATES = {
+    "half": "fp16",
+    "bfloat16": "fp16",
+    "fp8": "int8",
+    "fp8_e4m3": "int8",
+    "int8": "int8",
+}  # type that a kernel reads -> the rate that it has at best
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,8 @@ from onnx2trt.quant.equalize.equalization import rebuild
 from onnx2trt.quant.fit_file import FORMAT, Found, Packed, most_bytes, pack
 from onnx2trt.quant.fp16_segments import unconvertible
 
-LAYERS = "layers"  # no flag: ALL, ALL_AND_ATTENTION, or those that a rule leaves
-ALL, ALL_AND_ATTENTION = "all", "all and attention"
+LAYERS = "layers"  # no flag: ALL, or those that a rule leaves; AND_ATTENTION may follow
+ALL, AND_ATTENTION = "all", " and attention"
 # What the choice of layers depends on, but not how the layers were made INT8
 ONLY_FOR_THE_CHOICE = ("--max-accuracy-drop", "--metric", "--min-int8-share", "--no-validate", "--validation-dir")
 
@@ -59,13 +59,14 @@ def look_up(job: Job, graph: Graph, cache: Cache | None, run: Run) -> Known:
     what = "fitted weights and the choice of layers come" if chosen else "fitted weights come"
     run.console.info(f"{what} from {path}")
     try:
-        found = packed.unpack(graph)
+        found = packed.unpack(graph, job.number_format)
         equalization = rebuild(graph, static_shapes(graph, job.profiles), found.shifts, found.factors)
     except ValueError as error:
         raise _damaged(path, error) from None
     fit = replace(found.fit, scales=found.fit.scales or cache.scales, fp16_scales=job.fp16_scales(graph))
     found, layers = replace(found, fit=fit, kept_fp32=_kept_here(found.kept_fp32, graph, job)), packed.conditions.get(LAYERS)
-    return Known(cache, found, equalization, chosen, layers not in (ALL, ALL_AND_ATTENTION), layers == ALL_AND_ATTENTION)
+    by_rule, attention = not str(layers).startswith(ALL), str(layers).endswith(AND_ATTENTION)
+    return Known(cache, found, equalization, chosen, by_rule, attention)
 
 
 def write_found(job: Job, graph: Graph, written: WrittenCache | None, found: Found, run: Run) -> None:
@@ -129,9 +130,7 @@ def _conditions(job: Job) -> dict:
 
 def _layers(job: Job) -> str:
     """Which layers could become INT8."""
-    if not job.plan.structures:
-        return "by rule"
-    return ALL_AND_ATTENTION if job.plan.attention else ALL
+    return (ALL if job.plan.structures else "by rule") + AND_ATTENTION * job.plan.attention
 
 
 def _changed(packed: Packed, job: Job) -> list[str]:
