@@ -61,7 +61,7 @@ def test_layers_with_weights_of_several_axes(inner, outer, constant):
 )
 def test_what_is_no_product_of_matrices_stays(equation):
     nodes = [node("Einsum", " ".join(f"x{index}" for index in range(equation.count(",") + 1)), "y", "product", equation=equation)]
-    graph = Graph.from_model(model(nodes, {name: None for name in nodes[0].input}, {"y": None}))
+    graph = Graph.from_model(model(nodes, dict.fromkeys(nodes[0].input), {"y": None}))
     assert [one.op_type for one in einsums_as_products(graph).nodes] == ["Einsum"]
 
 
