@@ -54,7 +54,10 @@ def test_a_library_without_strongly_typed_fp8_is_refused():
 
 @pytest.mark.parametrize(
     "flags, words",
-    [(("--quantization", "calibrator"), "calibrators make INT8 alone"), (("--calibration-method", "entropy"), "auto, minmax, percentile, mse")],
+    [
+        (("--quantization", "calibrator"), "calibrators make INT8 alone"),
+        (("--calibration-method", "entropy"), "auto, minmax, percentile, mse"),
+    ],
 )
 def test_what_is_for_int8_alone_contradicts_fp8(flags, words):
     assert words in flag_problem(parse("--precision", "fp8", *DATA, *flags))
