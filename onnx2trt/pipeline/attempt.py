@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from onnx2trt.base.errors import ConversionError, in_words
 from onnx2trt.conversion.comparing import worst_output
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
+from onnx2trt.pipeline.by_plan import bounds
 from onnx2trt.pipeline.engine import Made
 from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.report.built import VariantRow
@@ -59,9 +61,15 @@ class Attempt:
             build_s=round(self.run.console.timings.get("build", 0.0), 3),
             error=self.error.message if self.error else None,
             moved_bytes=traffic and traffic.moved_bytes,
+            least_ms=self.least_ms,
             structure=self.label,
             falls_short=(self.made and self.made.falls_short) or None,
         )
+
+    @cached_property
+    def least_ms(self) -> dict[str, float] | None:
+        """Name of a GPU -> lower bound of the time there, where the engine's plan tells it."""
+        return bounds(self.made.job, self.made.prepared.graph, self.made.kernels) if self.made else None
 
     def fail(self, error: ConversionError) -> None:
         """There is no such engine, or none to be used."""

@@ -46,7 +46,7 @@ def convert(args, result: Result, run: Run) -> None:
     made = make_all(observed(job, run), result, run)
     with run.stage("write", f"writing {base_name(plan.outputs.engine)}"):
         engine = write.write_engine(job, made.prepared, made.built, made.traffic, run)
-        result.take(engine=replace(engine, **made.details), saved_onnx=write.write_onnx(job, made.prepared, run))
+        result.take(engine=replace(engine, **made.details, **made.told_by_plan), saved_onnx=write.write_onnx(job, made.prepared, run))
         result.take(triton=triton.write_repository(job, result.engine, environment.gpu, made.built.data, run))
         result.take(key=unchanged.key_of(job, run))
     result.take(exit_code=0, **run.said())

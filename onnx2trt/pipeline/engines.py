@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from onnx2trt.base.errors import ConversionError, ExitCode
@@ -98,6 +99,10 @@ def _hand_on(job: Job, attempts: dict[str, Attempt], int8: Int8Engines | None, r
     if chosen.error:
         raise chosen.error
     if job.plan.precision == BEST:
+        if not job.plan.executes_here:
+            run.console.warn(
+                f"nothing was timed: {chosen.precision} is the fastest by what the engines' plans and data sheets tell, an estimate"
+            )
         result.take(precision=replace(result.precision, requested=BEST))
     if chosen.made.falls_short:
         run.console.warn(f"TensorRT may compute wrong numbers here: {chosen.made.falls_short}")
@@ -109,9 +114,21 @@ def _hand_on(job: Job, attempts: dict[str, Attempt], int8: Int8Engines | None, r
 
 
 def _fastest(attempts: dict[str, Attempt]) -> Attempt:
-    """Of those that passed; where none did, the first."""
+    """Of those that passed; where none did, the first.
+
+    Where none was timed, that with the smallest lower bound of its time, on the GPU that gains least; FP16, the first, where nothing is
+    known of the others.
+    """
     passed = [attempt for attempt in attempts.values() if attempt.made]
-    return min(passed, key=lambda attempt: attempt.p50_ms, default=next(iter(attempts.values())))
+    if all(attempt.p50_ms == math.inf for attempt in passed):
+        half = (attempts["fp16"].least_ms if "fp16" in attempts else None) or {}
+        return min(passed, key=lambda attempt: _bound(attempt.least_ms or {}, half), default=next(iter(attempts.values())))
+    return min(passed, key=lambda attempt: attempt.p50_ms)
+
+
+def _bound(least_ms: dict[str, float], half: dict[str, float]) -> float:
+    """Largest part of the bound of FP16, over the GPUs; 1 where nothing is known."""
+    return max((ms / half[gpu] for gpu, ms in least_ms.items() if half.get(gpu)), default=1.0)
 
 
 def _not_faster(precision: str, attempts: dict[str, Attempt]) -> str:

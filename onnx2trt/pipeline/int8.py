@@ -36,6 +36,7 @@ from onnx2trt.stages.int8.guard import OF_FP16, Fp16Inaccurate, Guard
 from onnx2trt.stages.int8.trials import Trials
 from onnx2trt.stages.ranges import kept_fp32, measure_ranges
 from onnx2trt.trt.parser_errors import Refusal
+from onnx2trt.trt.plan_text import Kernel
 
 
 def choose(job: Job, run: Run) -> Choice | Int8Choice:
@@ -97,6 +98,8 @@ class Int8Choice:
         self._by_rule: dict[str, str] = {}  # layers that stay FP16 in some structures
         takes_attention = job.plan.attention and known.attention
         self._attentions = attention_layers(graph, job.profiles, job.number_format) if takes_attention else ()
+        self.by_plan: dict[str, str] = {}  # layers that stay FP16 for what engines move (pipeline.by_plan)
+        self.fp16_kernels: tuple[Kernel, ...] = ()  # of the model in FP16, where that is known
         self._refused = find_refused(job, graph, None if job.plan.calibrator else self._form, run)
         maxima = {} if known.found else measure_ranges(job, graph, run)
         self._kept_fp32 = known.found.kept_fp32 if known.found else kept_for_blank(job, graph, kept_fp32(job, graph, maxima), run)
@@ -214,13 +217,18 @@ class Int8Choice:
             more: nodes that shall be FP16 besides -> reason.
         """
         job, fitted, by_rule = self._job, self._fitted, self._by_rule if self._structure.by_rule else {}
-        fallback = {**by_rule, **self._fallback, **(more or {})}
+        fallback = {**by_rule, **self.by_plan, **self._fallback, **(more or {})}
         layers = tuple(layer for layer in fitted.layers if fallback.keys().isdisjoint(layer.nodes))
         run.evidence.keep_scales(fitted.fit.scales, fitted.equalized, (name for layer in layers for name in layer.tensors))
         plan = Int8Plan(fitted.graph_for(layers), job.profiles, layers, fitted.fit, self._kept_fp32, self._kept_fp16 | fallback)
         if job.plan.calibrator:
             return prepare.prepare_calibrated(plan, None if fitted.by_tensorrt else fitted.others, self._structure.bound)
         return self._with_qdq(plan)
+
+    def in_fp16(self) -> Prepared:
+        """The model without INT8, to hold what is INT8 against."""
+        fit = Fit({}, fp16_scales=self._job.fp16_scales(self._graph))
+        return self._with_qdq(Int8Plan(self._graph, self._job.profiles, (), fit, self._kept_fp32, {}))
 
     def without_refused(self, error: Refusal, prepared: Prepared, run: Run) -> Prepared:
         """Without INT8 where the parser refuses it, and with the nodes in FP32 that it refuses in FP16.

@@ -120,9 +120,13 @@ def _baseline(run: _Run) -> str:
         return "--compare builds all precisions"
     if plan.precision not in EIGHT_BIT:
         return "only an INT8 or FP8 engine is held against an FP16 one"
-    if not plan.validation.enabled:
+    if plan.executes_here and not plan.validation.enabled:
         return "--no-validate"
-    return "" if plan.executes_here else "no engine is executed here, so none is timed"
+    if plan.executes_here:
+        return ""
+    if plan.backend != "tensorrt-rtx":
+        return "no engine is executed here, so none is timed"
+    return "the model brings its Q/DQ: none of its layers goes back to FP16" if run.facts.quantized else ""
 
 
 def _max_batch(run: _Run) -> str:

@@ -14,7 +14,7 @@ from onnx2trt.plan.effects import Cell, effects_of, typed_flags
 from onnx2trt.plan.efforts import EFFORTS, Effort
 from onnx2trt.plan.outputs import engine_path, flag_name, triton_model
 from onnx2trt.plan.structures import Structure, candidates
-from onnx2trt.plan.variants import BEST, fp8_problem, variants_of
+from onnx2trt.plan.variants import BEST, fp8_beside, fp8_problem, variants_of
 
 NATIVE_METHODS = ("entropy", "minmax")
 LEAST_FP16_SHARE = 0.10  # of the work, for FP16 to count as delivered; for INT8 --min-int8-share says it
@@ -112,6 +112,7 @@ class Plan:
     backend: str | None
     route: Route
     executes_here: bool  # the engine can be run on the GPU of this machine
+    baseline: bool  # INT8, or FP8, is held against FP16
     gpu_archs: tuple[str, ...]  # as 8.9
     workspace_bytes: int
     tactic_sources: tuple[str, ...] | None  # None: the library's default
@@ -143,6 +144,12 @@ class Plan:
             return self.backend == "tensorrt-rtx"
         return any(structure.attention for structure in self.structures)
 
+    @property
+    def by_plan(self) -> bool:
+        """INT8, or FP8, is held against FP16 by what the engines' own plans tell, since none can be timed."""
+        held = self.baseline or self.compare or self.precision == BEST
+        return held and self.backend == "tensorrt-rtx" and not self.executes_here
+
     def for_precision(self, precision: str) -> Plan:
         """The plan of one of the variants. FP8 is written into the ONNX whatever the library, as NVIDIA advises (Model-Optimizer #118)."""
         own = replace(self, precision=precision)
@@ -167,7 +174,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
     archs = _gpu_archs(flatten(args.gpu_arch), caps)
     _refuse_impossible(args, caps, route, archs)
     keep_layers = not args.disable_strict_types and args.precision_constraints != "none"
-    variants = variants_of(args, caps.executes(archs), not fp8_problem(caps, archs))
+    variants = variants_of(args, caps.executes(archs), fp8_beside(caps, archs))
     plan = Plan(
         door=args.door,
         onnx=args.onnx,
@@ -177,6 +184,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         backend=caps.backend,
         route=route,
         executes_here=caps.executes(archs),
+        baseline=not args.no_baseline,
         gpu_archs=archs,
         workspace_bytes=int(args.workspace_size * 2**30),
         tactic_sources=_tactic_sources(args, caps),
@@ -257,12 +265,6 @@ def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str,
     problem = fp8_problem(caps, archs) if args.precision == "fp8" and not args.validate_only else ""
     if problem:
         raise ConversionError(f"--precision fp8: {problem}", hint="Use --precision int8 or fp16.", code=ExitCode.MACHINE)
-    if args.precision == BEST and not caps.executes(archs):
-        raise ConversionError(
-            f"--precision best takes what is fastest, but no engine can be timed here: {caps.driver_problem or _foreign_gpu(caps, archs)}",
-            hint="Name a precision (--compare shows sizes and accuracy), or convert on a machine with the target GPU.",
-            code=ExitCode.MACHINE,
-        )
     if args.require_execution and caps.backend and not caps.executes(archs):
         raise ConversionError(
             f"--require-execution: the engine could not be executed on this machine: {caps.driver_problem or _foreign_gpu(caps, archs)}",

@@ -17,6 +17,7 @@ from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.report import doors, inspection
 from onnx2trt.report.inputs import bound_inputs, shape_range
 from onnx2trt.report.result import mega
+from onnx2trt.report.traffic import least_times, traffic
 
 REASONS_SHOWN, NAMES_SHOWN = 8, 3  # of the layers kept in higher precision; all stand in the JSON
 STATUS_WORDS = {
@@ -92,6 +93,7 @@ def _remarks(variants: list[dict]):
         if moved.get(name, 0) > moved.get("fp16", math.inf):
             ratio = moved[name] / moved["fp16"]
             yield f"{name.upper()} moves {ratio:.2f} times what FP16 moves: where memory is the limit, it cannot be faster"
+    yield from (f"{row['precision']} takes at least: {least_times(row)}" for row in variants if row.get("least_ms"))
     if not any(row["p50_ms"] for row in variants):
         yield "no latencies: the engines were not executed here"
 
@@ -113,10 +115,9 @@ def _rows(result: dict):
     if engine:
         yield "engine", f"{engine['path']}  {mega(engine['bytes'])}{_weights(result)}", ""
     if engine and engine.get("moved_bytes"):
-        attentions = engine.get("fused_attentions")
-        kernels = f"{engine['kernels']} kernels" + (f" ({attentions} a whole attention)" if attentions else "")
-        moved = f"{kernels} move {mega(engine['moved_bytes'])} in one inference, by the engine's own plan"
-        yield "traffic", f"{moved} (an estimate, no time)", ""
+        yield "traffic", traffic(engine), ""
+    if engine and engine.get("least_ms"):
+        yield "at least", least_times(engine), ""
     if onnx:
         yield "candidate", f"{result['candidate']['path']}  {mega(result['candidate']['bytes'])}", ""
     else:

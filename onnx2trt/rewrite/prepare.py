@@ -43,6 +43,11 @@ class Prepared:
     scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
     equivalent: Graph | None = None  # Q/DQ model of what TensorRT's calibrator makes of `graph`
 
+    @property
+    def int8_mac_share(self) -> float | None:
+        """None where there is no INT8, and none was asked for."""
+        return self.mac_shares.get(INT8.name)
+
 
 @dataclass(frozen=True)
 class Int8Plan:

@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from attention_forms import Form
 from command import ROOT, onnx2trt, run
 from html_page import Page
 from models import model, multiplication_chain, node, plugin_net, random
@@ -325,6 +326,33 @@ def test_int8_is_held_against_fp16(folder):
     assert kept.pop("measured_on") and kept.pop("other_data") is False and kept == rows["fp16"]
     _, alone = convert(folder, *INT8, "--test-image", "test.png")
     assert alone["variants"] == alone["structures"] == [] and alone["latency"]["fp16_p50_ms"] is None
+
+
+def test_attention_in_int8_is_one_of_the_structures(tmp_path):
+    """Both products read INT8, in one kernel with what stands between, and compute what their simulation does."""
+    form = Form("behind mul", batch=8, heads=6, size=64, tokens=197, mlp=True)
+    onnx.save(form.network(2), tmp_path / "net.onnx")
+    (tmp_path / "images").mkdir()
+    for index in range(3):
+        np.savez(tmp_path / "images" / f"{index}.npz", x=random(form.batch, form.tokens, form.width, seed=index))
+    _, result = convert(tmp_path, *MEASURED, "--quantization", "qdq", "--metric", "noise", "--quantization-effort", "default")
+    rows = {row["structure"]: row for row in result["structures"]}
+    plain, attention = rows["Q/DQ"], rows["Q/DQ with attention"]
+    print({name: (row["p50_ms"], row["int8_mac_share"], row["error"], row.get("falls_short")) for name, row in rows.items()})
+    assert not attention["error"] and not attention.get("falls_short"), "within 3 dB of the simulation"
+    assert attention["int8_mac_share"] > 0.99 > plain["int8_mac_share"], "by the inspector: attention in FP16 is not counted"
+
+
+@pytest.mark.parametrize("rank", [2, 3, 4])
+def test_weights_of_any_rank_have_a_scale_for_each_channel(tmp_path, rank):
+    shape = (2, 8, 128, 256)[-rank:]
+    onnx.save(
+        model([node("MatMul", "x w", "y", "product")], {"x": [2, 8, 64, 128]}, {"y": None}, {"w": random(*shape)}), tmp_path / "net.onnx"
+    )
+    (tmp_path / "images").mkdir()
+    np.savez(tmp_path / "images" / "0.npz", x=random(2, 8, 64, 128, seed=1))
+    _, result = convert(tmp_path, *INT8, "--quantization", "qdq", "--metric", "noise")
+    assert result["precision"]["delivered"] == "int8" and result["accuracy"][0]["sqnr_db"] > 30
 
 
 @pytest.mark.parametrize("network", ["wide", "mobile"])
