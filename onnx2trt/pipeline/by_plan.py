@@ -46,9 +46,8 @@ def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
             if not kernels or found >= least:
                 choice.by_plan = known
                 break
-            run.console.debug(
-                f"{job.number_format.label} takes at least {found:.3f} of what FP16 takes at least; {len(choice.by_plan)} layers left in FP16"
-            )
+            label, left = job.number_format.label, len(choice.by_plan)
+            run.console.debug(f"{label} takes at least {found:.3f} of what FP16 takes at least; {left} layers left in FP16")
             least, known = found, choice.by_plan
             int8, half = (_timed(*one, macs, weights) for one in ((prepared.graph, kernels), (fp16.graph, choice.fp16_kernels)))
             slow = slower_in_int8(job, prepared.graph, int8, half)

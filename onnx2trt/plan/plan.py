@@ -138,8 +138,7 @@ class Plan:
 
     @property
     def attention(self) -> bool:
-        """Whether 8 bits are tried on attention. TensorRT-RTX keeps attention in one kernel where all of it is FP8; of TensorRT 10.6 on an
-        H200, a ViT-B took 1.51 of FP16 with attention in FP8, and 0.89 with its other products alone."""
+        """Whether 8 bits are tried on attention; docs/int8.md has the measurements."""
         if self.precision == "fp8":
             return self.backend == "tensorrt-rtx"
         return any(structure.attention for structure in self.structures)
