@@ -181,6 +181,15 @@ def nothing_left(left: dict[str, str], number_format: NumberFormat = INT8) -> Co
     return ConversionError(message, hint="Use --precision fp16.", code=ExitCode.MODEL)
 
 
+def without_fp8_opset(opset: int) -> ConversionError:
+    """What to say of a model that cannot be raised to the opset that has FP8."""
+    return ConversionError(
+        f"opset {opset} of the model cannot be raised to {qdq.QUANTIZE_OPSET}, which has FP8",
+        hint=f"Export the model with opset {qdq.QUANTIZE_OPSET} or newer, or use --precision int8.",
+        code=ExitCode.MODEL,
+    )
+
+
 def too_little(share: float, least: float, number_format: NumberFormat) -> ConversionError:
     """What to say where even with all layers in the format less than --min-int8-share of the work would be."""
     return ConversionError(
