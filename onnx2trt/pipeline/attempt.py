@@ -116,4 +116,4 @@ def _time(job: Job, made: dict[str, Attempt], run: Run) -> None:
 
 def loaded(job: Job, made: Made, run: Run):
     """A context with its engine on the GPU."""
-    return loaded_engine(job.library, job.plan, made.built.data, run, job.plan.build.version_compatible)
+    return loaded_engine(job.library, job.plan, made.built.runnable, run, job.plan.build.version_compatible)

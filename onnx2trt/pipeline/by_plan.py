@@ -101,11 +101,11 @@ def _kernels(job: Job, prepared: Prepared, run: Run) -> tuple[Kernel, ...]:
 
 def _timed(graph: Graph, kernels: Sequence[Kernel], macs: Mapping[str, int], weights: Mapping[Gpu, float]) -> Timed:
     """The kernels as layers, with their least times: parts of that of the FP16 engine, on average over the GPUs."""
-    nodes, int8 = {node.name for node in graph.nodes}, quantized_layers(graph)
+    nodes, low = {node.name for node in graph.nodes}, quantized_layers(graph)
     layers, times = [], {}
     for index, kernel in enumerate(kernels):
         computed = tuple(name for name in kernel.nodes if name in nodes)
-        precision = "int8" if kernel.multiplies and int8.intersection(computed) else "fp16"
+        precision = "int8" if kernel.multiplies and low.intersection(computed) else "fp16"
         layers.append(EngineLayer(str(index), "kernel", precision, precision, None, computed, ""))
         times[str(index)] = sum(weight * kernel_ms(kernel, macs, gpu) for gpu, weight in weights.items()) / len(weights)
     return served_by(graph, tuple(layers)), times

@@ -24,6 +24,7 @@ from onnx2trt.stages.int8 import reuse, trt_calibrator
 from onnx2trt.stages.latency import latencies
 from onnx2trt.stages.load import loaded_engine
 from onnx2trt.stages.read_back import judge_precision, read_precision
+from onnx2trt.stages.refit import refit_engine
 from onnx2trt.stages.write import keep_rejected
 from onnx2trt.trt.builder import BuiltEngine
 from onnx2trt.trt.engine import Engine
@@ -98,8 +99,11 @@ def choose(job: Job, run: Run) -> tuple[Job, Choice]:
     return job, int8.choose(job, run) if job.quantizes else prepare.choose(job, run)
 
 
-def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result, run: Run) -> Made:
+def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result, run: Run, make=None) -> Made:
     """From a prepared model to an engine that passed.
+
+    Args:
+        make: (job, choice, prepared, run) -> (engine, prepared model); None: the engine is built.
 
     Raises:
         ConversionError: from any stage; --keep-failed then keeps the engine.
@@ -107,8 +111,8 @@ def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result
     for warning in prepared.graph.repairs:
         run.console.warn(warning)
     result.take(calibration=choice.about)
-    built, prepared = _build_what_is_read(job, choice, prepared, result, run)
-    with loaded_engine(job.library, job.plan, built.data, run, job.plan.build.version_compatible) as engine:
+    built, prepared = make(job, choice, prepared, run) if make else _build_what_is_read(job, choice, prepared, result, run)
+    with loaded_engine(job.library, job.plan, built.runnable, run, job.plan.build.version_compatible) as engine:
         try:
             details = engine.describe() if engine else {}
             precision = replace(read_precision(job, prepared, built, engine, run), tried=choice.tried)
@@ -167,6 +171,8 @@ def _build(job: Job, prepared: Prepared, result: Result, run: Run) -> tuple[Buil
         built = build_engine(job, prepared, calibrator, timings, run)
         found = calibrator.found(time.monotonic() - started) if calibrator else None
     result.take(timing_cache=timing_cache.write(job, built, timings, about, run))
+    if job.plan.build.strip_weights:  # only with its weights does it run, and with these it is judged
+        built = replace(built, whole=refit_engine(job, prepared, built.data, frozenset(), run).data)
     if found:
         result.take(calibration=found.about)
         _remember(job, prepared, found, run)

@@ -98,10 +98,10 @@ class Int8Choice:
         self._structure = structures.unmeasured(job.plan.calibrator, job.plan.keep_layers)
         self._all_layers = bool(job.plan.structures) and not known.by_rule
         self._by_rule: dict[str, str] = {}  # layers that stay FP16 in some structures
-        takes_attention = job.plan.attention and known.attention
-        self._attentions = attention_layers(graph, job.profiles, job.number_format) if takes_attention else ()
         self.by_plan: dict[str, str] = {}  # layers that stay FP16 for what engines move (pipeline.by_plan)
         self.fp16_kernels: tuple[Kernel, ...] = ()  # of the model in FP16, where that is known
+        takes_attention = job.plan.attention and known.attention
+        self._attentions = attention_layers(graph, job.profiles, job.number_format) if takes_attention else ()
         self._refused = find_refused(job, graph, None if job.plan.calibrator else self._form, run)
         maxima = {} if known.found else measure_ranges(job, graph, run)
         self._kept_fp32 = known.found.kept_fp32 if known.found else kept_for_blank(job, graph, kept_fp32(job, graph, maxima), run)

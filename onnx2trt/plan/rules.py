@@ -7,13 +7,14 @@ from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.effects import typed_flags
 from onnx2trt.plan.outputs import flag_name, output_problem, real
 from onnx2trt.plan.precision_arguments import FP8_METHODS
+from onnx2trt.plan.refit import refit_problem
 
 
 def flag_problem(args) -> str:
     """The first thing wrong with the flags by themselves, in words; empty where they are right."""
     if args.inspect is not None:
         return _inspect_problem(args)
-    for check in (_shape_problem, _binding_problem, _preprocessing_problem, _combination_problem, output_problem):
+    for check in (_shape_problem, _binding_problem, _preprocessing_problem, _combination_problem, refit_problem, output_problem):
         problem = check(args)
         if problem:
             return problem
@@ -26,7 +27,7 @@ GO_WITH_VALIDATE_ONLY = (
     *("--imgsz", "--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--shape-values", "--bind-input"),
     *("--input-range", "--mean", "--std", "--color", "--resize"),
     *("--validate", "--test-image", "--validation-dir", "--max-accuracy-drop", "--metric", "--min-int8-share", "--require-execution"),
-    *("--json", "--report", "--verbose", "--quiet"),
+    *("--json", "--report", "--detector", "--verbose", "--quiet"),
 )
 GO_WITH_INSPECT = ("--inspect", "--plugins", "--json", "--verbose", "--quiet")
 
@@ -115,7 +116,7 @@ def _combination_problem(args) -> str:
 
 def _path_problem(args) -> str:
     single = ("onnx", "output", "calibration_dir", "calibration_cache", "timing_cache", "test_image", "validation_dir")
-    for dest in (*single, "save_onnx", "triton_repository", "json", "report", "validate_only", "inspect", "plugins"):
+    for dest in (*single, "save_onnx", "triton_repository", "json", "report", "validate_only", "inspect", "refit", "plugins"):
         given = getattr(args, dest)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and (not value or "\0" in value):

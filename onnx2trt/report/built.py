@@ -81,3 +81,19 @@ class EngineFile:
             "profile_shapes",
             *of_inspect,
         )
+
+
+@dataclass(frozen=True)
+class Refittable:
+    """What --refit needs to know of an engine that takes other weights."""
+
+    flags: dict  # that the network was made with: name in the command's arguments -> value
+    network: dict  # fingerprint of the model (model.fingerprint): lines, values
+    prepared: dict  # and of what the parser has read
+    kept_fp32: dict[str, str]  # node -> reason
+    exact_scales: bool  # the model's own Q/DQ scales stayed FP32
+    other_weights: bool  # False: only those that it was built with
+    stripped: bool  # the engine is without its weights
+    refitted_from: dict | None = None  # path and sha256 of the engine that got other weights
+
+    optional: ClassVar = ("refitted_from",)

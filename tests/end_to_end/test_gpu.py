@@ -427,7 +427,7 @@ from onnx2trt.trt.library import load_library
 from onnx2trt.trt.memory import open_cuda
 from onnx2trt.trt.profile import parts_of
 cuda = open_cuda()
-engine = Engine(load_library("tensorrt"), open("net.engine", "rb").read(), cuda, lambda text: None)
+engine = Engine(load_library("tensorrt"), open("net.engine", "rb").read(), cuda, lambda *_: None)
 engine.load({{"x": np.load("x.npy")}})
 known = labels((node.name, tuple(node.output)) for node in onnx.load("net.onnx").graph.node)
 timed = inspector.parse_layers(engine.inspect(), known), engine.layer_ms(20)
@@ -641,7 +641,7 @@ outputs, free = {{}}, []
 for name in ("pycuda", "cuda-python", "pycuda", "cuda-python"):
     cuda = open_cuda(name)
     free.append(cuda.memory()[0])
-    engine = Engine(library, open("net.engine", "rb").read(), cuda, lambda text: None)
+    engine = Engine(library, open("net.engine", "rb").read(), cuda, lambda *_: None)
     outputs[name] = engine.run(feed)["y"]
     again = engine.run(feed)["y"]
     assert np.array_equal(outputs[name], again)
@@ -667,7 +667,7 @@ library = load_library("tensorrt")
 feed = {{"x": np.load("x.npy")}}
 for name in ("pycuda", "cuda-python", "pycuda"):
     cuda = open_cuda(name)
-    engine = Engine(library, open("net.engine", "rb").read(), cuda, lambda text: None)
+    engine = Engine(library, open("net.engine", "rb").read(), cuda, lambda *_: None)
     first = engine.run(feed)["y"]
     assert float((held * 2).sum()) == 999000.0
     assert np.array_equal(engine.run(feed)["y"], first)

@@ -275,7 +275,7 @@ def test_what_fp16_ruins_around_the_int8_layers_stays_in_fp32(tmp_path, monkeypa
     prepared = choice.prepared(run)
     kept = {name: reason for name, precision, reason in prepared.fallback if precision == "fp32"}
     assert {"away", "back"} <= set(kept) and all("FP16" in kept[name] for name in ("away", "back"))
-    assert prepared.int8_mac_share > 0.5 and choice.about.tried[-1]["passed"]
+    assert prepared.mac_shares["int8"] > 0.5 and choice.about.tried[-1]["passed"]
 
 
 @pytest.fixture
@@ -305,7 +305,7 @@ def test_attention_is_int8_in_the_structure_that_has_it_alone(attending):
         "Q/DQ with attention": 2,
         "bound calibrator": 0,
     }
-    shares = {name: prepared.int8_mac_share for name, prepared in made.items()}
+    shares = {name: prepared.mac_shares["int8"] for name, prepared in made.items()}
     assert shares.pop(ATTENTION.name) == 1.0
     assert list(shares.values()) == pytest.approx([4 * 32 / (4 * 32 + 2 * 24)] * 3)
     assert not any(prepared.half_nodes or prepared.constraints for name, prepared in made.items() if "bound" not in name)
@@ -326,7 +326,7 @@ def test_attention_that_costs_too_much_goes_back_as_a_whole(attending):
     given_up = {node for node in ("l0_scores", "l1_scores") if node in choice._fallback}
     prepared = choice.in_structure(ATTENTION).prepared(run)
     assert given_up and int8_attentions(prepared) == 2 - len(given_up)
-    assert prepared.int8_mac_share < 1 and any(name in given_up for name, _, _ in prepared.fallback)
+    assert prepared.mac_shares["int8"] < 1 and any(name in given_up for name, _, _ in prepared.fallback)
 
 
 def test_what_goes_back_beside_int8_attention_may_be_int8_where_attention_is_fp16(attending, monkeypatch):

@@ -17,6 +17,7 @@ from onnx2trt.plan.plan import make_plan
 OPTION, CONTENT, NOTHING = "stands among the options", "what it names is hashed", "changes neither engine nor verdict"
 KINDS = {
     "output": NOTHING,
+    "refit": NOTHING,  # its result has a key of its own
     "backend": "stands among the versions",
     "gpu_arch": OPTION,
     "workspace_size": OPTION,
@@ -42,6 +43,8 @@ KINDS = {
     "plugins": CONTENT,
     "version_compatible": OPTION,
     "hardware_compatibility_level": OPTION,
+    "refittable": OPTION,
+    "strip_weights": OPTION,
     "calibration_dir": CONTENT,
     "calibration_samples": OPTION,
     "calibration_cache": CONTENT,
@@ -70,6 +73,7 @@ KINDS = {
     "triton_repository": NOTHING,
     "json": NOTHING,
     "report": NOTHING,
+    "detector": NOTHING,
     "skip_unchanged": NOTHING,
     "dry_run": NOTHING,
     "verbose": NOTHING,

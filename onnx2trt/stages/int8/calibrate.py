@@ -31,8 +31,11 @@ class Wanted:
     samples: int | None = None  # at most
 
 
-def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run) -> Calibrated:
+def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run, purpose: str = "") -> Calibrated:
     """Scales of the tensors of a graph.
+
+    Args:
+        purpose: what they are for where that is not the engine itself, or which graph it is; in words for the user.
 
     Raises:
         ConversionError: CALIBRATION.
@@ -40,7 +43,7 @@ def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run) -> Calibrated:
     split = choose_split(job.data)
     parts = Parts(job.data, split, run.console, "calibrating", wanted.samples)
     collectors: dict[int, Collector] = {}
-    with run.stage("calibrate", f"calibrating on {len(parts)} samples of {base_name(split.fitted.origin)}"):
+    with run.stage("calibrate", f"calibrating on {len(parts)} samples of {base_name(split.fitted.origin)}{purpose}"):
         observe_parallel(graph, job.profiles, wanted.names, parts, lambda: collectors.setdefault(parts.current, Collector()).visit)
         method = job.plan.calibration.method
         if method == "auto":
