@@ -16,7 +16,7 @@ from onnx2trt.plan.outputs import engine_path, flag_name, triton_model
 from onnx2trt.plan.parts import Build, Calibration, Outputs, Preprocess, Shapes, Validation
 from onnx2trt.plan.refit import refuse_refit
 from onnx2trt.plan.structures import Structure, candidates
-from onnx2trt.plan.variants import BEST, fp8_problem, variants_of
+from onnx2trt.plan.variants import BEST, fp8_beside, fp8_problem, variants_of
 
 NATIVE_METHODS = ("entropy", "minmax")
 LEAST_FP16_SHARE = 0.10  # of the work, for FP16 to count as delivered; for INT8 --min-int8-share says it
@@ -39,7 +39,7 @@ class Plan:
     backend: str | None
     route: Route
     executes_here: bool  # the engine can be run on the GPU of this machine
-    baseline: bool  # INT8 is held against FP16
+    baseline: bool  # INT8, or FP8, is held against FP16
     gpu_archs: tuple[str, ...]  # as 8.9
     workspace_bytes: int
     tactic_sources: tuple[str, ...] | None  # None: the library's default
@@ -102,7 +102,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
     refuse_refit(args, caps, archs)
     _refuse_impossible(args, caps, route, archs)
     keep_layers = not args.disable_strict_types and args.precision_constraints != "none"
-    variants = variants_of(args, caps.executes(archs), not fp8_problem(caps, archs))
+    variants = variants_of(args, caps.executes(archs), fp8_beside(caps, archs))
     plan = Plan(
         door=args.door,
         onnx=args.onnx,

@@ -29,6 +29,7 @@ LEVEL_EDGES = np.stack([np.linspace(0, end, QUANTIZED_BINS + 1).astype(np.intp) 
 EMPTY = 1e-12  # share given to a last bin that is empty but for outliers
 MSE_BINS = 8192  # fine against the smallest step that is tried
 PERCENTILE = 99.99  # of the absolute values
+METHODS = INT8.methods
 
 # lower edge of each bucket, and the upper edge of the last finite one
 EDGES = (np.arange(FIRST_NONFINITE + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
