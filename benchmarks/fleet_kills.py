@@ -40,7 +40,9 @@ LEFT_SECONDS = 10.0  # that what a dead driver has started may take to end
 def network(number: int) -> onnx.ModelProto:
     """Two convolutions with weights of their own: [1, 3, 16, 16] -> [1, 4, 16, 16]."""
     random_numbers = np.random.default_rng(number)
-    weights = {name: random_numbers.standard_normal(shape).astype(np.float32) for name, shape in (("w1", (8, 3, 3, 3)), ("w2", (4, 8, 1, 1)))}
+    weights = {
+        name: random_numbers.standard_normal(shape).astype(np.float32) for name, shape in (("w1", (8, 3, 3, 3)), ("w2", (4, 8, 1, 1)))
+    }
     nodes = [
         helper.make_node("Conv", ["x", "w1"], ["c"], pads=[1, 1, 1, 1]),
         helper.make_node("Relu", ["c"], ["r"]),

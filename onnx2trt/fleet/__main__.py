@@ -31,7 +31,7 @@ class Interrupted(BaseException):
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     json_path = args.json and (args.json if args.json == "-" else os.path.abspath(args.json))
     try:
         check_system()
@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     return _refused(problem) if problem and not record.interrupted else code
 
 
-def _parser():
+def build_parser():
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -60,7 +60,9 @@ def _parser():
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("plan", metavar="PLAN", help="the YAML file")
-    parser.add_argument("--address", help="of a Ray cluster, as ray.init takes it: auto, HOST:PORT or ray://HOST:10001 (default: Ray is started here)")
+    parser.add_argument(
+        "--address", help="of a Ray cluster, as ray.init takes it: auto, HOST:PORT or ray://HOST:10001 (default: Ray is started here)"
+    )
     parser.add_argument("--json", metavar="FILE", help="what became of every conversion, as JSON; - for stdout")
     parser.add_argument("--dry-run", action="store_true", help="check plan and flags, and say what would be built; needs no Ray")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")

@@ -117,5 +117,3 @@ def _sum(record: Record) -> str:
 def _safe(text: str) -> Text:
     """Names of files may hold what no terminal can show."""
     return Text(text.encode("utf-8", "backslashreplace").decode())
-
-

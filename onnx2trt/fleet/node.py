@@ -32,7 +32,9 @@ def convert(folder: str, engine: str, words: Sequence[str], hide_gpus: bool) -> 
         return Outcome("failed", int(error.code), message=error.message, hint=error.hint, node=_host())
     took = {"node": _host(), "seconds": round(time.monotonic() - started, 3)}
     if code < 0 or code in FROM_OUTSIDE:
-        return Outcome("lost", int(ExitCode.MACHINE), message=f"the conversion was ended from outside (exit code {code})", log=_end(said), **took)
+        return Outcome(
+            "lost", int(ExitCode.MACHINE), message=f"the conversion was ended from outside (exit code {code})", log=_end(said), **took
+        )
     try:
         outcome = of_result(json.loads(out))
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -107,7 +107,9 @@ def _target(reader: _Reader, node) -> Target:
             "Name the nodes instead: gpu: A100 (an accelerator type of Ray), or resource: NAME.",
         )
     if backend == "tensorrt" and not keys.keys() & {"gpu", "resource"}:
-        reader.refuse(node, "backend: tensorrt needs a GPU", f"Add gpu: A100 (an accelerator type of Ray), gpu: {ANY_GPU}, or resource: NAME.")
+        reader.refuse(
+            node, "backend: tensorrt needs a GPU", f"Add gpu: A100 (an accelerator type of Ray), gpu: {ANY_GPU}, or resource: NAME."
+        )
     return Target(
         name=reader.name(keys["name"]),
         backend=backend,

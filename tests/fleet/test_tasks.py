@@ -11,7 +11,9 @@ from onnx2trt.fleet.plan_file import read_plan
 from onnx2trt.fleet.tasks import tasks_of
 from onnx2trt.plan.arguments import build_parser
 
-HEAD = "models: [a.onnx, {model: b.onnx, targets: [ada], flags: --imgsz 64}]\ntargets: [{name: ada, gpu_arch: [sm_86, sm_89]}, {name: any}]\n"
+HEAD = (
+    "models: [a.onnx, {model: b.onnx, targets: [ada], flags: --imgsz 64}]\ntargets: [{name: ada, gpu_arch: [sm_86, sm_89]}, {name: any}]\n"
+)
 
 
 @pytest.fixture
