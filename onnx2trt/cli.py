@@ -133,7 +133,7 @@ def _system_problem():
 
 
 def _deliver(args, ended) -> int:
-    """Write --json unless it is written already, print the table (stdout) or the error (stderr)."""
+    """Write --json unless it is written already, print the table (stdout; --quiet: nothing) or the error (stderr)."""
     from onnx2trt.report.result import to_json
     from onnx2trt.supervised import write_json
 
@@ -146,8 +146,8 @@ def _deliver(args, ended) -> int:
     if problem:
         _print_error(problem.message, problem.hint)
     shown = ended.table if sys.stdout.isatty() else ANSI.sub("", ended.table)
-    written = _to_stdout(to_json(result) if args.json == "-" else shown)
-    if args.json == "-":
+    written = _to_stdout(to_json(result) if args.json == "-" else "" if args.quiet else shown)
+    if args.json == "-" and not args.quiet:
         _print(ended.table)
     return result.exit_code if written else result.exit_code or 8
 

@@ -49,12 +49,14 @@ def _pipeline(args):
         from onnx2trt.pipeline.preprocess import preprocess
 
         return preprocess
-    from onnx2trt.pipeline import convert, validate
+    from onnx2trt.pipeline import convert, refit, validate
 
     if args.door == "validate":
         return validate.validate
     if args.inspect:
         return convert.inspect
+    if args.refit:
+        return refit.refit
     return validate.validate_engine if args.validate_only else convert.convert
 
 

@@ -25,7 +25,7 @@ from onnx2trt.data.datasets import choose_data
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.preflight import preflight
 from onnx2trt.plan.arguments import build_parser
-from onnx2trt.plan.capabilities import Capabilities
+from onnx2trt.plan.capabilities import REFIT_SYMBOLS, Capabilities
 from onnx2trt.plan.plan import make_plan
 from onnx2trt.plan.shapes import make_profiles
 from onnx2trt.process.channel import Channel
@@ -89,6 +89,7 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         compute_capabilities=frozenset(),
         tactic_sources=frozenset({"CUBLAS", "CUDNN"}),
         hardware_levels=LEVELS,
+        refits=frozenset(REFIT_SYMBOLS),
         gpu="Tesla T4",
         gpu_arch="7.5",
         driver="13.0",
@@ -101,6 +102,7 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         compute_capabilities=frozenset(),
         tactic_sources=frozenset({"CUBLAS"}),
         hardware_levels=LEVELS,
+        refits=frozenset(REFIT_SYMBOLS),
         gpu="NVIDIA H200",
         gpu_arch="9.0",
         driver="13.0",
@@ -112,6 +114,7 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         calibrators=False,
         compute_capabilities=frozenset({"SM75", "SM80", "SM89", "SM120"}),
         tactic_sources=frozenset(),
+        refits=frozenset(REFIT_SYMBOLS),
         gpu="NVIDIA GeForce RTX 4090",
         gpu_arch="8.9",
         driver="13.0",

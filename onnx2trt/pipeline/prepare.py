@@ -122,26 +122,54 @@ def choose(job: Job, run: Run) -> Choice | HalfChoice:
 
 def _choose_weak(job: Job, run: Run) -> Choice:
     """The model stays FP32 (but for activations, which get their names); TensorRT's flags lower it, and constraints bind single layers."""
-    graph = job.graph()
     if job.plan.precision == "fp32":
-        return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
+        return Choice(_in_fp32(job))
+    graph = job.graph()
     named = name_activations(graph, job.plan.layer_precisions)
     find_refused(job, named, None, run)
     in_fp32 = kept_for_blank(job, named, kept_fp32(job, named, measure_ranges(job, named, run)), run)
     choice = choose_fp16(job, named, in_fp32, run)
-    weak = prepare.prepare_weak(named, choice.kept_fp32, job.plan.layer_precisions)
-    return Choice(replace(weak, changed=job.rewritten or weak.changed or named is not graph), choice.rows())
+    return Choice(_weakly_typed(job, named, choice.kept_fp32, named is not graph), choice.rows())
+
+
+def _in_fp32(job: Job) -> Prepared:
+    graph = job.graph()
+    if job.strong and job.fp16_io:
+        return Prepared(convert(graph, {node.name: "--precision fp32" for node in graph.nodes}, job.fp16_io))
+    return Prepared(graph, changed=job.rewritten or bool(graph.repairs))
+
+
+def _weakly_typed(job: Job, named: Graph, kept_fp32: dict[str, str], renamed: bool) -> Prepared:
+    weak = prepare.prepare_weak(named, kept_fp32, job.plan.layer_precisions)
+    return replace(weak, changed=job.rewritten or weak.changed or renamed)
+
+
+def prepare_again(job: Job, kept_fp32: dict[str, str], exact_scales: bool) -> Prepared:
+    """A model in FP32 or FP16, or one that carries Q/DQ, as an earlier run has prepared one of the same network; nothing is measured.
+
+    Args:
+        kept_fp32: node -> reason, as that run has decided.
+        exact_scales: see in_half.
+    """
+    if job.plan.precision == "fp32":
+        return _in_fp32(job)
+    if job.strong:
+        return in_half(job, _to_lower(job), kept_fp32, exact_scales)
+    graph = job.graph()
+    named = name_activations(graph, job.plan.layer_precisions)
+    return _weakly_typed(job, named, kept_fp32, named is not graph)
+
+
+def _to_lower(job: Job) -> Graph:
+    """The folded FP32 graph that the precision is written into."""
+    return prepare.working_graph(job.graph(), job.info.quantized, job.plan.fp16_scales, job.plan.layer_precisions)
 
 
 def _choose_strong(job: Job, run: Run) -> Choice | HalfChoice:
     """The precision is written into the graph."""
-    plan = job.plan
-    if plan.precision == "fp32":
-        graph = job.graph()
-        if not job.fp16_io:
-            return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
-        return Choice(Prepared(convert(graph, {node.name: "--precision fp32" for node in graph.nodes}, job.fp16_io)))
-    graph = prepare.working_graph(job.graph(), job.info.quantized, plan.fp16_scales, plan.layer_precisions)
+    if job.plan.precision == "fp32":
+        return Choice(_in_fp32(job))
+    graph = _to_lower(job)
     others = unconvertible(graph)
     refused = find_refused(job, graph, lambda known: in_half(job, graph, {**others, **known.in_fp32}).graph, run)
     in_fp32 = {**kept_fp32(job, graph, measure_ranges(job, graph, run)), **refused.in_fp32}

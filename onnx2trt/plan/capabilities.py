@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# builder flags, and what puts the weights of an ONNX model into an engine
+REFIT_SYMBOLS = ("REFIT", "REFIT_IDENTICAL", "STRIP_PLAN", "OnnxParserRefitter")
 PORTABLE_FROM = 8.0  # compute capability: what TensorRT-RTX builds for when no architecture is named
 
 
@@ -18,10 +20,12 @@ class Capabilities:
     compute_capabilities: frozenset[str]  # names such as SM89 that the library can build for by name
     tactic_sources: frozenset[str]
     hardware_levels: frozenset[str] = frozenset()  # NONE, AMPERE_PLUS, ...
+    refits: frozenset[str] = frozenset()  # of REFIT_SYMBOLS, what the library has
     gpu: str = ""  # name of the first GPU; empty where none answers
     gpu_arch: str = ""  # its compute capability, as 9.0
     driver: str = ""  # highest CUDA version of the driver, as 13.0
     driver_problem: str = ""  # why no GPU answers, in words
+    fp8: bool = False  # strongly typed networks, and FP8 among the types
     cache_folder: str = ""  # where files may be kept between runs; empty where there is no place for them
 
     def executes(self, archs: tuple[str, ...]) -> bool:

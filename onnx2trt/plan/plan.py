@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from onnx2trt.base.cache_folders import default_path
@@ -11,12 +11,14 @@ from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.arguments import NO_TIMING_CACHE
 from onnx2trt.plan.capabilities import Capabilities
 from onnx2trt.plan.effects import Cell, effects_of, typed_flags
-from onnx2trt.plan.efforts import EFFORTS, Effort
+from onnx2trt.plan.efforts import EFFORTS
 from onnx2trt.plan.outputs import engine_path, flag_name, triton_model
+from onnx2trt.plan.parts import Build, Calibration, Outputs, Preprocess, Shapes, Validation
+from onnx2trt.plan.refit import refuse_refit
 from onnx2trt.plan.structures import Structure, candidates
+from onnx2trt.plan.variants import BEST, fp8_problem, variants_of
 
 NATIVE_METHODS = ("entropy", "minmax")
-BEST = "best"  # --precision best
 LEAST_FP16_SHARE = 0.10  # of the work, for FP16 to count as delivered; for INT8 --min-int8-share says it
 
 
@@ -25,81 +27,6 @@ class Route(Enum):
 
     WEAK = "weak typing"  # TensorRT 8.6 to 10: builder flags and layer precisions
     STRONG = "strong typing"  # TensorRT 11, TensorRT-RTX: the ONNX itself carries the precision
-
-
-@dataclass(frozen=True)
-class Preprocess:
-    """What the user said about images; the size and the layout come from the model."""
-
-    color: str | None
-    resize: str
-    input_range: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """Flags about inputs as typed: (input name or "", dims) pairs."""
-
-    min: tuple
-    opt: tuple
-    max: tuple
-    max_batch: int
-    shape_values: tuple[tuple[str, tuple], ...] = ()  # (input, (min, opt, max) of its values)
-    bind_input: tuple[tuple[str, str], ...] = ()  # (input, the value that makes it a constant)
-    image_size: tuple[int, int] | None = None  # (height, width) of images, where the model leaves them free
-
-
-@dataclass(frozen=True)
-class Calibration:
-    directory: str | None
-    samples: int
-    cache: str | None
-    method: str
-    accept_stale: bool
-    effort: Effort
-
-
-@dataclass(frozen=True)
-class Validation:
-    enabled: bool
-    test_image: str | None
-    directory: str | None
-    max_drop_percent: float
-    metric: tuple[tuple[str, str], ...]  # (output, "" for all that it fits; the metric), the last counts
-    require_execution: bool
-    engine: str | None  # of --validate-only
-    flags: tuple[str, str] = ("--test-image", "--validation-dir")  # that the file and the folder were given with, for messages
-
-
-@dataclass(frozen=True)
-class Outputs:
-    engine: str | None  # None: nothing is built
-    keep_failed: bool
-    save_onnx: str | None
-    json: str | None
-    report: str | None
-    array: str | None  # of preprocess
-    triton_model: str | None = None  # the model's folder in a Triton repository
-
-    @property
-    def side_file(self) -> str | None:
-        return self.engine and self.engine + ".json"
-
-
-@dataclass(frozen=True)
-class Build:
-    """Builder options that need no other decision."""
-
-    precision_constraints: str  # prefer | obey | none
-    optimization_level: int | None
-    timing_cache: str | None  # None: kernel timings are not kept
-    timing_cache_named: bool  # by the user, so it must be possible to write it
-    dla_core: int | None
-    plugins: tuple[str, ...]
-    version_compatible: bool
-    hardware_compatibility: str  # none | ampere_plus | same_compute_capability
 
 
 @dataclass(frozen=True)
@@ -112,6 +39,7 @@ class Plan:
     backend: str | None
     route: Route
     executes_here: bool  # the engine can be run on the GPU of this machine
+    baseline: bool  # INT8 is held against FP16
     gpu_archs: tuple[str, ...]  # as 8.9
     workspace_bytes: int
     tactic_sources: tuple[str, ...] | None  # None: the library's default
@@ -132,8 +60,29 @@ class Plan:
     outputs: Outputs
     dry_run: bool
     skip_unchanged: bool
+    refit: str | None  # the engine that gets the weights of `onnx`; None: one is built
     effects: tuple[tuple[str, Cell], ...]  # typed flags that are translated or ignored here
     typed: tuple[str, ...]  # flags with another value than the default
+
+    @property
+    def by_plan(self) -> bool:
+        """INT8 is held against FP16 by what the engines' own plans tell, since none can be timed."""
+        held = self.baseline or self.compare or self.precision == BEST
+        return held and self.backend == "tensorrt-rtx" and not self.executes_here
+
+    @property
+    def attention(self) -> bool:
+        """Whether 8 bits are tried on attention: of TensorRT 10.6 on an H200, a ViT-B took 1.51 of FP16 with FP8 there, 0.89 without."""
+        if self.precision == "fp8":
+            return self.backend == "tensorrt-rtx"
+        return any(structure.attention for structure in self.structures)
+
+    def for_precision(self, precision: str) -> Plan:
+        """The plan of one of the variants. FP8 is written into the ONNX whatever the library, as NVIDIA advises (Model-Optimizer #118)."""
+        own = replace(self, precision=precision)
+        if precision != "fp8":
+            return own
+        return replace(own, route=Route.STRONG, fp16_scales=True, calibrator=False, native_method=None, structures=())
 
 
 def make_plan(args, caps: Capabilities) -> Plan:
@@ -150,10 +99,11 @@ def make_plan(args, caps: Capabilities) -> Plan:
     # first: it refuses flags that the rest takes for given
     effects = effects_of(args, caps.backend, caps.weak_typing) if caps.backend else ()
     archs = _gpu_archs(flatten(args.gpu_arch), caps)
+    refuse_refit(args, caps, archs)
     _refuse_impossible(args, caps, route, archs)
     keep_layers = not args.disable_strict_types and args.precision_constraints != "none"
-    variants = _variants(args, caps.executes(archs))
-    return Plan(
+    variants = variants_of(args, caps.executes(archs), not fp8_problem(caps, archs))
+    plan = Plan(
         door=args.door,
         onnx=args.onnx,
         precision=args.precision,
@@ -162,6 +112,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         backend=caps.backend,
         route=route,
         executes_here=caps.executes(archs),
+        baseline=not args.no_baseline,
         gpu_archs=archs,
         workspace_bytes=int(args.workspace_size * 2**30),
         tactic_sources=_tactic_sources(args, caps),
@@ -182,9 +133,11 @@ def make_plan(args, caps: Capabilities) -> Plan:
         outputs=_outputs(args),
         dry_run=args.dry_run,
         skip_unchanged=args.skip_unchanged,
+        refit=args.refit,
         effects=effects,
         typed=tuple(typed_flags(args)),
     )
+    return plan.for_precision(plan.precision) if variants == (plan.precision,) else plan
 
 
 def _calibration(args) -> Calibration:
@@ -208,16 +161,6 @@ def _validation(args) -> Validation:
 def _shapes(args) -> Shapes:
     bounds = (flatten(getattr(args, f"{bound}_shapes")) for bound in ("min", "opt", "max"))
     return Shapes(*bounds, args.max_batch_size, flatten(args.shape_values), flatten(args.bind_input), args.imgsz)
-
-
-def _variants(args, executes: bool) -> tuple[str, ...]:
-    """--compare: all. best: what can win; FP32 only where nothing else passes. INT8 on a GPU: FP16, too, to say what INT8 is good for."""
-    calibrated = args.calibration_dir or args.calibration_cache
-    asked = (("fp16", "int8") if calibrated else ("fp16",)) if args.precision == BEST else (args.precision,)
-    if args.compare:
-        return tuple(dict.fromkeys((*asked, "fp32", "fp16", "int8")))
-    baseline = not (args.no_baseline or args.no_validate or args.validate_only) and args.precision == "int8" and executes
-    return (*asked, "fp16") if baseline else asked
 
 
 def _structures(args, route: Route, timed: bool, bind: bool) -> tuple[Structure, ...]:
@@ -248,12 +191,9 @@ def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str,
             hint="Leave the flag out: INT8 is then reached by Q/DQ. Calibrators are in TensorRT 8.6 to 10.",
             code=ExitCode.MACHINE,
         )
-    if args.precision == BEST and not caps.executes(archs):
-        raise ConversionError(
-            f"--precision best takes what is fastest, but no engine can be timed here: {caps.driver_problem or _foreign_gpu(caps, archs)}",
-            hint="Name a precision (--compare shows sizes and accuracy), or convert on a machine with the target GPU.",
-            code=ExitCode.MACHINE,
-        )
+    problem = fp8_problem(caps, archs) if args.precision == "fp8" and not args.validate_only else ""
+    if problem:
+        raise ConversionError(f"--precision fp8: {problem}", hint="Use --precision int8 or fp16.", code=ExitCode.MACHINE)
     if args.require_execution and caps.backend and not caps.executes(archs):
         raise ConversionError(
             f"--require-execution: the engine could not be executed on this machine: {caps.driver_problem or _foreign_gpu(caps, archs)}",
@@ -279,6 +219,8 @@ def _build_options(args, caps: Capabilities) -> Build:
         plugins=tuple(args.plugins),
         version_compatible=args.version_compatible,
         hardware_compatibility=level,
+        refittable=args.refittable,
+        strip_weights=args.strip_weights,
     )
 
 
@@ -310,7 +252,7 @@ def _foreign_gpu(caps: Capabilities, archs: tuple[str, ...]) -> str:
 
 def _outputs(args) -> Outputs:
     others = (args.keep_failed, args.save_onnx, args.json, args.report, _array_path(args))
-    return Outputs(engine_path(args), *others, triton_model(args))
+    return Outputs(engine_path(args), *others, triton_model(args), args.detector)
 
 
 def _array_path(args) -> str | None:

@@ -48,6 +48,7 @@ class LiveLines:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None  # it hides the cursor, so it is there only while there are lines
         self._lines: list[TaskID] = []
+        self._counted: TaskID | None = None  # the last count, complete; it stays until something else is shown, or all goes
 
     @property
     def shown(self) -> bool:
@@ -64,6 +65,7 @@ class LiveLines:
             What counts a step.
         """
         progress, depth = self._progress or self._start(), len(self._lines)
+        self._forget_count()
         task = progress.add_task("  " * depth + label, total=total)
         self._lines.append(task)
 
@@ -73,7 +75,9 @@ class LiveLines:
         try:
             yield lambda: progress.advance(task) if is_there() else None
         finally:
-            if is_there():
+            if is_there() and total and depth and task is self._lines[-1]:
+                self._counted = self._lines.pop()
+            elif is_there():
                 self._end(depth)
 
     def _start(self) -> Progress:
@@ -86,12 +90,18 @@ class LiveLines:
 
     def _end(self, depth: int) -> None:
         """Remove the line at this depth and all that are further in; with the last one the display goes."""
+        self._forget_count()
         for task in self._lines[depth:]:
             self._progress.remove_task(task)
         del self._lines[depth:]
         if not self._lines:
             self._progress.stop()
             self._progress = None
+
+    def _forget_count(self) -> None:
+        if self._counted is not None:
+            self._progress.remove_task(self._counted)
+            self._counted = None
 
 
 def in_minutes(seconds: float) -> str:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from onnx2trt.compare.accuracy import Accuracy
-from onnx2trt.report.built import EngineFile, VariantRow
+from onnx2trt.report.built import EngineFile, Refittable, VariantRow
 
 if TYPE_CHECKING:  # the parent has no use for it, and it takes its time to load
     from onnx2trt.base.errors import ConversionError
@@ -22,7 +22,7 @@ RENAMED = {  # key of schema_version 1 -> key of 2
 }
 SEAL = "result_sha256"  # of the key
 # keys of version 2 that a record may lack
-ADDED = ("candidate", "preprocessed", "not_validated_because", "latency_not_measured_because", "triton")
+ADDED = ("candidate", "preprocessed", "not_validated_because", "latency_not_measured_because", "triton", "refit")
 
 
 def python_version() -> str:
@@ -73,14 +73,15 @@ class Precision:
     requested: str | None
     delivered: str | None = None
     int8_mac_share: float | None = None
-    layers: dict[str, int] | None = None  # int8, fp16, fp32 -> layers
+    layers: dict[str, int] | None = None  # int8, fp16, fp32, and others that there are -> layers
     layers_source: str = "network"  # network | inspector
     fallback: list[dict] = field(default_factory=list)  # layers in a higher precision than asked for: name, precision, reason
     ignored_constraints: list[dict] = field(default_factory=list)  # name, asked, delivered
     tried: list[dict] | None = None  # choices of FP16 layers that were measured
     fp16_mac_share: float | None = None
+    fp8_mac_share: float | None = None
 
-    optional: ClassVar = ("tried",)
+    optional: ClassVar = ("tried", "fp8_mac_share")
 
 
 @dataclass(frozen=True)
@@ -172,6 +173,7 @@ class Result:
     key: dict | None = None
     saved_onnx: dict | None = None
     triton: dict | None = None
+    refit: Refittable | None = None  # where the engine takes other weights
     timings_s: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -233,6 +235,7 @@ PARTS = {
     "latency": Latency,
     "timing_cache": TimingCache,
     "engine": EngineFile,
+    "refit": Refittable,
 }
 ROWS = {"accuracy": Accuracy, "variants": VariantRow, "structures": VariantRow}
 

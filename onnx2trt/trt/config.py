@@ -45,6 +45,12 @@ def wanted_flags(trt: ModuleType, plan: Plan) -> dict[str, bool]:
             flags["GPU_FALLBACK"] = True  # without effect but with a DLA
     if plan.build.version_compatible:
         flags["VERSION_COMPATIBLE"] = True
+    if plan.build.refittable:
+        flags["REFIT"] = True
+    if plan.build.strip_weights:
+        if not plan.build.refittable:
+            flags["REFIT_IDENTICAL"] = True  # kernels may be chosen by the values of the weights, which have to come back
+        flags["STRIP_PLAN"] = True
     return flags
 
 

@@ -29,6 +29,8 @@ IMAGES = {"--input-range", "--mean", "--std", "--color", "--resize"}
 CALIBRATION = {"--calibration-cache", "--accept-stale-cache", "--calibration-method", "--quantization", "--quantization-effort"}
 COMPARED = {"--validate", "--test-image", "--validation-dir", "--max-accuracy-drop", "--metric"}
 NOT_ON_RTX = {"--dla-core", "--plugins", "--version-compatible", "--hardware-compatibility-level", "--triton-repository"}
+REFIT = {"--refit", "--refittable", "--strip-weights"}
+NOT_ON_RTX |= REFIT  # without a GPU
 IDLE_ON_RTX = {"--tactic-sources", "--disable-tactic-sources", "--timing-cache", "--strongly-typed"}
 BUILD = {
     "--output",
@@ -59,6 +61,7 @@ class Mode:
 
 RTX = {"refused": NOT_ON_RTX | {"--require-execution"}}  # without a GPU
 WEAK = {"library": LIBRARIES["weak"], "refused": {"--gpu-arch"}}
+ON_INT8 = {"library": LIBRARIES["weak"], "refused": {"--gpu-arch", "--refit"}}  # the engine has its precision already
 INT8 = ("--precision", "int8")
 FP32_RTX = IDLE_ON_RTX | CALIBRATION | {"--calibration-samples", "--no-baseline", "--min-int8-share", "--precision-constraints"}
 FP32_RTX |= {"--disable-strict-types"} | COMPARED | {"--calibration-dir"}
@@ -99,18 +102,18 @@ MODES = {
         ("--precision", "fp32"),
         named=FP32_RTX - IDLE_ON_RTX - COMPARED - {"--calibration-dir"},
         library=LIBRARIES["weak"],
-        refused={"--gpu-arch", "--layer-precisions"},
+        refused={"--gpu-arch", "--layer-precisions", "--refit"},
     ),
     "FP32 on a GPU, measured on other data": Mode(
         ("--precision", "fp32", "--validation-dir", "v"),
         named=FP32_RTX - IDLE_ON_RTX - COMPARED,
         library=LIBRARIES["weak"],
-        refused={"--gpu-arch", "--layer-precisions"},
+        refused={"--gpu-arch", "--layer-precisions", "--refit"},
     ),
-    "INT8": Mode((*INT8, "--calibration-dir", "d"), named=IDLE_ON_RTX | {"--accept-stale-cache", "--no-baseline"}, **RTX),
+    "INT8": Mode((*INT8, "--calibration-dir", "d"), named=IDLE_ON_RTX | {"--accept-stale-cache"}, **RTX),
     "INT8 from a cache": Mode(
         (*INT8, "--calibration-cache", "c"),
-        named=IDLE_ON_RTX | {"--calibration-samples", "--no-baseline"} | {"--max-accuracy-drop", "--metric"},
+        named=IDLE_ON_RTX | {"--calibration-samples"} | {"--max-accuracy-drop", "--metric"},
         **RTX,
     ),
     "INT8 of a model with Q/DQ": Mode(
@@ -118,12 +121,14 @@ MODES = {
     ),
     "INT8 not validated": Mode(
         (*INT8, "--calibration-dir", "d", "--no-validate"),
-        named=IDLE_ON_RTX | COMPARED | {"--accept-stale-cache", "--no-baseline"},
+        named=IDLE_ON_RTX | COMPARED | {"--accept-stale-cache"},
         refused=NOT_ON_RTX | {"--require-execution", "--compare"},
     ),
-    "INT8 on a GPU": Mode((*INT8, "--calibration-dir", "d"), named={"--accept-stale-cache"}, **WEAK),
+    "INT8 on a GPU": Mode((*INT8, "--calibration-dir", "d"), named={"--accept-stale-cache"}, **ON_INT8),
     "INT8 with plugins": Mode(
-        (*INT8, "--calibration-dir", "d", "--plugins", "p.so"), named=COMPARED | {"--accept-stale-cache", "--quantization-effort"}, **WEAK
+        (*INT8, "--calibration-dir", "d", "--plugins", "p.so"),
+        named=COMPARED | {"--accept-stale-cache", "--quantization-effort"},
+        **ON_INT8,
     ),
     "FP16 with plugins": Mode(
         ("--plugins", "p.so"),
@@ -139,7 +144,7 @@ MODES = {
         ("--precision", "best", "--calibration-dir", "d"),
         named={"--accept-stale-cache", "--no-baseline"},
         library=LIBRARIES["weak"],
-        refused={"--gpu-arch", "--no-validate"},
+        refused={"--gpu-arch", "--no-validate"} | REFIT,
     ),
     "an engine that is there": Mode(
         ("--validate-only", "e"),
@@ -166,6 +171,7 @@ MODES = {
 }
 MODE_OF_ITS_OWN = {"--precision", "--validate-only"}  # the same flags in another mode
 CASES = [(mode, flag) for mode in MODES for flag in ACTIONS if flag not in MODE_OF_ITS_OWN]
+WITHOUT_REPORT = {"--detector"}  # named in every mode, as none of them writes a report
 OUTSIDE = {"--backend", "--verbose", "--quiet"}  # of the plan: the library to load, and what is printed
 
 
@@ -206,6 +212,9 @@ def test_each_flag_has_an_effect_or_is_refused_or_is_named(mode, flag, capsys):
     if found == "part of the mode":
         return
     taken = what.door is None or flag in build_door_parser(what.door)._option_string_actions
+    if flag in WITHOUT_REPORT and taken:
+        assert found == "named" and outcome(replace(what, words=(*what.words, "--report", "r.html")), flag) == "effect"
+        return
     expected = "named" if flag in what.named else "refused" if flag in what.refused or not taken else "effect"
     assert found == expected
 

@@ -45,6 +45,9 @@ DEFAULTS = {
     "build.plugins": (),
     "build.version_compatible": False,
     "build.hardware_compatibility": "none",
+    "build.refittable": False,
+    "build.strip_weights": False,
+    "refit": None,
     "shapes": Shapes((), (), (), 1),
     "preprocess": Preprocess(None, "stretch", 1, (), ()),
     "calibration": Calibration(None, 500, None, "auto", False, EFFORTS["default"]),
@@ -138,6 +141,9 @@ VALUES_OF_TENSORRT = [
     ("--dla-core 0", "build.dla_core", 0),
     ("--plugins a.so b.so --plugins c.so", "build.plugins", ("a.so", "b.so", "c.so")),
     ("--version-compatible", "build.version_compatible", True),
+    ("--refittable", "build.refittable", True),
+    ("--strip-weights", "build.strip_weights", True),
+    ("--refit e", "refit", "e"),
     ("--hardware-compatibility-level ampere_plus", "build.hardware_compatibility", "ampere_plus"),
     ("--precision-constraints obey", "build.precision_constraints", "obey"),
     ("--disable-strict-types", "build.precision_constraints", "none"),
@@ -167,7 +173,9 @@ def reads_of_args() -> dict[str, set[str]]:
 
 READS = reads_of_args()
 # --backend, --verbose and the like
-BEFORE = tuple(f"onnx2trt/{name}" for name in ("cli.py", "api.py", "worker.py", "stages/probe.py", "pipeline/convert.py"))
+BEFORE = tuple(
+    f"onnx2trt/{name}" for name in ("cli.py", "api.py", "worker.py", "stages/probe.py", "pipeline/convert.py", "pipeline/refit.py")
+)
 BEFORE_THE_PLAN = set().union(*(READS[name] for name in BEFORE))
 
 
@@ -200,7 +208,14 @@ def test_every_flag_is_read_where_the_plan_is_made(action, monkeypatch):
 
 
 def test_after_the_plan_nobody_asks_the_command_line_again():
-    allowed = ("onnx2trt/plan/plan.py", "onnx2trt/plan/effects.py", "onnx2trt/plan/outputs.py", "onnx2trt/plan/rules.py", *BEFORE)
+    allowed = (
+        "onnx2trt/plan/plan.py",
+        "onnx2trt/plan/effects.py",
+        "onnx2trt/plan/outputs.py",
+        "onnx2trt/plan/rules.py",
+        "onnx2trt/plan/refit.py",
+        *BEFORE,
+    )
     assert {name: flags for name, flags in READS.items() if flags and name not in allowed} == {}
 
 
@@ -367,6 +382,8 @@ def test_what_is_built(library, flags, variants):
     assert make_plan(parse(*flags.split()), {**LIBRARIES, "no gpu": NO_GPU}[library]).variants == variants
 
 
-def test_best_needs_a_gpu():
-    with refused(ExitCode.MACHINE, "--precision best", "there is no driver", hint="--compare"):
-        make_plan(parse("--precision", "best"), NO_GPU)
+def test_best_is_timed_or_estimated_from_the_engines_own_plans():
+    assert make_plan(parse("--precision", "best", "--calibration-dir", "d"), NO_GPU).by_plan
+    assert not make_plan(parse("--precision", "int8", "--no-baseline"), NO_GPU).by_plan
+    assert not make_plan(parse("--precision", "best"), with_gpu("rtx", "8.9")).by_plan, "an engine that runs here is timed"
+    assert not plan_for("weak", "--precision", "best").by_plan
