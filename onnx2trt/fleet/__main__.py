@@ -32,7 +32,7 @@ class Interrupted(BaseException):
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     json_path = args.json and (args.json if args.json == "-" else os.path.abspath(args.json))
     try:
         check_system()
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     return _refused(problem) if problem and not record.interrupted else code
 
 
-def _parser():
+def build_parser():
     import argparse
 
     parser = argparse.ArgumentParser(
