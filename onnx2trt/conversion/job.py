@@ -12,6 +12,7 @@ from onnx2trt.compare.states import fed_back
 from onnx2trt.data.datasets import Data
 from onnx2trt.model.graph import Graph
 from onnx2trt.plan.plan import Plan, Route
+from onnx2trt.rewrite.number_formats import FORMATS, INT8, NumberFormat
 from onnx2trt.rewrite.qdq import QUANTIZE_OPSET
 from onnx2trt.trt.library import Library
 
@@ -44,8 +45,13 @@ class Job:
 
     @property
     def quantizes(self) -> bool:
-        """INT8 was asked for, and the model does not carry Q/DQ itself."""
-        return self.plan.precision == "int8" and not self.info.quantized
+        """INT8 or FP8 was asked for, and the model does not carry Q/DQ itself."""
+        return self.plan.precision in FORMATS and not self.info.quantized
+
+    @property
+    def number_format(self) -> NumberFormat:
+        """Of the layers in 8 bits; INT8 where none were asked for."""
+        return FORMATS.get(self.plan.precision, INT8)
 
     @property
     def one_weight_scale(self) -> bool:

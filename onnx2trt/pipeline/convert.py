@@ -48,7 +48,7 @@ def convert(args, result: Result, run: Run) -> None:
     made = make_all(observed(job, run), result, run)
     with run.stage("write", f"writing {base_name(plan.outputs.engine)}"):
         engine = write.write_engine(job, made.prepared, made.built, made.traffic, run)
-        result.take(engine=replace(engine, **made.details), saved_onnx=write.write_onnx(job, made.prepared, run))
+        result.take(engine=replace(engine, **made.details, **made.told_by_plan), saved_onnx=write.write_onnx(job, made.prepared, run))
         result.take(triton=triton.write_repository(job, result.engine, environment.gpu, made.built.data, run))
         result.take(refit=refit.to_remember(job, made.prepared, to_remember(args), getattr(made.choice, "exact_scales", False)))
         result.take(key=unchanged.key_of(job, run))
@@ -56,12 +56,15 @@ def convert(args, result: Result, run: Run) -> None:
     write.write_side_file(job, result, run)
 
 
+CHOICES = {"fp16": ("choose",), "int8": ("equalize", "calibrate", "fit", "choose"), "fp8": ("calibrate", "fit", "choose")}
+
+
 def _stages(plan: Plan) -> tuple[str, ...]:
     """Those that a conversion may go through, in order; none where several engines are made, each of which goes through some."""
     if len(plan.variants) > 1 or plan.precision == BEST:
         return ()
     ranges = plan.keep_layers or plan.calibrator or plan.calibration.cache
-    choices = {"fp16": ("choose",), "int8": ("equalize", "calibrate", "fit", "choose")}.get(plan.precision, ())
+    choices = CHOICES.get(plan.precision, ())
     checks = ("load",) * plan.executes_here + ("validate",) * plan.validation.enabled + ("latency",) * plan.executes_here
     return ("probe", "preflight", "shapes", "parse", *("ranges",) * bool(ranges), *choices, "build", *checks, "write")
 

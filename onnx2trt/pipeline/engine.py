@@ -9,7 +9,7 @@ from functools import cached_property
 from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode, in_words
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.pipeline import int8, prepare
+from onnx2trt.pipeline import by_plan, int8, prepare
 from onnx2trt.quant.fit_file import Found
 from onnx2trt.report.result import Result
 from onnx2trt.rewrite.fit import Fit
@@ -29,7 +29,7 @@ from onnx2trt.stages.write import keep_rejected
 from onnx2trt.trt.builder import BuiltEngine
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.parser_errors import Refusal
-from onnx2trt.trt.plan_text import Traffic, traffic_of
+from onnx2trt.trt.plan_text import Kernel, Traffic, kernels_of, traffic_of
 
 Choice = prepare.Choice | prepare.HalfChoice | int8.Int8Choice
 
@@ -46,9 +46,19 @@ class Made:
     falls_short: str = ""  # how far its outputs are off those of its simulation, where that is too far
 
     @cached_property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """By the engine's own plan; none where it tells nothing."""
+        return kernels_of(self.job.plan.backend, self.built.data)
+
+    @property
+    def told_by_plan(self) -> dict:
+        """Fields of the result's engine."""
+        return by_plan.about(self.job, self.choice, self.prepared.graph, self.kernels)
+
+    @property
     def traffic(self) -> Traffic | None:
-        """What the engine moves, by its own plan."""
-        return traffic_of(self.job.plan.backend, self.built.data)
+        """What the engine moves."""
+        return traffic_of(self.kernels)
 
 
 def make_engine(job: Job, result: Result, run: Run) -> Made:
@@ -61,6 +71,8 @@ def make_engine(job: Job, result: Result, run: Run) -> Made:
         ConversionError: from any of them.
     """
     job, choice = choose(job, run)
+    if job.plan.by_plan and isinstance(choice, int8.Int8Choice):
+        by_plan.give_back(job, choice, run)
     prepared = choice.prepared(run)
     try:
         return build_and_check(job, choice, prepared, result, run)

@@ -41,8 +41,8 @@ def make_ready(job: Job, graph: Graph, known: Known, layers: tuple[Layer, ...], 
     split, names = choose_split(job.data), tensors(layers, readings(graph, layers))
     if split is not None and split.blind:
         run.console.warn(
-            f"{split.fitted.origin} holds one sample only: INT8 is measured on what it was fitted to, which tells nothing about other "
-            "samples; give more, or --validation-dir"
+            f"{split.fitted.origin} holds one sample only: {job.number_format.label} is measured on what it was fitted to, which "
+            "tells nothing about other samples; give more, or --validation-dir"
         )
     if known.found is not None:
         found, equalized = known.found, known.equalization.graph(names, layers)
@@ -76,7 +76,7 @@ class Ways:
         """The way that the effort asks for, or a simpler one where that may make the outputs worse."""
         no_change, may_fit = Equalization(self.graph), effort.fit and self.split is not None and self.split.may_fit
         ways = [(no_change, True)] if may_fit else []
-        if effort.equalize and self.known.cache is None:
+        if effort.equalize and self.known.cache is None and self.job.number_format.equalize:
             with self.run.stage("equalize", "equalizing channels"):
                 equalization = equalize(self.job, self.graph, self.names, self.run)
             if not equalization.empty:
@@ -87,7 +87,7 @@ class Ways:
             if not harm:
                 return made
             what = "weights are not fitted" if equalization.empty else "channels are not equalized"
-            self.run.console.info(f"INT8 is better off where {what}: {harm}")
+            self.run.console.info(f"{self.job.number_format.label} is better off where {what}: {harm}")
         return self.plain
 
     @cached_property
@@ -121,11 +121,11 @@ class Ways:
         written: other programs may want them."""
         job, graph, cache = self.job, self.graph, self.known.cache
         if cache is not None:
-            scales = caches.scales_of(cache, tuple(layer.activation for layer in self.layers), self.names)
+            scales = caches.scales_of(cache, tuple(layer.activation for layer in self.layers if layer.attention is None), self.names)
             caches.check_plausible(job, cache, self.names, self.ranged, self.run)
             trials = (scales,) * (self.split.trials if self.split else 0)
             return Calibrated(cache.algorithm, scales, trials=trials, about=caches.describe(job, caches.method_of(cache)))
-        all_layers = quantizable_layers(graph)
+        all_layers = quantizable_layers(graph, job.number_format)
         more = tensors(all_layers, readings(graph, all_layers)) if job.plan.calibration.cache else ()
         return calibrate(job, graph, Wanted(tuple(dict.fromkeys([*more, *self.names])), self.layers), self.run)
 
@@ -135,5 +135,5 @@ class Ways:
             return None
         found = self.calibrated
         heard = {name: scale for name, scale in self.ranged.items() if name not in found.silent}
-        text = calibration_cache.to_text({**heard, **found.scales}, found.method)
+        text = calibration_cache.to_text({**heard, **found.scales}, found.method, number_format=self.job.number_format.name)
         return caches.write_cache(self.job, text, found.method, self.run, found.silent)

@@ -25,6 +25,7 @@ class Capabilities:
     gpu_arch: str = ""  # its compute capability, as 9.0
     driver: str = ""  # highest CUDA version of the driver, as 13.0
     driver_problem: str = ""  # why no GPU answers, in words
+    fp8: bool = False  # strongly typed networks, and FP8 among the types
     cache_folder: str = ""  # where files may be kept between runs; empty where there is no place for them
 
     def executes(self, archs: tuple[str, ...]) -> bool:

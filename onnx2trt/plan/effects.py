@@ -147,13 +147,13 @@ def effects_of(args, backend: str, weak_typing: bool) -> tuple[tuple[str, Cell],
     """(flag, cell) of the typed flags that are translated or have no effect here.
 
     Args:
-        weak_typing: the library has it; --strongly-typed then asks for the other column.
+        weak_typing: the library has it; --strongly-typed and --precision fp8 then ask for the other column.
 
     Raises:
         ConversionError: MACHINE, naming every typed flag that this library refuses.
     """
     native = column(backend, weak_typing)
-    asked = column(backend, weak_typing and not args.strongly_typed)
+    asked = column(backend, weak_typing and not (args.strongly_typed or args.precision == "fp8"))
     cells = [(flag, TABLE[flag][native if flag == "--strongly-typed" else asked]) for flag in typed_flags(args) if flag in TABLE]
     refused = [f"{flag}: {cell.note}" for flag, cell in cells if cell.effect is Effect.REFUSED]
     if refused:

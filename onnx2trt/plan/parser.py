@@ -101,6 +101,7 @@ OTHER_NAMES = {
     "half": "--precision fp16",
     "fp32": "--precision fp32",
     "int8": "--precision int8",
+    "fp8": "--precision fp8",
     "best": "--precision best",
     "model": "--onnx",
     "engine": "--output",

@@ -1,4 +1,4 @@
-"""INT8 calibration: streaming statistics of tensors, scales from them, and the class that TensorRT's own calibration calls.
+"""Calibration: streaming statistics of tensors, scales from them, and the class that TensorRT's own calibration calls.
 
 Every sample passes once through the FP32 model; its tensors become histograms at once, so memory grows with the number of
 tensors and never with the number of samples. Histograms merge, so parts of a data set can be calibrated apart.
@@ -16,6 +16,7 @@ import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.opencv import opencv
+from onnx2trt.rewrite.number_formats import INT8, NumberFormat
 
 BUCKETS = 2**15  # magnitudes of float32 by their upper 15 bits: 8 of the exponent, 7 of the mantissa, 0.8 % wide
 FIRST_NONFINITE = 0x7F80  # bucket of infinity; NaN lies above
@@ -28,8 +29,6 @@ LEVEL_EDGES = np.stack([np.linspace(0, end, QUANTIZED_BINS + 1).astype(np.intp) 
 EMPTY = 1e-12  # share given to a last bin that is empty but for outliers
 MSE_BINS = 8192  # fine against the smallest step that is tried
 PERCENTILE = 99.99  # of the absolute values
-# From wide scales to narrow ones, as a rule. What a wide one rounds off shows in every sample; what a narrow one cuts off does not
-METHODS = ("minmax", "percentile", "mse", "entropy")
 
 # lower edge of each bucket, and the upper edge of the last finite one
 EDGES = (np.arange(FIRST_NONFINITE + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
@@ -110,11 +109,13 @@ def _count(flat: np.ndarray, counts: np.ndarray) -> int:
     return end - 1 - int(np.argmax(found[::-1] > 0)) if zeros < flat.size else 0
 
 
-def scale_of(histogram: Histogram, method: str) -> float:
-    """Scale of symmetric INT8 (x = scale * q, -127 <= q <= 127) by one of METHODS; 0 for a tensor that is always zero."""
+def scale_of(histogram: Histogram, method: str, number_format: NumberFormat = INT8) -> float:
+    """Scale of symmetric INT8 (x = scale * q, -127 <= q <= 127), or FP8 (448); 0 for a tensor that is always zero."""
     if histogram.largest == 0.0:
         return 0.0
-    return {"entropy": _entropy, "minmax": _minmax, "percentile": _percentile, "mse": _mse}[method](histogram) / 127
+    if method == "mse":
+        return _mse(histogram, number_format) / number_format.largest
+    return {"entropy": _entropy, "minmax": _minmax, "percentile": _percentile}[method](histogram) / number_format.largest
 
 
 def _minmax(histogram: Histogram) -> float:
@@ -129,14 +130,14 @@ def _percentile(histogram: Histogram) -> float:
     return float(np.interp(below[-1] * PERCENTILE / 100, below, positions))
 
 
-def _mse(histogram: Histogram) -> float:
+def _mse(histogram: Histogram, number_format: NumberFormat) -> float:
     """The clipping threshold with the smallest mean squared error of rounding and clipping together."""
     width = histogram.largest / MSE_BINS
     counts, centers = histogram.over_range(MSE_BINS), (np.arange(MSE_BINS) + 0.5) * width
     best, best_error = histogram.largest, math.inf
     for threshold in np.geomspace(0.05, 1.0, 300) * histogram.largest:
-        scale = threshold / 127
-        error = float(counts @ (np.minimum(np.rint(centers / scale), 127) * scale - centers) ** 2)
+        scale = threshold / number_format.largest
+        error = float(counts @ (number_format.nearest(centers / scale) * scale - centers) ** 2)
         if error < best_error:
             best, best_error = float(threshold), error
     return best
@@ -211,7 +212,7 @@ class Collector:
         for name, histogram in other.histograms.items():
             self.histograms.setdefault(name, Histogram()).merge(histogram)
 
-    def scales(self, method: str) -> dict[str, float]:
-        """Tensor -> scale by one of METHODS; tensors that were always zero are left out."""
-        scales = {name: scale_of(histogram, method) for name, histogram in self.histograms.items()}
+    def scales(self, method: str, number_format: NumberFormat = INT8) -> dict[str, float]:
+        """Tensor -> scale by one of its methods; tensors that were always zero are left out."""
+        scales = {name: scale_of(histogram, method, number_format) for name, histogram in self.histograms.items()}
         return {name: scale for name, scale in scales.items() if scale > 0}

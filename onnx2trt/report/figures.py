@@ -11,6 +11,7 @@ LONGEST_SIDE, LONGEST_OF_MANY = 640, 400  # pixels of an image on the page; of e
 FEW, MOST_OUTPUTS = 2, 12
 TOP = 5  # classes shown of an output of scores
 WORST_NAMED = 5
+LARGEST = {"fp8": 448}  # that a scale is multiplied by; else that of INT8
 LARGEST_INT8 = 127
 
 
@@ -135,7 +136,8 @@ def ranges(result: dict, evidence: Evidence) -> dict | None:
     if not scales:
         return None
     chosen = evidence.quantized or frozenset(scales)
-    rows = [{"name": name, "largest": LARGEST_INT8 * scale, "int8": name in chosen} for name, scale in scales.items()]
+    largest = LARGEST.get((result["precision"] or {}).get("requested"), LARGEST_INT8)
+    rows = [{"name": name, "largest": largest * scale, "int8": name in chosen} for name, scale in scales.items()]
     calibration = result["calibration"] or {}
     source = calibration.get("method", "")
     if calibration.get("samples_used") is None:

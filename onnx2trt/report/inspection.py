@@ -88,7 +88,7 @@ def _images(pre: dict) -> str:
 
 def mac_share(precision: dict) -> str:
     """How much of the work is done in INT8, or where there is none in FP16, as far as it is known; to go behind the precision."""
-    for name, key in (("INT8", "int8_mac_share"), ("FP16", "fp16_mac_share")):
+    for name, key in (("FP8", "fp8_mac_share"), ("INT8", "int8_mac_share"), ("FP16", "fp16_mac_share")):
         if precision.get(key) is not None:
             return f", {name} share of the multiply-accumulates {precision[key]:.1%}"
     return ""

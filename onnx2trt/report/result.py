@@ -73,14 +73,15 @@ class Precision:
     requested: str | None
     delivered: str | None = None
     int8_mac_share: float | None = None
-    layers: dict[str, int] | None = None  # int8, fp16, fp32 -> layers
+    layers: dict[str, int] | None = None  # int8, fp16, fp32, and others that there are -> layers
     layers_source: str = "network"  # network | inspector
     fallback: list[dict] = field(default_factory=list)  # layers in a higher precision than asked for: name, precision, reason
     ignored_constraints: list[dict] = field(default_factory=list)  # name, asked, delivered
     tried: list[dict] | None = None  # choices of FP16 layers that were measured
     fp16_mac_share: float | None = None
+    fp8_mac_share: float | None = None
 
-    optional: ClassVar = ("tried",)
+    optional: ClassVar = ("tried", "fp8_mac_share")
 
 
 @dataclass(frozen=True)

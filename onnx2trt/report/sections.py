@@ -8,7 +8,7 @@ from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.metrics import SQNR_LIMIT_DB
 from onnx2trt.report.result import mega
 
-PRECISIONS = ("int8", "fp16", "fp32")
+PRECISIONS = ("int8", "fp8", "fp16", "fp32")
 VERDICTS = {  # status -> level (its colour), icon, words, what they mean
     "validated": ("good", "check", "Validated on the GPU", "The engine was executed here and agrees with the ONNX model."),
     "simulated": (
@@ -43,6 +43,7 @@ VARIANT_COLUMNS = (  # key, head, how its values are written
     ("delivered", "delivered", str),
     ("status", "status", lambda value: value.replace("_", " ")),
     ("int8_mac_share", "work in INT8", lambda value: f"{value:.1%}"),
+    ("fp8_mac_share", "work in FP8", lambda value: f"{value:.1%}"),
     ("engine_bytes", "engine", lambda value: mega(value)),
     ("moved_bytes", "moved (estimate)", lambda value: mega(value)),
     ("p50_ms", "p50", lambda value: f"{value:.3f} ms"),
@@ -129,7 +130,7 @@ def _precision_card(result: dict) -> dict | None:
 
 def _share_card(result: dict) -> dict | None:
     precision = result["precision"] or {}
-    for label, key in (("INT8 share", "int8_mac_share"), ("FP16 share", "fp16_mac_share")):
+    for label, key in (("FP8 share", "fp8_mac_share"), ("INT8 share", "int8_mac_share"), ("FP16 share", "fp16_mac_share")):
         share = precision.get(key)
         if share is not None:
             return {"label": label, "value": f"{share:.1%}", "note": "of the multiply-accumulates", "bar": share}
@@ -208,7 +209,7 @@ def layers(result: dict) -> dict | None:
         {"precision": name, "count": precision["layers"].get(name, 0), "share": precision["layers"].get(name, 0) / max(total, 1)}
         for name in PRECISIONS
     ]
-    work = [(name, precision.get(f"{name}_mac_share")) for name in ("int8", "fp16")]
+    work = [(name, precision.get(f"{name}_mac_share")) for name in ("int8", "fp8", "fp16")]
     groups: dict[tuple[str, str], list[str]] = {}
     for entry in precision["fallback"]:
         groups.setdefault((entry["precision"], _general(entry["reason"])), []).append(_named(entry))
@@ -223,23 +224,29 @@ def layers(result: dict) -> dict | None:
     }
 
 
-MEASURED = "INT8 here alone changes the outputs by "  # stages/int8/guard.py ends it with a number for each layer
+MEASURED = " here alone changes the outputs by "  # behind the precision; stages/int8/guard.py ends it with a number for each layer
 
 
 def _general(reason: str) -> str:
-    return "INT8 there costs most accuracy for the work it speeds up" if reason.startswith(MEASURED) else reason
+    label, measured, _ = reason.partition(MEASURED)
+    return f"{label} there costs most accuracy for the work it speeds up" if measured else reason
 
 
 def _named(entry: dict) -> str:
-    own = entry["reason"].removeprefix(MEASURED)
-    return entry["name"] if own == entry["reason"] else f"{entry['name']} ({own})"
+    _, measured, own = entry["reason"].partition(MEASURED)
+    return f"{entry['name']} ({own})" if measured else entry["name"]
 
 
 def tried(result: dict) -> dict | None:
     """Choices of layers that were measured, and the share of the work that each left in the asked precision."""
-    for part, key, head in (("calibration", "int8_mac_share", "in INT8"), ("precision", "fp16_share", "work in FP16")):
+    shares = (
+        ("calibration", "int8_mac_share", "in INT8"),
+        ("calibration", "fp8_mac_share", "in FP8"),
+        ("precision", "fp16_share", "work in FP16"),
+    )
+    for part, key, head in shares:
         rows = (result[part] or {}).get("tried")
-        if rows:
+        if rows and key in rows[0]:
             most = max([row["drop_percent"] + row["standard_error"] for row in rows] + [1e-9])
             return {"head": head, "rows": [{**row, "share": row[key], "bar": row["drop_percent"] / most} for row in rows]}
     return None

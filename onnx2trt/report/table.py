@@ -13,9 +13,11 @@ from rich.text import Text
 
 from onnx2trt.base.words import listed
 from onnx2trt.compare.accuracy import Accuracy
+from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.report import doors, inspection
 from onnx2trt.report.inputs import bound_inputs, shape_range
 from onnx2trt.report.result import mega
+from onnx2trt.report.traffic import least_times, traffic
 
 REASONS_SHOWN, NAMES_SHOWN = 8, 3  # of the layers kept in higher precision; all stand in the JSON
 STATUS_WORDS = {
@@ -54,7 +56,7 @@ def render(result: dict, width: int, color: bool) -> str:
     return stream.getvalue()
 
 
-ORDER = ("fp32", "fp16", "int8")
+ORDER = ("fp32", "fp16", "int8", "fp8")
 STRUCTURES = "INT8 engines of the same layers; the fastest that is sound is delivered:"
 COLUMNS = ("precision", "engine MB", "p50 ms", "p99 ms", "per s", "drop %", "SQNR dB", "build s")
 
@@ -87,9 +89,11 @@ def _remarks(variants: list[dict]):
     if moved:
         listing = ", ".join(f"{name} {mega(count)}" for name, count in moved.items())
         yield f"moved through memory in one inference, by the engines' own plans (an estimate, no time): {listing}"
-    if moved.get("int8", 0) > moved.get("fp16", math.inf):
-        ratio = moved["int8"] / moved["fp16"]
-        yield f"INT8 moves {ratio:.2f} times what FP16 moves: where memory is the limit, it cannot be faster"
+    for name in EIGHT_BIT:
+        if moved.get(name, 0) > moved.get("fp16", math.inf):
+            ratio = moved[name] / moved["fp16"]
+            yield f"{name.upper()} moves {ratio:.2f} times what FP16 moves: where memory is the limit, it cannot be faster"
+    yield from (f"{row['precision']} takes at least: {least_times(row)}" for row in variants if row.get("least_ms"))
     if not any(row["p50_ms"] for row in variants):
         yield "no latencies: the engines were not executed here"
 
@@ -111,8 +115,9 @@ def _rows(result: dict):
     if engine:
         yield "engine", f"{engine['path']}  {mega(engine['bytes'])}{_weights(result)}", ""
     if engine and engine.get("moved_bytes"):
-        moved = f"{engine['kernels']} kernels move {mega(engine['moved_bytes'])} in one inference, by the engine's own plan"
-        yield "traffic", f"{moved} (an estimate, no time)", ""
+        yield "traffic", traffic(engine), ""
+    if engine and engine.get("least_ms"):
+        yield "at least", least_times(engine), ""
     if onnx:
         yield "candidate", f"{result['candidate']['path']}  {mega(result['candidate']['bytes'])}", ""
     else:
@@ -135,7 +140,7 @@ def _weights(result: dict) -> str:
     weights, total = result["engine"].get("weights_bytes"), result["engine"]["bytes"]
     if weights is None or result["precision"] is None:
         return ""
-    kernels = weights < total / 2 and result["precision"]["delivered"] == "int8"
+    kernels = weights < total / 2 and result["precision"]["delivered"] in EIGHT_BIT
     return f", {mega(weights)} of which are weights" + ("; the code of the kernels gets no smaller by INT8" if kernels else "")
 
 

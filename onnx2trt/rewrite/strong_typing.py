@@ -7,7 +7,7 @@ from onnx2trt.model.nodes import reads
 from onnx2trt.model.operators import NO_LARGER, POINTWISE, QUANTIZERS
 from onnx2trt.rewrite import fp16
 from onnx2trt.rewrite.one_scale import with_one_scale
-from onnx2trt.rewrite.qdq import int8_layers
+from onnx2trt.rewrite.qdq import quantized_layers
 
 
 def strongly_typed(
@@ -31,7 +31,7 @@ def strongly_typed(
 
 def between_scales(graph: Graph) -> set[str]:
     """Q/DQ nodes, the INT8 layers, and what TensorRT fuses into them or moves a Q across; a Cast there would break that."""
-    int8, producers, consumers = int8_layers(graph), graph.producers(), graph.consumers()
+    int8, producers, consumers = quantized_layers(graph), graph.producers(), graph.consumers()
     found = {node.name for node in graph.nodes if node.op_type in QUANTIZERS} | int8
     if not int8:
         return found

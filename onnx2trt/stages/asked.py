@@ -10,6 +10,7 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
 from onnx2trt.plan.plan import NATIVE_METHODS, Plan
+from onnx2trt.plan.precision_arguments import EIGHT_BIT, FP8_FROM
 from onnx2trt.rewrite.element_types import HALF, as_float32
 
 
@@ -29,13 +30,15 @@ def say_what_it_carries(job: Job, run: Run) -> None:
         run.console.warn(f"the model carries Q/DQ already; its own scales are used{data}")
         return
     cache = plan.calibration.cache
-    if plan.precision == "int8" and not plan.calibration.directory and not (cache and os.path.exists(cache)):
+    if plan.precision == "fp8" and plan.backend == "tensorrt-rtx" and not plan.gpu_archs and not plan.executes_here:
+        run.console.warn(f"an engine with FP8 runs on GPUs of compute capability {FP8_FROM} and newer alone (Ada, Hopper, Blackwell)")
+    if plan.precision in EIGHT_BIT and not plan.calibration.directory and not (cache and os.path.exists(cache)):
         raise ConversionError(
-            "--precision int8 needs calibration data: neither --calibration-dir nor an existing --calibration-cache was given",
+            f"--precision {plan.precision} needs calibration data: neither --calibration-dir nor an existing --calibration-cache was given",
             hint="Give --calibration-dir a folder of typical images (some hundred), or of .npz files.",
             code=ExitCode.CALIBRATION,
         )
-    if plan.precision == "int8" and plan.build.plugins:
+    if plan.precision in EIGHT_BIT and plan.build.plugins:
         _check_plugins(plan)
 
 

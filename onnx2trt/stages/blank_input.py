@@ -16,6 +16,7 @@ from onnx2trt.model.nodes import reads
 from onnx2trt.model.observe import GROUP_BYTES, in_groups, static_shapes
 from onnx2trt.model.segments import tensor_bytes
 from onnx2trt.model.session import Session
+from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.quant.fp16_segments import bound_to_half, unconvertible
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.simulate import simulated
@@ -33,7 +34,7 @@ def kept_for_blank(job: Job, graph: Graph, kept_fp32: dict[str, str], run: Run) 
         kept_fp32: node -> reason, by range and by layer precision overrides.
     """
     plan = job.plan
-    guarded = plan.precision in ("fp16", "int8") and plan.keep_layers and plan.validation.enabled and not plan.build.plugins
+    guarded = plan.precision in ("fp16", *EIGHT_BIT) and plan.keep_layers and plan.validation.enabled and not plan.build.plugins
     if not guarded or job.info.quantized:
         return kept_fp32
     with run.stage("ranges", "trying an input of zeros"):

@@ -13,15 +13,16 @@ from onnx2trt.plan.plan import LEAST_FP16_SHARE, Route
 from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Precision
 from onnx2trt.rewrite.near_zero import kept_near_zero
-from onnx2trt.rewrite.prepare import Prepared, half_mac_share, mac_share
-from onnx2trt.rewrite.qdq import int8_layers
+from onnx2trt.rewrite.number_formats import FORMATS
+from onnx2trt.rewrite.prepare import Prepared, half_mac_share, mac_share, mac_shares
+from onnx2trt.rewrite.qdq import layers_by_format
 from onnx2trt.rewrite.refused import BY_PARSER, NOT_BUILT
 from onnx2trt.trt import inspector
 from onnx2trt.trt.builder import BuiltEngine
 from onnx2trt.trt.constraints import labels
 from onnx2trt.trt.engine import Engine
 
-ORDER = ("bf16", "fp32", "fp16", "int8")  # BF16 is never asked for
+RANK = {"bf16": 0, "fp32": 1, "fp16": 2, "int8": 3, "fp8": 3}  # BF16 is never asked for
 REASONS_SHOWN = 3  # of what is kept in a higher precision, in an error
 NO_LAYER = QUANTIZERS | NO_WORK  # operators that are no layers by themselves
 
@@ -32,7 +33,7 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
     Args:
         engine: None where it cannot be loaded here.
     """
-    layers, source, share = built.layers, "network", prepared.int8_mac_share
+    layers, source, shares = built.layers, "network", prepared.mac_shares
     lowered = job.plan.precision != "fp32"
     half_share = half_mac_share(prepared.graph, job.profiles) if lowered and job.strong else None
     ignored: tuple[tuple[str, str, str], ...] = ()
@@ -42,8 +43,8 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
         if found:
             layers, source = inspector.count_layers(found), "inspector"
             ignored = inspector.ignored_constraints(found, prepared.constraints, prepared.half_nodes)
-            if job.plan.precision == "int8":
-                share = mac_share(prepared.graph, job.profiles, inspector.nodes_in(found, "int8"))
+            if job.plan.precision in FORMATS:
+                shares = _shares_in(prepared.graph, job, found) or {job.plan.precision: 0.0}
             if lowered and not job.strong:
                 half_share = _half_share(prepared.graph, job, found)
     for node, asked, got in ignored:
@@ -51,8 +52,9 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
     layers = layers or dict.fromkeys(("int8", "fp16", "fp32"), 0)
     return Precision(
         requested=job.plan.precision,
-        delivered=_delivered(layers, share, half_share, job.plan.min_int8_share) if any(layers.values()) or not lowered else None,
-        int8_mac_share=share,
+        delivered=_delivered(layers, shares, half_share, job.plan.min_int8_share) if any(layers.values()) or not lowered else None,
+        int8_mac_share=shares.get("int8"),
+        fp8_mac_share=shares.get("fp8"),
         fp16_mac_share=half_share,
         layers=layers,
         layers_source=source,
@@ -68,7 +70,7 @@ def judge_precision(job: Job, prepared: Prepared, precision: Precision, run: Run
         ConversionError: VALIDATION, where less was delivered than was asked for.
     """
     asked, delivered = job.plan.precision, precision.delivered
-    if delivered and ORDER.index(delivered) >= ORDER.index(asked):
+    if delivered and (delivered == asked or RANK[delivered] > RANK[asked]):
         return
     because = _nothing_to_lower(job, prepared, precision)
     if not because:
@@ -98,30 +100,38 @@ def describe_engine(job: Job, engine: Engine, run: Run) -> Precision:
     if not found:
         run.console.warn("the engine was built without detailed verbosity: its layers cannot be read")
         return Precision(None, layers_source="inspector")
-    layers, share = inspector.count_layers(found), mac_share(graph, job.profiles, inspector.nodes_in(found, "int8"))
+    layers, shares = inspector.count_layers(found), {"int8": 0.0, **_shares_in(graph, job, found)}
     half_share = _half_share(graph, job, found)
-    delivered = _delivered(layers, share, half_share, job.plan.min_int8_share)
-    return Precision(None, delivered, share, layers, "inspector", fp16_mac_share=half_share)
+    delivered = _delivered(layers, shares, half_share, job.plan.min_int8_share)
+    own = {"fp16_mac_share": half_share, "fp8_mac_share": shares.get("fp8")}
+    return Precision(None, delivered, shares["int8"], layers, "inspector", **own)
 
 
 def describe_onnx(job: Job, candidate: OnnxCandidate) -> Precision:
     """The precision that a prepared ONNX carries; where it computes in INT8 without Q/DQ, the share of the work is not known."""
     graph = candidate.graph
     types = {name: dtype_name(elem_type) for name, elem_type in graph.types().items()}
-    int8 = int8_layers(graph)
+    quantized = {node: name for name, nodes in layers_by_format(graph).items() for node in nodes}
     integer = {node.name for node in graph.nodes if node.op_type in INTEGER}
     layers = dict.fromkeys(("int8", "fp16", "fp32"), 0)
     for node in graph.nodes:
         first = next(filter(None, node.output), "")
         precision = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}.get(types.get(first, ""))
-        if node.name in int8 | integer:
-            layers["int8"] += 1
+        if node.name in quantized or node.name in integer:
+            kind = quantized.get(node.name, "int8")
+            layers[kind] = layers.get(kind, 0) + 1
         elif precision and node.op_type not in NO_LAYER:
             layers[precision] = layers.get(precision, 0) + 1
-    share = mac_share(graph, job.profiles, int8) if int8 and not integer else None
+    shares = mac_shares(graph, job.profiles) if quantized and not integer else {}
     half_share = None if integer else half_mac_share(graph, job.profiles)
-    delivered = "int8" if integer else _delivered(layers, share, half_share, job.plan.min_int8_share)
-    return Precision(None, delivered, share, layers, fp16_mac_share=half_share)
+    delivered = "int8" if integer else _delivered(layers, shares, half_share, job.plan.min_int8_share)
+    return Precision(None, delivered, shares.get("int8"), layers, fp16_mac_share=half_share, fp8_mac_share=shares.get("fp8"))
+
+
+def _shares_in(graph: Graph, job: Job, found: tuple[inspector.EngineLayer, ...]) -> dict[str, float]:
+    """8-bit format -> share of the work that layers of an engine do which read it, of those that there are."""
+    nodes = {name: inspector.nodes_in(found, name) for name in FORMATS}
+    return {name: mac_share(graph, job.profiles, own) for name, own in nodes.items() if own}
 
 
 def _half_share(graph: Graph, job: Job, found: tuple[inspector.EngineLayer, ...]) -> float | None:
@@ -131,13 +141,14 @@ def _half_share(graph: Graph, job: Job, found: tuple[inspector.EngineLayer, ...]
     return half_mac_share(graph, job.profiles, inspector.nodes_in(found, "fp16") | inspector.nodes_in(found, "fp16", written=True))
 
 
-def _delivered(layers: dict[str, int], share: float | None, half_share: float | None, least_share: float) -> str:
-    """INT8 and FP16 by their shares of the work; FP16 by its share of the layers where there are no convolutions and matrix products."""
-    if share is not None and share >= least_share:
-        return "int8"
+def _delivered(layers: dict[str, int], shares: dict[str, float], half_share: float | None, least_share: float) -> str:
+    """8 bits and FP16 by their shares of the work; FP16 by its share of the layers where there are no convolutions and matrix products."""
+    most = max(shares, key=shares.__getitem__, default=None)
+    if most and shares[most] >= least_share:
+        return most
     if half_share is None:
         half_share = layers["fp16"] / max(sum(layers.values()), 1)
-    if half_share + (share or 0.0) >= LEAST_FP16_SHARE:
+    if half_share + sum(shares.values()) >= LEAST_FP16_SHARE:
         return "fp16"
     return "bf16" if layers.get("bf16") else "fp32"
 
@@ -156,12 +167,15 @@ def _why(precision: Precision) -> str:
 
 
 def _less_than_asked(job: Job, precision: Precision) -> ConversionError:
-    asked, layers, share, delivered = job.plan.precision, precision.layers, precision.int8_mac_share, precision.delivered
+    asked, layers, delivered = job.plan.precision, precision.layers, precision.delivered
+    share = precision.fp8_mac_share if asked == "fp8" else precision.int8_mac_share
     half_share = precision.fp16_mac_share
     counts = ", ".join(f"{count} {name.upper()}" for name, count in layers.items())
     text = ""
     if share is not None:
-        text = f", INT8 share of the multiply-accumulates {share:.1%}, less than --min-int8-share {100 * job.plan.min_int8_share:g}"
+        text = (
+            f", {asked.upper()} share of the multiply-accumulates {share:.1%}, less than --min-int8-share {100 * job.plan.min_int8_share:g}"
+        )
     elif half_share is not None:
         text = f", FP16 share of the multiply-accumulates {half_share:.1%}, less than {LEAST_FP16_SHARE:.0%}"
     hint = f"{_why(precision)}Ask for a higher precision, or allow more with --layer-precisions."

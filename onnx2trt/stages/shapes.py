@@ -149,7 +149,7 @@ def _compare(job: Job, expected: Arrays, found: Arrays, which: tuple[str, str], 
                 code=ExitCode.VALIDATION,
             )
         signal, noise = (float(np.square(values[told], dtype=np.float64).sum()) for values in (a, b - a))
-        if job.plan.precision != "int8" and noise > signal * 10 ** (-WEAK_DB / 10):
+        if not job.quantizes and noise > signal * 10 ** (-WEAK_DB / 10):
             run.console.warn(f"at {shapes}, output {name!r} of {what} has little in common with the model's on synthetic inputs")
 
 

@@ -25,6 +25,7 @@ from onnx2trt.data.reader import load_image
 from onnx2trt.data.samples import Dataset
 from onnx2trt.data.seen import count_seen
 from onnx2trt.model.session import AT_ONCE, CannotLoad, Session
+from onnx2trt.rewrite.number_formats import FORMATS
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.trt.engine import Engine
@@ -130,7 +131,7 @@ def judge(job: Job, compared: tuple[Accuracy, ...] | None, executed: bool, run: 
     rows = compared or ()
     decisive = tuple(row for row in rows if row.inputs == rows[0].inputs)
     # INT8 is made for data like that of its calibration; noise is none, and real networks change it beyond any limit
-    judged = job.plan.precision != "int8" or job.info.quantized or any(row.inputs != "synthetic" for row in decisive)
+    judged = job.plan.precision not in FORMATS or job.info.quantized or any(row.inputs != "synthetic" for row in decisive)
     error = (failure(decisive, job.plan.validation.max_drop_percent) if rows and judged else None) or not_finite(rows)
     if error:
         raise error

@@ -122,6 +122,7 @@ def capabilities(library: Library, driver: Driver | None = None) -> Capabilities
         tactic_sources=frozenset(_members(trt, "TacticSource")),
         hardware_levels=frozenset(_members(trt, "HardwareCompatibilityLevel")),
         refits=frozenset(name for name in REFIT_SYMBOLS if hasattr(trt, name) or name in _members(trt, "BuilderFlag")),
+        fp8="FP8" in _members(trt, "DataType") and "STRONGLY_TYPED" in _members(trt, "NetworkDefinitionCreationFlag"),
         gpu=driver.gpu,
         gpu_arch=driver.compute_capability,
         driver=driver.version,

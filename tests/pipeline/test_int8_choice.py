@@ -272,4 +272,4 @@ def test_what_fp16_ruins_around_the_int8_layers_stays_in_fp32(tmp_path, monkeypa
     prepared = choice.prepared(run)
     kept = {name: reason for name, precision, reason in prepared.fallback if precision == "fp32"}
     assert {"away", "back"} <= set(kept) and all("FP16" in kept[name] for name in ("away", "back"))
-    assert prepared.int8_mac_share > 0.5 and choice.about.tried[-1]["passed"]
+    assert prepared.mac_shares["int8"] > 0.5 and choice.about.tried[-1]["passed"]

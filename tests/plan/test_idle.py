@@ -110,10 +110,10 @@ MODES = {
         library=LIBRARIES["weak"],
         refused={"--gpu-arch", "--layer-precisions", "--refit"},
     ),
-    "INT8": Mode((*INT8, "--calibration-dir", "d"), named=IDLE_ON_RTX | {"--accept-stale-cache", "--no-baseline"}, **RTX),
+    "INT8": Mode((*INT8, "--calibration-dir", "d"), named=IDLE_ON_RTX | {"--accept-stale-cache"}, **RTX),
     "INT8 from a cache": Mode(
         (*INT8, "--calibration-cache", "c"),
-        named=IDLE_ON_RTX | {"--calibration-samples", "--no-baseline"} | {"--max-accuracy-drop", "--metric"},
+        named=IDLE_ON_RTX | {"--calibration-samples"} | {"--max-accuracy-drop", "--metric"},
         **RTX,
     ),
     "INT8 of a model with Q/DQ": Mode(
@@ -121,7 +121,7 @@ MODES = {
     ),
     "INT8 not validated": Mode(
         (*INT8, "--calibration-dir", "d", "--no-validate"),
-        named=IDLE_ON_RTX | COMPARED | {"--accept-stale-cache", "--no-baseline"},
+        named=IDLE_ON_RTX | COMPARED | {"--accept-stale-cache"},
         refused=NOT_ON_RTX | {"--require-execution", "--compare"},
     ),
     "INT8 on a GPU": Mode((*INT8, "--calibration-dir", "d"), named={"--accept-stale-cache"}, **ON_INT8),

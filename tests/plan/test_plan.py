@@ -214,6 +214,8 @@ def test_after_the_plan_nobody_asks_the_command_line_again():
         "onnx2trt/plan/outputs.py",
         "onnx2trt/plan/rules.py",
         "onnx2trt/plan/refit.py",
+        "onnx2trt/plan/build.py",
+        "onnx2trt/plan/variants.py",
         *BEFORE,
     )
     assert {name: flags for name, flags in READS.items() if flags and name not in allowed} == {}
@@ -382,6 +384,8 @@ def test_what_is_built(library, flags, variants):
     assert make_plan(parse(*flags.split()), {**LIBRARIES, "no gpu": NO_GPU}[library]).variants == variants
 
 
-def test_best_needs_a_gpu():
-    with refused(ExitCode.MACHINE, "--precision best", "there is no driver", hint="--compare"):
-        make_plan(parse("--precision", "best"), NO_GPU)
+def test_best_is_timed_or_estimated_from_the_engines_own_plans():
+    assert make_plan(parse("--precision", "best", "--calibration-dir", "d"), NO_GPU).by_plan
+    assert not make_plan(parse("--precision", "int8", "--no-baseline"), NO_GPU).by_plan
+    assert not make_plan(parse("--precision", "best"), with_gpu("rtx", "8.9")).by_plan, "an engine that runs here is timed"
+    assert not plan_for("weak", "--precision", "best").by_plan

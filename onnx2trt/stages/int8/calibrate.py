@@ -14,7 +14,7 @@ from onnx2trt.data.holdout import Parts, choose_split, without
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import observe_parallel
 from onnx2trt.quant.candidates import best_of, compare_methods
-from onnx2trt.quant.histograms import METHODS, Collector
+from onnx2trt.quant.histograms import Collector
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import Layer
@@ -45,9 +45,9 @@ def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run) -> Calibrated:
         method = job.plan.calibration.method
         if method == "auto":
             method = _choose_method(job, graph, wanted, without(collectors, split.judged, Collector), run)
-        found = without(collectors, (), Collector).scales(method)  # in the order in which threads came to the tensors
+        found = without(collectors, (), Collector).scales(method, job.number_format)  # in the order in which threads came to the tensors
         scales = {name: found[name] for name in wanted.names if name in found}
-        trials = tuple(without(collectors, (trial,), Collector).scales(method) for trial in range(split.trials))
+        trials = tuple(without(collectors, (trial,), Collector).scales(method, job.number_format) for trial in range(split.trials))
     silent = tuple(name for name in wanted.names if name not in scales)
     seconds = round(run.console.timings["calibrate"], 3)
     about = Calibration(method, parts.feeds.used, len(parts.feeds.skipped), job.plan.calibration.cache, seconds, peak_memory_mb())
@@ -57,10 +57,11 @@ def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run) -> Calibrated:
 def _choose_method(job: Job, graph: Graph, wanted: Wanted, collector: Collector, run: Run) -> str:
     """The one that suits best, on samples that are not in the collector (where there are several)."""
     fresh = [batch.feed for batch in batches_to_compare(job.data, [choose_split(job.data).to_judge(METHOD_SAMPLES)])]
+    methods, number_format = job.number_format.methods, job.number_format
     if not fresh:  # all of them are damaged
-        return METHODS[0]
-    fits = ((method, Fit(collector.scales(method), fp16_scales=job.fp16_scales(graph))) for method in METHODS)
-    tracked = run.console.track(fits, len(METHODS), "comparing calibration methods")
+        return methods[0]
+    fits = ((method, Fit(collector.scales(method, number_format), fp16_scales=job.fp16_scales(graph))) for method in methods)
+    tracked = run.console.track(fits, len(methods), "comparing calibration methods")
     outcomes = compare_methods(graph, wanted.layers, tracked, fresh, job.comparison().change)
     run.console.debug("change of the outputs by method: " + ", ".join(f"{one.method} {one.change:.2%}" for one in outcomes))
     return best_of(outcomes).method

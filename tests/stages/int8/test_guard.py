@@ -116,7 +116,7 @@ def test_where_nothing_passes_all_that_was_tried_is_said(guarded):
             lines = error.message.splitlines()[1:]
             raise
     assert len(guard.tried) > 1 and not any(rung.passed for rung in guard.tried) and trials.forgotten == 1
-    assert lines == [f"  {rung.int8_mac_share:4.0%} INT8: drop   9.00 +- 0.00 %" for rung in guard.tried]
+    assert lines == [f"  {rung.mac_share:4.0%} INT8: drop   9.00 +- 0.00 %" for rung in guard.tried]
 
 
 def test_best_scores_are_held_where_layers_can_be_chosen_for_them(guarded):

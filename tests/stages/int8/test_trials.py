@@ -70,4 +70,4 @@ def test_layers_in_fp16_cost_nothing_and_do_no_int8_work(measured):
     assert trials.share(()) == pytest.approx(496 / 640) and trials.share(("stem",)) == pytest.approx(64 / 640)
     every, without, nothing = (trials.measure(kept, 50.0) for kept in ((), ("stem",), ("stem", "head")))
     assert every.drop_percent > without.drop_percent > nothing.drop_percent == 0
-    assert (without.kept, without.int8_mac_share) == (1, 0.1)
+    assert (without.kept, without.mac_share) == (1, 0.1)
