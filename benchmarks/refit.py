@@ -2,9 +2,9 @@
 
     python benchmarks/refit.py [--batch 32] [--runs 3] [--strongly-typed] [--folder DIR] [--json FILE]
 
-The network is that of benchmarks/networks.py. Its engine is built with --refittable and without kernel timings (--timing-cache none), and so
-is one of the same network with other weights; then these weights are refitted into the first. Each is validated on the same random samples.
-Seconds are those of the stages (build, refit) and of the whole command; of several refits the median.
+The network is that of benchmarks/networks.py. Its engine is built with --refittable and without kernel timings (--timing-cache none). So is
+one of the same network with other weights; then these weights are refitted into the first. Each is validated on the same samples, which
+are random. Seconds are those of the stages (build, refit) and of the whole command; of several refits the median.
 The exit code is 1 where the refit is less than 20 times as fast as the build, or its engine is further from the model than the fresh one by
 more than rounding.
 """

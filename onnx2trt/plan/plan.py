@@ -49,6 +49,7 @@ class Shapes:
     shape_values: tuple[tuple[str, tuple], ...] = ()  # (input, (min, opt, max) of its values)
     bind_input: tuple[tuple[str, str], ...] = ()  # (input, the value that makes it a constant)
     image_size: tuple[int, int] | None = None  # (height, width) of images, where the model leaves them free
+    profiles: tuple[tuple[str, Shapes], ...] = ()  # (name, its shapes) of several optimization profiles; none: one by the other fields
 
 
 @dataclass(frozen=True)
@@ -217,9 +218,15 @@ def _validation(args) -> Validation:
     )
 
 
+def _bounds_of(given: tuple[tuple[str, tuple], ...]) -> tuple[tuple, tuple, tuple]:
+    """((input, (smallest, usual, largest)), ...) as pairs for --min-shapes, --opt-shapes and --max-shapes."""
+    return tuple(tuple((name, sizes[place]) for name, sizes in given) for place in range(3))
+
+
 def _shapes(args) -> Shapes:
     bounds = (flatten(getattr(args, f"{bound}_shapes")) for bound in ("min", "opt", "max"))
-    return Shapes(*bounds, args.max_batch_size, flatten(args.shape_values), flatten(args.bind_input), args.imgsz)
+    profiles = tuple((name, Shapes(*_bounds_of(given), 1)) for name, given in args.profile)
+    return Shapes(*bounds, args.max_batch_size, flatten(args.shape_values), flatten(args.bind_input), args.imgsz, profiles)
 
 
 def _structures(args, route: Route, timed: bool, bind: bool) -> tuple[Structure, ...]:
