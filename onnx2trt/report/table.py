@@ -14,7 +14,7 @@ from onnx2trt.base.words import listed, printable
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.report import doors, inspection, sections
-from onnx2trt.report.inputs import bound_inputs, shape_range
+from onnx2trt.report.inputs import bound_inputs, profile_texts, shape_range
 from onnx2trt.report.next_steps import next_steps
 from onnx2trt.report.result import mega
 from onnx2trt.report.traffic import least_times, traffic
@@ -131,8 +131,9 @@ def _rows(result: dict):
         yield "candidate", f"{result['candidate']['path']}  {mega(result['candidate']['bytes'])}", ""
     else:
         yield "built with", _built_with(environment, plan, result), ""
-    for profile in plan["profiles"]:
+    for profile in () if result["optimization_profiles"] else plan["profiles"]:
         yield "input", f"{profile['name']}  {shape_range(profile)}", ""
+    yield from (("profile", text, "") for text in profile_texts(result))
     yield from (("input", text, "") for text in bound_inputs(model))
     yield from _precision_rows(result)
     yield from _calibration_rows(result)
