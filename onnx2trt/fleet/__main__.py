@@ -12,6 +12,7 @@ import time
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.files import check_writable, write_atomically
 from onnx2trt.base.system import check_system
+from onnx2trt.base.words import printable
 from onnx2trt.fleet import node
 from onnx2trt.fleet.cluster import Cluster
 from onnx2trt.fleet.outcome import Outcome, Record
@@ -159,7 +160,8 @@ def _deliver(record: Record, json_path: str | None) -> int:
 
 
 def _refused(error: ConversionError) -> int:
-    print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr, flush=True)
+    for line in filter(None, (f"error: {error.message}", f"hint: {error.hint}" if error.hint else "")):
+        print(printable(line), file=sys.stderr, flush=True)
     return int(error.code)
 
 
