@@ -65,7 +65,8 @@ class Console:
         label = self._number(name) + self._label + label
         started = time.monotonic()
         try:
-            with self._display.line(label) if self._live else self._signs_of_life(label, started):
+            unseen = nullcontext() if self._quiet else self._signs_of_life(label, started)  # no thread that would say nothing
+            with self._display.line(label) if self._live else unseen:
                 yield
         finally:
             seconds = time.monotonic() - started
