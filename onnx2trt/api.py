@@ -89,9 +89,10 @@ class Options(TypedDict, total=False):
     triton_repository: Path
     json: Path
     report: Path
+    detector: Literal["yolo", "yolov5", "none"]
     skip_unchanged: bool
     dry_run: bool
-    verbose: bool
+    verbose: bool | int
     quiet: bool
 
 
@@ -113,7 +114,9 @@ def convert(onnx: Path, **options: Unpack[Options]) -> Result:
     return _run({"onnx": onnx, **options})
 
 
-def inspect(engine: Path, *, plugins: Sequence[Path] = (), json: Path | None = None, verbose: bool = False, quiet: bool = False) -> Result:
+def inspect(
+    engine: Path, *, plugins: Sequence[Path] = (), json: Path | None = None, verbose: bool | int = False, quiet: bool = False
+) -> Result:
     """What is in an engine file, and whether it loads here.
 
     Raises:
@@ -181,6 +184,8 @@ def _words(action, value) -> list[str]:
     if value is None or value is False and action.nargs == 0:
         return []
     if action.nargs == 0:
+        if action.dest == "verbose" and value in (0, 1, 2):
+            return [flag] * int(value)
         if value is not True:
             raise TypeError(f"{action.dest} is True or False, not {value!r}")
         return [flag]

@@ -24,6 +24,7 @@ class Form:
     end: str = "plain"  # what stands between Softmax and the second product
     swapped: bool = False  # operands of commutative operators the other way round
     positive_axis: bool = False
+    mlp: bool = False  # with layer normalisations, and an MLP behind the attention: a block of a transformer
     batch: int = 2
     heads: int = 2
     size: int = 16  # of a head
@@ -65,9 +66,14 @@ class Form:
         random = np.random.default_rng([len(self.weights), 7])
         return self.constant(name, (random.standard_normal(shape) * scale).astype(np.float32))
 
-    def dense(self, x: str, name: str, to: int | None = None) -> str:
-        self.add("MatMul", f"{x} {self.normal(f'{name}_w', self.width, to or self.width, scale=self.width**-0.5)}", f"{name}_product")
-        return self.add("Add", f"{name}_product {self.normal(f'{name}_b', to or self.width, scale=0.1)}", f"{name}_out")
+    def dense(self, x: str, name: str, of: int | None = None, to: int | None = None) -> str:
+        of, to = of or self.width, to or self.width
+        self.add("MatMul", f"{x} {self.normal(f'{name}_w', of, to, scale=of**-0.5)}", f"{name}_product")
+        return self.add("Add", f"{name}_product {self.normal(f'{name}_b', to, scale=0.1)}", f"{name}_out")
+
+    def normed(self, x: str, name: str) -> str:
+        gain = self.constant(f"{name}_gain", np.linspace(0.5, 2, self.width, dtype=np.float32))
+        return self.add("LayerNormalization", f"{x} {gain} {self.normal(f'{name}_shift', self.width, scale=0.1)}", name, axis=-1)
 
     def heads_of(self, x: str, name: str, perm: list[int]) -> str:
         shape = self.constant(f"{name}_split", np.int64([self.batch, self.tokens, self.heads, self.size]))
@@ -82,6 +88,7 @@ class Form:
 
     def attended(self, x: str, scope: str) -> str:
         """One block: x [batch, tokens, width] -> the same, with what stands around."""
+        residual, x = x, self.normed(x, f"{scope}_norm1") if self.mlp else x
         q, v = (self.heads_of(self.dense(x, f"{scope}_{part}"), f"{scope}_{part}", [0, 2, 1, 3]) for part in "qv")
         k = self.heads_of(self.dense(x, f"{scope}_k"), f"{scope}_k", [0, 2, 3, 1])
         q, k = self._in_front(q, k, scope)
@@ -94,7 +101,12 @@ class Form:
         self.add("Transpose", y, f"{scope}_turned", perm=[0, 2, 1, 3])
         joined = self.constant(f"{scope}_joined", np.int64([self.batch, self.tokens, self.width]))
         self.add("Reshape", f"{scope}_turned {joined}", f"{scope}_merged")
-        return self.add("Add", f"{self.dense(f'{scope}_merged', f'{scope}_o')} {x}", f"{scope}_end")
+        y = self.add("Add", f"{self.dense(f'{scope}_merged', f'{scope}_o')} {residual}", f"{scope}_end")
+        if self.mlp:
+            wide = self.dense(self.normed(y, f"{scope}_norm2"), f"{scope}_up", to=4 * self.width)
+            down = self.dense(self.add("Relu", wide, f"{scope}_active"), f"{scope}_down", of=4 * self.width)
+            y = self.add("Add", f"{down} {y}", f"{scope}_last")
+        return y
 
     def _in_front(self, q: str, k: str, scope: str) -> tuple[str, str]:
         if self.scale in ("front", "both"):

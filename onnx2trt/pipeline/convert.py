@@ -6,11 +6,12 @@ from dataclasses import replace
 
 from onnx2trt.base.files import read_engine
 from onnx2trt.base.words import base_name
+from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.pipeline.engines import make_all
 from onnx2trt.plan.plan import BEST, Plan
 from onnx2trt.plan.refit import to_remember
-from onnx2trt.report.result import Result
+from onnx2trt.report.result import Environment, Result
 from onnx2trt.stages import inspect as inspecting
 from onnx2trt.stages import preflight, refit, triton, unchanged, write
 from onnx2trt.stages.observe import observed
@@ -27,14 +28,8 @@ def convert(args, result: Result, run: Run) -> None:
     Raises:
         ConversionError: from any stage.
     """
-    library, plan, environment = probe(args, run)
-    run.console.expect(_stages(plan))
-    result.take(environment=environment)
-    job = preflight.preflight(library, plan, run)
-    result.take(**preflight.describe(job))
-    job = replace(job, inputs=unchanged.inputs_of(job, environment))
-    triton.check_repository(job)
-    refit.check_refittable(job)
+    job, environment = _checked(args, result, run)
+    plan = job.plan
     former = unchanged.find_former(job, run) if plan.skip_unchanged else None
     if plan.dry_run:
         return result.take(status="planned", exit_code=0)
@@ -54,6 +49,33 @@ def convert(args, result: Result, run: Run) -> None:
         result.take(key=unchanged.key_of(job, run))
     result.take(exit_code=0, **run.said())
     write.write_side_file(job, result, run)
+
+
+def find_former(args, run: Run) -> Result | None:
+    """The result of an earlier run that this one would only repeat (--skip-unchanged); None where there is none. Nothing is written.
+
+    Raises:
+        ConversionError: from the stages before the work.
+    """
+    job, _ = _checked(args, Result(), run)
+    return unchanged.find_former(job, run)
+
+
+def _checked(args, result: Result, run: Run) -> tuple[Job, Environment]:
+    """What the flags mean with this library, machine, model and data.
+
+    Args:
+        result: takes what is found.
+    """
+    library, plan, environment = probe(args, run)
+    run.console.expect(_stages(plan))
+    result.take(environment=environment)
+    job = preflight.preflight(library, plan, run)
+    result.take(**preflight.describe(job))
+    job = replace(job, inputs=unchanged.inputs_of(job, environment))
+    triton.check_repository(job)
+    refit.check_refittable(job)
+    return job, environment
 
 
 CHOICES = {"fp16": ("choose",), "int8": ("equalize", "calibrate", "fit", "choose"), "fp8": ("calibrate", "fit", "choose")}

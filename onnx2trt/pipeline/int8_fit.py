@@ -23,6 +23,7 @@ from onnx2trt.stages.int8.fit import fit
 from onnx2trt.stages.int8.held_out import signal_to_noise
 
 PART_OF_SAMPLES = 32
+NEITHER = "without equalizing and fitting"  # the plain way, in words
 
 
 def make_ready(job: Job, graph: Graph, known: Known, layers: tuple[Layer, ...], ranged: dict[str, float], run: Run) -> Fitted:
@@ -42,7 +43,7 @@ def make_ready(job: Job, graph: Graph, known: Known, layers: tuple[Layer, ...], 
     if split is not None and split.blind:
         run.console.warn(
             f"{split.fitted.origin} holds one sample only: {job.number_format.label} is measured on what it was fitted to, which "
-            "tells nothing about other samples; give more, or --validation-dir"
+            "tells nothing about other samples; give more, or --validate"
         )
     if known.found is not None:
         found, equalized = known.found, known.equalization.graph(names, layers)
@@ -83,7 +84,7 @@ class Ways:
                 ways.insert(0, (equalization, may_fit))
         for equalization, with_weights in ways:
             made = self._made(equalization, with_weights)
-            harm = worse_than(self._plain_db, signal_to_noise(self.job, made, self.run))
+            harm = worse_than(self._plain_db, signal_to_noise(self.job, made, self.run, _way(equalization, with_weights)))
             if not harm:
                 return made
             what = "weights are not fitted" if equalization.empty else "channels are not equalized"
@@ -99,14 +100,16 @@ class Ways:
     def _plain_db(self) -> dict[str, list[float]]:
         """A part of the data is enough to compare with, where nothing else asks for scales of the graph as it is."""
         if self.known.cache or self.job.plan.calibration.cache:
-            return signal_to_noise(self.job, self.plain, self.run)
-        found = calibrate(self.job, self.graph, Wanted(self.names, self.layers, samples=PART_OF_SAMPLES), self.run)
-        return signal_to_noise(self.job, self._fitted(Equalization(self.graph), found, False), self.run)
+            return signal_to_noise(self.job, self.plain, self.run, NEITHER)
+        wanted = Wanted(self.names, self.layers, samples=PART_OF_SAMPLES)
+        found = calibrate(self.job, self.graph, wanted, self.run, f" {NEITHER}, to compare with")
+        return signal_to_noise(self.job, self._fitted(Equalization(self.graph), found, False), self.run, NEITHER)
 
     def _made(self, equalization: Equalization, with_weights: bool) -> Fitted:
         if equalization.empty:
             return self._fitted(equalization, self.calibrated, with_weights)
-        found = calibrate(self.job, equalization.graph(self.names, self.layers), Wanted(self.names, self.layers), self.run)
+        equalized, wanted = equalization.graph(self.names, self.layers), Wanted(self.names, self.layers)
+        found = calibrate(self.job, equalized, wanted, self.run, " with equalized channels")
         return self._fitted(equalization, found, with_weights)
 
     def _fitted(self, equalization: Equalization, found: Calibrated, with_weights: bool) -> Fitted:
@@ -137,3 +140,9 @@ class Ways:
         heard = {name: scale for name, scale in self.ranged.items() if name not in found.silent}
         text = calibration_cache.to_text({**heard, **found.scales}, found.method, number_format=self.job.number_format.name)
         return caches.write_cache(self.job, text, found.method, self.run, found.silent)
+
+
+def _way(equalization: Equalization, with_weights: bool) -> str:
+    """In words."""
+    equalized, fitted = "equalized channels" * (not equalization.empty), "fitted weights" * with_weights
+    return f"with {' and '.join(filter(None, (equalized, fitted)))}" if equalized or fitted else NEITHER

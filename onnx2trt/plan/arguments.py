@@ -19,6 +19,7 @@ EVERY_DAY = ("--onnx", "--output", "--precision", "--imgsz", "--max-batch-size",
 
 HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
 NO_TIMING_CACHE = "none"
+LAYOUTS = ("yolo", "yolov5", "none")  # of --detector
 # argparse would print all flags, 40 lines, before the one that says which of them is wrong
 USAGE = f"{PROGRAM} MODEL.onnx [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
 DESCRIPTION = "Turn an ONNX model into a TensorRT engine that is proven to be what was asked for."
@@ -242,14 +243,19 @@ def _add_result_flags(group) -> None:
         help="write the result as one HTML page with images and plots; also where the conversion fails",
     )
     group.add_argument(
+        "--detector",
+        choices=LAYOUTS,
+        help="how the report reads boxes out of the outputs: yolo (v8 and later), yolov5, none (default: as the model's metadata say)",
+    )
+    group.add_argument(
         "--skip-unchanged",
         action="store_true",
         help="build nothing where the engine is there, made from the same model, options, data and versions; the result is the former one",
     )
     group.add_argument("--dry-run", action="store_true", help="check everything and print the plan; build nothing")
     volume = group.add_mutually_exclusive_group()
-    volume.add_argument("-v", "--verbose", action="store_true", help="all messages of TensorRT, and tracebacks")
-    volume.add_argument("-q", "--quiet", action="store_true", help="only errors, and the table at the end")
+    volume.add_argument("-v", "--verbose", action="count", default=0, help="details, TensorRT's warnings, tracebacks; -vv all messages")
+    volume.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors, and what --json - asks for")
     group.add_argument("-h", "--help", action=Help, parser=_short_parser, help="the flags of every day")
     group.add_argument("--help-all", action=Help, help="all flags")
     group.add_argument("--version", action=Help, text=version, help="the version of this tool")

@@ -165,6 +165,7 @@ RULES: dict[str, Callable[[_Run], str]] = {
     **dict.fromkeys(("--precision-constraints", "--disable-strict-types"), lambda run: "every layer is FP32" if run.only_fp32 else ""),
     **dict.fromkeys(("--backend", "--plugins"), _of_onnx),
     "--precision": _precision,
+    "--detector": lambda run: "" if run.plan.outputs.report else "only --report draws boxes",
 }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -33,6 +34,7 @@ ELSEWHERE = {
     **dict.fromkeys(("door", "dry_run", "skip_unchanged", "validation.engine", "refit"), "such a run writes no engine, or may write none"),
     **dict.fromkeys(("outputs.engine", "outputs.keep_failed"), "names files, and changes nothing in them"),
     **dict.fromkeys(("outputs.json", "outputs.report", "outputs.array"), "names files, and changes nothing in them"),
+    "outputs.detector": "only the report draws boxes",
     "outputs.save_onnx": "the file is looked at",
     "outputs.triton_model": "written anew in any case, from the engine that is there",
     "validation.require_execution": "the former status is looked at",
@@ -105,8 +107,9 @@ def _plain(value):
     return value.value if isinstance(value, Enum) else vars(value)
 
 
+@functools.cache
 def versions() -> dict[str, str]:
-    """Of this tool (by its source) and of the libraries that compute with it; found without loading any."""
+    """Of this tool (by its source) and of the libraries that compute with it; found without loading any, once in a process."""
     found = {"onnx2trt": own_sha256()}
     for name, packages in LIBRARIES.items():
         installed = []

@@ -10,11 +10,12 @@ from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.build import Build, build_options, tactic_sources
 from onnx2trt.plan.capabilities import Capabilities
 from onnx2trt.plan.effects import Cell, effects_of, typed_flags
-from onnx2trt.plan.efforts import EFFORTS, Effort
+from onnx2trt.plan.efforts import EFFORTS
 from onnx2trt.plan.outputs import engine_path, flag_name, triton_model
+from onnx2trt.plan.parts import Calibration, Outputs, Preprocess, Shapes, Validation
 from onnx2trt.plan.refit import refuse_refit
 from onnx2trt.plan.structures import Structure, candidates
-from onnx2trt.plan.variants import BEST, fp8_problem, variants_of
+from onnx2trt.plan.variants import BEST, fp8_beside, fp8_problem, variants_of
 
 NATIVE_METHODS = ("entropy", "minmax")
 LEAST_FP16_SHARE = 0.10  # of the work, for FP16 to count as delivered; for INT8 --min-int8-share says it
@@ -28,68 +29,6 @@ class Route(Enum):
 
 
 @dataclass(frozen=True)
-class Preprocess:
-    """What the user said about images; the size and the layout come from the model."""
-
-    color: str | None
-    resize: str
-    input_range: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class Shapes:
-    """Flags about inputs as typed: (input name or "", dims) pairs."""
-
-    min: tuple
-    opt: tuple
-    max: tuple
-    max_batch: int
-    shape_values: tuple[tuple[str, tuple], ...] = ()  # (input, (min, opt, max) of its values)
-    bind_input: tuple[tuple[str, str], ...] = ()  # (input, the value that makes it a constant)
-    image_size: tuple[int, int] | None = None  # (height, width) of images, where the model leaves them free
-    profiles: tuple[tuple[str, Shapes], ...] = ()  # (name, its shapes) of several optimization profiles; none: one by the other fields
-
-
-@dataclass(frozen=True)
-class Calibration:
-    directory: str | None
-    samples: int
-    cache: str | None
-    method: str
-    accept_stale: bool
-    effort: Effort
-
-
-@dataclass(frozen=True)
-class Validation:
-    enabled: bool
-    test_image: str | None
-    directory: str | None
-    max_drop_percent: float
-    metric: tuple[tuple[str, str], ...]  # (output, "" for all that it fits; the metric), the last counts
-    require_execution: bool
-    engine: str | None  # of --validate-only
-    flags: tuple[str, str] = ("--test-image", "--validation-dir")  # that the file and the folder were given with, for messages
-
-
-@dataclass(frozen=True)
-class Outputs:
-    engine: str | None  # None: nothing is built
-    keep_failed: bool
-    save_onnx: str | None
-    json: str | None
-    report: str | None
-    array: str | None  # of preprocess
-    triton_model: str | None = None  # the model's folder in a Triton repository
-
-    @property
-    def side_file(self) -> str | None:
-        return self.engine and self.engine + ".json"
-
-
-@dataclass(frozen=True)
 class Plan:
     door: str | None  # the part of the job that is done; None: the whole job
     onnx: str
@@ -99,7 +38,7 @@ class Plan:
     backend: str | None
     route: Route
     executes_here: bool  # the engine can be run on the GPU of this machine
-    baseline: bool  # INT8 is held against FP16
+    baseline: bool  # INT8, or FP8, is held against FP16
     gpu_archs: tuple[str, ...]  # as 8.9
     workspace_bytes: int
     tactic_sources: tuple[str, ...] | None  # None: the library's default
@@ -162,7 +101,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
     refuse_refit(args, caps, archs)
     _refuse_impossible(args, caps, route, archs)
     keep_layers = not args.disable_strict_types and args.precision_constraints != "none"
-    variants = variants_of(args, caps.executes(archs), not fp8_problem(caps, archs))
+    variants = variants_of(args, caps.executes(archs), fp8_beside(caps, archs))
     plan = Plan(
         door=args.door,
         onnx=args.onnx,
@@ -274,7 +213,7 @@ def _foreign_gpu(caps: Capabilities, archs: tuple[str, ...]) -> str:
 
 def _outputs(args) -> Outputs:
     others = (args.keep_failed, args.save_onnx, args.json, args.report, _array_path(args))
-    return Outputs(engine_path(args), *others, triton_model(args))
+    return Outputs(engine_path(args), *others, triton_model(args), args.detector)
 
 
 def _array_path(args) -> str | None:

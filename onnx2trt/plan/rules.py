@@ -27,7 +27,7 @@ GO_WITH_VALIDATE_ONLY = (
     *("--imgsz", "--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--shape-values", "--bind-input"),
     *("--input-range", "--mean", "--std", "--color", "--resize"),
     *("--validate", "--test-image", "--validation-dir", "--max-accuracy-drop", "--metric", "--min-int8-share", "--require-execution"),
-    *("--json", "--report", "--verbose", "--quiet"),
+    *("--json", "--report", "--detector", "--verbose", "--quiet"),
 )
 GO_WITH_INSPECT = ("--inspect", "--plugins", "--json", "--verbose", "--quiet")
 

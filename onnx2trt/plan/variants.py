@@ -22,6 +22,11 @@ def variants_of(args, executes: bool, fp8: bool) -> tuple[str, ...]:
     return (*asked, "fp16") if baseline else asked
 
 
+def fp8_beside(caps: Capabilities, archs: tuple[str, ...]) -> bool:
+    """Whether FP8 is among what --compare and --precision best look at: all GPUs that the engines are for have it."""
+    return bool(archs or caps.executes(archs)) and not fp8_problem(caps, archs)
+
+
 def fp8_problem(caps: Capabilities, archs: tuple[str, ...]) -> str:
     """Why there is no FP8 here; empty where there is, or where nothing is built."""
     if caps.backend is None:

@@ -27,8 +27,12 @@ ENTROPY_BINS = 2048  # TensorRT's resolution (8-bit inference with TensorRT, GTC
 ENTROPY_ENDS = np.arange(QUANTIZED_BINS, ENTROPY_BINS + 1, 8)  # numbers of bins that are tried
 LEVEL_EDGES = np.stack([np.linspace(0, end, QUANTIZED_BINS + 1).astype(np.intp) for end in ENTROPY_ENDS])  # [ends, levels + 1]
 EMPTY = 1e-12  # share given to a last bin that is empty but for outliers
+MSE_THRESHOLDS = np.geomspace(0.05, 1.0, 300)  # of the largest value
+MSE_STRIDE = 6  # thresholds that are tried first; the error has few minima
+MSE_LOOKED_AT = 3  # of those, around which all others are tried
 MSE_BINS = 8192  # fine against the smallest step that is tried
 PERCENTILE = 99.99  # of the absolute values
+METHODS = INT8.methods
 
 # lower edge of each bucket, and the upper edge of the last finite one
 EDGES = (np.arange(FIRST_NONFINITE + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
@@ -50,23 +54,28 @@ class Histogram:
     counts: np.ndarray = field(default_factory=lambda: np.zeros(BUCKETS))
     largest: float = 0.0  # max |x|, exact; 0 where nothing or only zeros were seen
 
-    def add(self, values: np.ndarray) -> None:
+    def add(self, values: np.ndarray) -> float:
         """Count the values of one inference.
 
         Args:
             values: float32, any shape.
 
+        Returns:
+            The upper edge of the last bucket that has got any: max |x|, or up to 0.8 % more.
+
         Raises:
             ValueError: a value is NaN or infinite.
         """
-        flat = np.ascontiguousarray(values, dtype="<f4").reshape(-1)
+        flat, peak = np.ascontiguousarray(values, dtype="<f4").reshape(-1), 0.0
         for start in range(0, flat.size, CHUNK):
             chunk = flat[start : start + CHUNK]
             last = _count(chunk, self.counts)
             if last >= FIRST_NONFINITE:
                 raise ValueError(f"values from {flat.min()} to {flat.max()}")
+            peak = max(peak, float(EDGES[last + 1]) if last else 0.0)
             if EDGES[last + 1] > self.largest:  # only then can a value of this chunk be larger
                 self.largest = max(self.largest, float(chunk.max()), -float(chunk.min()))
+        return peak
 
     def merge(self, other: Histogram) -> None:
         """Take in what another histogram of the same tensor saw."""
@@ -134,13 +143,18 @@ def _mse(histogram: Histogram, number_format: NumberFormat) -> float:
     """The clipping threshold with the smallest mean squared error of rounding and clipping together."""
     width = histogram.largest / MSE_BINS
     counts, centers = histogram.over_range(MSE_BINS), (np.arange(MSE_BINS) + 0.5) * width
-    best, best_error = histogram.largest, math.inf
-    for threshold in np.geomspace(0.05, 1.0, 300) * histogram.largest:
-        scale = threshold / number_format.largest
-        error = float(counts @ (number_format.nearest(centers / scale) * scale - centers) ** 2)
-        if error < best_error:
-            best, best_error = float(threshold), error
-    return best
+    occupied = counts > 0
+    counts, centers = counts[occupied], centers[occupied]
+
+    def error(place: int) -> float:
+        scale = MSE_THRESHOLDS[place] * histogram.largest / number_format.largest
+        return float(counts @ (number_format.nearest(centers / scale) * scale - centers) ** 2)
+
+    tried = {place: error(place) for place in range(0, len(MSE_THRESHOLDS), MSE_STRIDE)}
+    around = sorted(tried, key=tried.__getitem__)[:MSE_LOOKED_AT]
+    near = {place + shift for place in around for shift in range(1 - MSE_STRIDE, MSE_STRIDE)}
+    tried.update((place, error(place)) for place in near.difference(tried) if 0 <= place < len(MSE_THRESHOLDS))
+    return float(MSE_THRESHOLDS[min(sorted(tried), key=tried.__getitem__)]) * histogram.largest
 
 
 def _entropy(histogram: Histogram) -> float:
@@ -192,14 +206,14 @@ class Collector:
     def __init__(self, histograms: dict[str, Histogram] | None = None):
         self.histograms = histograms or {}
 
-    def visit(self, name: str, values: np.ndarray) -> None:
-        """Count one tensor of one inference.
+    def visit(self, name: str, values: np.ndarray) -> float:
+        """Count one tensor of one inference; its max |x|, as Histogram.add tells it.
 
         Raises:
             ConversionError: CALIBRATION, where the FP32 model itself makes NaN or infinity of the data.
         """
         try:
-            self.histograms.setdefault(name, Histogram()).add(values)
+            return self.histograms.setdefault(name, Histogram()).add(values)
         except ValueError as error:
             raise ConversionError(
                 f"the FP32 model makes {error} in tensor {name!r} of the calibration data",

@@ -8,10 +8,11 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
+from onnx2trt.base.words import printable
 from onnx2trt.report.live_lines import LiveLines, in_minutes
 
 BEGINS_SECONDS = 1.0  # from which on a stage says that it runs, where stderr is no terminal
-HEARTBEAT_SECONDS = 30.0  # between signs of life there
+HEARTBEAT_SECONDS = 4.5  # between signs of life there: who sees none for longer asks whether it hangs
 
 
 @dataclass(eq=False)
@@ -33,9 +34,10 @@ class _Count:
 class Console:
     """Stages, progress, warnings and details of one run."""
 
-    def __init__(self, verbose: bool = False, quiet: bool = False, label: str = "", display: LiveLines | None = None):
+    def __init__(self, verbose: int = 0, quiet: bool = False, label: str = "", display: LiveLines | None = None):
         """
         Args:
+            verbose: 1 shows details, 2 the libraries' messages as well.
             label: stands before every line, where several things are done in turn.
             display: of the run's first console, for another one of the same run.
         """
@@ -103,8 +105,13 @@ class Console:
                 self._print(f"warning: {self._label}{text}", style="yellow")
 
     def debug(self, text: str) -> None:
-        """Only with --verbose. Called from library callbacks, so it must not raise."""
+        """Only with --verbose."""
         if self._verbose:
+            self._print(text, style="dim")
+
+    def library(self, text: str, warning: bool) -> None:
+        """What a library says by itself: its warnings with -v, all of it with -vv. Called from its callbacks, so it must not raise."""
+        if self._verbose >= (1 if warning else 2):
             self._print(text, style="dim")
 
     @property
@@ -112,8 +119,7 @@ class Console:
         return self._rich.is_terminal and not self._quiet and not self._verbose
 
     def _print(self, text: str, style: str | None = None) -> None:
-        safe = text.encode("utf-8", "backslashreplace").decode()  # file names may hold bytes that are no text
-        self._rich.print(safe, style=style, markup=False)
+        self._rich.print(printable(text), style=style, markup=False)
 
     @contextmanager
     def _signs_of_life(self, label: str, started: float) -> Iterator[None]:

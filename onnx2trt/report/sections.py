@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.metrics import SQNR_LIMIT_DB
@@ -12,7 +13,7 @@ PRECISIONS = ("int8", "fp8", "fp16", "fp32")
 VERDICTS = {  # status -> level (its colour), icon, words, what they mean
     "validated": ("good", "check", "Validated on the GPU", "The engine was executed here and agrees with the ONNX model."),
     "simulated": (
-        "good",
+        "warn",
         "check",
         "Simulated on the CPU",
         "The engine was not executed here. The model prepared for it, rounded as the engine rounds, agrees with the ONNX model.",
@@ -37,26 +38,6 @@ METRICS = {
     "cosine": "1 - cosine of the angle between both outputs",
     "noise": "error energy / output energy; 1 % is an SQNR of 20 dB",
 }
-VARIANT_COLUMNS = (  # key, head, how its values are written
-    ("precision", "asked for", str),
-    ("structure", "INT8 by", str),
-    ("delivered", "delivered", str),
-    ("status", "status", lambda value: value.replace("_", " ")),
-    ("int8_mac_share", "work in INT8", lambda value: f"{value:.1%}"),
-    ("fp8_mac_share", "work in FP8", lambda value: f"{value:.1%}"),
-    ("engine_bytes", "engine", lambda value: mega(value)),
-    ("moved_bytes", "moved (estimate)", lambda value: mega(value)),
-    ("p50_ms", "p50", lambda value: f"{value:.3f} ms"),
-    ("p99_ms", "p99", lambda value: f"{value:.3f} ms"),
-    ("throughput_per_s", "per second", lambda value: f"{value:.0f}"),
-    ("drop_percent", "drop", lambda value: percent(value)),
-    ("metric", "metric", str),
-    ("sqnr_db", "SQNR", lambda value: decibels(value)),
-    ("build_s", "build", lambda value: seconds(value)),
-    ("measured_on", "measured by an earlier run", str),
-    ("other_data", "on this run's data", lambda value: "no: its drop and SQNR are of other data" if value else "yes"),
-    ("error", "error", lambda value: value["message"] if isinstance(value, dict) else str(value)),
-)
 
 
 # ---- numbers in words
@@ -200,7 +181,7 @@ def _latency_card(result: dict) -> dict | None:
 
 
 def layers(result: dict) -> dict | None:
-    """Layers by precision; those kept higher, by reason; constraints that TensorRT ignored."""
+    """Layers by precision; those kept higher, what costs most first; constraints that TensorRT ignored."""
     precision = result["precision"]
     if not precision or precision.get("layers") is None:
         return None
@@ -210,31 +191,37 @@ def layers(result: dict) -> dict | None:
         for name in PRECISIONS
     ]
     work = [(name, precision.get(f"{name}_mac_share")) for name in ("int8", "fp8", "fp16")]
-    groups: dict[tuple[str, str], list[str]] = {}
-    for entry in precision["fallback"]:
-        groups.setdefault((entry["precision"], _general(entry["reason"])), []).append(_named(entry))
+    kept = [{**entry, "reason": general(entry["reason"]), "effect": effect(entry)} for entry in precision["fallback"]]
     return {
         "bars": [bar for bar in bars if bar["count"]],
         "total": total,
         "work": [{"precision": name, "share": share} for name, share in work if share],
         "source": precision["layers_source"],
-        "kept": [{"precision": kept, "reason": reason, "names": names} for (kept, reason), names in groups.items()],
-        "kept_count": len(precision["fallback"]),
+        "kept": sorted(kept, key=lambda entry: (-(entry["effect"] or 0.0), entry["reason"], entry["name"])),
         "ignored": precision["ignored_constraints"],
     }
 
 
-MEASURED = " here alone changes the outputs by "  # behind the precision; stages/int8/guard.py ends it with a number for each layer
+# the guards of FP16 and INT8 write a number for each layer
+MEASURED = re.compile(r"(\w+) \w[\w ]*? alone changes the outputs by (\d[\d.e+-]*) ?%")
 
 
-def _general(reason: str) -> str:
-    label, measured, _ = reason.partition(MEASURED)
-    return f"{label} there costs most accuracy for the work it speeds up" if measured else reason
+def general(reason: str) -> str:
+    """A reason without what it says of one layer only."""
+    found = MEASURED.fullmatch(reason)
+    return f"{found[1]} there costs most accuracy for the work it speeds up" if found else reason
 
 
-def _named(entry: dict) -> str:
-    _, measured, own = entry["reason"].partition(MEASURED)
-    return f"{entry['name']} ({own})" if measured else entry["name"]
+def effect(entry: dict) -> float | None:
+    """What was measured of a layer, in percent."""
+    found = MEASURED.fullmatch(entry["reason"])
+    return float(found[2]) if found else None
+
+
+def named(entry: dict) -> str:
+    """A layer that is kept in a higher precision, with what was measured of it."""
+    found = MEASURED.fullmatch(entry["reason"])
+    return f"{entry['name']} ({found[2]} %)" if found else entry["name"]
 
 
 def tried(result: dict) -> dict | None:
@@ -250,17 +237,6 @@ def tried(result: dict) -> dict | None:
             most = max([row["drop_percent"] + row["standard_error"] for row in rows] + [1e-9])
             return {"head": head, "rows": [{**row, "share": row[key], "bar": row["drop_percent"] / most} for row in rows]}
     return None
-
-
-def variants(result: dict) -> dict | None:
-    """The table of --compare, with all INT8 engines where several were built, without columns that hold nothing."""
-    rows = [row for row in result["variants"] if row["precision"] != "int8" or len(result["structures"]) < 2]
-    rows += result["structures"] if len(result["structures"]) > 1 else []
-    columns = [column for column in VARIANT_COLUMNS if any(row.get(column[0]) is not None for row in rows)]
-    if not rows or not columns:
-        return None
-    cells = [[None if row.get(key) is None else write(row[key]) for key, _, write in columns] for row in rows]
-    return {"heads": [head for _, head, _ in columns], "rows": cells}
 
 
 def timings(result: dict) -> list[dict]:

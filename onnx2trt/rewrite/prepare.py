@@ -43,6 +43,11 @@ class Prepared:
     scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
     equivalent: Graph | None = None  # Q/DQ model of what TensorRT's calibrator makes of `graph`
 
+    @property
+    def int8_mac_share(self) -> float | None:
+        """None where there is no INT8, and none was asked for."""
+        return self.mac_shares.get(INT8.name)
+
 
 @dataclass(frozen=True)
 class Int8Plan:
@@ -174,6 +179,15 @@ def nothing_left(left: dict[str, str], number_format: NumberFormat = INT8) -> Co
     more = f"; and {len(left) - REASONS} more" if len(left) > REASONS else ""
     message = f"--precision {number_format.name}, but no layer would be {number_format.label}: {named}{more}"
     return ConversionError(message, hint="Use --precision fp16.", code=ExitCode.MODEL)
+
+
+def without_fp8_opset(opset: int) -> ConversionError:
+    """What to say of a model that cannot be raised to the opset that has FP8."""
+    return ConversionError(
+        f"opset {opset} of the model cannot be raised to {qdq.QUANTIZE_OPSET}, which has FP8",
+        hint=f"Export the model with opset {qdq.QUANTIZE_OPSET} or newer, or use --precision int8.",
+        code=ExitCode.MODEL,
+    )
 
 
 def too_little(share: float, least: float, number_format: NumberFormat) -> ConversionError:

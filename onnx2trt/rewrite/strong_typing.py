@@ -6,6 +6,7 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import reads
 from onnx2trt.model.operators import NO_LARGER, POINTWISE, QUANTIZERS
 from onnx2trt.rewrite import fp16
+from onnx2trt.rewrite.for_onnxruntime import with_biases_behind, with_float_concats
 from onnx2trt.rewrite.one_scale import with_one_scale
 from onnx2trt.rewrite.qdq import quantized_layers
 
@@ -25,7 +26,8 @@ def strongly_typed(
         one_scale: INT8 weights of a convolution have one, and what the channels differ by stands behind it (rewrite.one_scale).
     """
     graph = with_one_scale(graph) if one_scale else graph
-    between = {} if fp16_scales else dict.fromkeys(between_scales(graph), "between FP32 scales")
+    graph, between = with_float_concats(with_biases_behind(graph)) if fp16_scales else (graph, between_scales(graph))
+    between = dict.fromkeys(between, "between FP32 scales")
     return fp16.convert(graph, {**between, **kept_fp32}, fp16_io)
 
 

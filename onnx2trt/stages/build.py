@@ -35,7 +35,7 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
     with tempfile.TemporaryDirectory(prefix="onnx2trt-") as folder:
         with run.stage("parse", "parsing the ONNX"):
             run.channel.stage(STARTING_STAGE)
-            builder = EngineBuilder(job.library, job.plan, run.console.debug)
+            builder = EngineBuilder(job.library, job.plan, run.console.library)
             run.channel.stage("parse")
             model = prepared.graph.proto if prepared.changed else job.model
             ranks = builder.parse(parser_input(prepared, job.info, folder, model), job.engine_io)
@@ -99,7 +99,7 @@ def parse_ahead(job: Job, graph: Graph, io: ModelInfo, run: Run) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="onnx2trt-") as folder:
         run.channel.stage(STARTING_STAGE)
-        builder = EngineBuilder(job.library, job.plan, run.console.debug)
+        builder = EngineBuilder(job.library, job.plan, run.console.library)
         run.channel.stage("parse")
         nodes = partial(list_nodes, graph.proto)
         if takes_weights(job.library.trt):

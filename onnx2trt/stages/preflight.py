@@ -90,9 +90,9 @@ def _say_folded(folded: tuple[str, ...], run: Run) -> None:
         folded: names of If nodes.
     """
     if len(folded) == 1:
-        run.console.info(f"If node {folded[0]!r} always takes the same branch here, which stands in its place")
+        run.console.info(f"If node {folded[0]!r} always takes the same branch here: that branch takes its place")
     elif folded:
-        run.console.info(f"{len(folded)} If nodes always take the same branch here, which stands in their place")
+        run.console.info(f"{len(folded)} If nodes always take the same branch here: these branches take their place")
 
 
 def _read(plan: Plan) -> tuple:

@@ -92,7 +92,7 @@ def _try(job: Job, candidate: Runner, what: str, run: Run, attempt: Callable[[Ar
         feed = made_up(job.info.inputs, shapes)
         if reason:
             _tried(attempt, feed, f"{what} does not run at {described(shapes)}")
-            run.console.warn(f"{what} runs at {described(shapes)}, but was not held against the model there: {reason}")
+            run.console.warn(f"{what} runs at {described(shapes)}, but was not compared with the model there: {reason}")
             continue
         started = time.monotonic()
         try:
@@ -155,7 +155,7 @@ def _compare(job: Job, expected: Arrays, found: Arrays, which: tuple[str, str], 
         if lost:
             raise ConversionError(
                 f"at {shapes}, {lost} values in output {name!r} of {what} are NaN or infinite, which the model's are not",
-                hint="Give data with --test-image or --validation-dir: layers that overflow in it keep FP32.",
+                hint="Give data with --validate: layers that overflow in it are kept in FP32.",
                 code=ExitCode.VALIDATION,
             )
         signal, noise = (float(np.square(values[told], dtype=np.float64).sum()) for values in (a, b - a))

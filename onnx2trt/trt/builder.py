@@ -45,7 +45,7 @@ class BuiltEngine:
 class EngineBuilder:
     """One network from parsing to the serialized engine. Use once."""
 
-    def __init__(self, library: Library, plan: Plan, show: Callable[[str], None]):
+    def __init__(self, library: Library, plan: Plan, show: Callable[[str, bool], None]):
         """Raises ConversionError MACHINE where TensorRT does not start, BUILD where it refuses to go on."""
         self._library, self._trt, self._plan = library, library.trt, plan
         self._logger, self._messages = make_logger(library.trt, show)
@@ -225,4 +225,4 @@ def _build_hint(errors: list[str]) -> str:
         return "Lower --max-batch-size or the max shapes, and close other programs on this GPU."
     if "profile" in text:
         return "Check --min-shapes, --opt-shapes and --max-shapes."
-    return "Run again with --verbose for all of TensorRT's messages."
+    return "Run again with -vv for all of TensorRT's messages."

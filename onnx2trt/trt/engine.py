@@ -41,7 +41,7 @@ class EngineTensor:
 class Engine:
     """A deserialized engine with one execution context. Close it before the CUDA that it uses."""
 
-    def __init__(self, library: Library, data, cuda: Cuda, show: Callable[[str], None], host_code: bool = False):
+    def __init__(self, library: Library, data, cuda: Cuda, show: Callable[[str, bool], None], host_code: bool = False):
         """Load a plan.
 
         Args:

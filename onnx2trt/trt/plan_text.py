@@ -21,7 +21,7 @@ TENSOR = re.compile(r"(?:sub_)?tensor=\{ (.*?)\}\s*$", re.MULTILINE)
 STEP = re.compile(r"^\s+([a-z_]+)=\{ (name=.*)$", re.MULTILINE)
 POINTWISE = "function"
 FUSED = (POINTWISE, "runtime_fusion")  # kernels whose operands are called arguments
-ATTENTION = re.compile(r'name="?\w*_mha')  # as _gemm_mha_v2
+ATTENTION = re.compile(r'name="?\w*_mha')  # a whole attention is a function, too: _gemm_mha_v2
 KINDS = (*FUSED, "corrltn", "maxpool", "pool", "mha", "gemm", "matmul", "convolution", "fully_connected")
 
 
@@ -33,7 +33,7 @@ class Kernel:
     multiplies: bool  # it is where the products of convolutions and matrix products are made
     reads: str | None  # type of the first tensor that it reads, one of BYTES
     moved_bytes: int  # read and written
-    attention: bool = False  # it computes a whole attention
+    attention: bool = False  # it computes a whole one
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Traffic:
     """The same in numbers."""
 
     kernels: int
-    moved_bytes: int  # read and written by them
+    moved_bytes: int
     attentions: int = 0  # of the kernels, those that compute a whole attention
 
 
@@ -97,7 +97,8 @@ def _kernels(text: str) -> tuple[Kernel, ...]:
                 return ()  # an expression stands for a size
             nodes = METADATA.findall(body[step.start() : following.start() if following else None])  # they stand on lines of their own
             attention = step[1] == "mha" or ATTENTION.match(step[2]) is not None
-            found.append(Kernel(tuple(dict.fromkeys(nodes)), step[1] != POINTWISE, types[0], sum(sizes), attention))
+            multiplies = step[1] != POINTWISE or attention
+            found.append(Kernel(tuple(dict.fromkeys(nodes)), multiplies, types[0], sum(sizes), attention))
     return tuple(found) if any(kernel.moved_bytes for kernel in found) else ()
 
 

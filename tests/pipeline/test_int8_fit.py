@@ -28,7 +28,7 @@ def ways(monkeypatch):
         monkeypatch.setattr(Ways, "_made", lambda self, equalization, fit: "+".join(equalization.done + ["fitted"] * fit) or "plain")
         monkeypatch.setattr(int8_fit, "Equalization", lambda graph: SimpleNamespace(empty=True, done=[]))
         monkeypatch.setattr(int8_fit, "equalize", lambda *_: SimpleNamespace(empty=not groups, done=["equalized"] * groups))
-        monkeypatch.setattr(int8_fit, "signal_to_noise", lambda job, way, run: db[way])
+        monkeypatch.setattr(int8_fit, "signal_to_noise", lambda job, made, run, way: db[made])
         return found
 
     return made

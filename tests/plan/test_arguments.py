@@ -63,7 +63,7 @@ DEFAULTS = {
     "dry_run": False,
     "skip_unchanged": False,
     "timing_cache": None,
-    "verbose": False,
+    "verbose": 0,
     "quiet": False,
 }
 
@@ -204,8 +204,13 @@ def test_onnx_is_required(capsys):
 @pytest.mark.parametrize("flags", [["--nonsense"], ["--std", "a"], ["-v", "-q"]])
 def test_what_is_wrong_is_not_hidden_behind_all_flags(capsys, flags):
     usage, error = fails(capsys, *flags).splitlines()
-    assert usage == "usage: onnx2trt.py MODEL.onnx [--precision {fp32,fp16,int8,best}] [options] | --help"
+    assert usage == f"usage: onnx2trt.py MODEL.onnx [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
     assert error.startswith("onnx2trt.py: error: ") and flags[0] in error
+
+
+@pytest.mark.parametrize("typed, level", [((), 0), (("-v",), 1), (("--verbose",), 1), (("-vv",), 2), (("-v", "--verbose"), 2)])
+def test_verbose_counts(typed, level):
+    assert build_parser().parse_args(["net.onnx", *typed]).verbose == level
 
 
 def test_verbose_and_quiet_exclude_each_other(capsys):

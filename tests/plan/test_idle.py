@@ -172,6 +172,7 @@ MODES = {
 }
 MODE_OF_ITS_OWN = {"--precision", "--validate-only"}  # the same flags in another mode
 CASES = [(mode, flag) for mode in MODES for flag in ACTIONS if flag not in MODE_OF_ITS_OWN]
+WITHOUT_REPORT = {"--detector"}  # named in every mode, as none of them writes a report
 OUTSIDE = {"--backend", "--verbose", "--quiet"}  # of the plan: the library to load, and what is printed
 
 
@@ -212,6 +213,9 @@ def test_each_flag_has_an_effect_or_is_refused_or_is_named(mode, flag, capsys):
     if found == "part of the mode":
         return
     taken = what.door is None or flag in build_door_parser(what.door)._option_string_actions
+    if flag in WITHOUT_REPORT and taken:
+        assert found == "named" and outcome(replace(what, words=(*what.words, "--report", "r.html")), flag) == "effect"
+        return
     expected = "named" if flag in what.named else "refused" if flag in what.refused or not taken else "effect"
     assert found == expected
 
@@ -239,8 +243,8 @@ def test_inspection_refuses_all_but_what_it_needs():
 def test_flags_of_one_reason_stand_together_in_one_sentence():
     plan = make_plan(parse("--calibration-method", "mse", "--quantization-effort", "best", "--no-baseline"), NO_GPU)
     assert in_words(idle_flags(plan, Facts())) == (
-        "without effect here: --no-baseline (only an INT8 engine is held against an FP16 one); "
-        "--calibration-method, --quantization-effort (only INT8 is calibrated)"
+        "without effect here: --no-baseline (only an INT8 or FP8 engine is held against an FP16 one); "
+        "--calibration-method, --quantization-effort (only INT8 and FP8 are calibrated)"
     )
     assert in_words(idle_flags(make_plan(parse(), NO_GPU), Facts())) == ""
 
@@ -262,7 +266,9 @@ def job_of(*words):
 
 def test_the_warning_and_the_plan_of_the_result_name_them(folder):
     job, warnings = job_of("--test-image", "x.npy", "--mean", "0.5", "--calibration-method", "mse")
-    assert warnings == ["without effect here: --calibration-method (only INT8 is calibrated); --mean (none of the data are images)"]
+    assert warnings == [
+        "without effect here: --calibration-method (only INT8 and FP8 are calibrated); --mean (none of the data are images)"
+    ]
     flags = {row["flag"]: row["effect"] for row in preflight.describe(job)["plan"]["flags"]}
     assert flags == {"--mean": "no effect", "--calibration-method": "no effect"}
     assert job_of("--test-image", "x.npy")[1] == []

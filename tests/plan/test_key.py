@@ -74,6 +74,7 @@ KINDS = {
     "triton_repository": NOTHING,
     "json": NOTHING,
     "report": NOTHING,
+    "detector": NOTHING,
     "skip_unchanged": NOTHING,
     "dry_run": NOTHING,
     "verbose": NOTHING,

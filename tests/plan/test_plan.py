@@ -210,6 +210,7 @@ def test_every_flag_is_read_where_the_plan_is_made(action, monkeypatch):
 def test_after_the_plan_nobody_asks_the_command_line_again():
     allowed = (
         "onnx2trt/plan/plan.py",
+        "onnx2trt/plan/variants.py",
         "onnx2trt/plan/effects.py",
         "onnx2trt/plan/outputs.py",
         "onnx2trt/plan/rules.py",

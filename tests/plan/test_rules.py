@@ -27,7 +27,7 @@ PROBLEMS = [  # flags, what the message holds
     (["--precision-constraints", "none", "--layer-precisions", "a:fp32"], "--precision-constraints none binds nothing"),
     (["--disable-strict-types", "--precision-constraints", "obey"], "--disable-strict-types and --precision-constraints obey"),
     (["--strongly-typed", "--quantization", "calibrator"], "--strongly-typed and --quantization calibrator contradict"),
-    (["--precision", "fp32", "--layer-precisions", "a:fp32"], "--layer-precisions needs --precision fp16 or int8"),
+    (["--precision", "fp32", "--layer-precisions", "a:fp32"], "--layer-precisions needs --precision fp16"),
     (["--gpu-arch", "75,89"], "sm_75"),
     (["--gpu-arch", "8.9", "--gpu-arch", "7.5"], "sm_75"),
     (["--compare", "--no-validate"], "--no-validate cannot go with it"),

@@ -13,6 +13,10 @@ def test_an_engine_alone():
     assert least_times(ENGINE).startswith("A 0.200 ms, B 0.100 ms: ") and "FP16" not in least_times(ENGINE)
 
 
+def test_attentions_that_are_one_kernel_are_said():
+    assert traffic({**ENGINE, "fused_attentions": 4}).startswith("12 kernels (4 a whole attention) move 3.0 MB")
+
+
 @pytest.mark.parametrize("moved, said", [(3_000_000, True), (1_000_000, False)])
 def test_beside_fp16_it_says_where_int8_cannot_be_faster(moved, said):
     text = traffic({**ENGINE, **BESIDE, "moved_bytes": moved})
