@@ -41,6 +41,7 @@ BUILD = {
     "--io-types",
     "--save-onnx",
     "--keep-failed",
+    "--profile",
 }
 BUILD |= {"--dry-run", "--skip-unchanged", "--compare", "--no-baseline", "--layer-precisions", "--precision-constraints", "--no-validate"}
 BUILD |= {"--disable-strict-types", "--calibration-dir", "--calibration-samples"} | CALIBRATION | IDLE_ON_RTX | (NOT_ON_RTX - {"--plugins"})
