@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from onnx2trt.base.words import printable
@@ -65,7 +65,8 @@ class Console:
         label = self._number(name) + self._label + label
         started = time.monotonic()
         try:
-            with self._display.line(label) if self._live else self._signs_of_life(label, started):
+            unseen = nullcontext() if self._quiet else self._signs_of_life(label, started)  # no thread that would say nothing
+            with self._display.line(label) if self._live else unseen:
                 yield
         finally:
             seconds = time.monotonic() - started
@@ -92,6 +93,25 @@ class Console:
                     advance()
         finally:
             self._counts.remove(count)
+
+    @contextmanager
+    def counted(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        """Below the stage that runs, a count that is told from elsewhere: what is yielded takes steps done, and of how many."""
+        with ExitStack() as stack:
+            began: list[tuple[_Count, Callable[[], None]]] = []
+
+            def step(done: int, total: int) -> None:
+                if not began:
+                    line = self._display.line(label, total) if self._display.shown else nullcontext(lambda: None)
+                    began.append((_Count(label, total), stack.enter_context(line)))
+                    self._counts.append(began[0][0])
+                    stack.callback(self._counts.remove, began[0][0])
+                count, advance = began[0]
+                while count.done < min(done, count.total):
+                    count.done += 1
+                    advance()
+
+            yield step
 
     def info(self, text: str) -> None:
         if not self._quiet:
