@@ -124,7 +124,7 @@ def test_nothing_serialized_is_an_error(data):
 
 
 def parsed_weights(graph) -> tuple[set[str], set[str]]:
-    """(weights of the graph that the parser's network knows by their names, the others); by the real TensorRT-RTX, which needs no GPU for it"""
+    """(weights of the graph that the parser's network knows by their names, the others); by TensorRT-RTX, without a GPU"""
     trt = pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
     logger = trt.Logger(trt.Logger.INTERNAL_ERROR)
     builder = trt.Builder(logger)
