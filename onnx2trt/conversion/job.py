@@ -44,6 +44,11 @@ class Job:
         return self.plan.route is Route.STRONG
 
     @property
+    def usual_profile(self) -> str | None:
+        """The name of the first of several optimization profiles, whose opt shapes are those of `profiles`."""
+        return self.plan.shapes.profiles[0][0] if self.plan.shapes.profiles else None
+
+    @property
     def quantizes(self) -> bool:
         """INT8 or FP8 was asked for, and the model does not carry Q/DQ itself."""
         return self.plan.precision in FORMATS and not self.info.quantized

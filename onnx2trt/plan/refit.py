@@ -86,9 +86,9 @@ def refuse_refit(args, caps: Capabilities, archs: tuple[str, ...]) -> None:
             code=ExitCode.MACHINE,
         )
     if not caps.executes(archs):
-        doing = "loads the engine" if args.refit else "makes engines that are built, and given their weights, on their GPU alone"
+        doing = " loads the engine" if args.refit else ": such an engine is built on the GPU that it is for"
         raise ConversionError(
-            f"{asked[0]} {doing}, but {caps.driver_problem or 'the GPU of this machine is none of its targets'}",
+            f"{asked[0]}{doing}, but {caps.driver_problem or 'the GPU of this machine is none of its targets'}",
             hint="Run it on the machine with the GPU that the engine is for.",
             code=ExitCode.MACHINE,
         )

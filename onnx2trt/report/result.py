@@ -97,8 +97,9 @@ class Calibration:
     tried: list[dict] | None = None  # choices of INT8 layers that were measured
     scales: int | None = None  # in the cache; of calibrate
     fit_file: str | None = None  # what goes with them, beside the cache; of calibrate
+    profile: str | None = None  # whose usual shapes the samples were fed at, where there are several optimization profiles
 
-    optional: ClassVar = ("tried", "scales", "fit_file")
+    optional: ClassVar = ("tried", "scales", "fit_file", "profile")
 
 
 @dataclass(frozen=True)

@@ -222,6 +222,8 @@ def _calibration_rows(result: dict):
             if calibration["samples_skipped"]:
                 text += f", {calibration['samples_skipped']} skipped"
             text += f" in {calibration['seconds']:.1f} s"
+        if calibration.get("profile"):
+            text += f", at the usual shapes of profile {calibration['profile']}"
         yield "calibration", text, ""
 
 

@@ -834,6 +834,12 @@ def test_the_example_of_a_deployment_gives_what_was_validated(folder):
     expected = onnxruntime.InferenceSession(str(folder / "net.onnx")).run(None, {"x": np.ascontiguousarray(feed)})[0]
     found = np.load(folder / "out.npz")["y"]
     assert np.sum((found - expected) ** 2) < 1e-4 * np.sum(expected**2)
+    for flags in ((), ("--cuda-graph",)):
+        command = [sys.executable, script, "net.engine", "test.png", "--save", "again.npz", "--benchmark", "50", *flags]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"50 inferences: p50 \d+\.\d+ ms", done.stdout)
+        assert np.array_equal(np.load(folder / "again.npz")["y"], found)
 
 
 def test_a_triton_repository(folder):

@@ -71,3 +71,17 @@ def test_each_profile_is_run_and_timed(folder):
     done = onnx2trt(folder, "net.onnx", "--validate-only", "net.engine", "--validate", "data", "--json", "v.json")
     assert done.code == 0, done.stderr
     assert json.loads((folder / "v.json").read_text())["status"] == "validated"
+
+
+@pytest.mark.real
+def test_int8_names_the_profile_that_it_is_calibrated_at(folder):
+    """Samples of any promised shape count."""
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    (folder / "data").mkdir()
+    for seed, shape in enumerate([(1, 3, 16, 16)] * 4 + [(1, 3, 32, 48)]):
+        np.savez(folder / "data" / f"{seed}.npz", x=random(*shape, seed=seed).astype(np.float32))
+    flags = ("--backend", "tensorrt-rtx", "--precision", "int8", "--calibration-dir", "data", "--quantization-effort", "fast")
+    done = onnx2trt(folder, "net.onnx", *flags, "--max-accuracy-drop", "50", *GIVEN, "--json", "r.json")
+    assert done.code == 0, done.stderr
+    calibration = done.json("r.json")["calibration"]
+    assert calibration["profile"] == "small" and calibration["samples_used"] == 5 and "usual shapes of profile small" in done.stdout

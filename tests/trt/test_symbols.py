@@ -166,6 +166,9 @@ OPTIONS = {
     "hardware": ("--hardware-compatibility-level", "ampere_plus"),
     "archs": ("--gpu-arch", "8.9,12.0"),
     "strong": ("--strongly-typed",),
+    "refit": ("--refittable",),
+    "strip": ("--strip-weights",),
+    "both": ("--refittable", "--strip-weights"),
 }
 
 
@@ -197,6 +200,10 @@ def test_every_option_can_be_configured_or_is_refused_by_the_plan(name, option):
         assert config.num_compute_capabilities == 2 and config.get_compute_capability(1) == module.ComputeCapability.SM120
     if option == "strong":
         assert plan.route is Route.STRONG
+    if option in ("refit", "strip", "both"):
+        assert name != "tensorrt-8.6.1", "it has no refitter of the parser's"
+        told = {flag: config.get_flag(getattr(module.BuilderFlag, flag)) for flag in ("REFIT", "REFIT_IDENTICAL", "STRIP_PLAN")}
+        assert told == {"REFIT": option != "strip", "REFIT_IDENTICAL": option == "strip", "STRIP_PLAN": option != "refit"}
 
 
 @pytest.mark.parametrize("name", WEAK)

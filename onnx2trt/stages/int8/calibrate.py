@@ -69,7 +69,8 @@ def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run, purpose: str = "
         trials = tuple(without(collectors, (trial,), Collector).scales(method, job.number_format) for trial in range(split.trials))
     silent = tuple(name for name in wanted.names if name not in scales)
     seconds = round(run.console.timings["calibrate"], 3)
-    about = Calibration(method, parts.feeds.used, len(parts.feeds.skipped), job.plan.calibration.cache, seconds, peak_memory_mb())
+    used, skipped, cache = parts.feeds.used, len(parts.feeds.skipped), job.plan.calibration.cache
+    about = Calibration(method, used, skipped, cache, seconds, peak_memory_mb(), profile=job.usual_profile)
     return Calibrated(method, scales, silent, trials, about)
 
 
