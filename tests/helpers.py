@@ -60,7 +60,7 @@ def flag_actions() -> list[argparse.Action]:
 
 
 BESIDE = {"no_baseline": ("--precision", "int8")}  # what a flag needs to mean anything
-GUESSES = ("CUBLAS", "x:fp32", "2", "89", "cosine", "sr=1", "size:8")  # one of them fits the type of any flag
+GUESSES = ("CUBLAS", "x:fp32", "2", "89", "cosine", "sr=1", "size:8", "p=x:8")  # one of them fits the type of any flag
 
 
 def typing(action: argparse.Action) -> list[str]:

@@ -20,6 +20,7 @@ from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
 from onnx2trt.rewrite.attention import attention_layers
+from onnx2trt.rewrite.einsum import einsums_as_products
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.number_formats import FP8, INT8
 from onnx2trt.rewrite.placement import readings, tensors
@@ -56,12 +57,12 @@ def choose(job: Job, run: Run) -> Choice | Int8Choice:
 
 
 def graph_to_quantize(job: Job, run: Run) -> Graph:
-    """The model, folded, FP32, of an opset that Q/DQ can be put into.
+    """The model, folded, FP32, of an opset that Q/DQ can be put into, its matrix products written as such.
 
     Raises:
         ConversionError: MODEL, where its opset cannot be raised.
     """
-    graph = prepare.working_graph(job.graph(), True, job.plan.fp16_scales, job.plan.layer_precisions)
+    graph = prepare.working_graph(einsums_as_products(job.graph()), True, job.plan.fp16_scales, job.plan.layer_precisions)
     if job.plan.precision == FP8.name and graph.opset < QUANTIZE_OPSET:
         raise prepare.without_fp8_opset(graph.opset)
     if job.strong:
@@ -152,8 +153,7 @@ class Int8Choice:
             self._fallback = self._fitted.fp16_fallback
         elif self._fitted.split is None:
             self._run.console.warn(
-                f"without --calibration-dir or --validation-dir no data tells what {self._label} costs: all layers that can be are "
-                f"{self._label}"
+                f"without --calibration-dir or --validate no data tells what {self._label} costs: all layers that can be are {self._label}"
             )
         elif self.can_measure:
             self._fallback = self._choose(self._job.plan.validation.max_drop_percent)

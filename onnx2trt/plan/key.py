@@ -55,6 +55,7 @@ FLAGS = {
     "shapes.opt": "--opt-shapes",
     "shapes.max": "--max-shapes",
     "shapes.max_batch": "--max-batch-size",
+    "shapes.profiles": "--profile",
     "shapes.image_size": "--imgsz",
     "calibration.samples": "--calibration-samples",
     "calibration.method": "--calibration-method",

@@ -8,6 +8,7 @@ import re
 import sys
 
 from onnx2trt.base.errors import ExitCode
+from onnx2trt.base.words import printable
 
 EXIT_CODES = f"""\
 exit codes (the code names the thing at fault):
@@ -79,7 +80,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.problem = message
-        super().error(message)
+        super().error(printable(message))
 
     def _meant(self, word: str) -> str:
         """The flag that the user may have meant, as a question; empty where none is near."""

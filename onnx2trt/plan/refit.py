@@ -9,7 +9,7 @@ from onnx2trt.plan.effects import typed_flags
 # what decides about the network and about how data reach it: an engine remembers it, as `args` has it
 OF_THE_ENGINE = (
     *("precision", "layer_precisions", "precision_constraints", "disable_strict_types", "strongly_typed", "io_types", "tf32"),
-    *("imgsz", "max_batch_size", "min_shapes", "opt_shapes", "max_shapes", "shape_values", "bind_input"),
+    *("imgsz", "max_batch_size", "min_shapes", "opt_shapes", "max_shapes", "shape_values", "bind_input", "profile"),
     *("workspace_size", "builder_optimization_level", "tactic_sources", "disable_tactic_sources", "dla_core"),
     *("version_compatible", "hardware_compatibility_level", "gpu_arch", "refittable"),
 )

@@ -41,7 +41,24 @@ def _inspect_problem(args) -> str:
     return _path_problem(args)
 
 
+def _profile_problem(args) -> str:
+    """Several profiles say all that other flags say of one."""
+    names = [name for name, _ in args.profile]
+    if len(set(names)) != len(names):
+        return f"--profile names a profile twice: {names}"
+    others = {"imgsz": None, "max_batch_size": 1, "min_shapes": [], "opt_shapes": [], "max_shapes": [], "triton_repository": None}
+    beside = [flag_name(args, dest) for dest, default in others.items() if names and getattr(args, dest) != default]
+    bound = {name for name, _ in flatten(args.bind_input)}
+    twice = next((entry for _, given in args.profile for entry, _ in given if entry in bound), None)
+    if twice is not None:
+        return f"--bind-input makes {twice!r} a constant, so --profile cannot give it shapes"
+    return f"--profile gives all shapes, so {' and '.join(beside)} cannot go with it" if beside else ""
+
+
 def _shape_problem(args) -> str:
+    problem = _profile_problem(args)
+    if problem:
+        return problem
     bounds = {}
     for flag in ("min_shapes", "opt_shapes", "max_shapes"):
         pairs = flatten(getattr(args, flag))

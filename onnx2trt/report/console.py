@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
+from onnx2trt.base.words import printable
 from onnx2trt.report.live_lines import LiveLines, in_minutes
 
 BEGINS_SECONDS = 1.0  # from which on a stage says that it runs, where stderr is no terminal
@@ -118,8 +119,7 @@ class Console:
         return self._rich.is_terminal and not self._quiet and not self._verbose
 
     def _print(self, text: str, style: str | None = None) -> None:
-        safe = text.encode("utf-8", "backslashreplace").decode()  # file names may hold bytes that are no text
-        self._rich.print(safe, style=style, markup=False)
+        self._rich.print(printable(text), style=style, markup=False)
 
     @contextmanager
     def _signs_of_life(self, label: str, started: float) -> Iterator[None]:

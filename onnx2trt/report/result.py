@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from onnx2trt.compare.accuracy import Accuracy
-from onnx2trt.report.built import EngineFile, Refittable, VariantRow
+from onnx2trt.report.built import EngineFile, ProfileRow, Refittable, VariantRow
 
 if TYPE_CHECKING:  # the parent has no use for it, and it takes its time to load
     from onnx2trt.base.errors import ConversionError
@@ -168,6 +168,7 @@ class Result:
     timing_cache: TimingCache | None = None
     variants: list[VariantRow] = field(default_factory=list)
     structures: list[VariantRow] = field(default_factory=list)  # INT8 engines of one choice of layers, of which one is delivered
+    optimization_profiles: list[ProfileRow] = field(default_factory=list)  # where there are several
     engine: EngineFile | None = None
     skipped: bool = False
     key: dict | None = None
@@ -237,7 +238,7 @@ PARTS = {
     "engine": EngineFile,
     "refit": Refittable,
 }
-ROWS = {"accuracy": Accuracy, "variants": VariantRow, "structures": VariantRow}
+ROWS = {"accuracy": Accuracy, "variants": VariantRow, "structures": VariantRow, "optimization_profiles": ProfileRow}
 
 
 def _plain(value):
@@ -271,7 +272,7 @@ def upgraded(record: dict) -> dict:
     Raises:
         ValueError: it is of another version.
     """
-    record = {**dict.fromkeys(ADDED), "structures": [], **record}
+    record = {**dict.fromkeys(ADDED), "structures": [], "optimization_profiles": [], **record}
     if record["schema_version"] == SCHEMA_VERSION:
         return record
     if record["schema_version"] != 1:

@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnx2trt.base.words import listed
+from onnx2trt.base.words import listed, printable
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.report import doors, inspection, sections
-from onnx2trt.report.inputs import bound_inputs, shape_range
+from onnx2trt.report.inputs import bound_inputs, profile_texts, shape_range
 from onnx2trt.report.next_steps import next_steps
 from onnx2trt.report.result import mega
 from onnx2trt.report.traffic import least_times, traffic
@@ -43,7 +43,7 @@ def render(result: dict, width: int, color: bool) -> str:
     """
     table = _grid()
     for name, value, style in _rows(result):
-        table.add_row(name, Text(value.encode("utf-8", "backslashreplace").decode(), style=style))
+        table.add_row(name, Text(printable(value, ""), style=style))
     stream = io.StringIO()
     plain = not color or bool(os.environ.get("NO_COLOR"))
     console = Console(file=stream, width=max(width, 60), force_terminal=color, no_color=plain, highlight=False)
@@ -52,10 +52,10 @@ def render(result: dict, width: int, color: bool) -> str:
         if len(rows) > 1:
             console.print()
             for line in filter(None, (title, _comparison(rows), *_remarks(rows))):
-                console.print(Text(line) if isinstance(line, str) else line)
+                console.print(Text(printable(line)) if isinstance(line, str) else line)
     steps = _grid()
     for step in next_steps(result):
-        steps.add_row("next", Text(step.encode("utf-8", "backslashreplace").decode()))
+        steps.add_row("next", Text(printable(step, "")))
     console.print(steps)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
@@ -131,8 +131,9 @@ def _rows(result: dict):
         yield "candidate", f"{result['candidate']['path']}  {mega(result['candidate']['bytes'])}", ""
     else:
         yield "built with", _built_with(environment, plan, result), ""
-    for profile in plan["profiles"]:
+    for profile in () if result["optimization_profiles"] else plan["profiles"]:
         yield "input", f"{profile['name']}  {shape_range(profile)}", ""
+    yield from (("profile", text, "") for text in profile_texts(result))
     yield from (("input", text, "") for text in bound_inputs(model))
     yield from _precision_rows(result)
     yield from _calibration_rows(result)

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import check_writable, read_engine, remove_abandoned
-from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims
+from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims, groups_of, spanning
 from onnx2trt.base.told import told_by
 from onnx2trt.base.words import base_name
 from onnx2trt.compare.metrics import misfit
@@ -90,9 +90,9 @@ def _say_folded(folded: tuple[str, ...], run: Run) -> None:
         folded: names of If nodes.
     """
     if len(folded) == 1:
-        run.console.info(f"If node {folded[0]!r} always takes the same branch here, which stands in its place")
+        run.console.info(f"If node {folded[0]!r} always takes the same branch here: that branch takes its place")
     elif folded:
-        run.console.info(f"{len(folded)} If nodes always take the same branch here, which stands in their place")
+        run.console.info(f"{len(folded)} If nodes always take the same branch here: these branches take their place")
 
 
 def _read(plan: Plan) -> tuple:
@@ -116,7 +116,8 @@ def _independent(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ..
         return True
     if has_fixed_batch(info.inputs) and has_arrays(plan):
         return rows_are_independent(model, info, run)
-    return try_shapes(model, info, profiles, plan.shapes.max_batch > 1, run)
+    told = [try_shapes(model, info, group, plan.shapes.max_batch > 1, run) for group in groups_of(profiles)]
+    return all(told)
 
 
 def _with_idle(plan: Plan, facts: Facts, info: ModelInfo, data: Data, run: Run) -> Plan:
@@ -188,6 +189,9 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
             )
         by_name = {tensor.name: tensor.profile for tensor in engine.tensors if tensor.is_input}
         profiles = tuple(by_name[spec.name] for spec in info.inputs)
+        if engine.profiles > 1:
+            groups = [{profile.name: profile for profile in engine.profile(index)} for index in range(engine.profiles)]
+            profiles = spanning([tuple(group[spec.name] for spec in info.inputs) for group in groups])
         found["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)

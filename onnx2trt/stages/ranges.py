@@ -32,7 +32,7 @@ def measure_ranges(job: Job, graph: Graph, run: Run, of: str = "") -> dict[str, 
             run.console.warn(f"no ranges are measured, and no layer is kept in FP32 for them: {error.message}")
             return {}
     if source.kind == "synthetic":
-        run.console.warn("ranges were measured on synthetic data; --calibration-dir or --test-image gives real ones")
+        run.console.warn("ranges were measured on made-up inputs; --calibration-dir or --validate gives real ones")
     return maxima
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.model_info import ModelInfo, Profile, dims
+from onnx2trt.base.model_info import ModelInfo, Profile, dims, groups_of
 from onnx2trt.base.words import to_type
 from onnx2trt.plan.plan import Plan, Route
 from onnx2trt.trt.config import configure
@@ -96,8 +96,11 @@ class EngineBuilder:
         config = self._made(self._builder.create_builder_config(), "create_builder_config")
         configure(self._trt, self._builder, config, self._plan)
         self.check_shape_inputs(profiles)
-        if dynamic:
-            self._add_profile(config, profiles)
+        groups = groups_of(profiles) if dynamic else ()
+        for group in groups:
+            self._add_profile(config, group)
+        if config.num_optimization_profiles != len(groups):
+            raise self._failure(f"TensorRT took {config.num_optimization_profiles} of {len(groups)} optimization profiles")
         if calibrator is not None:
             self._set_calibrator(config, calibrator, profiles, dynamic)
         constrained = constrain(self._trt, self._network, constraints) if constraints else {}

@@ -30,6 +30,7 @@ DEFAULTS = {
     "max_batch_size": 1,
     "min_shapes": [],
     "opt_shapes": [],
+    "profile": [],
     "max_shapes": [],
     "precision": "fp16",
     "layer_precisions": [],

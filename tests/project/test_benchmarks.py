@@ -230,3 +230,16 @@ def test_scaling_benchmark_says_how_seconds_grow_and_what_was_missed():
     lines = scaling.table({"rows": [good, bad], "exponents": {"detector": 1.5}}).splitlines()
     assert lines[1].startswith("small") and lines[1].endswith("  reached") and lines[2].endswith("  MISSED: whole")
     assert "9.5" in lines[1] and lines[3] == "detector: seconds grow as those of a pass to the power of 1.50"
+
+
+def test_the_refit_benchmark_changes_weights_alone_and_judges():
+    from benchmarks import refit
+    from onnx2trt.model.fingerprint import fingerprint
+    from onnx2trt.model.graph import Graph
+
+    before, after = (fingerprint(Graph.from_model(source)) for source in (conv_net(), refit.with_other_weights(conv_net())))
+    assert before.first_difference(after) == "" and before.changed(after) == before.values.keys()
+    figures = {"times_as_fast": 25.0, "sqnr_db": {"fresh": 70.0, "refitted": 58.0}}
+    assert all(reached for _, reached in refit.judged(figures)), "above 60 dB it is rounding"
+    figures = {"times_as_fast": 19.0, "sqnr_db": {"fresh": 50.0, "refitted": 40.0}}
+    assert not any(reached for _, reached in refit.judged(figures))
