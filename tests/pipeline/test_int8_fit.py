@@ -10,6 +10,7 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.pipeline import int8_fit
 from onnx2trt.pipeline.int8_fit import Ways
+from onnx2trt.rewrite.number_formats import INT8
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
