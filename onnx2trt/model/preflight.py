@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.files import feed
 from onnx2trt.base.model_info import STANDARD_DOMAINS, ModelInfo, TensorSpec, dims
+from onnx2trt.model.counted import check_functions, check_sparse
 from onnx2trt.model.external_data import all_tensors, byte_count, check_tensors, named_tensors
 from onnx2trt.model.nodes import all_nodes
 from onnx2trt.model.operators import QUANTIZERS
@@ -43,12 +44,14 @@ def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelI
     check_file(path)
     model = _parse(path)
     check_structure(model, path, plugins)
+    check_functions(model, path)
     inputs = _specs(true_inputs(model.graph), "input", path)
     outputs = _outputs(model, path)
     external = check_tensors(model, path)
     with ThreadPoolExecutor(1) as beside:
         identity = beside.submit(_identity, (path, *external))
         _load_external(model, path)
+        check_sparse(model, path)
         warnings = (*_general_warnings(model, inputs), *_check_weights(model, path))
     sha256, size = identity.result()
     info = ModelInfo(

@@ -21,6 +21,7 @@ from onnx2trt.conversion.promised_shapes import rows_are_independent, try_shapes
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import Data, choose_data, has_arrays
 from onnx2trt.data.rows import has_fixed_batch
+from onnx2trt.model.counted import check_sizes
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes
 from onnx2trt.model.operators import INTEGER
@@ -56,6 +57,7 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         found["model"] = describe_model(info)
         profiles = input_profiles(plan, model, info, run)
         found["plan"] = describe_plan(plan, profiles)
+        check_sizes(Graph.from_model(model, profiles), profiles, plan.onnx)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
         model, folded = fold_branches(model, profiles)
@@ -217,6 +219,7 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
         inputs = _common_inputs(info, other_info)
         profiles = input_profiles(plan, model, replace(info, inputs=inputs), run)
         found["plan"] = describe_plan(plan, profiles)
+        check_sizes(Graph.from_model(model, profiles), profiles, plan.onnx)
         common = replace(info, inputs=inputs)
         data = choose_data(plan, common, profiles, _independent(plan, model, common, profiles, run))
         _check_metric(plan, info, data)

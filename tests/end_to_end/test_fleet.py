@@ -138,10 +138,6 @@ def test_interrupted_and_run_again_and_then_nothing_is_left_to_do(folder):
     made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.engine")}
     assert len(made) == 2
 
-    (folder / "models" / "net3.onnx").write_bytes(b"no model")
-    code, out, said = fleet(folder, "plan.yaml", "--json", "f.json", ray=False)
-    assert code == 4 and "2 unchanged, 1 not done" in out, "Ray is needed for the third alone"
-    (folder / "models" / "net3.onnx").unlink()
     code, out, said = fleet(folder, "plan.yaml", ray=False)
     assert code == 0 and "2 unchanged" in out, said
     assert made == {path: path.stat().st_mtime_ns for path in folder.rglob("*.engine")}

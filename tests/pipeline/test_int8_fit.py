@@ -21,7 +21,8 @@ def ways(monkeypatch):
     """Ways whose parts are made up: each is named by what was done, and comes as near to the model as `db` says."""
 
     def made(db, may_fit=True, groups=True, cache=None):
-        job = SimpleNamespace(plan=SimpleNamespace(calibration=SimpleNamespace(cache=None)))
+        number_format = SimpleNamespace(equalize=True, label="INT8")
+        job = SimpleNamespace(plan=SimpleNamespace(calibration=SimpleNamespace(cache=None)), number_format=number_format)
         found = Ways(job, "graph", (), (), SimpleNamespace(cache=cache), {}, SimpleNamespace(console=Console(), stage=stage))
         found.__dict__["split"] = SimpleNamespace(may_fit=may_fit)
         found.__dict__["_plain_db"] = db["plain"]
