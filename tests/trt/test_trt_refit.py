@@ -31,7 +31,7 @@ class Told:
     def __init__(self, **answers):
         self.answers = {
             "loads": True,
-            "refittable": True,
+            "weights": ["w", "b"],
             "read": True,
             "errors": [],
             "missing": [],
@@ -46,7 +46,6 @@ class Told:
         config = SimpleNamespace(clear_flag=told.flags.discard, set_flag=told.flags.add)
         data = told.answers["data"]
         engine = SimpleNamespace(
-            refittable=told.answers["refittable"],
             create_serialization_config=lambda: config,
             serialize_with_config=lambda given: None if data is None else memoryview(data),
         )
@@ -68,7 +67,7 @@ class Told:
             ILogger=type("ILogger", (), {"Severity": Logger.Severity, "__init__": lambda self: None}),
             Runtime=lambda logger: SimpleNamespace(deserialize_cuda_engine=lambda data: engine if told.answers["loads"] else None),
             Refitter=lambda engine, logger: SimpleNamespace(
-                get_all_weights=lambda: ["w", "b"],
+                get_all_weights=lambda: told.answers["weights"],
                 get_missing_weights=lambda: told.answers["missing"],
                 refit_cuda_engine=lambda: told.answers["done"],
             ),
@@ -95,7 +94,11 @@ def test_an_engine_that_does_not_load_or_is_not_refittable():
     with refused(ExitCode.MACHINE, "does not load on this machine"):
         Told(loads=False).refitter()
     with refused(ExitCode.BUILD, "built without --refittable", hint="--refittable"):
-        Told(refittable=False).refitter()
+        Told(weights=[]).refitter()
+    nothing = Told().module()
+    nothing.Refitter = lambda engine, logger: tuple(1)  # as pybind11: TypeError
+    with refused(ExitCode.BUILD, "built without --refittable"):
+        EngineRefitter(Library("tensorrt", nothing), b"plan", lambda line: None)
 
 
 @pytest.mark.parametrize(
