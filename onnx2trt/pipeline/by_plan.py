@@ -27,7 +27,7 @@ REASON = "cannot gain from INT8 by the engine's own plan: what is converted move
 
 
 def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
-    """Leave those layers of a choice in FP16 that no GPU in question can compute faster in INT8, as long as builds are left.
+    """Where INT8 as a whole takes longer than FP16, leave those layers of a choice in FP16 that cannot gain, as long as builds are left.
 
     The choice keeps what an FP16 engine would move, too.
     """
@@ -49,6 +49,8 @@ def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
             label, left = job.number_format.label, len(choice.by_plan)
             run.console.debug(f"{label} takes at least {found:.3f} of what FP16 takes at least; {left} layers left in FP16")
             least, known = found, choice.by_plan
+            if found <= 1:
+                break
             int8, half = (_timed(*one, macs, weights) for one in ((prepared.graph, kernels), (fp16.graph, choice.fp16_kernels)))
             slow = slower_in_int8(job, prepared.graph, int8, half)
             if not slow:
