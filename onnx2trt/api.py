@@ -42,7 +42,7 @@ class Options(TypedDict, total=False):
     max_shapes: Shapes
     shape_values: str | Sequence[str] | Mapping[str, Sequence[int] | Sequence[Sequence[int]]]  # values, or (min, opt, max) of them
     bind_input: str | Sequence[str] | Mapping[str, object]  # input -> number, bool, list, array, or path of a .npy file
-    precision: Literal["fp32", "fp16", "int8", "best"]
+    precision: Literal["fp32", "fp16", "bf16", "int8", "best"]
     compare: bool
     no_baseline: bool
     layer_precisions: str | Sequence[str] | Mapping[str, str]

@@ -58,7 +58,7 @@ def _stages(plan: Plan) -> tuple[str, ...]:
     if len(plan.variants) > 1 or plan.precision == BEST:
         return ()
     ranges = plan.keep_layers or plan.calibrator or plan.calibration.cache
-    choices = {"fp16": ("choose",), "int8": ("equalize", "calibrate", "fit", "choose")}.get(plan.precision, ())
+    choices = {"fp16": ("choose",), "bf16": ("choose",), "int8": ("equalize", "calibrate", "fit", "choose")}.get(plan.precision, ())
     checks = ("load",) * plan.executes_here + ("validate",) * plan.validation.enabled + ("latency",) * plan.executes_here
     return ("probe", "preflight", "shapes", "parse", *("ranges",) * bool(ranges), *choices, "build", *checks, "write")
 

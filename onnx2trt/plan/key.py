@@ -26,7 +26,7 @@ LIBRARIES = {
 ELSEWHERE = {
     **dict.fromkeys(("onnx", "calibration.directory", "calibration.cache", "build.timing_cache", "build.plugins"), "by content"),
     **dict.fromkeys(("validation.test_image", "validation.directory"), "by content"),
-    **dict.fromkeys(("backend", "executes_here", "fp16_scales"), "among the versions"),
+    **dict.fromkeys(("backend", "executes_here", "bf16", "fp16_scales"), "among the versions"),
     **dict.fromkeys(("native_method", "structures", "build.timing_cache_named", "effects", "typed"), "follows from other fields"),
     **dict.fromkeys(("door", "dry_run", "skip_unchanged", "validation.engine"), "such a run writes no engine, or may write none"),
     **dict.fromkeys(("outputs.engine", "outputs.keep_failed"), "names files, and changes nothing in them"),

@@ -17,7 +17,7 @@ from onnx2trt.plan.structures import Structure, candidates
 
 NATIVE_METHODS = ("entropy", "minmax")
 BEST = "best"  # --precision best
-LEAST_FP16_SHARE = 0.10  # of the work, for FP16 to count as delivered; for INT8 --min-int8-share says it
+LEAST_FP16_SHARE = 0.10  # of the work, for FP16 or BF16 to count as delivered; for INT8 --min-int8-share says it
 
 
 class Route(Enum):
@@ -122,6 +122,7 @@ class Plan:
     min_int8_share: float  # of the multiply-accumulates, 0..1, for INT8 to count as delivered
     structures: tuple[Structure, ...]  # of INT8, to be measured against each other; none: what is built follows a rule
     calibrator: bool  # INT8 by TensorRT's calibrator, not by Q/DQ; where structures are measured, the one at hand
+    bf16: bool  # the library and the GPUs have it
     fp16_scales: bool  # Q/DQ with FP16 scales; rewrite.strong_typing says why TensorRT 10 gets FP32 ones
     native_method: str | None  # what TensorRT's calibrator shall compute itself; None: it gets our scales
     build: Build
@@ -152,7 +153,8 @@ def make_plan(args, caps: Capabilities) -> Plan:
     archs = _gpu_archs(flatten(args.gpu_arch), caps)
     _refuse_impossible(args, caps, route, archs)
     keep_layers = not args.disable_strict_types and args.precision_constraints != "none"
-    variants = _variants(args, caps.executes(archs))
+    bf16 = not caps.no_bf16(archs)
+    variants = _variants(args, caps.executes(archs), bf16)
     return Plan(
         door=args.door,
         onnx=args.onnx,
@@ -172,6 +174,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         min_int8_share=args.min_int8_share / 100,
         structures=_structures(args, route, caps.executes(archs) and len(variants) > 1, keep_layers),
         calibrator=route is Route.WEAK and args.quantization != "qdq",
+        bf16=bf16,
         fp16_scales=not caps.weak_typing,
         native_method=_native_method(args),
         build=_build_options(args, caps),
@@ -210,12 +213,13 @@ def _shapes(args) -> Shapes:
     return Shapes(*bounds, args.max_batch_size, flatten(args.shape_values), flatten(args.bind_input), args.imgsz)
 
 
-def _variants(args, executes: bool) -> tuple[str, ...]:
+def _variants(args, executes: bool, bf16: bool) -> tuple[str, ...]:
     """--compare: all. best: what can win; FP32 only where nothing else passes. INT8 on a GPU: FP16, too, to say what INT8 is good for."""
     calibrated = args.calibration_dir or args.calibration_cache
-    asked = (("fp16", "int8") if calibrated else ("fp16",)) if args.precision == BEST else (args.precision,)
+    half = ("fp16", "bf16") if bf16 else ("fp16",)
+    asked = ((*half, "int8") if calibrated else half) if args.precision == BEST else (args.precision,)
     if args.compare:
-        return tuple(dict.fromkeys((*asked, "fp32", "fp16", "int8")))
+        return tuple(dict.fromkeys((*asked, "fp32", *half, "int8")))
     baseline = not (args.no_baseline or args.no_validate or args.validate_only) and args.precision == "int8" and executes
     return (*asked, "fp16") if baseline else asked
 
@@ -248,6 +252,8 @@ def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str,
             hint="Leave the flag out: INT8 is then reached by Q/DQ. Calibrators are in TensorRT 8.6 to 10.",
             code=ExitCode.MACHINE,
         )
+    if args.precision == "bf16" and caps.no_bf16(archs):
+        raise ConversionError(f"--precision bf16: {caps.no_bf16(archs)}", hint="Use --precision fp16 or fp32.", code=ExitCode.MACHINE)
     if args.precision == BEST and not caps.executes(archs):
         raise ConversionError(
             f"--precision best takes what is fastest, but no engine can be timed here: {caps.driver_problem or _foreign_gpu(caps, archs)}",

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from onnx2trt.plan import argument_types as types
 
-PRECISIONS = ("fp32", "fp16", "int8", "best")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "best")
+LAYER_PRECISIONS = {  # --precision -> what --layer-precisions may name beside it
+    "fp16": ("fp32", "fp16"),
+    "bf16": ("fp32", "bf16"),
+    "int8": ("fp32", "fp16"),
+    "best": ("fp32", "fp16"),
+}
 CONSTRAINTS = ("prefer", "obey", "none")
 QUANTIZATIONS = ("auto", "calibrator", "qdq")
 QUANTIZATION_EFFORTS = ("fast", "default", "best")
@@ -18,7 +24,7 @@ def add_precision_flags(group) -> None:
         default="fp16",
         help="precision of the engine; best: whatever is fastest on this GPU within --max-accuracy-drop (default: fp16)",
     )
-    group.add_argument("--compare", action="store_true", help="build FP32, FP16 and INT8, and show them side by side")
+    group.add_argument("--compare", action="store_true", help="build FP32, FP16, BF16 and INT8, and show them side by side")
     group.add_argument(
         "--no-baseline", action="store_true", help="do not build an FP16 engine beside an INT8 one to say which of them is faster"
     )
@@ -29,7 +35,8 @@ def add_precision_flags(group) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="precision of the ONNX nodes whose names match, as '*/attn/*:fp32' (fp32 or fp16); the last match counts",
+        help="precision of the ONNX nodes whose names match, as '*/attn/*:fp32' (fp32, or fp16, or bf16 with --precision bf16); the last "
+        "match counts",
     )
     group.add_argument(
         "--precision-constraints",

@@ -26,7 +26,7 @@ STATUS_WORDS = {
     "failed": "failed",
 }
 OF_ONNX = {  # the same for a candidate that is an ONNX model
-    "simulated": "simulated: the candidate was computed on the CPU, what is FP16 by rounding, and agrees with the model",
+    "simulated": "simulated: the candidate was computed on the CPU, what is FP16 or BF16 by rounding, and agrees with the model",
     "not_validated": "the candidate was not validated",
 }
 
@@ -54,7 +54,7 @@ def render(result: dict, width: int, color: bool) -> str:
     return stream.getvalue()
 
 
-ORDER = ("fp32", "fp16", "int8")
+ORDER = ("fp32", "bf16", "fp16", "int8")
 STRUCTURES = "INT8 engines of the same layers; the fastest that is sound is delivered:"
 COLUMNS = ("precision", "engine MB", "p50 ms", "p99 ms", "per s", "drop %", "SQNR dB", "build s")
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-import onnx
-
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import Profile
 from onnx2trt.base.words import listed
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import BF16, FP16, HalfType
 from onnx2trt.model.nodes import all_nodes, attribute, subgraphs
 from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.operators import WEIGHTED
@@ -24,6 +23,7 @@ OVERRIDE = "--layer-precisions"  # how the reason of what the user has asked for
 LEAST_OTHER_WORK = 0.5  # share of the work outside depthwise convolutions from which on these are left out
 SHAPES_OPSET = 17  # the newest that TensorRT 8.6 reads; before 15, onnx does not infer the shapes behind a Softmax that was raised
 REASONS = 3  # in a message
+BF16_OPSET = 13  # Cast knows BF16 from there on
 SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
 
 
@@ -35,7 +35,7 @@ class Prepared:
     fallback: tuple[tuple[str, str, str], ...] = ()  # layers in a higher precision than asked for: (node, precision, reason)
     int8_mac_share: float | None = None  # of all multiply-accumulates (qdq.count_macs); None where INT8 was not asked for
     changed: bool = True  # False: the model as it was given
-    constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | int8, to set on a weakly typed network
+    constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | bf16 | int8, to set on a weakly typed network
     half_outputs: frozenset[str] = frozenset()  # nodes whose results a weakly typed network shall keep in FP16
     half_nodes: frozenset[str] = frozenset()  # nodes that it shall not compute in INT8, but in FP16
     scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
@@ -97,6 +97,22 @@ def working_graph(
         raise ConversionError(
             f"opset {graph.opset} of the model cannot be raised to 13, which per-channel INT8 needs",
             hint="Export the model with opset 17 or newer.",
+            code=ExitCode.MODEL,
+        )
+    return raised
+
+
+def raised_for(graph: Graph, half: HalfType) -> Graph:
+    """The same graph in an opset that has the type.
+
+    Raises:
+        ConversionError: MODEL, where it cannot be raised to that.
+    """
+    raised = raise_opset(graph, BF16_OPSET) if half is BF16 else graph
+    if raised is None:
+        raise ConversionError(
+            f"opset {graph.opset} of the model cannot be raised to {BF16_OPSET}, which BF16 needs",
+            hint="Export the model with opset 17 or newer, or use --precision fp16.",
             code=ExitCode.MODEL,
         )
     return raised
@@ -180,9 +196,9 @@ def _depthwise(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]
     return found if others >= LEAST_OTHER_WORK * total else set()
 
 
-def prepare_fp16(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str]) -> Prepared:
-    """FP16, but for the nodes kept in FP32."""
-    return Prepared(strongly_typed(graph, kept_fp32, True, fp16_io), _kept(graph, kept_fp32, "fp32"))
+def prepare_half(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str], half: HalfType = FP16) -> Prepared:
+    """`half`, but for the nodes kept in FP32."""
+    return Prepared(strongly_typed(graph, kept_fp32, True, fp16_io, half=half), _kept(graph, kept_fp32, "fp32"))
 
 
 def prepare_weak(graph: Graph, kept_fp32: dict[str, str], overrides: tuple[tuple[str, str], ...]) -> Prepared:
@@ -261,17 +277,17 @@ def mac_share(graph: Graph, profiles: tuple[Profile, ...], int8: set[str] | None
     return sum(count for name, count in macs.items() if name in int8) / total if total else 0.0
 
 
-def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] | None = None) -> float | None:
-    """Share that these nodes do, of the multiply-accumulates (macs_of) of those that can be FP16 at all; None where there are none.
+def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] | None = None, half_type: HalfType = FP16) -> float | None:
+    """Share that these nodes do, of the multiply-accumulates (macs_of) of those that can be of 16 bits; None where there are none.
 
     Args:
-        half: nodes; None: those whose results are FP16 by the types of the graph, and that are not INT8.
+        half: nodes; None: those whose results are `half_type` by the types of the graph, and that are not INT8.
     """
     without = unconvertible_nodes(graph)
     macs = {name: count for name, count in macs_of(graph, profiles).items() if name not in without}
     if half is None:
         types, int8 = graph.types(), qdq.int8_layers(graph)
-        made = {name for name, elem_type in types.items() if elem_type == onnx.TensorProto.FLOAT16}
+        made = {name for name, elem_type in types.items() if elem_type == half_type.elem_type}
         half = {node.name for node in graph.nodes if node.name not in int8 and not made.isdisjoint(node.output)}  # a GRU may make Y_h alone
     total = sum(macs.values())
     return sum(count for name, count in macs.items() if name in half) / total if total else None
@@ -283,8 +299,13 @@ def _kept(graph: Graph, reasons: dict[str, str], precision: str) -> tuple[tuple[
 
 
 def prepare_quantized(
-    graph: Graph, profiles: tuple[Profile, ...], kept_fp32: dict[str, str], fp16_scales: bool, fp16_io: frozenset[str]
+    graph: Graph,
+    profiles: tuple[Profile, ...],
+    kept_fp32: dict[str, str],
+    fp16_scales: bool,
+    fp16_io: frozenset[str],
+    half: HalfType = FP16,
 ) -> Prepared:
-    """A model that carries Q/DQ itself: FP16 around them."""
-    typed = strongly_typed(graph, kept_fp32, fp16_scales, fp16_io)
+    """A model that carries Q/DQ itself: `half` around them."""
+    typed = strongly_typed(graph, kept_fp32, fp16_scales, fp16_io, half=half)
     return Prepared(typed, _kept(graph, kept_fp32, "fp32"), mac_share(graph, profiles))

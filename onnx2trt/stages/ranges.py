@@ -39,4 +39,5 @@ def measure_ranges(job: Job, graph: Graph, run: Run, of: str = "") -> dict[str, 
 def kept_fp32(job: Job, graph: Graph, maxima: dict[str, float]) -> dict[str, str]:
     """The nodes that stay in FP32, by measured ranges and by layer precision overrides; node -> reason."""
     plan, made_up = job.plan, job.data.any().kind == "synthetic"
-    return choose_kept_fp32(graph, maxima if plan.keep_layers else {}, plan.layer_precisions, plan.keep_layers, job.strong, made_up)
+    measured = maxima if plan.keep_layers else {}
+    return choose_kept_fp32(graph, measured, plan.layer_precisions, job.half if plan.keep_layers else None, job.strong, made_up)
