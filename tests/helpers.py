@@ -92,6 +92,7 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         gpu="Tesla T4",
         gpu_arch="7.5",
         driver="13.0",
+        bf16=True,
     ),
     "strong": Capabilities(
         backend="tensorrt",
@@ -104,6 +105,7 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         gpu="NVIDIA H200",
         gpu_arch="9.0",
         driver="13.0",
+        bf16=True,
     ),
     "rtx": Capabilities(
         backend="tensorrt-rtx",
@@ -115,6 +117,7 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         gpu="NVIDIA GeForce RTX 4090",
         gpu_arch="8.9",
         driver="13.0",
+        bf16=True,
     ),
 }
 

@@ -21,7 +21,8 @@ from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.refused import NOT_BUILT, Refused
 from onnx2trt.stages.blank_input import kept_for_blank
 from onnx2trt.stages.fp16_guard import choose_fp16
-from onnx2trt.stages.ranges import kept_fp32, measure_ranges
+from onnx2trt.stages.masks import with_clipped_masks
+from onnx2trt.stages.ranges import kept_fp32, measure_ranges, offer_bf16
 from onnx2trt.trt.parser_errors import Refusal
 
 
@@ -128,9 +129,11 @@ def _choose_weak(job: Job, run: Run) -> Choice:
     if job.plan.precision == "fp32":
         return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
     named = name_activations(prepare.raised_for(graph, job.half), job.plan.layer_precisions)
+    named = with_clipped_masks(job, named, run)
     find_refused(job, named, None, run)
-    in_fp32 = kept_for_blank(job, named, kept_fp32(job, named, measure_ranges(job, named, run)), run)
-    choice = choose_fp16(job, named, in_fp32, run)
+    in_fp32 = kept_fp32(job, named, measure_ranges(job, named, run))
+    offer_bf16(job, named, in_fp32, run)
+    choice = choose_fp16(job, named, kept_for_blank(job, named, in_fp32, run), run)
     weak = prepare.prepare_weak(named, choice.kept_fp32, job.plan.layer_precisions)
     return Choice(replace(weak, changed=job.rewritten or weak.changed or named is not graph), choice.rows())
 
@@ -144,9 +147,12 @@ def _choose_strong(job: Job, run: Run) -> Choice | HalfChoice:
             return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
         return Choice(Prepared(convert(graph, {node.name: "--precision fp32" for node in graph.nodes}, job.fp16_io)))
     graph = prepare.raised_for(prepare.working_graph(job.graph(), job.info.quantized, plan.fp16_scales, plan.layer_precisions), job.half)
+    graph = with_clipped_masks(job, graph, run)
     others = unconvertible(graph)
     refused = find_refused(job, graph, lambda known: in_half(job, graph, {**others, **known.in_fp32}).graph, run)
-    in_fp32 = {**kept_fp32(job, graph, measure_ranges(job, graph, run)), **refused.in_fp32}
+    in_fp32 = kept_fp32(job, graph, measure_ranges(job, graph, run))
+    offer_bf16(job, graph, in_fp32, run)
+    in_fp32 = {**in_fp32, **refused.in_fp32}
     if job.info.quantized:
         warn_of_fp32_scales(job, graph, run)
         return HalfChoice(job, graph, in_fp32, refused)

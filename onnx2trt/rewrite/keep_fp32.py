@@ -18,7 +18,6 @@ from onnx2trt.rewrite.near_zero import FP16_MAX, beyond, kept_near_zero
 
 FLOAT = onnx.TensorProto.FLOAT
 KEPT_FP32_ABOVE = FP16_MAX / 2  # a factor of two for data that was not measured
-FOR_RANGE = "FP16's largest"  # stands in the reason of what is kept for being too large for FP16
 WEIGHT_ERROR = 0.01  # largest accepted ||w16 - w|| / ||w||
 PROPORTIONAL = frozenset(("Mul", "Identity", "Neg", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Expand", "Slice"))
 RECURRENT, SEQUENCE_LENS = frozenset(("LSTM", "GRU", "RNN")), 4  # the input that gives the lengths

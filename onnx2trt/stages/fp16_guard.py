@@ -13,7 +13,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import batches_to_compare, inferences
 from onnx2trt.data.samples import Dataset
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.half_types import BY_NAME, HalfType
+from onnx2trt.model.half_types import BY_NAME, FP16, HalfType
 from onnx2trt.model.nodes import subgraphs
 from onnx2trt.model.session import AT_ONCE, Session
 from onnx2trt.plan.plan import LEAST_FP16_SHARE
@@ -207,11 +207,12 @@ def _out_of_reach(trials: _Trials, tried: list[Tried]) -> ConversionError:
     limit = trials.job.plan.validation.max_drop_percent
     half = trials.job.half
     bound = f" or fewer --layer-precisions in {half.name}," if trials.job.plan.layer_precisions else ""
+    other = "bf16 or fp32" if half is FP16 and trials.job.plan.bf16 else "fp32"
     lines = "\n".join(f"  {_line(rung, half)}" for rung in tried)
     error = ConversionError(
         f"{tried[0].decided_by}: {half.label} does not reach --max-accuracy-drop {limit:g} % "
         f"with at least {LEAST_FP16_SHARE:.0%} of the work in {half.label}. What was tried:\n{lines}",
-        hint=f"Use --precision fp32,{bound} or a larger --max-accuracy-drop.",
+        hint=f"Use --precision {other},{bound} or a larger --max-accuracy-drop.",
         code=ExitCode.VALIDATION,
     )
     error.found["precision"] = Precision(half.name, tried=Fp16Choice({}, tuple(tried)).rows())
