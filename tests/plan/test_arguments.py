@@ -201,7 +201,7 @@ def test_onnx_is_required(capsys):
 @pytest.mark.parametrize("flags", [["--nonsense"], ["--std", "a"], ["-v", "-q"]])
 def test_what_is_wrong_is_not_hidden_behind_all_flags(capsys, flags):
     usage, error = fails(capsys, *flags).splitlines()
-    assert usage == "usage: onnx2trt.py MODEL.onnx [--precision {fp32,fp16,int8,best}] [options] | --help"
+    assert usage == f"usage: onnx2trt.py MODEL.onnx [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
     assert error.startswith("onnx2trt.py: error: ") and flags[0] in error
 
 
