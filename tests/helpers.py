@@ -93,6 +93,7 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         gpu="Tesla T4",
         gpu_arch="7.5",
         driver="13.0",
+        bf16=True,
     ),
     "strong": Capabilities(
         backend="tensorrt",
@@ -106,6 +107,7 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         gpu="NVIDIA H200",
         gpu_arch="9.0",
         driver="13.0",
+        bf16=True,
     ),
     "rtx": Capabilities(
         backend="tensorrt-rtx",
@@ -118,6 +120,7 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         gpu="NVIDIA GeForce RTX 4090",
         gpu_arch="8.9",
         driver="13.0",
+        bf16=True,
     ),
 }
 

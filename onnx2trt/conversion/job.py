@@ -11,6 +11,7 @@ from onnx2trt.compare.outputs import Comparison
 from onnx2trt.compare.states import fed_back
 from onnx2trt.data.datasets import Data
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import BY_NAME, FP16, HalfType
 from onnx2trt.plan.plan import Plan, Route
 from onnx2trt.rewrite.number_formats import FORMATS, INT8, NumberFormat
 from onnx2trt.rewrite.qdq import QUANTIZE_OPSET
@@ -59,6 +60,11 @@ class Job:
         return FORMATS.get(self.plan.precision, INT8)
 
     @property
+    def half(self) -> HalfType:
+        """What layers are lowered to that are neither INT8 nor kept in FP32."""
+        return BY_NAME.get(self.plan.precision, FP16)
+
+    @property
     def one_weight_scale(self) -> bool:
         """INT8 convolutions are written as TensorRT-RTX moves least for (rewrite.one_scale); half scales are part of that form."""
         return self.strong and self.plan.backend == "tensorrt-rtx" and self.plan.fp16_scales
@@ -86,7 +92,7 @@ class Job:
 
     def fp16_scales(self, graph: Graph) -> bool:
         """Whether the Q/DQ scales of this graph are stored in FP16."""
-        return self.plan.fp16_scales and graph.opset >= QUANTIZE_OPSET
+        return self.plan.fp16_scales and self.half is FP16 and graph.opset >= QUANTIZE_OPSET
 
     def comparison(self, executed_on: str = "simulated") -> Comparison:
         """How outputs are compared, by every stage that measures accuracy; of one data set, which it learns about."""

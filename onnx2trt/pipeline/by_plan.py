@@ -14,8 +14,9 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
 from onnx2trt.pipeline.int8 import Int8Choice
 from onnx2trt.plan.precision_arguments import FP8_FROM
-from onnx2trt.rewrite.prepare import Prepared, macs_of
+from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.qdq import quantized_layers
+from onnx2trt.rewrite.shares import macs_of
 from onnx2trt.stages.build import build_engine
 from onnx2trt.stages.slow_layers import served_by, slower_in_int8
 from onnx2trt.trt.inspector import EngineLayer

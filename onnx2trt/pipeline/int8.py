@@ -27,6 +27,7 @@ from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, Prepared
 from onnx2trt.rewrite.qdq import QUANTIZE_OPSET, Layer, by_layer, scales_by_range
 from onnx2trt.rewrite.refused import Refused
+from onnx2trt.rewrite.shares import mac_share, macs_of
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
 from onnx2trt.stages.blank_input import kept_for_blank
@@ -263,7 +264,7 @@ class Int8Choice:
         number_format, least = self._job.number_format, self._job.plan.min_int8_share
         if number_format is INT8:  # the share of what has weights may be small where attention is large, and grow with shapes
             return
-        share = prepare.mac_share(self._graph, self._job.profiles, {node for layer in layers for node in layer.nodes})
+        share = mac_share(self._graph, self._job.profiles, {node for layer in layers for node in layer.nodes})
         if share < least:
             raise prepare.too_little(share, least, number_format)
 
@@ -317,7 +318,7 @@ class Int8Choice:
     @cached_property
     def _guard(self) -> Guard:
         job, fitted = self._job, self._fitted
-        macs = by_layer(prepare.macs_of(fitted.graph, job.profiles), fitted.layers)
+        macs = by_layer(macs_of(fitted.graph, job.profiles), fitted.layers)
         return Guard(job, fitted, macs, Trials(job, fitted, macs, self._simulated, self._run), self._run)
 
     def _simulated(self, graph: Graph) -> Graph:

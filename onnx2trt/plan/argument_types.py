@@ -199,20 +199,20 @@ def bindings(text: str) -> tuple[tuple[str, str], ...]:
 
 def layer_precisions(text: str) -> tuple[tuple[str, str], ...]:
     """'a*:fp32,b:0:fp16' -> (('a*', 'fp32'), ('b:0', 'fp16'))."""
-    return _typed(text, "PATTERN:PRECISION with precision")
+    return _typed(text, "PATTERN:PRECISION with precision", ("fp32", "fp16", "bf16"))
 
 
 def io_types(text: str) -> tuple[tuple[str, str], ...]:
     """'x:fp16,y:0:fp32' -> (('x', 'fp16'), ('y:0', 'fp32'))."""
-    return _typed(text, "NAME:TYPE with type")
+    return _typed(text, "NAME:TYPE with type", ("fp32", "fp16"))
 
 
-def _typed(text: str, form: str) -> tuple[tuple[str, str], ...]:
+def _typed(text: str, form: str, known: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     pairs = []
     for part in filter(None, (p.strip() for p in text.split(","))):
         pattern, _, precision = part.rpartition(":")
-        if not pattern or precision.lower() not in ("fp32", "fp16"):
-            raise argparse.ArgumentTypeError(f"{part!r} is not {form} fp32 or fp16")
+        if not pattern or precision.lower() not in known:
+            raise argparse.ArgumentTypeError(f"{part!r} is not {form} {', '.join(known[:-1])} or {known[-1]}")
         pairs.append((pattern, precision.lower()))
     return tuple(pairs)
 

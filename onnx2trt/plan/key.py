@@ -27,7 +27,7 @@ LIBRARIES = {
 ELSEWHERE = {
     **dict.fromkeys(("onnx", "calibration.directory", "calibration.cache", "build.timing_cache", "build.plugins"), "by content"),
     **dict.fromkeys(("validation.test_image", "validation.directory"), "by content"),
-    **dict.fromkeys(("backend", "executes_here", "fp16_scales"), "among the versions"),
+    **dict.fromkeys(("backend", "executes_here", "bf16", "fp16_scales"), "among the versions"),
     **dict.fromkeys(
         ("native_method", "structures", "variants", "build.timing_cache_named", "effects", "typed"), "follows from other fields"
     ),

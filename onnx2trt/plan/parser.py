@@ -100,6 +100,7 @@ class Parser(argparse.ArgumentParser):
 OTHER_NAMES = {
     "fp16": "--precision fp16",
     "half": "--precision fp16",
+    "bf16": "--precision bf16",
     "fp32": "--precision fp32",
     "int8": "--precision int8",
     "fp8": "--precision fp8",

@@ -18,7 +18,7 @@ from onnx2trt.plan.structures import Structure, candidates
 from onnx2trt.plan.variants import BEST, fp8_beside, fp8_problem, variants_of
 
 NATIVE_METHODS = ("entropy", "minmax")
-LEAST_FP16_SHARE = 0.10  # of the work, for FP16 to count as delivered; for INT8 --min-int8-share says it
+LEAST_FP16_SHARE = 0.10  # of the work, for FP16 or BF16 to count as delivered; for INT8 --min-int8-share says it
 
 
 class Route(Enum):
@@ -49,6 +49,7 @@ class Plan:
     min_int8_share: float  # of the multiply-accumulates, 0..1, for INT8 to count as delivered
     structures: tuple[Structure, ...]  # of INT8, to be measured against each other; none: what is built follows a rule
     calibrator: bool  # INT8 by TensorRT's calibrator, not by Q/DQ; where structures are measured, the one at hand
+    bf16: bool  # the library and the GPUs have it
     fp16_scales: bool  # Q/DQ with FP16 scales; rewrite.strong_typing says why TensorRT 10 gets FP32 ones
     native_method: str | None  # what TensorRT's calibrator shall compute itself; None: it gets our scales
     build: Build
@@ -101,7 +102,8 @@ def make_plan(args, caps: Capabilities) -> Plan:
     refuse_refit(args, caps, archs)
     _refuse_impossible(args, caps, route, archs)
     keep_layers = not args.disable_strict_types and args.precision_constraints != "none"
-    variants = variants_of(args, caps.executes(archs), fp8_beside(caps, archs))
+    bf16 = not caps.no_bf16(archs)
+    variants = variants_of(args, caps.executes(archs), bf16, fp8_beside(caps, archs))
     plan = Plan(
         door=args.door,
         onnx=args.onnx,
@@ -122,6 +124,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         min_int8_share=args.min_int8_share / 100,
         structures=_structures(args, route, caps.executes(archs) and len(variants) > 1, keep_layers),
         calibrator=route is Route.WEAK and args.quantization != "qdq",
+        bf16=bf16,
         fp16_scales=not caps.weak_typing,
         native_method=_native_method(args),
         build=build_options(args, caps),
@@ -199,6 +202,8 @@ def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str,
     problem = fp8_problem(caps, archs) if args.precision == "fp8" and not args.validate_only else ""
     if problem:
         raise ConversionError(f"--precision fp8: {problem}", hint="Use --precision int8 or fp16.", code=ExitCode.MACHINE)
+    if args.precision == "bf16" and caps.no_bf16(archs):
+        raise ConversionError(f"--precision bf16: {caps.no_bf16(archs)}", hint="Use --precision fp16 or fp32.", code=ExitCode.MACHINE)
     if args.require_execution and caps.backend and not caps.executes(archs):
         raise ConversionError(
             f"--require-execution: the engine could not be executed on this machine: {caps.driver_problem or _foreign_gpu(caps, archs)}",

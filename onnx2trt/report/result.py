@@ -20,6 +20,7 @@ RENAMED = {  # key of schema_version 1 -> key of 2
     "plan": {"hold_layers": "keep_layers"},
     "timings_s": {"balance": "equalize"},
 }
+WORK_SHARES = ("fp8", "int8", "fp16", "bf16")  # precisions of which the result tells the share of the work, as int8_mac_share
 SEAL = "result_sha256"  # of the key
 # keys of version 2 that a record may lack
 ADDED = ("candidate", "preprocessed", "not_validated_because", "latency_not_measured_because", "triton", "refit")
@@ -77,11 +78,12 @@ class Precision:
     layers_source: str = "network"  # network | inspector
     fallback: list[dict] = field(default_factory=list)  # layers in a higher precision than asked for: name, precision, reason
     ignored_constraints: list[dict] = field(default_factory=list)  # name, asked, delivered
-    tried: list[dict] | None = None  # choices of FP16 layers that were measured
+    tried: list[dict] | None = None  # choices of FP16 or BF16 layers that were measured
     fp16_mac_share: float | None = None
     fp8_mac_share: float | None = None
+    bf16_mac_share: float | None = None
 
-    optional: ClassVar = ("tried", "fp8_mac_share")
+    optional: ClassVar = ("tried", "fp8_mac_share", "bf16_mac_share")
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ STATUS_WORDS = {
     "failed": "failed",
 }
 OF_ONNX = {  # the same for a candidate that is an ONNX model
-    "simulated": "the candidate was computed on the CPU, what is FP16 by rounding",
+    "simulated": "the candidate was computed on the CPU, what is FP16 or BF16 by rounding",
     "not_validated": "the candidate was not validated",
 }
 
@@ -68,7 +68,7 @@ def _grid() -> Table:
     return table
 
 
-ORDER = ("fp32", "fp16", "int8", "fp8")
+ORDER = ("fp32", "bf16", "fp16", "int8", "fp8")
 STRUCTURES = "INT8 engines of the same layers; the fastest that is sound is delivered:"
 COLUMNS = ("precision", "engine MB", "p50 ms", "p99 ms", "per s", "drop %", "SQNR dB", "build s")
 

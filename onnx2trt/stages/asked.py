@@ -21,13 +21,19 @@ def say_what_it_carries(job: Job, run: Run) -> None:
     """What the model is already, and what it lacks for what was asked for.
 
     Raises:
-        ConversionError: MODEL, CALIBRATION or MACHINE.
+        ConversionError: MODEL, CALIBRATION, or MACHINE where onnx is too old for BF16 or FP8.
     """
     plan, info = job.plan, job.info
     if info.half and plan.precision == "fp16":
         run.console.warn("the model carries FP16 tensors already; they stay as they are")
     elif info.half:
         run.console.warn(f"the model carries FP16 tensors: for {plan.precision} they become FP32, which holds the same values")
+    if job.half.dtype.itemsize != 2:  # of onnx before 1.19
+        raise ConversionError(
+            f"--precision {plan.precision} needs onnx 1.19 or newer, which can write {job.half.label} weights",
+            hint="pip install 'onnx>=1.19'",
+            code=ExitCode.MACHINE,
+        )
     if info.quantized:
         data = ", calibration data only for the ranges of the other layers" if plan.calibration.directory else ""
         run.console.warn(f"the model carries Q/DQ already; its own scales are used{data}")

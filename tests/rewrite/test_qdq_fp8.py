@@ -15,7 +15,7 @@ from onnx2trt.rewrite.attention import attention_layers
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold, raise_opset
 from onnx2trt.rewrite.number_formats import FP8, INT8
-from onnx2trt.rewrite.prepare import choose_layers, mac_shares
+from onnx2trt.rewrite.prepare import choose_layers
 from onnx2trt.rewrite.qdq import (
     QUANTIZE_OPSET,
     insert,
@@ -25,6 +25,7 @@ from onnx2trt.rewrite.qdq import (
     quantize_weights,
     scales_by_range,
 )
+from onnx2trt.rewrite.shares import mac_shares
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
 

@@ -139,10 +139,18 @@ def test_builder_flags_of_each_precision(name, precision):
     wanted = {flag for flag, value in flags.items() if value}
     if name in WEAK:
         lowered = {"fp32": set(), "fp16": {"FP16"}, "int8": {"FP16", "INT8"}}[precision]
+        assert ("BF16" in flags) == name.startswith("tensorrt-10.")
         assert wanted == lowered | {"PREFER_PRECISION_CONSTRAINTS", "GPU_FALLBACK"}
     else:
         assert wanted == set()
     assert flags["TF32"] is False
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if not name.startswith("tensorrt-8")])
+def test_bf16_is_a_flag_of_its_own_and_every_library_but_8_6_has_it(name):
+    assert capabilities(library_of(name), GPU).bf16
+    wanted = {flag for flag, value in wanted_flags(module_of(name), plan_of(name, "--precision", "bf16")).items() if value}
+    assert wanted == ({"BF16", "PREFER_PRECISION_CONSTRAINTS", "GPU_FALLBACK"} if name in WEAK else set())
 
 
 @pytest.mark.parametrize("name", WEAK)
