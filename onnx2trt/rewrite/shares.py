@@ -6,6 +6,7 @@ from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.half_types import FP16, HalfType
 from onnx2trt.model.observe import static_shapes
+from onnx2trt.model.work import count_macs
 from onnx2trt.rewrite import qdq
 from onnx2trt.rewrite.keep_fp32 import unconvertible_nodes
 from onnx2trt.rewrite.number_formats import INT8
