@@ -41,9 +41,10 @@ class Options(TypedDict, total=False):
     min_shapes: Shapes
     opt_shapes: Shapes
     max_shapes: Shapes
+    profile: str | Sequence[str]  # "small=x:1x3x224x224:4x3x224x224:8x3x224x224", each
     shape_values: str | Sequence[str] | Mapping[str, Sequence[int] | Sequence[Sequence[int]]]  # values, or (min, opt, max) of them
     bind_input: str | Sequence[str] | Mapping[str, object]  # input -> number, bool, list, array, or path of a .npy file
-    precision: Literal["fp32", "fp16", "int8", "fp8", "best"]
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8", "best"]
     compare: bool
     no_baseline: bool
     layer_precisions: str | Sequence[str] | Mapping[str, str]

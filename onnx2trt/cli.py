@@ -10,6 +10,7 @@ import os
 import re
 import sys
 
+from onnx2trt.base.words import printable
 from onnx2trt.plan.arguments import build_parser
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours: the child that made the table sees only stderr
@@ -139,7 +140,7 @@ def _deliver(args, ended) -> int:
 
     result = ended.result
     for warning in () if args.quiet else ended.lost:
-        _print(f"warning: {warning}")
+        _print(printable(f"warning: {warning}"))
     if result.error:
         _print_error(result.error.message, result.error.hint)
     problem = write_json(args.json, ended)
@@ -166,10 +167,11 @@ def _to_stdout(text: str) -> bool:
 
 
 def _print_error(message: str, hint: str) -> None:
-    lines = [f"error: {message}"] + ([f"hint: {hint}"] if hint else [])
-    _print("\n".join(lines))
+    for line in (f"error: {message}", f"hint: {hint}" if hint else ""):
+        if line:
+            _print(printable(line))
 
 
 def _print(text: str) -> None:
     with contextlib.suppress(OSError):  # nobody listens any more
-        print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)

@@ -60,7 +60,7 @@ def flag_actions() -> list[argparse.Action]:
 
 
 BESIDE = {"no_baseline": ("--precision", "int8")}  # what a flag needs to mean anything
-GUESSES = ("CUBLAS", "x:fp32", "2", "89", "cosine", "sr=1", "size:8")  # one of them fits the type of any flag
+GUESSES = ("CUBLAS", "x:fp32", "2", "89", "cosine", "sr=1", "size:8", "p=x:8")  # one of them fits the type of any flag
 
 
 def typing(action: argparse.Action) -> list[str]:
@@ -93,6 +93,7 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         gpu="Tesla T4",
         gpu_arch="7.5",
         driver="13.0",
+        bf16=True,
     ),
     "strong": Capabilities(
         backend="tensorrt",
@@ -106,6 +107,7 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         gpu="NVIDIA H200",
         gpu_arch="9.0",
         driver="13.0",
+        bf16=True,
     ),
     "rtx": Capabilities(
         backend="tensorrt-rtx",
@@ -118,6 +120,7 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         gpu="NVIDIA GeForce RTX 4090",
         gpu_arch="8.9",
         driver="13.0",
+        bf16=True,
     ),
 }
 

@@ -12,6 +12,7 @@ import time
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.files import check_writable, write_atomically
 from onnx2trt.base.system import check_system
+from onnx2trt.base.words import printable
 from onnx2trt.fleet import node
 from onnx2trt.fleet.cluster import Cluster
 from onnx2trt.fleet.outcome import Outcome, Record
@@ -31,7 +32,7 @@ class Interrupted(BaseException):
 
 
 def main(argv: list[str] | None = None) -> int:
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     json_path = args.json and (args.json if args.json == "-" else os.path.abspath(args.json))
     try:
         check_system()
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     return _refused(problem) if problem and not record.interrupted else code
 
 
-def _parser():
+def build_parser():
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -159,7 +160,8 @@ def _deliver(record: Record, json_path: str | None) -> int:
 
 
 def _refused(error: ConversionError) -> int:
-    print(f"error: {error.message}" + (f"\nhint: {error.hint}" if error.hint else ""), file=sys.stderr, flush=True)
+    for line in filter(None, (f"error: {error.message}", f"hint: {error.hint}" if error.hint else "")):
+        print(printable(line), file=sys.stderr, flush=True)
     return int(error.code)
 
 

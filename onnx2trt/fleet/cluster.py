@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from onnx2trt.fleet.plan_file import ANY_GPU, INSTALL, FleetPlan, Target, Worker
 from onnx2trt.process.scratch import Scratch
 
 POLL_SECONDS = 1.0
+CONNECT_SECONDS = 10.0
 LOOK_SECONDS = 2.0  # between two looks at which nodes there are
 MOST_IN_FLIGHT = 500  # conversions that Ray knows of at a time
 DECIDED_AT_ONCE = 100  # conversions whose earlier results one process looks at
@@ -40,6 +42,17 @@ def needs(target: Target, workers: Workers) -> dict[str, float]:
     if target.resource:
         found[target.resource] = 1.0
     return found
+
+
+def _check_reachable(address: str) -> None:
+    """Ray would try for minutes where nobody listens.
+
+    Raises:
+        OSError.
+    """
+    host, _, port = address.removeprefix("ray://").partition("/")[0].rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 
 
 class Cluster:
@@ -69,6 +82,7 @@ class Cluster:
                 own = {"_temp_dir": folder} if folder and len(folder) <= MOST_FOLDER else {}
                 ray.init(address="local", include_dashboard=False, object_store_memory=STORE_BYTES, **own, **quiet)
             else:
+                _check_reachable(address)
                 ray.init(address=address, **quiet)
         except Exception as error:  # Ray has no class of its own for it
             self.close()

@@ -12,6 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from onnx2trt.base.words import printable
 from onnx2trt.fleet.outcome import Outcome, Record
 from onnx2trt.report.result import mega
 
@@ -38,7 +39,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         if not self._quiet:
-            self._console.print(text, soft_wrap=True)
+            self._console.print(printable(text), soft_wrap=True)
 
     def tell(self, place: int, outcome: Outcome) -> None:
         """A conversion has ended, or is tried again."""
@@ -116,4 +117,4 @@ def _sum(record: Record) -> str:
 
 def _safe(text: str) -> Text:
     """Names of files may hold what no terminal can show."""
-    return Text(text.encode("utf-8", "backslashreplace").decode())
+    return Text(printable(text, ""))

@@ -22,6 +22,7 @@ OWN = {
     "--json": "--json of the fleet; each engine has its side file",
     "--inspect": "",
     "--validate-only": "",
+    "--refit": "",
     "--dry-run": "--dry-run of the fleet",
 }
 

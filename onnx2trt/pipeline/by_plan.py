@@ -13,8 +13,10 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
 from onnx2trt.pipeline.int8 import Int8Choice
-from onnx2trt.rewrite.prepare import Prepared, macs_of
-from onnx2trt.rewrite.qdq import layers_by_format
+from onnx2trt.plan.precision_arguments import FP8_FROM
+from onnx2trt.rewrite.prepare import Prepared
+from onnx2trt.rewrite.qdq import quantized_layers
+from onnx2trt.rewrite.shares import macs_of
 from onnx2trt.stages.build import build_engine
 from onnx2trt.stages.slow_layers import served_by, slower_in_int8
 from onnx2trt.trt.inspector import EngineLayer
@@ -26,12 +28,12 @@ REASON = "cannot gain from INT8 by the engine's own plan: what is converted move
 
 
 def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
-    """Leave those layers of a choice in FP16 that no GPU in question can compute faster in INT8, as long as builds are left.
+    """Where INT8 as a whole takes longer than FP16, leave those layers of a choice in FP16 that cannot gain, as long as builds are left.
 
     The choice keeps what an FP16 engine would move, too.
     """
-    builds, gpus = job.plan.calibration.effort.builds, targets(job.plan.gpu_archs)
-    run.console.info("reading from the engines' own plans what INT8 and FP16 move through memory")
+    builds, gpus = job.plan.calibration.effort.builds, _gpus(job)
+    run.console.info(f"reading from the engines' own plans what {job.number_format.label} and FP16 move through memory")
     try:
         fp16 = choice.in_fp16()
         choice.fp16_kernels = _kernels(job, fp16, run)
@@ -45,13 +47,16 @@ def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
             if not kernels or found >= least:
                 choice.by_plan = known
                 break
-            run.console.debug(f"INT8 takes at least {found:.3f} of what FP16 takes at least; {len(choice.by_plan)} layers left in FP16")
+            label, left = job.number_format.label, len(choice.by_plan)
+            run.console.debug(f"{label} takes at least {found:.3f} of what FP16 takes at least; {left} layers left in FP16")
             least, known = found, choice.by_plan
+            if found <= 1:
+                break
             int8, half = (_timed(*one, macs, weights) for one in ((prepared.graph, kernels), (fp16.graph, choice.fp16_kernels)))
             slow = slower_in_int8(job, prepared.graph, int8, half)
             if not slow:
                 break
-            choice.by_plan = {**known, **dict.fromkeys(slow, REASON)}
+            choice.by_plan = {**known, **dict.fromkeys(slow, REASON.replace("INT8", job.number_format.label))}
         else:
             choice.by_plan = known
     except ConversionError as error:
@@ -84,7 +89,13 @@ def bounds(job: Job, graph: Graph, kernels: Sequence[Kernel]) -> dict[str, float
     if not kernels:
         return None
     macs = macs_of(graph, job.profiles)
-    return {gpu.name: round(least_ms(kernels, macs, gpu), 4) for gpu in targets(job.plan.gpu_archs)}
+    return {gpu.name: round(least_ms(kernels, macs, gpu), 4) for gpu in _gpus(job)}
+
+
+def _gpus(job: Job) -> tuple[Gpu, ...]:
+    """Those that the engine is for."""
+    found = targets(job.plan.gpu_archs)
+    return tuple(gpu for gpu in found if float(gpu.arch) >= FP8_FROM) if job.plan.precision == "fp8" else found
 
 
 def _kernels(job: Job, prepared: Prepared, run: Run) -> tuple[Kernel, ...]:
@@ -93,8 +104,7 @@ def _kernels(job: Job, prepared: Prepared, run: Run) -> tuple[Kernel, ...]:
 
 def _timed(graph: Graph, kernels: Sequence[Kernel], macs: Mapping[str, int], weights: Mapping[Gpu, float]) -> Timed:
     """The kernels as layers, with their least times: parts of that of the FP16 engine, on average over the GPUs."""
-    nodes = {node.name for node in graph.nodes}
-    low = set().union(*layers_by_format(graph).values())  # INT8 or FP8
+    nodes, low = {node.name for node in graph.nodes}, quantized_layers(graph)
     layers, times = [], {}
     for index, kernel in enumerate(kernels):
         computed = tuple(name for name in kernel.nodes if name in nodes)

@@ -78,7 +78,12 @@ def _checked(args, result: Result, run: Run) -> tuple[Job, Environment]:
     return job, environment
 
 
-CHOICES = {"fp16": ("choose",), "int8": ("equalize", "calibrate", "fit", "choose"), "fp8": ("calibrate", "fit", "choose")}
+CHOICES = {
+    "fp16": ("choose",),
+    "bf16": ("choose",),
+    "int8": ("equalize", "calibrate", "fit", "choose"),
+    "fp8": ("calibrate", "fit", "choose"),
+}
 
 
 def _stages(plan: Plan) -> tuple[str, ...]:

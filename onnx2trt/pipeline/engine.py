@@ -21,7 +21,7 @@ from onnx2trt.stages.build import build_engine
 from onnx2trt.stages.faithful import falls_short
 from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8 import reuse, trt_calibrator
-from onnx2trt.stages.latency import latencies
+from onnx2trt.stages.latency import latencies, profile_rows
 from onnx2trt.stages.load import loaded_engine
 from onnx2trt.stages.read_back import judge_precision, read_precision
 from onnx2trt.stages.refit import refit_engine
@@ -137,6 +137,7 @@ def check(job: Job, prepared: Prepared | None, engine, result: Result, run: Run)
     result.take(accuracy=[row.rounded() for row in rows or ()])
     result.take(**validate.judge(job, rows, engine is not None, run))
     shapes.try_engine(job, engine, run)
+    result.take(optimization_profiles=profile_rows(job, None))
     if engine is not None and job.plan.validation.enabled:
         result.take(**_time(job, engine, run))
 
@@ -146,10 +147,11 @@ def _time(job: Job, engine: Engine, run: Run) -> dict:
     try:
         with run.stage("latency", "measuring the latency"):
             latency, run.evidence.latency_ms = latencies(job, {"": engine})[""]
+            rows = profile_rows(job, engine)
     except Exception as error:  # of whatever kind: CUDA, the library, out of memory
         run.console.warn(f"the latency could not be measured: {in_words(error)}")
         return {"latency_not_measured_because": in_words(error)}
-    return {"latency": latency}
+    return {"latency": latency, "optimization_profiles": rows}
 
 
 def _build_what_is_read(job: Job, choice: Choice, prepared: Prepared, result: Result, run: Run) -> tuple[BuiltEngine, Prepared]:

@@ -12,7 +12,7 @@ from onnx2trt.pipeline.attempt import Attempt, time_in_turn
 from onnx2trt.pipeline.engine import Made, make_engine
 from onnx2trt.pipeline.structures import Int8Engines, build_int8, give_slow_layers_back
 from onnx2trt.plan.plan import BEST
-from onnx2trt.plan.precision_arguments import EIGHT_BIT
+from onnx2trt.plan.precision_arguments import EIGHT_BIT, LAYER_PRECISIONS
 from onnx2trt.report.result import Result
 from onnx2trt.stages import fp16_baseline as baseline
 from onnx2trt.stages.fp16_baseline import Baseline
@@ -72,9 +72,7 @@ def _int8(job: Job, common: Result, run: Run) -> Int8Engines:
 
 
 def _attempt(job: Job, precision: str, common: Result, run: Run) -> Attempt:
-    plan = job.plan.for_precision(precision)
-    if precision == "fp32":
-        plan = replace(plan, layer_precisions=())  # all its layers are FP32
+    plan = replace(job.plan.for_precision(precision), layer_precisions=_overrides(job.plan.layer_precisions, precision))
     attempt = Attempt(precision, common.variant(), run.labelled(precision))
     try:
         attempt.made = make_engine(replace(job, plan=plan), attempt.result, attempt.run)
@@ -83,6 +81,12 @@ def _attempt(job: Job, precision: str, common: Result, run: Run) -> Attempt:
         if precision != job.plan.precision:
             attempt.run.console.info(f"no engine: {error.message}")
     return attempt
+
+
+def _overrides(asked: tuple[tuple[str, str], ...], precision: str) -> tuple[tuple[str, str], ...]:
+    """The --layer-precisions of an engine: what 16 bits are there, they were in the precision that was asked for."""
+    known = LAYER_PRECISIONS.get(precision)
+    return tuple((pattern, to if to in known else known[-1]) for pattern, to in asked) if known else ()  # all layers of FP32 are FP32
 
 
 def _hand_on(job: Job, attempts: dict[str, Attempt], int8: Int8Engines | None, result: Result, run: Run, known: Baseline | None) -> Made:

@@ -20,12 +20,14 @@ from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
 from onnx2trt.rewrite.attention import attention_layers
+from onnx2trt.rewrite.einsum import einsums_as_products
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.number_formats import INT8
+from onnx2trt.rewrite.number_formats import FP8, INT8
 from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, Prepared
-from onnx2trt.rewrite.qdq import Layer, by_layer, scales_by_range
+from onnx2trt.rewrite.qdq import QUANTIZE_OPSET, Layer, by_layer, scales_by_range
 from onnx2trt.rewrite.refused import Refused
+from onnx2trt.rewrite.shares import mac_share, macs_of
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
 from onnx2trt.stages.blank_input import kept_for_blank
@@ -56,12 +58,14 @@ def choose(job: Job, run: Run) -> Choice | Int8Choice:
 
 
 def graph_to_quantize(job: Job, run: Run) -> Graph:
-    """The model, folded, FP32, of an opset that Q/DQ can be put into.
+    """The model, folded, FP32, of an opset that Q/DQ can be put into, its matrix products written as such.
 
     Raises:
         ConversionError: MODEL, where its opset cannot be raised.
     """
-    graph = prepare.working_graph(job.graph(), True, job.plan.fp16_scales, job.plan.layer_precisions)
+    graph = prepare.working_graph(einsums_as_products(job.graph()), True, job.plan.fp16_scales, job.plan.layer_precisions)
+    if job.plan.precision == FP8.name and graph.opset < QUANTIZE_OPSET:
+        raise prepare.without_fp8_opset(graph.opset)
     if job.strong:
         warn_of_fp32_scales(job, graph, run)
     return graph
@@ -150,8 +154,7 @@ class Int8Choice:
             self._fallback = self._fitted.fp16_fallback
         elif self._fitted.split is None:
             self._run.console.warn(
-                f"without --calibration-dir or --validation-dir no data tells what {self._label} costs: all layers that can be are "
-                f"{self._label}"
+                f"without --calibration-dir or --validate no data tells what {self._label} costs: all layers that can be are {self._label}"
             )
         elif self.can_measure:
             self._fallback = self._choose(self._job.plan.validation.max_drop_percent)
@@ -261,7 +264,7 @@ class Int8Choice:
         number_format, least = self._job.number_format, self._job.plan.min_int8_share
         if number_format is INT8:  # the share of what has weights may be small where attention is large, and grow with shapes
             return
-        share = prepare.mac_share(self._graph, self._job.profiles, {node for layer in layers for node in layer.nodes})
+        share = mac_share(self._graph, self._job.profiles, {node for layer in layers for node in layer.nodes})
         if share < least:
             raise prepare.too_little(share, least, number_format)
 
@@ -315,7 +318,7 @@ class Int8Choice:
     @cached_property
     def _guard(self) -> Guard:
         job, fitted = self._job, self._fitted
-        macs = by_layer(prepare.macs_of(fitted.graph, job.profiles), fitted.layers)
+        macs = by_layer(macs_of(fitted.graph, job.profiles), fitted.layers)
         return Guard(job, fitted, macs, Trials(job, fitted, macs, self._simulated, self._run), self._run)
 
     def _simulated(self, graph: Graph) -> Graph:

@@ -43,7 +43,7 @@ def make_ready(job: Job, graph: Graph, known: Known, layers: tuple[Layer, ...], 
     if split is not None and split.blind:
         run.console.warn(
             f"{split.fitted.origin} holds one sample only: {job.number_format.label} is measured on what it was fitted to, which "
-            "tells nothing about other samples; give more, or --validation-dir"
+            "tells nothing about other samples; give more, or --validate"
         )
     if known.found is not None:
         found, equalized = known.found, known.equalization.graph(names, layers)

@@ -64,7 +64,7 @@ def _probe(args, header: Header | None, known: Refittable, run: Run) -> tuple[Li
 
 def _refit(job: Job, data: bytes, known: Refittable, result: Result, run: Run) -> Made:
     asked.check_io_types(job)
-    prepared = prepare_again(job, known.kept_fp32, known.exact_scales)
+    prepared = prepare_again(job, known.kept_fp32, known.exact_scales, run)
     changed = stage.changed_weights(prepared, known)
     run.console.info(f"{len(changed)} of {len(prepared.graph.weights)} weights have other values")
     return build_and_check(job, Choice(prepared), prepared, result, run, partial(_made, data, changed))

@@ -140,6 +140,16 @@ def _add_shape_flags(group) -> None:
             help=f"{meaning} shape of dynamic inputs, as input:1x3x224x224[,other:1x10]; NAME may be left out for a single input",
         )
     group.add_argument(
+        "--profile",
+        metavar="NAME=INPUT:MIN:OPT:MAX",
+        type=types.profile,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="several optimization profiles in one engine, as small=x:1x3x224x224:4x3x224x224:8x3x224x224 large=x:1x3x640x640; the "
+        "first is the one that is calibrated and compared",
+    )
+    group.add_argument(
         "--shape-values",
         metavar="NAME:VALUES",
         type=types.shape_values,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from enum import Enum
 
@@ -134,10 +135,16 @@ def column(backend: str, weak_typing: bool) -> str:
 OF_THE_DOOR = {"calibrate": ("precision",)}  # what a door sets by itself
 
 
+@functools.cache
+def _actions() -> tuple:
+    """Of the parser, which takes milliseconds to make."""
+    return tuple(build_parser()._actions)
+
+
 def typed_flags(args) -> list[str]:
     """The flags whose value differs from the default, by their long name; of a door, those that it takes."""
     typed = []
-    for action in build_parser()._actions:
+    for action in _actions():
         if action.dest not in ("help", *args.named, *OF_THE_DOOR.get(args.door, ())) and getattr(args, action.dest) != action.default:
             typed.append(max(action.option_strings, key=len))
     return typed

@@ -27,7 +27,7 @@ LIBRARIES = {
 ELSEWHERE = {
     **dict.fromkeys(("onnx", "calibration.directory", "calibration.cache", "build.timing_cache", "build.plugins"), "by content"),
     **dict.fromkeys(("validation.test_image", "validation.directory"), "by content"),
-    **dict.fromkeys(("backend", "executes_here", "fp16_scales"), "among the versions"),
+    **dict.fromkeys(("backend", "executes_here", "bf16", "fp16_scales"), "among the versions"),
     **dict.fromkeys(
         ("native_method", "structures", "variants", "build.timing_cache_named", "effects", "typed"), "follows from other fields"
     ),
@@ -55,6 +55,7 @@ FLAGS = {
     "shapes.opt": "--opt-shapes",
     "shapes.max": "--max-shapes",
     "shapes.max_batch": "--max-batch-size",
+    "shapes.profiles": "--profile",
     "shapes.image_size": "--imgsz",
     "calibration.samples": "--calibration-samples",
     "calibration.method": "--calibration-method",

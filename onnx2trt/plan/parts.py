@@ -29,6 +29,7 @@ class Shapes:
     shape_values: tuple[tuple[str, tuple], ...] = ()  # (input, (min, opt, max) of its values)
     bind_input: tuple[tuple[str, str], ...] = ()  # (input, the value that makes it a constant)
     image_size: tuple[int, int] | None = None  # (height, width) of images, where the model leaves them free
+    profiles: tuple[tuple[str, Shapes], ...] = ()  # (name, its shapes) of several optimization profiles; none: one by the other fields
 
 
 @dataclass(frozen=True)
@@ -67,19 +68,3 @@ class Outputs:
     @property
     def side_file(self) -> str | None:
         return self.engine and self.engine + ".json"
-
-
-@dataclass(frozen=True)
-class Build:
-    """Builder options that need no other decision."""
-
-    precision_constraints: str  # prefer | obey | none
-    optimization_level: int | None
-    timing_cache: str | None  # None: kernel timings are not kept
-    timing_cache_named: bool  # by the user, so it must be possible to write it
-    dla_core: int | None
-    plugins: tuple[str, ...]
-    version_compatible: bool
-    hardware_compatibility: str  # none | ampere_plus | same_compute_capability
-    refittable: bool = False
-    strip_weights: bool = False

@@ -5,21 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from onnx2trt.base.cache_folders import default_path
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.argument_types import flatten
-from onnx2trt.plan.arguments import NO_TIMING_CACHE
+from onnx2trt.plan.build import Build, build_options, tactic_sources
 from onnx2trt.plan.capabilities import Capabilities
 from onnx2trt.plan.effects import Cell, effects_of, typed_flags
 from onnx2trt.plan.efforts import EFFORTS
 from onnx2trt.plan.outputs import engine_path, flag_name, triton_model
-from onnx2trt.plan.parts import Build, Calibration, Outputs, Preprocess, Shapes, Validation
+from onnx2trt.plan.parts import Calibration, Outputs, Preprocess, Shapes, Validation
 from onnx2trt.plan.refit import refuse_refit
 from onnx2trt.plan.structures import Structure, candidates
-from onnx2trt.plan.variants import BEST, fp8_problem, variants_of
+from onnx2trt.plan.variants import BEST, fp8_beside, fp8_problem, variants_of
 
 NATIVE_METHODS = ("entropy", "minmax")
-LEAST_FP16_SHARE = 0.10  # of the work, for FP16 to count as delivered; for INT8 --min-int8-share says it
+LEAST_FP16_SHARE = 0.10  # of the work, for FP16 or BF16 to count as delivered; for INT8 --min-int8-share says it
 
 
 class Route(Enum):
@@ -39,7 +38,7 @@ class Plan:
     backend: str | None
     route: Route
     executes_here: bool  # the engine can be run on the GPU of this machine
-    baseline: bool  # INT8 is held against FP16
+    baseline: bool  # INT8, or FP8, is held against FP16
     gpu_archs: tuple[str, ...]  # as 8.9
     workspace_bytes: int
     tactic_sources: tuple[str, ...] | None  # None: the library's default
@@ -50,6 +49,7 @@ class Plan:
     min_int8_share: float  # of the multiply-accumulates, 0..1, for INT8 to count as delivered
     structures: tuple[Structure, ...]  # of INT8, to be measured against each other; none: what is built follows a rule
     calibrator: bool  # INT8 by TensorRT's calibrator, not by Q/DQ; where structures are measured, the one at hand
+    bf16: bool  # the library and the GPUs have it
     fp16_scales: bool  # Q/DQ with FP16 scales; rewrite.strong_typing says why TensorRT 10 gets FP32 ones
     native_method: str | None  # what TensorRT's calibrator shall compute itself; None: it gets our scales
     build: Build
@@ -102,7 +102,8 @@ def make_plan(args, caps: Capabilities) -> Plan:
     refuse_refit(args, caps, archs)
     _refuse_impossible(args, caps, route, archs)
     keep_layers = not args.disable_strict_types and args.precision_constraints != "none"
-    variants = variants_of(args, caps.executes(archs), not fp8_problem(caps, archs))
+    bf16 = not caps.no_bf16(archs)
+    variants = variants_of(args, caps.executes(archs), bf16, fp8_beside(caps, archs))
     plan = Plan(
         door=args.door,
         onnx=args.onnx,
@@ -115,7 +116,7 @@ def make_plan(args, caps: Capabilities) -> Plan:
         baseline=not args.no_baseline,
         gpu_archs=archs,
         workspace_bytes=int(args.workspace_size * 2**30),
-        tactic_sources=_tactic_sources(args, caps),
+        tactic_sources=tactic_sources(args, caps),
         tf32=args.tf32,
         keep_layers=keep_layers,
         layer_precisions=flatten(args.layer_precisions),
@@ -123,9 +124,10 @@ def make_plan(args, caps: Capabilities) -> Plan:
         min_int8_share=args.min_int8_share / 100,
         structures=_structures(args, route, caps.executes(archs) and len(variants) > 1, keep_layers),
         calibrator=route is Route.WEAK and args.quantization != "qdq",
+        bf16=bf16,
         fp16_scales=not caps.weak_typing,
         native_method=_native_method(args),
-        build=_build_options(args, caps),
+        build=build_options(args, caps),
         shapes=_shapes(args),
         preprocess=Preprocess(args.color, args.resize, args.input_range, flatten(args.mean), flatten(args.std)),
         calibration=_calibration(args),
@@ -158,9 +160,15 @@ def _validation(args) -> Validation:
     )
 
 
+def _bounds_of(given: tuple[tuple[str, tuple], ...]) -> tuple[tuple, tuple, tuple]:
+    """((input, (smallest, usual, largest)), ...) as pairs for --min-shapes, --opt-shapes and --max-shapes."""
+    return tuple(tuple((name, sizes[place]) for name, sizes in given) for place in range(3))
+
+
 def _shapes(args) -> Shapes:
     bounds = (flatten(getattr(args, f"{bound}_shapes")) for bound in ("min", "opt", "max"))
-    return Shapes(*bounds, args.max_batch_size, flatten(args.shape_values), flatten(args.bind_input), args.imgsz)
+    profiles = tuple((name, Shapes(*_bounds_of(given), 1)) for name, given in args.profile)
+    return Shapes(*bounds, args.max_batch_size, flatten(args.shape_values), flatten(args.bind_input), args.imgsz, profiles)
 
 
 def _structures(args, route: Route, timed: bool, bind: bool) -> tuple[Structure, ...]:
@@ -194,56 +202,14 @@ def _refuse_impossible(args, caps: Capabilities, route: Route, archs: tuple[str,
     problem = fp8_problem(caps, archs) if args.precision == "fp8" and not args.validate_only else ""
     if problem:
         raise ConversionError(f"--precision fp8: {problem}", hint="Use --precision int8 or fp16.", code=ExitCode.MACHINE)
+    if args.precision == "bf16" and caps.no_bf16(archs):
+        raise ConversionError(f"--precision bf16: {caps.no_bf16(archs)}", hint="Use --precision fp16 or fp32.", code=ExitCode.MACHINE)
     if args.require_execution and caps.backend and not caps.executes(archs):
         raise ConversionError(
             f"--require-execution: the engine could not be executed on this machine: {caps.driver_problem or _foreign_gpu(caps, archs)}",
             hint="Convert on a machine with the target GPU, or leave the flag out.",
             code=ExitCode.MACHINE,
         )
-
-
-def _build_options(args, caps: Capabilities) -> Build:
-    level = args.hardware_compatibility_level
-    if level != "none" and level.upper() not in caps.hardware_levels:
-        raise ConversionError(
-            f"{caps.backend} {caps.version} has no hardware compatibility level {level}",
-            hint=f"It knows {', '.join(sorted(caps.hardware_levels)).lower()}.",
-            code=ExitCode.MACHINE,
-        )
-    return Build(
-        precision_constraints="none" if args.disable_strict_types else args.precision_constraints,
-        optimization_level=args.builder_optimization_level,
-        timing_cache=_timing_cache(args, caps),
-        timing_cache_named=args.timing_cache not in (None, NO_TIMING_CACHE),
-        dla_core=args.dla_core,
-        plugins=tuple(args.plugins),
-        version_compatible=args.version_compatible,
-        hardware_compatibility=level,
-        refittable=args.refittable,
-        strip_weights=args.strip_weights,
-    )
-
-
-def _timing_cache(args, caps: Capabilities) -> str | None:
-    """TensorRT-RTX times nothing at build time, so it has no use for one."""
-    if caps.backend != "tensorrt" or args.timing_cache == NO_TIMING_CACHE:
-        return None
-    return args.timing_cache or default_path(caps.cache_folder, caps.backend, caps.version, caps.gpu, caps.gpu_arch)
-
-
-def _tactic_sources(args, caps: Capabilities) -> tuple[str, ...] | None:
-    """None: as the library has them."""
-    if caps.backend != "tensorrt" or not (args.disable_tactic_sources or args.tactic_sources):
-        return None
-    names = () if args.disable_tactic_sources else args.tactic_sources
-    unknown = [name for name in names if name not in caps.tactic_sources]
-    if unknown:
-        raise ConversionError(
-            f"--tactic-sources {', '.join(unknown)}: {caps.backend} {caps.version} knows {', '.join(sorted(caps.tactic_sources))}",
-            hint="cuBLAS and cuDNN left TensorRT with version 11.",
-            code=ExitCode.MACHINE,
-        )
-    return names
 
 
 def _foreign_gpu(caps: Capabilities, archs: tuple[str, ...]) -> str:

@@ -9,7 +9,7 @@ from onnx2trt.plan.effects import typed_flags
 # what decides about the network and about how data reach it: an engine remembers it, as `args` has it
 OF_THE_ENGINE = (
     *("precision", "layer_precisions", "precision_constraints", "disable_strict_types", "strongly_typed", "io_types", "tf32"),
-    *("imgsz", "max_batch_size", "min_shapes", "opt_shapes", "max_shapes", "shape_values", "bind_input"),
+    *("imgsz", "max_batch_size", "min_shapes", "opt_shapes", "max_shapes", "shape_values", "bind_input", "profile"),
     *("workspace_size", "builder_optimization_level", "tactic_sources", "disable_tactic_sources", "dla_core"),
     *("version_compatible", "hardware_compatibility_level", "gpu_arch", "refittable"),
 )
@@ -86,9 +86,9 @@ def refuse_refit(args, caps: Capabilities, archs: tuple[str, ...]) -> None:
             code=ExitCode.MACHINE,
         )
     if not caps.executes(archs):
-        doing = "loads the engine" if args.refit else "makes engines that are built, and given their weights, on their GPU alone"
+        doing = " loads the engine" if args.refit else ": such an engine is built on the GPU that it is for"
         raise ConversionError(
-            f"{asked[0]} {doing}, but {caps.driver_problem or 'the GPU of this machine is none of its targets'}",
+            f"{asked[0]}{doing}, but {caps.driver_problem or 'the GPU of this machine is none of its targets'}",
             hint="Run it on the machine with the GPU that the engine is for.",
             code=ExitCode.MACHINE,
         )

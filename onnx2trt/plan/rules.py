@@ -6,7 +6,7 @@ from onnx2trt.base.model_info import dims
 from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.effects import typed_flags
 from onnx2trt.plan.outputs import flag_name, output_problem, real
-from onnx2trt.plan.precision_arguments import FP8_METHODS
+from onnx2trt.plan.precision_arguments import FP8_METHODS, LAYER_PRECISIONS
 from onnx2trt.plan.refit import refit_problem
 
 
@@ -41,7 +41,24 @@ def _inspect_problem(args) -> str:
     return _path_problem(args)
 
 
+def _profile_problem(args) -> str:
+    """Several profiles say all that other flags say of one."""
+    names = [name for name, _ in args.profile]
+    if len(set(names)) != len(names):
+        return f"--profile names a profile twice: {names}"
+    others = {"imgsz": None, "max_batch_size": 1, "min_shapes": [], "opt_shapes": [], "max_shapes": [], "triton_repository": None}
+    beside = [flag_name(args, dest) for dest, default in others.items() if names and getattr(args, dest) != default]
+    bound = {name for name, _ in flatten(args.bind_input)}
+    twice = next((entry for _, given in args.profile for entry, _ in given if entry in bound), None)
+    if twice is not None:
+        return f"--bind-input makes {twice!r} a constant, so --profile cannot give it shapes"
+    return f"--profile gives all shapes, so {' and '.join(beside)} cannot go with it" if beside else ""
+
+
 def _shape_problem(args) -> str:
+    problem = _profile_problem(args)
+    if problem:
+        return problem
     bounds = {}
     for flag in ("min_shapes", "opt_shapes", "max_shapes"):
         pairs = flatten(getattr(args, flag))
@@ -107,7 +124,11 @@ def _combination_problem(args) -> str:
     if args.precision == "fp8" and args.calibration_method not in FP8_METHODS:
         return f"--calibration-method {args.calibration_method} is made for INT8; --precision fp8 takes {', '.join(FP8_METHODS)}"
     if args.precision == "fp32" and args.layer_precisions:
-        return "--layer-precisions needs --precision fp16, int8 or fp8: with fp32 every layer is FP32"
+        return "--layer-precisions needs --precision fp16, bf16, int8 or fp8: with fp32 every layer is FP32"
+    other = next((named for named in flatten(args.layer_precisions) if named[1] not in LAYER_PRECISIONS.get(args.precision, named)), None)
+    if other:
+        known = " or ".join(LAYER_PRECISIONS[args.precision])
+        return f"--layer-precisions {':'.join(other)} cannot go with --precision {args.precision}: there, layers are bound to {known}"
     archs = set(flatten(args.gpu_arch))
     if "75" in archs and len(archs) > 1:
         return "--gpu-arch: sm_75 makes an engine for several GPUs ten times larger; build its engine in a call of its own"

@@ -8,18 +8,24 @@ from onnx2trt.plan.precision_arguments import EIGHT_BIT, FP8_FROM, FP8_METHODS
 BEST = "best"  # --precision best
 
 
-def variants_of(args, executes: bool, fp8: bool) -> tuple[str, ...]:
+def variants_of(args, executes: bool, bf16: bool, fp8: bool) -> tuple[str, ...]:
     """--compare: all. best: what can win; FP32 only where nothing else passes. INT8 and FP8 on a GPU: FP16, too, to say what they are good
     for. FP8 beside others needs data: a cache holds scales of one format."""
     calibrated = args.calibration_dir or args.calibration_cache
     both = fp8 and args.calibration_dir and not args.calibration_cache and not args.plugins
     eight_bit = EIGHT_BIT if both and args.quantization != "calibrator" and args.calibration_method in FP8_METHODS else ("int8",)
-    asked = (("fp16", *eight_bit) if calibrated else ("fp16",)) if args.precision == BEST else (args.precision,)
+    half = ("fp16", "bf16") if bf16 else ("fp16",)
+    asked = ((*half, *eight_bit) if calibrated else half) if args.precision == BEST else (args.precision,)
     if args.compare:
         others = eight_bit if args.precision != "fp8" or both else ()
-        return tuple(dict.fromkeys((*asked, "fp32", "fp16", *others)))
+        return tuple(dict.fromkeys((*asked, "fp32", *half, *others)))
     baseline = not (args.no_baseline or args.no_validate or args.validate_only) and args.precision in EIGHT_BIT and executes
     return (*asked, "fp16") if baseline else asked
+
+
+def fp8_beside(caps: Capabilities, archs: tuple[str, ...]) -> bool:
+    """Whether FP8 is among what --compare and --precision best look at: all GPUs that the engines are for have it."""
+    return bool(archs or caps.executes(archs)) and not fp8_problem(caps, archs)
 
 
 def fp8_problem(caps: Capabilities, archs: tuple[str, ...]) -> str:

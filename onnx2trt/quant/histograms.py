@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -32,6 +33,7 @@ MSE_STRIDE = 6  # thresholds that are tried first; the error has few minima
 MSE_LOOKED_AT = 3  # of those, around which all others are tried
 MSE_BINS = 8192  # fine against the smallest step that is tried
 PERCENTILE = 99.99  # of the absolute values
+METHODS = INT8.methods
 
 # lower edge of each bucket, and the upper edge of the last finite one
 EDGES = (np.arange(FIRST_NONFINITE + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
@@ -225,7 +227,12 @@ class Collector:
         for name, histogram in other.histograms.items():
             self.histograms.setdefault(name, Histogram()).merge(histogram)
 
-    def scales(self, method: str, number_format: NumberFormat = INT8) -> dict[str, float]:
-        """Tensor -> scale by one of its methods; tensors that were always zero are left out."""
-        scales = {name: scale_of(histogram, method, number_format) for name, histogram in self.histograms.items()}
+    def scales(self, method: str, number_format: NumberFormat = INT8, whole: Container[str] = ()) -> dict[str, float]:
+        """Tensor -> scale by one of its methods; tensors that were always zero are left out.
+
+        Args:
+            whole: tensors of which nothing is cut off, whatever the method.
+        """
+        by = {name: METHODS[0] if name in whole else method for name in self.histograms}
+        scales = {name: scale_of(histogram, by[name], number_format) for name, histogram in self.histograms.items()}
         return {name: scale for name, scale in scales.items() if scale > 0}

@@ -97,3 +97,13 @@ class Refittable:
     refitted_from: dict | None = None  # path and sha256 of the engine that got other weights
 
     optional: ClassVar = ("refitted_from",)
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """One of several optimization profiles of an engine."""
+
+    name: str
+    inputs: list[dict]  # name, min, opt, max
+    p50_ms: float | None  # at its opt shapes; None where it was not timed
+    p99_ms: float | None

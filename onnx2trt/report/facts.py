@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx2trt.base.model_info import dims
-from onnx2trt.report.inputs import bound_inputs, shape_range
+from onnx2trt.report.inputs import bound_inputs, profile_texts, shape_range
 from onnx2trt.report.result import mega
 from onnx2trt.report.sections import number
 from onnx2trt.report.traffic import least_times, traffic
@@ -59,6 +59,7 @@ def _plan(result: dict) -> list[tuple[str, str]]:
     rows = [("route", plan["route"] + (f", INT8 by {plan['quantization']}" if plan["quantization"] else ""))] if plan["route"] else []
     for profile in plan["profiles"]:
         rows.append((f"input {profile['name']}", shape_range(profile)))
+    rows += [("optimization profile", text) for text in profile_texts(result)]
     if plan["gpu_archs"]:
         rows.append(("for compute capability", ", ".join(plan["gpu_archs"])))
     rows.append(("workspace", f"{plan['workspace_bytes'] / 2**30:g} GB"))

@@ -18,7 +18,7 @@ from onnx2trt.report import facts, figures, sections
 from onnx2trt.report.neighbours import neighbours
 from onnx2trt.report.next_steps import next_steps
 from onnx2trt.report.result import mega
-from onnx2trt.report.variants import variants
+from onnx2trt.report.side_by_side import variants
 
 LIBRARIES = ("jinja2", "matplotlib")
 

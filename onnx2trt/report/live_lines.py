@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Column
 from rich.text import Text
 
+from onnx2trt.base.words import printable
+
 BAR = 12  # characters
 TELLING = 2  # seconds from which on a rate means something
 
@@ -66,7 +68,7 @@ class LiveLines:
         """
         progress, depth = self._progress or self._start(), len(self._lines)
         self._forget_count()
-        task = progress.add_task("  " * depth + label, total=total)
+        task = progress.add_task("  " * depth + printable(label, " "), total=total)
         self._lines.append(task)
 
         def is_there() -> bool:  # a generator may be used, or closed, when the stage in which it began is over

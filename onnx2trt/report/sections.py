@@ -7,9 +7,9 @@ import re
 
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.metrics import SQNR_LIMIT_DB
-from onnx2trt.report.result import mega
+from onnx2trt.report.result import WORK_SHARES, mega
 
-PRECISIONS = ("int8", "fp8", "fp16", "fp32")
+PRECISIONS = ("int8", "fp8", "fp16", "bf16", "fp32")
 VERDICTS = {  # status -> level (its colour), icon, words, what they mean
     "validated": ("good", "check", "Validated on the GPU", "The engine was executed here and agrees with the ONNX model."),
     "simulated": (
@@ -111,10 +111,10 @@ def _precision_card(result: dict) -> dict | None:
 
 def _share_card(result: dict) -> dict | None:
     precision = result["precision"] or {}
-    for label, key in (("FP8 share", "fp8_mac_share"), ("INT8 share", "int8_mac_share"), ("FP16 share", "fp16_mac_share")):
-        share = precision.get(key)
+    for name in WORK_SHARES:
+        share = precision.get(f"{name}_mac_share")
         if share is not None:
-            return {"label": label, "value": f"{share:.1%}", "note": "of the multiply-accumulates", "bar": share}
+            return {"label": f"{name.upper()} share", "value": f"{share:.1%}", "note": "of the multiply-accumulates", "bar": share}
     return None
 
 
@@ -190,7 +190,7 @@ def layers(result: dict) -> dict | None:
         {"precision": name, "count": precision["layers"].get(name, 0), "share": precision["layers"].get(name, 0) / max(total, 1)}
         for name in PRECISIONS
     ]
-    work = [(name, precision.get(f"{name}_mac_share")) for name in ("int8", "fp8", "fp16")]
+    work = [(name, precision.get(f"{name}_mac_share")) for name in WORK_SHARES]
     kept = [{**entry, "reason": general(entry["reason"]), "effect": effect(entry)} for entry in precision["fallback"]]
     return {
         "bars": [bar for bar in bars if bar["count"]],
@@ -229,7 +229,7 @@ def tried(result: dict) -> dict | None:
     shares = (
         ("calibration", "int8_mac_share", "in INT8"),
         ("calibration", "fp8_mac_share", "in FP8"),
-        ("precision", "fp16_share", "work in FP16"),
+        ("precision", "fp16_share", "work in 16 bits"),
     )
     for part, key, head in shares:
         rows = (result[part] or {}).get("tried")

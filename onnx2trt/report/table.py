@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnx2trt.base.words import listed
+from onnx2trt.base.words import listed, printable
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.report import doors, inspection, sections
-from onnx2trt.report.inputs import bound_inputs, shape_range
+from onnx2trt.report.inputs import bound_inputs, profile_texts, shape_range
 from onnx2trt.report.next_steps import next_steps
 from onnx2trt.report.result import mega
 from onnx2trt.report.traffic import least_times, traffic
@@ -29,7 +29,7 @@ STATUS_WORDS = {
     "failed": "failed",
 }
 OF_ONNX = {  # the same for a candidate that is an ONNX model
-    "simulated": "the candidate was computed on the CPU, what is FP16 by rounding",
+    "simulated": "the candidate was computed on the CPU, what is FP16 or BF16 by rounding",
     "not_validated": "the candidate was not validated",
 }
 
@@ -43,7 +43,7 @@ def render(result: dict, width: int, color: bool) -> str:
     """
     table = _grid()
     for name, value, style in _rows(result):
-        table.add_row(name, Text(value.encode("utf-8", "backslashreplace").decode(), style=style))
+        table.add_row(name, Text(printable(value, ""), style=style))
     stream = io.StringIO()
     plain = not color or bool(os.environ.get("NO_COLOR"))
     console = Console(file=stream, width=max(width, 60), force_terminal=color, no_color=plain, highlight=False)
@@ -52,10 +52,10 @@ def render(result: dict, width: int, color: bool) -> str:
         if len(rows) > 1:
             console.print()
             for line in filter(None, (title, _comparison(rows), *_remarks(rows))):
-                console.print(Text(line) if isinstance(line, str) else line)
+                console.print(Text(printable(line)) if isinstance(line, str) else line)
     steps = _grid()
     for step in next_steps(result):
-        steps.add_row("next", Text(step.encode("utf-8", "backslashreplace").decode()))
+        steps.add_row("next", Text(printable(step, "")))
     console.print(steps)
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
@@ -68,7 +68,7 @@ def _grid() -> Table:
     return table
 
 
-ORDER = ("fp32", "fp16", "int8", "fp8")
+ORDER = ("fp32", "bf16", "fp16", "int8", "fp8")
 STRUCTURES = "INT8 engines of the same layers; the fastest that is sound is delivered:"
 COLUMNS = ("precision", "engine MB", "p50 ms", "p99 ms", "per s", "drop %", "SQNR dB", "build s")
 
@@ -131,8 +131,9 @@ def _rows(result: dict):
         yield "candidate", f"{result['candidate']['path']}  {mega(result['candidate']['bytes'])}", ""
     else:
         yield "built with", _built_with(environment, plan, result), ""
-    for profile in plan["profiles"]:
+    for profile in () if result["optimization_profiles"] else plan["profiles"]:
         yield "input", f"{profile['name']}  {shape_range(profile)}", ""
+    yield from (("profile", text, "") for text in profile_texts(result))
     yield from (("input", text, "") for text in bound_inputs(model))
     yield from _precision_rows(result)
     yield from _calibration_rows(result)
@@ -221,6 +222,8 @@ def _calibration_rows(result: dict):
             if calibration["samples_skipped"]:
                 text += f", {calibration['samples_skipped']} skipped"
             text += f" in {calibration['seconds']:.1f} s"
+        if calibration.get("profile"):
+            text += f", at the usual shapes of profile {calibration['profile']}"
         yield "calibration", text, ""
 
 

@@ -5,27 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-import onnx
-
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import Profile
 from onnx2trt.base.words import listed
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import BF16, FP16, HalfType
 from onnx2trt.model.nodes import all_nodes, attribute, subgraphs
-from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.operators import WEIGHTED
-from onnx2trt.model.work import count_macs
 from onnx2trt.rewrite import placement, qdq
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold, raise_opset
-from onnx2trt.rewrite.keep_fp32 import unconvertible_nodes
 from onnx2trt.rewrite.number_formats import INT8, NumberFormat
+from onnx2trt.rewrite.shares import mac_shares, macs_of
 from onnx2trt.rewrite.strong_typing import strongly_typed
 
 OVERRIDE = "--layer-precisions"  # how the reason of what the user has asked for begins
 LEAST_OTHER_WORK = 0.5  # share of the work outside depthwise convolutions from which on these are left out
 SHAPES_OPSET = 17  # the newest that TensorRT 8.6 reads; before 15, onnx does not infer the shapes behind a Softmax that was raised
 REASONS = 3  # in a message
+BF16_OPSET = 13  # Cast knows BF16 from there on
 SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
 
 
@@ -37,11 +35,16 @@ class Prepared:
     fallback: tuple[tuple[str, str, str], ...] = ()  # layers in a higher precision than asked for: (node, precision, reason)
     mac_shares: dict[str, float] = field(default_factory=dict)  # 8-bit format -> share of all multiply-accumulates (model.work.count_macs)
     changed: bool = True  # False: the model as it was given
-    constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | int8, to set on a weakly typed network
+    constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | bf16 | int8, to set on a weakly typed network
     half_outputs: frozenset[str] = frozenset()  # nodes whose results a weakly typed network shall keep in FP16
     half_nodes: frozenset[str] = frozenset()  # nodes that it shall not compute in INT8, but in FP16
     scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
     equivalent: Graph | None = None  # Q/DQ model of what TensorRT's calibrator makes of `graph`
+
+    @property
+    def int8_mac_share(self) -> float | None:
+        """None where there is no INT8, and none was asked for."""
+        return self.mac_shares.get(INT8.name)
 
 
 @dataclass(frozen=True)
@@ -103,6 +106,22 @@ def working_graph(
         raise ConversionError(
             f"opset {graph.opset} of the model cannot be raised to 13, which per-channel INT8 needs",
             hint="Export the model with opset 17 or newer.",
+            code=ExitCode.MODEL,
+        )
+    return raised
+
+
+def raised_for(graph: Graph, half: HalfType) -> Graph:
+    """The same graph in an opset that has the type.
+
+    Raises:
+        ConversionError: MODEL, where it cannot be raised to that.
+    """
+    raised = raise_opset(graph, BF16_OPSET) if half is BF16 else graph
+    if raised is None:
+        raise ConversionError(
+            f"opset {graph.opset} of the model cannot be raised to {BF16_OPSET}, which BF16 needs",
+            hint="Export the model with opset 17 or newer, or use --precision fp16.",
             code=ExitCode.MODEL,
         )
     return raised
@@ -176,6 +195,15 @@ def nothing_left(left: dict[str, str], number_format: NumberFormat = INT8) -> Co
     return ConversionError(message, hint="Use --precision fp16.", code=ExitCode.MODEL)
 
 
+def without_fp8_opset(opset: int) -> ConversionError:
+    """What to say of a model that cannot be raised to the opset that has FP8."""
+    return ConversionError(
+        f"opset {opset} of the model cannot be raised to {qdq.QUANTIZE_OPSET}, which has FP8",
+        hint=f"Export the model with opset {qdq.QUANTIZE_OPSET} or newer, or use --precision int8.",
+        code=ExitCode.MODEL,
+    )
+
+
 def too_little(share: float, least: float, number_format: NumberFormat) -> ConversionError:
     """What to say where even with all layers in the format less than --min-int8-share of the work would be."""
     return ConversionError(
@@ -209,9 +237,9 @@ def _depthwise(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]
     return found if others >= LEAST_OTHER_WORK * total else set()
 
 
-def prepare_fp16(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str]) -> Prepared:
-    """FP16, but for the nodes kept in FP32."""
-    return Prepared(strongly_typed(graph, kept_fp32, True, fp16_io), _kept(graph, kept_fp32, "fp32"))
+def prepare_half(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str], half: HalfType = FP16) -> Prepared:
+    """`half`, but for the nodes kept in FP32."""
+    return Prepared(strongly_typed(graph, kept_fp32, True, fp16_io, half=half), _kept(graph, kept_fp32, "fp32"))
 
 
 def prepare_weak(graph: Graph, kept_fp32: dict[str, str], overrides: tuple[tuple[str, str], ...]) -> Prepared:
@@ -277,49 +305,19 @@ def prepare_int8(plan: Int8Plan, fp16_io: frozenset[str], one_scale: bool = Fals
     return Prepared(typed, plan.fallback, mac_shares(quantized, plan.profiles))
 
 
-def macs_of(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, int]:
-    """Multiply-accumulates of each convolution, matrix product, recurrent layer and Attention; see model.work."""
-    return count_macs(graph, static_shapes(graph, profiles))
-
-
-def mac_share(graph: Graph, profiles: tuple[Profile, ...], nodes: set[str] | None = None) -> float:
-    """Share of the multiply-accumulates (macs_of) that these nodes do; None: those whose operands are in 8 bits."""
-    macs = macs_of(graph, profiles)
-    nodes = qdq.quantized_layers(graph) if nodes is None else nodes
-    total = sum(macs.values())
-    return sum(count for name, count in macs.items() if name in nodes) / total if total else 0.0
-
-
-def mac_shares(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, float]:
-    """The same of the nodes whose operands are in an 8-bit format, for each that there is; INT8 where there is none."""
-    found = {name: nodes for name, nodes in qdq.layers_by_format(graph).items() if nodes} or {INT8.name: set()}
-    return {name: mac_share(graph, profiles, nodes) for name, nodes in found.items()}
-
-
-def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] | None = None) -> float | None:
-    """Share that these nodes do, of the multiply-accumulates (macs_of) of those that can be FP16 at all; None where there are none.
-
-    Args:
-        half: nodes; None: those whose results are FP16 by the types of the graph, and that are not INT8.
-    """
-    without = unconvertible_nodes(graph)
-    macs = {name: count for name, count in macs_of(graph, profiles).items() if name not in without}
-    if half is None:
-        types, int8 = graph.types(), qdq.quantized_layers(graph)
-        made = {name for name, elem_type in types.items() if elem_type == onnx.TensorProto.FLOAT16}
-        half = {node.name for node in graph.nodes if node.name not in int8 and not made.isdisjoint(node.output)}  # a GRU may make Y_h alone
-    total = sum(macs.values())
-    return sum(count for name, count in macs.items() if name in half) / total if total else None
-
-
 def _kept(graph: Graph, reasons: dict[str, str], precision: str) -> tuple[tuple[str, str, str], ...]:
     """In the graph's order."""
     return tuple((node.name, precision, reasons[node.name]) for node in all_nodes(graph.proto.graph) if node.name in reasons)
 
 
 def prepare_quantized(
-    graph: Graph, profiles: tuple[Profile, ...], kept_fp32: dict[str, str], fp16_scales: bool, fp16_io: frozenset[str]
+    graph: Graph,
+    profiles: tuple[Profile, ...],
+    kept_fp32: dict[str, str],
+    fp16_scales: bool,
+    fp16_io: frozenset[str],
+    half: HalfType = FP16,
 ) -> Prepared:
-    """A model that carries Q/DQ itself: FP16 around them."""
-    typed = strongly_typed(graph, kept_fp32, fp16_scales, fp16_io)
+    """A model that carries Q/DQ itself: `half` around them."""
+    typed = strongly_typed(graph, kept_fp32, fp16_scales, fp16_io, half=half)
     return Prepared(typed, _kept(graph, kept_fp32, "fp32"), mac_shares(graph, profiles))

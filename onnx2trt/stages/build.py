@@ -44,7 +44,7 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
         constraints = Constraints(prepared.constraints, prepared.half_nodes, prepared.half_outputs, nodes)
         dynamic = any(spec.dynamic for spec in job.info.inputs) or any(profile.values for profile in job.profiles)
         label = "calibrating and building the engine" if calibrator is not None and calibrator.needs_data else "building the engine"
-        with run.stage("build", label):
+        with run.stage("build", label), run.console.counted("steps of TensorRT") as builder.step:
             built = builder.build(job.profiles, dynamic, constraints, calibrator and calibrator.for_tensorrt(), timings)
     for line in remarks.explain(built.warnings):
         run.console.info(line)

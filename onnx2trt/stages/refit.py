@@ -29,8 +29,8 @@ def check_refittable(job: Job) -> None:
     build = job.plan.build
     if job.quantizes and (build.refittable or build.strip_weights):
         raise ConversionError(
-            f"{'--refittable' if build.refittable else '--strip-weights'} --precision int8: scales, rounded weights and the choice of INT8 "
-            "layers are found for the weights that a model has, so an INT8 engine that is made from them takes no others",
+            f"{'--refittable' if build.refittable else '--strip-weights'} --precision {job.plan.precision}: scales, rounded weights and "
+            "the choice of layers in 8 bits are found for the weights of a model, so an engine that is made from them takes no others",
             hint="Use --precision fp16, or give a model that carries Q/DQ already.",
             code=ExitCode.MACHINE,
         )

@@ -38,7 +38,7 @@ from onnx2trt.trt.engine import Engine
 SWITCHED_OFF = "validation was switched off (--no-validate)"
 NO_REFERENCE = "ONNX Runtime cannot load the model, so there is nothing to compare with"
 PLUGINS = "with --plugins ONNX Runtime cannot run the model, so there is nothing to compare with"
-INT8_ON_SYNTHETIC = "the accuracy of INT8 was not judged: synthetic inputs do not tell it; --test-image or --validation-dir does"
+INT8_ON_SYNTHETIC = "the accuracy of INT8 was not judged: synthetic inputs do not tell it; --validate with data of yours does"
 FP32_AS_IT_IS = (
     "the engine was not executed here, and FP32 rounds nothing that the CPU could simulate: the model would be compared with itself"
 )
@@ -106,7 +106,7 @@ def _say(rows: tuple[Accuracy, ...], limit: float, run: Run) -> None:
     decisive = [row for row in rows if row.inputs == rows[0].inputs]
     seen = next(filter(None, (row.seen() for row in decisive)), "")
     if seen:
-        run.console.info(f"{decisive[0].inputs}: {seen}; --validation-dir gives others")
+        run.console.info(f"{decisive[0].inputs}: {seen}; --validate with others tells more")
     fed = [row.output for row in decisive if row.feeds]
     for row in decisive:
         if row.inputs != "synthetic" and row.steps is None:

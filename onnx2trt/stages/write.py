@@ -27,7 +27,7 @@ def write_engine(job: Job, prepared: Prepared, built: BuiltEngine, traffic: Traf
     moved = (
         {"kernels": traffic.kernels, "moved_bytes": traffic.moved_bytes, "fused_attentions": traffic.attentions or None} if traffic else {}
     )
-    return EngineFile(path, built.nbytes, run.write_at_end(path, built.data), list(job.plan.gpu_archs), weights, *moved)
+    return EngineFile(path, built.nbytes, run.write_at_end(path, built.data), list(job.plan.gpu_archs), weights, **moved)
 
 
 def write_onnx(job: Job, prepared: Prepared, run: Run) -> dict[str, str] | None:

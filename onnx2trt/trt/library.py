@@ -128,6 +128,7 @@ def capabilities(library: Library, driver: Driver | None = None) -> Capabilities
         driver=driver.version,
         driver_problem=driver.problem,
         cache_folder=user_cache_folder(),
+        bf16="BF16" in _members(trt, "DataType"),
     )
 
 

@@ -40,9 +40,19 @@ class EngineRefitter:
         self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise self._failure("the engine does not load on this machine")
-        if not self._engine.refittable:
-            raise self._failure("the engine cannot take other weights: it was built without --refittable", BUILD)
-        self._refitter = trt.Refitter(self._engine, self._logger)
+        self._refitter = self._opened()
+
+    def _opened(self):
+        """The refitter of the engine; one without weights to take gives none, or one that lists none (`refittable` is not asked: it may
+        speak of other weights alone, not of those that come back).
+        """
+        try:
+            refitter = self._trt.Refitter(self._engine, self._logger)
+        except TypeError:  # pybind11 got nothing from the library
+            refitter = None
+        if refitter is None or not refitter.get_all_weights():
+            raise self._failure("the engine cannot take weights: it was built without --refittable", BUILD)
+        return refitter
 
     @property
     def weights(self) -> frozenset[str]:

@@ -249,6 +249,32 @@ def test_qdq_builds_on_tensorrt_10(folder, flags):
     assert result["plan"]["route"] == ("strong typing" if flags else "weak typing")
 
 
+@pytest.mark.parametrize("attention", [False, True], ids=["products", "beside attention"])
+def test_fp8_is_in_the_engine_and_computes_what_was_simulated(tmp_path, attention):
+    """Attention stays FP16 on the full library."""
+    form = Form("behind mul", batch=8, heads=4, size=64, tokens=64)
+    if attention:
+        source, shape = form.network(layers=2), (form.batch, form.tokens, form.width)
+    else:
+        nodes = [node("MatMul", "x w1", "m", "first"), node("Relu", "m", "r"), node("MatMul", "r w2", "y", "second")]
+        weights = {"w1": random(256, 512, seed=1, scale=1 / 16), "w2": random(512, 256, seed=2, scale=1 / 23)}
+        source, shape = model(nodes, {"x": [64, 256]}, {"y": [64, 256]}, weights), (64, 256)
+    onnx.save(source, tmp_path / "net.onnx")
+    (tmp_path / "data").mkdir()
+    for index in range(6):
+        np.savez(tmp_path / "data" / f"{index}.npz", x=random(*shape, seed=index))
+    data = ("--calibration-dir", "data", "--max-accuracy-drop", "20", "--no-baseline")
+    _, result = convert(tmp_path, "--precision", "fp8", *data, "--save-onnx", "q.onnx")
+    precision = result["precision"]
+    assert (result["status"], result["plan"]["route"]) == ("validated", "strong typing")
+    assert precision["delivered"] == "fp8" and precision["layers_source"] == "inspector" and precision["layers"]["fp8"] > 0
+    assert precision["fp8_mac_share"] == (pytest.approx(8 * 256 / (8 * 256 + 2 * 2 * 64)) if attention else 1)
+    judged = ("--validation-dir", "data", "--max-accuracy-drop", "20", "--json", "s.json")
+    simulated = run("validate.py", tmp_path, "q.onnx", "--onnx", "net.onnx", *judged)
+    assert simulated.code == 0, simulated.stderr
+    assert abs(result["accuracy"][0]["sqnr_db"] - simulated.json("s.json")["accuracy"][0]["sqnr_db"]) < 1
+
+
 QDQ = ("--quantization", "qdq")
 OBEY = ("--precision-constraints", "obey")
 
@@ -808,6 +834,12 @@ def test_the_example_of_a_deployment_gives_what_was_validated(folder):
     expected = onnxruntime.InferenceSession(str(folder / "net.onnx")).run(None, {"x": np.ascontiguousarray(feed)})[0]
     found = np.load(folder / "out.npz")["y"]
     assert np.sum((found - expected) ** 2) < 1e-4 * np.sum(expected**2)
+    for flags in ((), ("--cuda-graph",)):
+        command = [sys.executable, script, "net.engine", "test.png", "--save", "again.npz", "--benchmark", "50", *flags]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"50 inferences: p50 \d+\.\d+ ms", done.stdout)
+        assert np.array_equal(np.load(folder / "again.npz")["y"], found)
 
 
 def test_a_triton_repository(folder):

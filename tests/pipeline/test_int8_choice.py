@@ -313,6 +313,19 @@ def test_attention_is_int8_in_the_structure_that_has_it_alone(attending):
     assert int8_attentions(slow) == 1 and ("l1_context", "fp16", "slower in INT8 here") in slow.fallback
 
 
+def test_products_that_are_written_as_einsum_are_int8_layers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nodes = [node("Einsum", "x w", "h", "split", equation="abc,cde->abde"), node("Einsum", "h v", "y", "join", equation="abde,def->abf")]
+    onnx.save(model(nodes, {"x": [2, 5, 16]}, {"y": [2, 5, 6]}, {"w": random(16, 2, 8), "v": random(2, 8, 6)}), "model.onnx")
+    (tmp_path / "data").mkdir()
+    np.save("data/0.npy", random(2, 5, 16))
+    job, run = planned(
+        "--precision", "int8", "--calibration-dir", "data", "--no-baseline", "--quantization-effort", "fast", "--no-validate"
+    )
+    prepared = int8.choose(job, run).prepared(run)
+    assert prepared.int8_mac_share == 1.0 and prepared.fallback == ()
+
+
 @pytest.mark.parametrize("flags", [("--quantization", "calibrator"), ("--no-baseline",), ("--quantization-effort", "fast")])
 def test_attention_stays_fp16_where_nothing_with_it_is_measured(attending, flags):
     job, run = attending(*flags)

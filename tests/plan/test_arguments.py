@@ -30,6 +30,7 @@ DEFAULTS = {
     "max_batch_size": 1,
     "min_shapes": [],
     "opt_shapes": [],
+    "profile": [],
     "max_shapes": [],
     "precision": "fp16",
     "layer_precisions": [],
@@ -171,7 +172,8 @@ def test_accepted_value(flags, dest, expected):
         ("--max-shapes", "x:2147483648", "from 1 to 2147483647"),
         ("--layer-precisions", "conv1", "PATTERN:PRECISION"),
         ("--layer-precisions", ":fp32", "PATTERN:PRECISION"),
-        ("--layer-precisions", "conv1:int8", "fp32 or fp16"),
+        ("--layer-precisions", "conv1:int8", "fp32, fp16 or bf16"),
+        ("--io-types", "x:bf16", "fp32 or fp16"),
         ("--dla-core", "-1", "whole number from 0 to 255"),
         ("--dla-core", "256", "whole number from 0 to 255"),
         ("--tactic-sources", ",", "list of names"),
@@ -203,7 +205,7 @@ def test_onnx_is_required(capsys):
 @pytest.mark.parametrize("flags", [["--nonsense"], ["--std", "a"], ["-v", "-q"]])
 def test_what_is_wrong_is_not_hidden_behind_all_flags(capsys, flags):
     usage, error = fails(capsys, *flags).splitlines()
-    assert usage == "usage: onnx2trt.py MODEL.onnx [--precision {fp32,fp16,int8,best}] [options] | --help"
+    assert usage == f"usage: onnx2trt.py MODEL.onnx [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
     assert error.startswith("onnx2trt.py: error: ") and flags[0] in error
 
 

@@ -41,6 +41,7 @@ BUILD = {
     "--io-types",
     "--save-onnx",
     "--keep-failed",
+    "--profile",
 }
 BUILD |= {"--dry-run", "--skip-unchanged", "--compare", "--no-baseline", "--layer-precisions", "--precision-constraints", "--no-validate"}
 BUILD |= {"--disable-strict-types", "--calibration-dir", "--calibration-samples"} | CALIBRATION | IDLE_ON_RTX | (NOT_ON_RTX - {"--plugins"})
@@ -242,8 +243,8 @@ def test_inspection_refuses_all_but_what_it_needs():
 def test_flags_of_one_reason_stand_together_in_one_sentence():
     plan = make_plan(parse("--calibration-method", "mse", "--quantization-effort", "best", "--no-baseline"), NO_GPU)
     assert in_words(idle_flags(plan, Facts())) == (
-        "without effect here: --no-baseline (only an INT8 engine is held against an FP16 one); "
-        "--calibration-method, --quantization-effort (only INT8 is calibrated)"
+        "without effect here: --no-baseline (only an INT8 or FP8 engine is held against an FP16 one); "
+        "--calibration-method, --quantization-effort (only INT8 and FP8 are calibrated)"
     )
     assert in_words(idle_flags(make_plan(parse(), NO_GPU), Facts())) == ""
 
@@ -265,7 +266,9 @@ def job_of(*words):
 
 def test_the_warning_and_the_plan_of_the_result_name_them(folder):
     job, warnings = job_of("--test-image", "x.npy", "--mean", "0.5", "--calibration-method", "mse")
-    assert warnings == ["without effect here: --calibration-method (only INT8 is calibrated); --mean (none of the data are images)"]
+    assert warnings == [
+        "without effect here: --calibration-method (only INT8 and FP8 are calibrated); --mean (none of the data are images)"
+    ]
     flags = {row["flag"]: row["effect"] for row in preflight.describe(job)["plan"]["flags"]}
     assert flags == {"--mean": "no effect", "--calibration-method": "no effect"}
     assert job_of("--test-image", "x.npy")[1] == []

@@ -52,6 +52,7 @@ KINDS = {
     "quantization": OPTION,
     "calibration_method": OPTION,
     "quantization_effort": OPTION,
+    "profile": OPTION,
     "shape_values": OPTION,
     "bind_input": OPTION,
     "input_range": OPTION,

@@ -210,10 +210,13 @@ def test_every_flag_is_read_where_the_plan_is_made(action, monkeypatch):
 def test_after_the_plan_nobody_asks_the_command_line_again():
     allowed = (
         "onnx2trt/plan/plan.py",
+        "onnx2trt/plan/variants.py",
         "onnx2trt/plan/effects.py",
         "onnx2trt/plan/outputs.py",
         "onnx2trt/plan/rules.py",
         "onnx2trt/plan/refit.py",
+        "onnx2trt/plan/build.py",
+        "onnx2trt/plan/variants.py",
         *BEFORE,
     )
     assert {name: flags for name, flags in READS.items() if flags and name not in allowed} == {}
@@ -370,16 +373,44 @@ NO_GPU = with_gpu("rtx", "", "there is no driver")
         ("weak", "--precision int8 --calibration-dir d --no-baseline", ("int8",)),
         ("weak", "--precision int8 --calibration-dir d --no-validate", ("int8",)),
         ("no gpu", "--precision int8 --calibration-dir d", ("int8",)),
-        ("no gpu", "--compare", ("fp16", "fp32", "int8")),
+        ("no gpu", "--compare", ("fp16", "fp32", "bf16", "int8")),
         ("weak", "--precision int8 --compare", ("int8", "fp32", "fp16")),
         ("weak", "--precision best", ("fp16",)),
         ("weak", "--precision best --calibration-dir d", ("fp16", "int8")),
         ("weak", "--precision best --calibration-cache c", ("fp16", "int8")),
-        ("strong", "--precision best --compare", ("fp16", "fp32", "int8")),
+        ("strong", "--precision best --compare", ("fp16", "bf16", "fp32", "int8")),
+        ("strong", "--precision best --calibration-dir d", ("fp16", "bf16", "int8")),
+        ("rtx", "--precision bf16 --compare", ("bf16", "fp32", "fp16", "int8")),
+        ("rtx", "--precision best --gpu-arch 89", ("fp16", "bf16")),
     ],
 )
 def test_what_is_built(library, flags, variants):
     assert make_plan(parse(*flags.split()), {**LIBRARIES, "no gpu": NO_GPU}[library]).variants == variants
+
+
+@pytest.mark.parametrize(
+    "library, changed, flags, words",
+    [
+        ("weak", {"version": "8.6.1", "bf16": False}, "", ("tensorrt 8.6.1 has no BF16", "TensorRT 10")),
+        ("weak", {}, "", ("compute capability 7.5 have no BF16", "8.0")),
+        ("rtx", {}, "--gpu-arch 75", ("compute capability 7.5 have no BF16", "8.0")),
+        ("rtx", {"bf16": False}, "", ("tensorrt-rtx 1.7.1.116 has no BF16",)),
+    ],
+)
+def test_bf16_is_refused_where_library_or_gpu_have_none(library, changed, flags, words):
+    caps = dataclasses.replace(LIBRARIES[library], **changed)
+    with refused(ExitCode.MACHINE, "--precision bf16", *words, hint="--precision fp16"):
+        make_plan(parse("--precision", "bf16", *flags.split()), caps)
+    assert "bf16" not in make_plan(parse("--compare", *flags.split()), caps).variants
+
+
+@pytest.mark.parametrize(
+    "library, flags", [("weak", ""), ("strong", ""), ("rtx", ""), ("rtx", "--gpu-arch 80"), ("rtx", "--gpu-arch 80 120")]
+)
+def test_bf16_goes_where_both_have_it(library, flags):
+    caps = dataclasses.replace(LIBRARIES[library], gpu_arch="8.0")
+    plan = make_plan(parse("--precision", "bf16", *flags.split()), caps)
+    assert plan.bf16 and plan.variants == ("bf16",)
 
 
 def test_best_is_timed_or_estimated_from_the_engines_own_plans():

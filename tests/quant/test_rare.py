@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from onnx2trt.quant.rare import FACTOR, MOST_RARE, rare
+from onnx2trt.quant.rare import FACTOR, MOST_RARE, may_be_rare, rare
 
 
 def peaks(*rows, names="ab"):
@@ -36,3 +36,12 @@ def test_samples_of_one_kind_are_not_rare(seed):
     table = np.abs(draw.standard_normal((100, 3, 1000))).max(2) * [1, 10, 0.1]
     narrow = {name: float(np.median(table[:, at]) * 0.8) for at, name in enumerate("abc")}
     assert FACTOR < 2 and rare(peaks(*table, names="abc"), narrow) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_whether_there_may_be_rare_ones_is_told_without_scales(seed):
+    draw = np.random.default_rng(seed)
+    seen = peaks(*np.abs(draw.standard_normal((12, 2))) ** draw.uniform(0, 1.5) * [1, 5])
+    scales = [dict(zip("ab", draw.uniform(0.01, 9, 2))) for _ in range(20)]
+    assert may_be_rare(seen) or not any(rare(seen, one) for one in scales)
+    assert not may_be_rare(peaks(*[(1.0, 2.0)] * 9)) and may_be_rare(peaks(*[(1.0, 2.0)] * 9, (1.0, 4.0)))

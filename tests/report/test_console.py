@@ -198,6 +198,19 @@ with console.stage("fit", "fitting INT8 weights of " + "a_long_name" * 10):
 """
 
 
+def test_a_count_that_is_told_from_elsewhere():
+    text = shown("""
+import time
+with console.stage("build", "building"), console.counted("steps") as step:
+    for done in (0, 1, 1, 3, 9):
+        step(done, 4)
+    time.sleep(0.3)
+with console.stage("build", "again"), console.counted("no steps") as step:
+    pass
+""")
+    assert together(text, "building", "steps") and "4/4" in text and "no steps" not in text
+
+
 def test_a_count_that_is_complete_stays_until_something_else_is_shown():
     text = shown("""
 import time

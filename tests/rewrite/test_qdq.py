@@ -11,7 +11,7 @@ from onnx2trt.model.session import Session
 from onnx2trt.rewrite import qdq
 from onnx2trt.rewrite.fold import raise_opset
 from onnx2trt.rewrite.fp16 import convert
-from onnx2trt.rewrite.prepare import mac_share, macs_of
+from onnx2trt.rewrite.shares import mac_share, macs_of
 from onnx2trt.rewrite.simulate import simulation
 
 

@@ -180,7 +180,7 @@ def test_nothing_is_built_again_and_the_result_is_the_former_one(folder):
 def test_the_warnings_are_those_of_the_engine(folder):
     flags = ("--onnx", "net.onnx", "-o", "other.engine")
     first = onnx2trt(folder, *flags).json("other.engine.json")
-    assert any("ranges were measured on synthetic data" in warning for warning in first["warnings"])
+    assert any("ranges were measured on made-up inputs" in warning for warning in first["warnings"])
     done = skip(folder, *flags, "--json", "r.json")
     assert done.json("r.json")["skipped"] and done.json("r.json")["warnings"] == first["warnings"]
 

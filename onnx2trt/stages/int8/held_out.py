@@ -29,7 +29,7 @@ def signal_to_noise(job: Job, fitted: Fitted, run: Run, way: str) -> dict[str, l
     fits = fitted.trials[: len(split.judged)] or (fitted.fit,)  # those of the first trials are the only ones asked for
     candidate = ByPart(split, [fit.apply(fitted.graph, fitted.layers) for fit in fits])
     found: dict[str, list[float]] = {name: [] for name in fitted.graph.output_names}
-    with run.stage("choose", f"trying INT8 {way} on held-out samples"):
+    with run.stage("choose", f"trying {job.number_format.label} {way} on held-out samples"):
         batches = batches_to_compare(job.data, split.cuts(dataset))
         for batch in run.console.track(batches, inferences(job.data.reader, dataset), "held-out samples"):
             expected, outputs = reference.run(batch.arrays), candidate(batch)

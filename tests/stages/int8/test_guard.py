@@ -9,6 +9,7 @@ from helpers import quiet_run, refused
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.efforts import EFFORTS
 from onnx2trt.quant.sensitivity import Tried
+from onnx2trt.rewrite.number_formats import INT8
 from onnx2trt.stages.int8 import guard as guarding
 from onnx2trt.stages.int8.guard import Fp16Inaccurate, Guard
 
@@ -68,7 +69,9 @@ def guarded(monkeypatch):
 
         monkeypatch.setattr(guarding, "layer_errors", layer_errors)
         calibration = SimpleNamespace(effort=EFFORTS[effort])
-        job = SimpleNamespace(plan=SimpleNamespace(calibration=calibration, min_int8_share=least), data=None, profiles=())
+        job = SimpleNamespace(
+            plan=SimpleNamespace(calibration=calibration, min_int8_share=least), data=None, profiles=(), number_format=INT8
+        )
         fitted = SimpleNamespace(graph=None, layers=tuple(order), fit=None, split=None)
         trials = MadeUpTrials(hostile, standard_error)
         return Guard(job, fitted, macs, trials, quiet_run()), trials, ranked

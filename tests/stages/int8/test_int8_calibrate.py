@@ -3,6 +3,7 @@
 import numpy as np
 import onnx
 import pytest
+from attention_forms import Form
 from helpers import planned
 from models import conv_net, random
 
@@ -10,8 +11,9 @@ from onnx2trt.compare.change import Change
 from onnx2trt.data.holdout import choose_split
 from onnx2trt.model.session import Session
 from onnx2trt.pipeline.int8 import graph_to_quantize
+from onnx2trt.quant.histograms import METHODS
+from onnx2trt.rewrite.attention import attention_layers
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.number_formats import INT8
 from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.qdq import quantizable_layers
 from onnx2trt.stages.int8.calibrate import Wanted, calibrate
@@ -80,7 +82,7 @@ def outliers(folder, monkeypatch, seed: int) -> dict[str, tuple[float, float]]:
     for number, value in enumerate(values):
         np.save(folder / "data" / f"{number:03}.npy", value)
     found = {}
-    for method in ("auto", *INT8.methods):
+    for method in ("auto", *METHODS):
         flags = ("--precision", "int8", "--calibration-dir", "data", "--calibration-method", method)
         job, run = planned(*flags, library="rtx")
         graph = graph_to_quantize(job, run)
@@ -100,3 +102,26 @@ def test_auto_leaves_no_rare_sample_behind(tmp_path, monkeypatch, seed):
     (worst, overall), others = found.pop("auto"), found.values()
     assert worst <= 2.2 * min(one[0] for one in others), found
     assert overall <= 1.25 * min(one[1] for one in others), found
+
+
+@pytest.mark.parametrize("method", ["mse", "entropy"])
+def test_nothing_is_cut_off_what_an_attention_weighs_by(tmp_path, monkeypatch, method):
+    """Most probabilities are near 0, and the few large ones decide."""
+    monkeypatch.chdir(tmp_path)
+    form = Form("behind mul", batch=1, heads=1, size=16, tokens=100)
+    onnx.save(form.network(), "model.onnx")
+    (tmp_path / "data").mkdir()
+    for index in range(4):
+        np.save(f"data/{index}.npy", random(1, form.tokens, form.width, seed=index))
+    job, run = planned("--precision", "int8", "--calibration-dir", "data", "--quantization", "qdq", "--calibration-method", method)
+    graph = graph_to_quantize(job, run)
+    (layer,) = attention_layers(graph, job.profiles)
+    found, plain = (calibrate(job, graph, Wanted(layer.tensors, layers), run) for layers in ((layer,), ()))
+    largest = measure_ranges(job, graph, run)
+    name = layer.attention.probabilities
+    for scales in (found.scales, *found.trials):
+        assert scales[name] > 0.9 * largest[name] / 127
+    assert plain.scales[name] < 0.9 * found.scales[name], "the method alone would cut off"
+    assert {other: found.scales[other] for other in layer.tensors if other != name} == {
+        other: plain.scales[other] for other in layer.tensors if other != name
+    }

@@ -5,7 +5,7 @@ from helpers import planned, write_conv_net
 
 from onnx2trt.conversion import comparing
 from onnx2trt.pipeline import int8
-from onnx2trt.rewrite import prepare
+from onnx2trt.rewrite.shares import macs_of
 from onnx2trt.stages.int8 import trials as measuring
 from onnx2trt.stages.int8.trials import Trials
 
@@ -32,7 +32,7 @@ def measured(tmp_path, monkeypatch):
 
     for module in (measuring, comparing):
         monkeypatch.setattr(module, "Session", Counted)
-    return Trials(job, fitted, prepare.macs_of(fitted.graph, job.profiles), finish, run), fitted, made, finished
+    return Trials(job, fitted, macs_of(fitted.graph, job.profiles), finish, run), fitted, made, finished
 
 
 def test_each_choice_is_measured_once_whatever_the_limit(measured):

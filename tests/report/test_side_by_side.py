@@ -1,4 +1,4 @@
-"""report/variants.py: engines side by side, which one was written, and what the comparison comes to."""
+"""report/side_by_side.py: engines side by side, which one was written, and what the comparison comes to."""
 
 import pytest
 from html_page import Page
@@ -6,7 +6,7 @@ from made_results import result
 
 from onnx2trt.compare.evidence import Evidence
 from onnx2trt.report import html
-from onnx2trt.report.variants import variants
+from onnx2trt.report.side_by_side import variants
 
 EMPTY = dict.fromkeys(("delivered", "status", "engine_bytes", "moved_bytes", "p50_ms", "p99_ms", "throughput_per_s", "structure"))
 EMPTY |= dict.fromkeys(("drop_percent", "metric", "sqnr_db", "build_s", "error"))
