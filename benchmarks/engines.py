@@ -12,6 +12,7 @@ leaves the shape of an image free. Each as
     raw fp16          the FP16 flag on the FP32 ONNX: what everything is compared with
     raw int8          the INT8 and FP16 flags with TensorRT's entropy calibrator
     fp32, fp16, int8  ours: --precision fp32, fp16, int8; int8 is the fastest of several structures, which it measures itself
+    fp8, bf16         ours, where they are named with --ways
     int8 qdq, int8 calibrator      ours, with --quantization qdq and calibrator
     best              ours: --precision best
 All engines of a network are then timed in turn, inputs on the device, with CUDA events: as CUDA graphs, and by plain launches. SQNR is
@@ -50,10 +51,12 @@ WAYS = {
     "int8": ("--precision", "int8"),
     "int8 qdq": ("--precision", "int8", "--quantization", "qdq"),
     "int8 calibrator": ("--precision", "int8", "--quantization", "calibrator"),
+    "fp8": ("--precision", "fp8"),
+    "bf16": ("--precision", "bf16"),
     "best": ("--precision", "best"),
 }
-DEFAULT = tuple(way for way in WAYS if way != "fp32")
-CALIBRATED = ("int8", "int8 qdq", "int8 calibrator", "best")  # that are ours
+DEFAULT = tuple(way for way in WAYS if way not in ("fp32", "fp8", "bf16"))
+CALIBRATED = ("int8", "int8 qdq", "int8 calibrator", "fp8", "best")  # that are ours
 LEAST = 20.0  # seconds without which nothing is begun
 CLOCK = 90.0  # seconds of the time of a network that are kept for timing its engines
 RECORDS = 40  # lines of --layers and of a failure that are shown

@@ -29,7 +29,7 @@ from onnx2trt.model.graph import Graph  # noqa: E402
 from onnx2trt.model.observe import observe_parallel  # noqa: E402
 from onnx2trt.model.preflight import preflight  # noqa: E402
 from onnx2trt.model.session import Session  # noqa: E402
-from onnx2trt.plan.plan import Preprocess  # noqa: E402
+from onnx2trt.plan.parts import Preprocess  # noqa: E402
 from onnx2trt.quant import calibration_cache  # noqa: E402
 from onnx2trt.quant.histograms import Collector  # noqa: E402
 from onnx2trt.rewrite import qdq  # noqa: E402

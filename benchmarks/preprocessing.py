@@ -77,7 +77,7 @@ def ours(folder: Path, threads: int, batch: int):
     from onnx2trt.data.reader import Reader, make_preprocessing
     from onnx2trt.data.rows import Rows
     from onnx2trt.data.samples import find
-    from onnx2trt.plan.plan import Preprocess
+    from onnx2trt.plan.parts import Preprocess
 
     opencv()
     shape = (batch, 3, SIDE, SIDE)

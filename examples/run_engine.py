@@ -7,8 +7,11 @@ import hashlib
 import importlib
 import json
 import sys
+import time
 
 import numpy as np
+
+WARM_UP = 20  # inferences before those that are timed
 
 
 def preprocess(data, pre):
@@ -55,8 +58,8 @@ def load_inputs(path, result):
         return {profiles[0]["name"]: preprocess(stream.read(), result["preprocessing"]).repeat(profiles[0]["min"][0], axis=0)}
 
 
-def run(data, result, feed):
-    """Load the engine and run it once. Returns output name -> array."""
+def run(data, result, feed, graph=False, benchmark=0):
+    """Load the engine and run it. Returns (output name -> array, milliseconds of each of `benchmark` inferences, copies not included)."""
     runtime = importlib.import_module("cuda.bindings.runtime")
 
     def cuda(call, *arguments):
@@ -87,12 +90,35 @@ def run(data, result, feed):
             raise RuntimeError(f"the size of {name} depends on the data: it needs an IOutputAllocator")
         outputs[name] = np.empty(shape, trt.nptype(engine.get_tensor_dtype(name)))
         addresses[name] = int(cuda("cudaMalloc", max(outputs[name].nbytes, 1)))
-    if not all(context.set_tensor_address(*pair) for pair in addresses.items()) or not context.execute_async_v3(int(stream)):
-        raise RuntimeError("the engine failed to run")
+
+    def launch():
+        if not context.execute_async_v3(int(stream)):
+            raise RuntimeError("the engine failed to run")
+
+    if not all(context.set_tensor_address(*pair) for pair in addresses.items()):
+        raise RuntimeError("the engine refuses an address")
+    launch()  # also where a graph is made: the first run after a change of shapes prepares what cannot be captured
     cuda("cudaStreamSynchronize", stream)
+    if graph:  # the work on these addresses and shapes, as one launch; engine and context have to outlive it
+        cuda("cudaStreamBeginCapture", stream, runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal)
+        queued = context.execute_async_v3(int(stream))
+        status, *captured = runtime.cudaStreamEndCapture(stream)
+        if not queued or int(status):
+            raise RuntimeError("this engine cannot be captured as a CUDA graph (it may decide on the host what it runs)")
+        executable = cuda("cudaGraphInstantiate", captured[0], 0)
+
+        def launch():
+            cuda("cudaGraphLaunch", executable, stream)
+
+    times = []
+    for _ in range((WARM_UP + benchmark) if benchmark else int(graph)):
+        started = time.perf_counter()
+        launch()
+        cuda("cudaStreamSynchronize", stream)
+        times.append((time.perf_counter() - started) * 1e3)
     for name, array in outputs.items():
         cuda("cudaMemcpy", array.ctypes.data, addresses[name], array.nbytes, runtime.cudaMemcpyKind.cudaMemcpyDeviceToHost)
-    return outputs  # a server keeps engine, context and addresses, and repeats copy, execute, copy
+    return outputs, times[WARM_UP:]  # a server keeps engine, context and addresses, and repeats copy, launch, copy
 
 
 def main(argv=None):
@@ -100,17 +126,22 @@ def main(argv=None):
     parser.add_argument("engine", help="the engine; its JSON has to stand beside it")
     parser.add_argument("input", help="an image, or an .npz whose keys are the names of the inputs")
     parser.add_argument("--save", metavar="FILE", help="write the outputs as .npz")
+    parser.add_argument("--cuda-graph", action="store_true", help="launch the engine's work as one CUDA graph")
+    parser.add_argument("--benchmark", metavar="N", type=int, default=0, help="time so many inferences, inputs and outputs on the GPU")
     args = parser.parse_args(argv)
     try:
         with open(args.engine, "rb") as stream, open(args.engine + ".json", encoding="utf-8") as side:
             data, result = stream.read(), json.load(side)
         if result["engine"]["sha256"] != hashlib.sha256(data).hexdigest():
             sys.exit(f"error: {args.engine}.json belongs to another engine")
-        outputs = run(data, result, load_inputs(args.input, result))
+        outputs, times = run(data, result, load_inputs(args.input, result), args.cuda_graph, max(args.benchmark, 0))
     except (OSError, RuntimeError, ImportError) as error:
         sys.exit(f"error: {error}")
     for name, array in outputs.items():
         print(f"{name}: {array.dtype} {list(array.shape)}, from {array.min():.6g} to {array.max():.6g}, mean {array.mean():.6g}")
+    if times:
+        p50, p90, p99 = np.percentile(times, (50, 90, 99))
+        print(f"{len(times)} inferences: p50 {p50:.3f} ms, p90 {p90:.3f} ms, p99 {p99:.3f} ms, {1e3 / np.mean(times):.1f} a second")
     if args.save:
         np.savez(args.save, **outputs)
 

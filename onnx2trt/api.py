@@ -32,6 +32,7 @@ class Options(TypedDict, total=False):
     """
 
     output: Path
+    refit: Path
     backend: Literal["auto", "tensorrt", "tensorrt-rtx"]
     gpu_arch: str | Sequence[str]
     workspace_size: float
@@ -40,9 +41,10 @@ class Options(TypedDict, total=False):
     min_shapes: Shapes
     opt_shapes: Shapes
     max_shapes: Shapes
+    profile: str | Sequence[str]  # "small=x:1x3x224x224:4x3x224x224:8x3x224x224", each
     shape_values: str | Sequence[str] | Mapping[str, Sequence[int] | Sequence[Sequence[int]]]  # values, or (min, opt, max) of them
     bind_input: str | Sequence[str] | Mapping[str, object]  # input -> number, bool, list, array, or path of a .npy file
-    precision: Literal["fp32", "fp16", "int8", "best"]
+    precision: Literal["fp32", "fp16", "bf16", "int8", "fp8", "best"]
     compare: bool
     no_baseline: bool
     layer_precisions: str | Sequence[str] | Mapping[str, str]
@@ -58,6 +60,8 @@ class Options(TypedDict, total=False):
     dla_core: int
     plugins: Path | Sequence[Path]
     version_compatible: bool
+    refittable: bool
+    strip_weights: bool
     hardware_compatibility_level: Literal["none", "ampere_plus", "same_compute_capability"]
     calibration_dir: Path
     calibration_samples: int
@@ -85,9 +89,10 @@ class Options(TypedDict, total=False):
     triton_repository: Path
     json: Path
     report: Path
+    detector: Literal["yolo", "yolov5", "none"]
     skip_unchanged: bool
     dry_run: bool
-    verbose: bool
+    verbose: bool | int
     quiet: bool
 
 
@@ -109,7 +114,9 @@ def convert(onnx: Path, **options: Unpack[Options]) -> Result:
     return _run({"onnx": onnx, **options})
 
 
-def inspect(engine: Path, *, plugins: Sequence[Path] = (), json: Path | None = None, verbose: bool = False, quiet: bool = False) -> Result:
+def inspect(
+    engine: Path, *, plugins: Sequence[Path] = (), json: Path | None = None, verbose: bool | int = False, quiet: bool = False
+) -> Result:
     """What is in an engine file, and whether it loads here.
 
     Raises:
@@ -177,6 +184,8 @@ def _words(action, value) -> list[str]:
     if value is None or value is False and action.nargs == 0:
         return []
     if action.nargs == 0:
+        if action.dest == "verbose" and value in (0, 1, 2):
+            return [flag] * int(value)
         if value is not True:
             raise TypeError(f"{action.dest} is True or False, not {value!r}")
         return [flag]

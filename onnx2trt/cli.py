@@ -10,6 +10,7 @@ import os
 import re
 import sys
 
+from onnx2trt.base.words import printable
 from onnx2trt.plan.arguments import build_parser
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours: the child that made the table sees only stderr
@@ -133,21 +134,21 @@ def _system_problem():
 
 
 def _deliver(args, ended) -> int:
-    """Write --json unless it is written already, print the table (stdout) or the error (stderr)."""
+    """Write --json unless it is written already, print the table (stdout; --quiet: nothing) or the error (stderr)."""
     from onnx2trt.report.result import to_json
     from onnx2trt.supervised import write_json
 
     result = ended.result
     for warning in () if args.quiet else ended.lost:
-        _print(f"warning: {warning}")
+        _print(printable(f"warning: {warning}"))
     if result.error:
         _print_error(result.error.message, result.error.hint)
     problem = write_json(args.json, ended)
     if problem:
         _print_error(problem.message, problem.hint)
     shown = ended.table if sys.stdout.isatty() else ANSI.sub("", ended.table)
-    written = _to_stdout(to_json(result) if args.json == "-" else shown)
-    if args.json == "-":
+    written = _to_stdout(to_json(result) if args.json == "-" else "" if args.quiet else shown)
+    if args.json == "-" and not args.quiet:
         _print(ended.table)
     return result.exit_code if written else result.exit_code or 8
 
@@ -166,10 +167,11 @@ def _to_stdout(text: str) -> bool:
 
 
 def _print_error(message: str, hint: str) -> None:
-    lines = [f"error: {message}"] + ([f"hint: {hint}"] if hint else [])
-    _print("\n".join(lines))
+    for line in (f"error: {message}", f"hint: {hint}" if hint else ""):
+        if line:
+            _print(printable(line))
 
 
 def _print(text: str) -> None:
     with contextlib.suppress(OSError):  # nobody listens any more
-        print(text.encode("utf-8", "backslashreplace").decode(), file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)

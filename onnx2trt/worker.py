@@ -8,6 +8,7 @@ import sys
 import traceback
 
 from onnx2trt.base.errors import ConversionError, unforeseen
+from onnx2trt.base.words import printable
 from onnx2trt.process.channel import Channel
 
 # The products of matrices are many and small: with threads of their own they mostly wait for each other, and for ONNX Runtime's
@@ -30,7 +31,7 @@ def work(args, channel: Channel) -> None:
         _pipeline(args)(args, result, run)
     except Exception as error:  # the boundary: whatever it is, the user gets a sentence and a code
         if args.verbose:
-            traceback.print_exc()
+            print(printable(traceback.format_exc()), file=sys.stderr)
         run.files.clear()
         run.files += run.rejected
         for _, kept in run.files:
@@ -49,12 +50,14 @@ def _pipeline(args):
         from onnx2trt.pipeline.preprocess import preprocess
 
         return preprocess
-    from onnx2trt.pipeline import convert, validate
+    from onnx2trt.pipeline import convert, refit, validate
 
     if args.door == "validate":
         return validate.validate
     if args.inspect:
         return convert.inspect
+    if args.refit:
+        return refit.refit
     return validate.validate_engine if args.validate_only else convert.convert
 
 

@@ -25,7 +25,7 @@ from onnx2trt.data.datasets import choose_data
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.preflight import preflight
 from onnx2trt.plan.arguments import build_parser
-from onnx2trt.plan.capabilities import Capabilities
+from onnx2trt.plan.capabilities import REFIT_SYMBOLS, Capabilities
 from onnx2trt.plan.plan import make_plan
 from onnx2trt.plan.shapes import make_profiles
 from onnx2trt.process.channel import Channel
@@ -60,7 +60,7 @@ def flag_actions() -> list[argparse.Action]:
 
 
 BESIDE = {"no_baseline": ("--precision", "int8")}  # what a flag needs to mean anything
-GUESSES = ("CUBLAS", "x:fp32", "2", "89", "cosine", "sr=1", "size:8")  # one of them fits the type of any flag
+GUESSES = ("CUBLAS", "x:fp32", "2", "89", "cosine", "sr=1", "size:8", "p=x:8")  # one of them fits the type of any flag
 
 
 def typing(action: argparse.Action) -> list[str]:
@@ -89,9 +89,11 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         compute_capabilities=frozenset(),
         tactic_sources=frozenset({"CUBLAS", "CUDNN"}),
         hardware_levels=LEVELS,
+        refits=frozenset(REFIT_SYMBOLS),
         gpu="Tesla T4",
         gpu_arch="7.5",
         driver="13.0",
+        bf16=True,
     ),
     "strong": Capabilities(
         backend="tensorrt",
@@ -101,9 +103,11 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         compute_capabilities=frozenset(),
         tactic_sources=frozenset({"CUBLAS"}),
         hardware_levels=LEVELS,
+        refits=frozenset(REFIT_SYMBOLS),
         gpu="NVIDIA H200",
         gpu_arch="9.0",
         driver="13.0",
+        bf16=True,
     ),
     "rtx": Capabilities(
         backend="tensorrt-rtx",
@@ -112,9 +116,11 @@ LIBRARIES = {  # column of the flag table -> a library of that kind
         calibrators=False,
         compute_capabilities=frozenset({"SM75", "SM80", "SM89", "SM120"}),
         tactic_sources=frozenset(),
+        refits=frozenset(REFIT_SYMBOLS),
         gpu="NVIDIA GeForce RTX 4090",
         gpu_arch="8.9",
         driver="13.0",
+        bf16=True,
     ),
 }
 

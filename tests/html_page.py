@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 
-VOID = {"meta", "link", "img", "br", "hr", "input", "col"}
+VOID = {"meta", "link", "img", "br", "hr", "input", "col", "wbr"}
 
 
 class Page(HTMLParser):

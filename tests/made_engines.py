@@ -20,6 +20,9 @@ ENGINE = SimpleNamespace(data=b"engine", nbytes=6)
 class Chosen(Int8Choice):
     """A choice of INT8 layers that needed no model."""
 
+    has_attention = False
+    _without_attention = property(lambda self: self)
+
     def __init__(self, job, structure=None):
         self._fallback, self._job, self._structure = {}, job, structure
 

@@ -130,13 +130,14 @@ def offset_net(size=16, offset=2000.0) -> onnx.ModelProto:
 def in_fp16(source: onnx.ModelProto, feed, overrides=(), measured=True, made_up=False):
     """(FP32 graph, FP16 graph, what was kept in FP32 and why) with ranges measured on one feed."""
     from onnx2trt.model.graph import Graph
+    from onnx2trt.model.half_types import FP16
     from onnx2trt.model.observe import absolute_maxima
     from onnx2trt.rewrite.fp16 import convert
     from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
 
     graph = Graph.from_model(source)
     maxima = absolute_maxima(graph, profiles(**{name: array.shape for name, array in feed.items()}), lambda: [feed])
-    kept_fp32 = choose_kept_fp32(graph, maxima, overrides, measured, made_up=made_up)
+    kept_fp32 = choose_kept_fp32(graph, maxima, overrides, FP16 if measured else None, made_up=made_up)
     return graph, convert(graph, kept_fp32), kept_fp32
 
 

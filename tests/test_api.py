@@ -74,14 +74,14 @@ def test_pairs_lists_and_numbers():
         gpu_arch="89",
         max_batch_size=4,
         metric="mask:0.5",
-        quiet=True,
-        verbose=False,
+        verbose=2,
+        quiet=False,
         report=None,
     )
     args = build_parser().parse_args(made)
     assert args.opt_shapes == [(("x", (2, 3, 16, 16)),)] and args.layer_precisions == [(("*/norm*", "fp32"),), (("head", "fp16"),)]
     assert args.mean == [(0.1,), (0.2,), (0.3,)] and args.std == [(0.5,)] and args.plugins == ["a.so", "b.so"]
-    assert args.quiet and not args.verbose and args.report is None and args.max_batch_size == 4
+    assert not args.quiet and args.verbose == 2 and args.report is None and args.max_batch_size == 4
 
 
 def test_values_that_inputs_are_bound_to():

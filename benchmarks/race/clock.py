@@ -86,7 +86,7 @@ def measure(folder: Path, ways: dict[str, str], options: dict) -> None:
         for way, file in ways.items():
             (folder / "at").write_text(way)
             data = (folder / file).read_bytes()
-            engines[way] = GraphEngine(library, data, cuda, lambda text: None)
+            engines[way] = GraphEngine(library, data, cuda, lambda *_: None)
             found[way] = {"mb": len(data) / 1e6, **_look(engines[way], feed, expected)}
         for way, figures in take_turns(engines, options["rounds"], options["runs"], lambda way: (folder / "at").write_text(way)).items():
             found[way].update(figures)

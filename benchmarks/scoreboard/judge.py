@@ -80,7 +80,7 @@ def _executed(engine: Path, feed: dict, model: onnx.ModelProto) -> list[np.ndarr
     from onnx2trt.trt.memory import open_cuda
 
     cuda = open_cuda()
-    loaded = Engine(load_library("auto"), engine.read_bytes(), cuda, lambda text: None)
+    loaded = Engine(load_library("auto"), engine.read_bytes(), cuda, lambda *_: None)
     return _of_model(loaded.run({tensor.name: feed[tensor.name] for tensor in loaded.tensors if tensor.is_input}), model)
 
 

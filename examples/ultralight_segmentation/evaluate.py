@@ -91,7 +91,7 @@ def predict_engine(path: Path) -> Iterator[Predictor]:
 
     cuda = open_cuda()
     try:
-        engine = Engine(load_library("auto"), path.read_bytes(), cuda, lambda text: None)
+        engine = Engine(load_library("auto"), path.read_bytes(), cuda, lambda *_: None)
         try:
             yield lambda batch: engine.run({INPUT: batch})[OUTPUT]
         finally:

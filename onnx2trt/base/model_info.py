@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -40,11 +41,46 @@ class Profile:
     opt: tuple[int, ...]
     max: tuple[int, ...]
     values: tuple[tuple[int, ...], ...] | None = None  # of an input whose values decide about shapes: the smallest, usual, largest ones
+    parts: tuple[Profile, ...] = ()  # of each optimization profile, where there are several: this one then spans all, usual as in the first
+
+    def takes(self, shape: tuple[int, ...]) -> bool:
+        """Whether a shape lies between the smallest and the largest."""
+        return len(shape) == len(self.min) and all(a <= b <= c for a, b, c in zip(self.min, shape, self.max))
 
     def to_dict(self) -> dict:
         """As it stands in the result."""
         shapes = {"name": self.name, "min": self.min, "opt": self.opt, "max": self.max}
         return shapes if self.values is None else {**shapes, "values": dict(zip(("min", "opt", "max"), self.values))}
+
+
+def spanning(groups: Sequence[tuple[Profile, ...]]) -> tuple[Profile, ...]:
+    """One profile for each input that spans those of several optimization profiles.
+
+    Args:
+        groups: the inputs of each optimization profile, in the same order.
+    """
+    if len(groups) == 1:
+        return groups[0]
+    found = []
+    for parts in zip(*groups):
+        least = tuple(map(min, zip(*(part.min for part in parts))))
+        most = tuple(map(max, zip(*(part.max for part in parts))))
+        found.append(Profile(parts[0].name, least, parts[0].opt, most, _spanned(parts), parts))
+    return tuple(found)
+
+
+def _spanned(parts: tuple[Profile, ...]) -> tuple[tuple[int, ...], ...] | None:
+    """Values that decide about shapes, over several optimization profiles."""
+    if any(part.values is None for part in parts):
+        return None
+    least, most = (tuple(map(pick, zip(*(part.values[place] for part in parts)))) for pick, place in ((min, 0), (max, 2)))
+    return least, parts[0].values[1], most
+
+
+def groups_of(profiles: tuple[Profile, ...]) -> tuple[tuple[Profile, ...], ...]:
+    """The inverse of spanning: the inputs of each optimization profile."""
+    count = min((len(profile.parts) for profile in profiles), default=0)
+    return tuple(tuple(profile.parts[index] for profile in profiles) for index in range(count)) or (profiles,)
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Sequence
+
+# what a terminal acts upon instead of showing it: control characters but tab and newline, what parts lines, and what turns their direction
+ACTED_UPON = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
 
 def listed(names: Sequence[str], most: int) -> str:
@@ -20,3 +24,14 @@ def to_type(name: str, value: str, between: str = ":") -> str:
 def base_name(path: str) -> str:
     """The last part of a path, for lines that must not be long."""
     return os.path.basename(os.path.normpath(path)) or path
+
+
+def printable(text: str, indent: str = "  ") -> str:
+    """Text as it may go to a terminal: names out of models and files may hold escape sequences, and lines that look like ours.
+
+    Args:
+        indent: of all lines but the first, so that none of them can begin like a message of its own.
+    """
+    shown = text.encode("utf-8", "backslashreplace").decode()  # file names may hold bytes that are no text
+    shown = ACTED_UPON.sub(lambda found: found[0].encode("unicode_escape").decode(), shown)
+    return shown.replace("\n", "\n" + indent)

@@ -116,11 +116,11 @@ class Accuracy:
             text = f"output {self.output!r}: taken for a mask, judged by the overlap (IoU) of what is above {self.metric[5:]}"
         if self.feeds:
             text += f"; it is fed back to input {self.feeds!r}"
-        return f"{text}; --metric {self.output}:{OTHERWISE.get(self.metric, 'values')} would say otherwise"
+        return f"{text}; --metric {self.output}:{OTHERWISE.get(self.metric, 'values')} judges it otherwise"
 
 
 WORDS = {
-    "values": "the error against what varies, slice by slice",
+    "values": "its error as a share of what varies over the data, in the worst slice",
     "top1": "the best class of each sample",
     "argmax": "the best class of each place",
     "equal": "equal entries",

@@ -31,7 +31,7 @@ def bind_inputs(model, info: ModelInfo, asked: tuple[tuple[str, str], ...], may_
     if bound and len(bound) == len(specs):
         raise ConversionError(
             "--bind-input makes every input a constant, so nothing is left to compute",
-            hint="Leave those out that the data come in by.",
+            hint="Bind fewer: the data need at least one input to come in by.",
             code=ExitCode.USAGE,
         )
     names = {entry.spec.name for entry in bound}

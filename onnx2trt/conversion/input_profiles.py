@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims
+from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims, spanning
 from onnx2trt.base.told import told_by
 from onnx2trt.base.words import to_type
 from onnx2trt.conversion.proposed_sizes import Example, propose
@@ -39,6 +39,11 @@ def input_profiles(plan: Plan, model, info: ModelInfo, run: Run) -> tuple[Profil
         if given:
             run.console.info(f"values of {name!r}, which decide about shapes: {_in_words(given)}, as in the data; --shape-values widens it")
             values[name] = given
+    if plan.shapes.profiles:
+        run.console.info(
+            f"profile {plan.shapes.profiles[0][0]!r}, the first, is the usual one: calibrated, compared and timed at its opt shapes"
+        )
+        return _several(plan, info, values)
     lacking = missing_shapes(info.inputs, plan.shapes)
     valueless = tuple(spec for spec in asked if spec.name in names and spec.name not in values)
     if lacking or valueless:
@@ -47,6 +52,24 @@ def input_profiles(plan: Plan, model, info: ModelInfo, run: Run) -> tuple[Profil
     profiles = make_profiles(info.inputs, plan.shapes)
     _check_stride(info, profiles)
     return tuple(replace(profile, values=values.get(profile.name)) for profile in profiles)
+
+
+def _several(plan: Plan, info: ModelInfo, values: dict[str, Values]) -> tuple[Profile, ...]:
+    """What --profile says: each with all inputs, together as profiles that span them.
+
+    Raises:
+        ConversionError: USAGE, naming the profile at fault.
+    """
+    groups = []
+    for name, shapes in plan.shapes.profiles:
+        try:
+            made = make_profiles(info.inputs, shapes)
+            _check_stride(info, made)
+        except ConversionError as error:
+            hint = f"Give every input with free sizes its shapes in --profile {name}=INPUT:MIN:OPT:MAX,INPUT:MIN:OPT:MAX."
+            raise ConversionError(f"--profile {name}: {error.message}", hint=hint, code=error.code) from None
+        groups.append(tuple(replace(profile, values=values.get(profile.name)) for profile in made))
+    return spanning(groups)
 
 
 def _check_stride(info: ModelInfo, profiles: tuple[Profile, ...]) -> None:

@@ -25,6 +25,7 @@ class Known:
     equalization: Equalization | None = None
     chosen: bool = True  # found.fp16_fallback is what has to stay FP16; otherwise it shall be measured again
     by_rule: bool = False  # it was found without the layers that a rule leaves in FP16 (rewrite.prepare.seldom_faster)
+    attention: bool = True  # it was found with attention among the layers, where there is any
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Fitted:
     def without_int8(self, nodes: Iterable[str]) -> Fitted:
         """The same where these nodes read nothing as INT8."""
         names = frozenset(nodes)
-        layers = tuple(layer for layer in self.layers if layer.node not in names)
+        layers = tuple(layer for layer in self.layers if names.isdisjoint(layer.nodes))
         fit, *trials = (replace(fit, without_int8=fit.without_int8 | names) for fit in (self.fit, *self.trials))
         return replace(self, layers=layers, fit=fit, trials=tuple(trials))
 

@@ -11,7 +11,9 @@ from onnx2trt.compare.outputs import Comparison
 from onnx2trt.compare.states import fed_back
 from onnx2trt.data.datasets import Data
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import BY_NAME, FP16, HalfType
 from onnx2trt.plan.plan import Plan, Route
+from onnx2trt.rewrite.number_formats import FORMATS, INT8, NumberFormat
 from onnx2trt.rewrite.qdq import QUANTIZE_OPSET
 from onnx2trt.trt.library import Library
 
@@ -43,9 +45,24 @@ class Job:
         return self.plan.route is Route.STRONG
 
     @property
+    def usual_profile(self) -> str | None:
+        """The name of the first of several optimization profiles, whose opt shapes are those of `profiles`."""
+        return self.plan.shapes.profiles[0][0] if self.plan.shapes.profiles else None
+
+    @property
     def quantizes(self) -> bool:
-        """INT8 was asked for, and the model does not carry Q/DQ itself."""
-        return self.plan.precision == "int8" and not self.info.quantized
+        """INT8 or FP8 was asked for, and the model does not carry Q/DQ itself."""
+        return self.plan.precision in FORMATS and not self.info.quantized
+
+    @property
+    def number_format(self) -> NumberFormat:
+        """Of the layers in 8 bits; INT8 where none were asked for."""
+        return FORMATS.get(self.plan.precision, INT8)
+
+    @property
+    def half(self) -> HalfType:
+        """What layers are lowered to that are neither INT8 nor kept in FP32."""
+        return BY_NAME.get(self.plan.precision, FP16)
 
     @property
     def one_weight_scale(self) -> bool:
@@ -75,7 +92,7 @@ class Job:
 
     def fp16_scales(self, graph: Graph) -> bool:
         """Whether the Q/DQ scales of this graph are stored in FP16."""
-        return self.plan.fp16_scales and graph.opset >= QUANTIZE_OPSET
+        return self.plan.fp16_scales and self.half is FP16 and graph.opset >= QUANTIZE_OPSET
 
     def comparison(self, executed_on: str = "simulated") -> Comparison:
         """How outputs are compared, by every stage that measures accuracy; of one data set, which it learns about."""

@@ -137,7 +137,7 @@ def try_shapes(model, info: ModelInfo, profiles: tuple[Profile, ...], declared_b
     try:
         trial = Trial(model, info, profiles, run, Session.of_model(info, model))
     except CannotLoad as error:
-        run.console.warn(f"the promised shapes cannot be tried: {error.message}")
+        run.console.warn(f"the smallest and the largest shapes were not tried: {error.message}")
         return True
     if not _try_smallest(trial, bounds, axes):
         return True
@@ -185,7 +185,9 @@ def _try_smallest(trial: Trial, bounds: dict, axes: dict[str, int]) -> bool:
         except ConversionError:
             continue
         raise _does_not_run(trial, bounds["min"], shapes, problem)
-    trial.run.console.warn(f"the promised shapes cannot be tried: made-up inputs run at none of them: {problem.message}")
+    trial.run.console.warn(
+        f"the smallest and the largest shapes were not tried: the model does not run on made-up inputs: {problem.message}"
+    )
     return False
 
 
@@ -223,7 +225,7 @@ def _try_batch(trial: Trial, shapes: dict, axes: dict[str, int], declared: bool)
     """
     reason = too_much(trial.graph, with_batch(shapes, axes, 2), 5 * trial.seconds_per_value)
     if reason:
-        trial.run.console.warn(f"a batch was not held against single samples: {reason}")
+        trial.run.console.warn(f"whether a batch gives what its samples give one by one was not checked: {reason}")
         return Relation.UNKNOWN
     one = trial.inputs_at(shapes)
     other = {name: array if name in axes else one[name] for name, array in trial.inputs_at(shapes, seed=1).items()}

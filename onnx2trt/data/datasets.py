@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.model_info import ModelInfo, Profile
+from onnx2trt.base.model_info import ModelInfo, Profile, dims, groups_of
 from onnx2trt.base.words import to_type
 from onnx2trt.data import samples
 from onnx2trt.data.reader import Preprocessing, Reader, make_preprocessing
@@ -97,11 +97,16 @@ def has_arrays(plan: Plan) -> bool:
 
 
 def check_shapes(arrays: dict[str, np.ndarray], profiles: tuple[Profile, ...], data: Dataset) -> None:
-    """Data outside the optimization profile could not be fed to the engine."""
-    for profile in profiles:
-        shape = arrays[profile.name].shape
-        fits = len(shape) == len(profile.min) and all(a <= b <= c for a, b, c in zip(profile.min, shape, profile.max))
-        if not fits:
+    """Data outside the optimization profile could not be fed to the engine; where there are several, one of them has to take all inputs."""
+    groups = groups_of(profiles)
+    shapes = {profile.name: arrays[profile.name].shape for profile in profiles}
+    fitting = next((group for group in groups if all(part.takes(shapes[part.name]) for part in group)), None)
+    if fitting is None and len(groups) > 1:
+        given = ", ".join(f"{name}:{dims(shape)}" for name, shape in shapes.items())
+        raise ConversionError(f"{data.origin}: {given} fits none of the {len(groups)} profiles", hint="Widen a --profile.", code=data.code)
+    for profile in fitting or profiles:
+        shape = shapes[profile.name]
+        if not profile.takes(shape):
             raise ConversionError(
                 f"{data.origin}: {profile.name!r} has shape {list(shape)}, outside the profile {list(profile.min)} to {list(profile.max)}",
                 hint="Give data of a fitting shape, or widen --min-shapes / --max-shapes.",

@@ -24,7 +24,7 @@ from onnx2trt.data.pixels import Preprocessing, image_tensor
 from onnx2trt.data.reused_arrays import ReusedArrays
 from onnx2trt.data.rows import Rows, file_and_row
 from onnx2trt.data.samples import Dataset
-from onnx2trt.plan.plan import Preprocess
+from onnx2trt.plan.parts import Preprocess
 
 COLORS = {1: ("gray",), 3: ("rgb", "bgr"), 4: ("rgb", "bgr")}  # channels -> orders, the default first
 

@@ -1,6 +1,7 @@
 """Between which values the tensors of a graph lie whatever it is fed with: interval arithmetic by what the operators and constants say.
 
-In FP16 the ends of the intervals are rounded like the values themselves: where they become others, FP16 loses constants that matter.
+In a type of 16 bits the ends of the intervals are rounded like the values themselves: where they become others, it loses constants that
+matter.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import onnx
 
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import FP16, HalfType
 from onnx2trt.model.nodes import attribute
 from onnx2trt.model.operators import EXACT
 
@@ -23,7 +25,7 @@ FLOATS = (FLOAT, onnx.TensorProto.DOUBLE, onnx.TensorProto.FLOAT16, onnx.TensorP
 SMALL_SUMMAND = 1e-2  # up to here a constant that is added is taken for one that keeps the sum off zero
 
 
-def bounds(graph: Graph, types: dict[str, int], in_fp32: Collection[str] | None = None) -> dict[str, Interval]:
+def bounds(graph: Graph, types: dict[str, int], in_fp32: Collection[str] | None = None, half_type: HalfType = FP16) -> dict[str, Interval]:
     """Tensor -> interval, for those of which something is known.
 
     A small constant that is added (`x + epsilon`), or chosen where something holds (`where(x == 0, epsilon, x)`), says that its author
@@ -31,31 +33,31 @@ def bounds(graph: Graph, types: dict[str, int], in_fp32: Collection[str] | None 
 
     Args:
         types: of all tensors, as of graph.types().
-        in_fp32: the nodes that compute in FP32, all others in FP16; None: all compute in FP32.
+        in_fp32: the nodes that compute in FP32, all others in `half_type`; None: all compute in FP32.
     """
     found = {name: _of_constant(array) for name, array in graph.weights.items()}
     for node in graph.nodes:
-        half = in_fp32 is not None and node.name not in in_fp32
+        half = None if in_fp32 is None or node.name in in_fp32 else half_type
         rule = RULES.get(node.op_type)
         operands = [read(found, types, name, half) for name in node.input]
         interval = rule(node, operands) if rule else UNKNOWN
         for name in node.output if node.op_type == "Split" else node.output[:1]:
-            made = in_half(interval) if half and types.get(name) == FLOAT else interval
+            made = in_half(interval, half) if half and types.get(name) == FLOAT else interval
             if made != UNKNOWN and made[0] <= made[1]:
                 found[name] = made
     return found
 
 
-def read(found: dict[str, Interval], types: dict[str, int], name: str, half: bool) -> Interval:
-    """The interval of a tensor as a node finds it that computes in FP16 (`half`) or in FP32."""
+def read(found: dict[str, Interval], types: dict[str, int], name: str, half: HalfType | None) -> Interval:
+    """The interval of a tensor as a node finds it that computes in `half`, or in FP32 (None)."""
     interval = found.get(name, UNKNOWN)
-    return in_half(interval) if half and types.get(name) == FLOAT else interval
+    return in_half(interval, half) if half and types.get(name) == FLOAT else interval
 
 
-def in_half(interval: Interval) -> Interval:
-    """With both ends rounded to FP16."""
-    with np.errstate(over="ignore"):
-        return float(np.float16(interval[0])), float(np.float16(interval[1]))
+def in_half(interval: Interval, half: HalfType = FP16) -> Interval:
+    """With both ends rounded."""
+    low, high = half.of(np.array(interval))
+    return float(low), float(high)
 
 
 def _of_constant(array: np.ndarray) -> Interval:

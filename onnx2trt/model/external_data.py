@@ -6,6 +6,7 @@ at loading, but stops at the first fault and does not say what to do.
 
 from __future__ import annotations
 
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ ELEMENT_BITS = {
     onnx.TensorProto.UINT4: 4,
     onnx.TensorProto.INT4: 4,
 }
+MOST_DIMS = 32  # numpy's limit before version 2; TensorRT takes 8
+MOST_VALUES = 2**60
 DATA_TYPES = frozenset(onnx.TensorProto.DataType.values()) - {onnx.TensorProto.UNDEFINED}
 
 
@@ -133,12 +136,14 @@ def _shorten(lines: list[str], most: int = 10) -> list[str]:
 
 
 def _element_count(tensor: onnx.TensorProto) -> int:
-    count = 1
-    for dim in tensor.dims:
-        if dim < 0:
-            raise _Fault(f"negative dimension in {list(tensor.dims)}")
-        count *= dim
-    return count
+    dims = list(tensor.dims)
+    if len(dims) > MOST_DIMS:
+        raise _Fault(f"has {len(dims)} dimensions; {MOST_DIMS} are taken")
+    if any(dim < 0 for dim in dims):
+        raise _Fault(f"negative dimension in {dims}")
+    if math.prod(dim for dim in dims if dim) >= MOST_VALUES:  # also where there are none: no array has such a shape
+        raise _Fault(f"has the shape {dims}, which no array can have")
+    return math.prod(dims)
 
 
 def byte_count(tensor: onnx.TensorProto) -> int | None:

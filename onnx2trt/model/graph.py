@@ -17,29 +17,11 @@ from onnx import numpy_helper
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import STANDARD_DOMAINS, Profile
+from onnx2trt.model.infer import infer_shapes
 from onnx2trt.model.nodes import all_nodes, reads, subgraphs
 
 INLINE_LIMIT = 2**31 - 2**26  # bytes; a margin under protobuf's limit for the nodes
 MIN_IR_VERSION = 8  # initializers need not be inputs (4), and what opset 17 was released with
-
-
-def infer_shapes(model: onnx.ModelProto, values: bool = False) -> onnx.ModelProto:
-    """The model with the types and shapes that onnx can infer.
-
-    Args:
-        values: shapes that are computed in the graph are followed, too.
-
-    Raises:
-        ConversionError: MODEL, where a node cannot be what it says; onnx gives up, though it was not asked to be strict.
-    """
-    try:
-        return onnx.shape_inference.infer_shapes(model, check_type=False, strict_mode=False, data_prop=values)
-    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        raise ConversionError(
-            f"types and shapes of the model cannot be inferred: {error}",
-            hint="A node has the wrong number or kind of inputs: check the file with onnx.checker, and export it again.",
-            code=ExitCode.MODEL,
-        ) from error
 
 
 class Graph:

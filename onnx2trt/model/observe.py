@@ -13,7 +13,8 @@ import onnx
 from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.model_info import Profile
 from onnx2trt.base.padded import Padded
-from onnx2trt.model.graph import Graph, infer_shapes
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.infer import infer_shapes
 from onnx2trt.model.nodes import is_no_larger
 from onnx2trt.model.padding import of_samples
 from onnx2trt.model.segments import Segments, bounds_by_cost, tensor_bytes

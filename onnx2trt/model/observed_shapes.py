@@ -6,7 +6,8 @@ import numpy as np
 import onnx
 
 from onnx2trt.base.model_info import Profile
-from onnx2trt.model.graph import Graph, infer_shapes
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.infer import infer_shapes
 from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.session import Session
 

@@ -16,6 +16,7 @@ from google.protobuf.message import DecodeError
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.files import feed
 from onnx2trt.base.model_info import STANDARD_DOMAINS, ModelInfo, TensorSpec, dims
+from onnx2trt.model.counted import check_functions, check_sparse
 from onnx2trt.model.external_data import all_tensors, byte_count, check_tensors, named_tensors
 from onnx2trt.model.nodes import all_nodes
 from onnx2trt.model.operators import QUANTIZERS
@@ -42,13 +43,16 @@ def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelI
     """
     check_file(path)
     model = _parse(path)
+    _check_versions(model, path)
     check_structure(model, path, plugins)
+    check_functions(model, path)
     inputs = _specs(true_inputs(model.graph), "input", path)
     outputs = _outputs(model, path)
     external = check_tensors(model, path)
     with ThreadPoolExecutor(1) as beside:
         identity = beside.submit(_identity, (path, *external))
         _load_external(model, path)
+        check_sparse(model, path)
         warnings = (*_general_warnings(model, inputs), *_check_weights(model, path))
     sha256, size = identity.result()
     info = ModelInfo(
@@ -203,6 +207,17 @@ def _identity(paths: tuple[str, ...]) -> tuple[str, int]:
 def default_opset(model: onnx.ModelProto) -> int:
     """Version of the default operator set; 0 where the model imports none."""
     return max((entry.version for entry in model.opset_import if entry.domain in STANDARD_DOMAINS), default=0)
+
+
+def _check_versions(model: onnx.ModelProto, path: str) -> None:
+    """Versions are counted from 1; what no integer of onnx's own holds is damage."""
+    odd = [entry for entry in model.opset_import if not -(2**31) < entry.version < 2**31]
+    if odd:
+        raise ConversionError(
+            f"{path} imports opset {odd[0].version} of domain {odd[0].domain!r}, which there cannot be",
+            hint="This is a damaged file: export it again.",
+            code=ExitCode.MODEL,
+        )
 
 
 def _general_warnings(model: onnx.ModelProto, inputs: tuple[TensorSpec, ...]) -> Iterator[str]:

@@ -17,12 +17,14 @@ from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ModelInfo
 from onnx2trt.base.read_ahead import map_in_order
+from onnx2trt.model.fp8_weights import fold_fp8_weights
 from onnx2trt.model.graph import Graph, external_tensor
 from onnx2trt.model.padding import rows_of_samples
 
 MOST_THREADS = 16  # more do not make single images faster
 AT_ONCE = 2  # inferences of one session at once, where the cores allow it: each with its share of the threads (see Session.run_each)
 LACKS = "NOT_IMPLEMENTED|Exception during initialization"  # its words for operators, types or attributes that it has no code for
+WRONG_OPTIMIZERS = ["ReluQuantRewrite"]  # takes a zero point of FP8 for one of UINT8, and drops the Relu in front (1.32)
 EXTERNAL_LIMIT = 1024  # bytes; larger weights are handed over as arrays, not serialized
 
 
@@ -97,7 +99,7 @@ class Session:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         names, values = [], []
-        for name, array in graph.weights.items():
+        for name, array in {**graph.weights, **fold_fp8_weights(proto, graph)}.items():
             if array.nbytes <= EXTERNAL_LIMIT or array.dtype.kind not in "fiu":
                 proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
             else:
@@ -165,7 +167,7 @@ def _options(at_once: int = 1) -> ort.SessionOptions:
 
 def _load(source, options: ort.SessionOptions, name: str) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=WRONG_OPTIMIZERS)
     except Exception as error:  # onnxruntime raises classes of its own, by status code
         newest = re.search(r"official support for domain ai\.onnx is till opset (\d+)", str(error))
         raise (CannotLoad if re.search(LACKS, str(error)) else ConversionError)(

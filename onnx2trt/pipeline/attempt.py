@@ -5,12 +5,15 @@ from __future__ import annotations
 import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from onnx2trt.base.errors import ConversionError, in_words
 from onnx2trt.conversion.comparing import worst_output
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
+from onnx2trt.pipeline.by_plan import bounds
 from onnx2trt.pipeline.engine import Made
+from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.report.built import VariantRow
 from onnx2trt.report.result import Result
 from onnx2trt.stages.fp16_baseline import Baseline
@@ -47,6 +50,7 @@ class Attempt:
             status=self.result.status if self.made else "failed",
             delivered=precision and precision.delivered,
             int8_mac_share=precision and precision.int8_mac_share,
+            fp8_mac_share=precision and precision.fp8_mac_share,
             engine_bytes=built.nbytes if built else None,
             p50_ms=latency and latency.p50_ms,
             p99_ms=latency and latency.p99_ms,
@@ -57,9 +61,15 @@ class Attempt:
             build_s=round(self.run.console.timings.get("build", 0.0), 3),
             error=self.error.message if self.error else None,
             moved_bytes=traffic and traffic.moved_bytes,
+            least_ms=self.least_ms,
             structure=self.label,
             falls_short=(self.made and self.made.falls_short) or None,
         )
+
+    @cached_property
+    def least_ms(self) -> dict[str, float] | None:
+        """Name of a GPU -> lower bound of the time there, where the engine's plan tells it."""
+        return bounds(self.made.job, self.made.prepared.graph, self.made.kernels) if self.made else None
 
     def fail(self, error: ConversionError) -> None:
         """There is no such engine, or none to be used."""
@@ -90,7 +100,7 @@ def time_in_turn(job: Job, attempts: dict[str, Attempt], fp16: Attempt | Baselin
             run.console.warn(f"the engines were not timed in turn, so their latencies are less comparable: {in_words(error)}")
     latency = fp16.result.latency if isinstance(fp16, Attempt) else fp16 and fp16.row
     for attempt in made.values():
-        if latency and attempt.result.latency and attempt.precision == "int8":
+        if latency and attempt.result.latency and attempt.precision in EIGHT_BIT:
             attempt.result.latency = replace(attempt.result.latency, fp16_p50_ms=latency.p50_ms)
 
 
@@ -106,4 +116,4 @@ def _time(job: Job, made: dict[str, Attempt], run: Run) -> None:
 
 def loaded(job: Job, made: Made, run: Run):
     """A context with its engine on the GPU."""
-    return loaded_engine(job.library, job.plan, made.built.data, run, job.plan.build.version_compatible)
+    return loaded_engine(job.library, job.plan, made.built.runnable, run, job.plan.build.version_compatible)

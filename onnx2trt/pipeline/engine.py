@@ -9,7 +9,7 @@ from functools import cached_property
 from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode, in_words
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.pipeline import int8, prepare
+from onnx2trt.pipeline import by_plan, int8, prepare
 from onnx2trt.quant.fit_file import Found
 from onnx2trt.report.result import Result
 from onnx2trt.rewrite.fit import Fit
@@ -21,14 +21,15 @@ from onnx2trt.stages.build import build_engine
 from onnx2trt.stages.faithful import falls_short
 from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8 import reuse, trt_calibrator
-from onnx2trt.stages.latency import latencies
+from onnx2trt.stages.latency import latencies, profile_rows
 from onnx2trt.stages.load import loaded_engine
 from onnx2trt.stages.read_back import judge_precision, read_precision
+from onnx2trt.stages.refit import refit_engine
 from onnx2trt.stages.write import keep_rejected
 from onnx2trt.trt.builder import BuiltEngine
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.parser_errors import Refusal
-from onnx2trt.trt.plan_text import Traffic, traffic_of
+from onnx2trt.trt.plan_text import Kernel, Traffic, kernels_of, traffic_of
 
 Choice = prepare.Choice | prepare.HalfChoice | int8.Int8Choice
 
@@ -45,9 +46,19 @@ class Made:
     falls_short: str = ""  # how far its outputs are off those of its simulation, where that is too far
 
     @cached_property
+    def kernels(self) -> tuple[Kernel, ...]:
+        """By the engine's own plan; none where it tells nothing."""
+        return kernels_of(self.job.plan.backend, self.built.data)
+
+    @property
+    def told_by_plan(self) -> dict:
+        """Fields of the result's engine."""
+        return by_plan.about(self.job, self.choice, self.prepared.graph, self.kernels)
+
+    @property
     def traffic(self) -> Traffic | None:
-        """What the engine moves, by its own plan."""
-        return traffic_of(self.job.plan.backend, self.built.data)
+        """What the engine moves."""
+        return traffic_of(self.kernels)
 
 
 def make_engine(job: Job, result: Result, run: Run) -> Made:
@@ -60,6 +71,8 @@ def make_engine(job: Job, result: Result, run: Run) -> Made:
         ConversionError: from any of them.
     """
     job, choice = choose(job, run)
+    if job.plan.by_plan and isinstance(choice, int8.Int8Choice):
+        by_plan.give_back(job, choice, run)
     prepared = choice.prepared(run)
     try:
         return build_and_check(job, choice, prepared, result, run)
@@ -86,8 +99,11 @@ def choose(job: Job, run: Run) -> tuple[Job, Choice]:
     return job, int8.choose(job, run) if job.quantizes else prepare.choose(job, run)
 
 
-def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result, run: Run) -> Made:
+def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result, run: Run, make=None) -> Made:
     """From a prepared model to an engine that passed.
+
+    Args:
+        make: (job, choice, prepared, run) -> (engine, prepared model); None: the engine is built.
 
     Raises:
         ConversionError: from any stage; --keep-failed then keeps the engine.
@@ -95,8 +111,8 @@ def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result
     for warning in prepared.graph.repairs:
         run.console.warn(warning)
     result.take(calibration=choice.about)
-    built, prepared = _build_what_is_read(job, choice, prepared, result, run)
-    with loaded_engine(job.library, job.plan, built.data, run, job.plan.build.version_compatible) as engine:
+    built, prepared = make(job, choice, prepared, run) if make else _build_what_is_read(job, choice, prepared, result, run)
+    with loaded_engine(job.library, job.plan, built.runnable, run, job.plan.build.version_compatible) as engine:
         try:
             details = engine.describe() if engine else {}
             precision = replace(read_precision(job, prepared, built, engine, run), tried=choice.tried)
@@ -121,6 +137,7 @@ def check(job: Job, prepared: Prepared | None, engine, result: Result, run: Run)
     result.take(accuracy=[row.rounded() for row in rows or ()])
     result.take(**validate.judge(job, rows, engine is not None, run))
     shapes.try_engine(job, engine, run)
+    result.take(optimization_profiles=profile_rows(job, None))
     if engine is not None and job.plan.validation.enabled:
         result.take(**_time(job, engine, run))
 
@@ -130,10 +147,11 @@ def _time(job: Job, engine: Engine, run: Run) -> dict:
     try:
         with run.stage("latency", "measuring the latency"):
             latency, run.evidence.latency_ms = latencies(job, {"": engine})[""]
+            rows = profile_rows(job, engine)
     except Exception as error:  # of whatever kind: CUDA, the library, out of memory
         run.console.warn(f"the latency could not be measured: {in_words(error)}")
         return {"latency_not_measured_because": in_words(error)}
-    return {"latency": latency}
+    return {"latency": latency, "optimization_profiles": rows}
 
 
 def _build_what_is_read(job: Job, choice: Choice, prepared: Prepared, result: Result, run: Run) -> tuple[BuiltEngine, Prepared]:
@@ -155,6 +173,8 @@ def _build(job: Job, prepared: Prepared, result: Result, run: Run) -> tuple[Buil
         built = build_engine(job, prepared, calibrator, timings, run)
         found = calibrator.found(time.monotonic() - started) if calibrator else None
     result.take(timing_cache=timing_cache.write(job, built, timings, about, run))
+    if job.plan.build.strip_weights:  # only with its weights does it run, and with these it is judged
+        built = replace(built, whole=refit_engine(job, prepared, built.data, frozenset(), run).data)
     if found:
         result.take(calibration=found.about)
         _remember(job, prepared, found, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from onnx2trt.base.errors import ConversionError, ExitCode
@@ -11,6 +12,7 @@ from onnx2trt.pipeline.attempt import Attempt, time_in_turn
 from onnx2trt.pipeline.engine import Made, make_engine
 from onnx2trt.pipeline.structures import Int8Engines, build_int8, give_slow_layers_back
 from onnx2trt.plan.plan import BEST
+from onnx2trt.plan.precision_arguments import EIGHT_BIT, LAYER_PRECISIONS
 from onnx2trt.report.result import Result
 from onnx2trt.stages import fp16_baseline as baseline
 from onnx2trt.stages.fp16_baseline import Baseline
@@ -28,7 +30,7 @@ def make_all(job: Job, result: Result, run: Run) -> Made:
     plan = job.plan
     if len(plan.variants) == 1 and plan.precision != BEST:
         return make_engine(job, result, run)
-    known = baseline.recall(job, run) if plan.precision == "int8" and not plan.compare else None
+    known = baseline.recall(job, run) if plan.precision in EIGHT_BIT and not plan.compare else None
     attempts, int8 = _make_attempts(job, result, run, known)
     fp16 = known or attempts.get("fp16")
     if int8:
@@ -63,16 +65,14 @@ def _make_attempts(job: Job, common: Result, run: Run, known: Baseline | None) -
 
 def _int8(job: Job, common: Result, run: Run) -> Int8Engines:
     """The INT8 engines: one for each structure that is to be measured, else one."""
-    plan = replace(job.plan, precision="int8")
+    plan = job.plan.for_precision("int8")
     if plan.structures and not job.info.quantized:
         return build_int8(replace(job, plan=plan), common, run)
     return Int8Engines([_attempt(job, "int8", common, run)], plan.calibration.effort.builds - 1)
 
 
 def _attempt(job: Job, precision: str, common: Result, run: Run) -> Attempt:
-    plan = replace(job.plan, precision=precision)
-    if precision == "fp32":
-        plan = replace(plan, layer_precisions=())  # all its layers are FP32
+    plan = replace(job.plan.for_precision(precision), layer_precisions=_overrides(job.plan.layer_precisions, precision))
     attempt = Attempt(precision, common.variant(), run.labelled(precision))
     try:
         attempt.made = make_engine(replace(job, plan=plan), attempt.result, attempt.run)
@@ -81,6 +81,12 @@ def _attempt(job: Job, precision: str, common: Result, run: Run) -> Attempt:
         if precision != job.plan.precision:
             attempt.run.console.info(f"no engine: {error.message}")
     return attempt
+
+
+def _overrides(asked: tuple[tuple[str, str], ...], precision: str) -> tuple[tuple[str, str], ...]:
+    """The --layer-precisions of an engine: what 16 bits are there, they were in the precision that was asked for."""
+    known = LAYER_PRECISIONS.get(precision)
+    return tuple((pattern, to if to in known else known[-1]) for pattern, to in asked) if known else ()  # all layers of FP32 are FP32
 
 
 def _hand_on(job: Job, attempts: dict[str, Attempt], int8: Int8Engines | None, result: Result, run: Run, known: Baseline | None) -> Made:
@@ -97,26 +103,43 @@ def _hand_on(job: Job, attempts: dict[str, Attempt], int8: Int8Engines | None, r
     if chosen.error:
         raise chosen.error
     if job.plan.precision == BEST:
+        if not job.plan.executes_here:
+            run.console.warn(
+                f"nothing was timed: {chosen.precision} is the fastest by what the engines' plans and data sheets tell, an estimate"
+            )
         result.take(precision=replace(result.precision, requested=BEST))
     if chosen.made.falls_short:
         run.console.warn(f"TensorRT may compute wrong numbers here: {chosen.made.falls_short}")
-    slower = _not_faster(attempts)
-    if slower:
-        run.console.warn(slower)
+    for name in EIGHT_BIT:
+        slower = _not_faster(name, attempts)
+        if slower:
+            run.console.warn(slower)
     return chosen.made
 
 
 def _fastest(attempts: dict[str, Attempt]) -> Attempt:
-    """Of those that passed; where none did, the first."""
+    """Of those that passed; where none did, the first.
+
+    Where none was timed, that with the smallest lower bound of its time, on the GPU that gains least; FP16, the first, where nothing is
+    known of the others.
+    """
     passed = [attempt for attempt in attempts.values() if attempt.made]
-    return min(passed, key=lambda attempt: attempt.p50_ms, default=next(iter(attempts.values())))
+    if all(attempt.p50_ms == math.inf for attempt in passed):
+        half = (attempts["fp16"].least_ms if "fp16" in attempts else None) or {}
+        return min(passed, key=lambda attempt: _bound(attempt.least_ms or {}, half), default=next(iter(attempts.values())))
+    return min(passed, key=lambda attempt: attempt.p50_ms)
 
 
-def _not_faster(attempts: dict[str, Attempt]) -> str:
-    latency = "int8" in attempts and attempts["int8"].result.latency
+def _bound(least_ms: dict[str, float], half: dict[str, float]) -> float:
+    """Largest part of the bound of FP16, over the GPUs; 1 where nothing is known."""
+    return max((ms / half[gpu] for gpu, ms in least_ms.items() if half.get(gpu)), default=1.0)
+
+
+def _not_faster(precision: str, attempts: dict[str, Attempt]) -> str:
+    latency = precision in attempts and attempts[precision].result.latency
     if not latency or not latency.fp16_p50_ms or latency.p50_ms < latency.fp16_p50_ms:
         return ""
     return (
-        f"INT8 is not faster than FP16 here: p50 {latency.p50_ms:.3f} ms against {latency.fp16_p50_ms:.3f} ms; "
+        f"{precision.upper()} is not faster than FP16 here: p50 {latency.p50_ms:.3f} ms against {latency.fp16_p50_ms:.3f} ms; "
         "it pays with larger batches and wider layers"
     )

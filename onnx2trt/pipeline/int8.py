@@ -1,4 +1,4 @@
-"""INT8 from the data to the layers: one object that keeps what was measured and decides which layers become INT8."""
+"""INT8, or FP8, from the data to the layers: one object that keeps what was measured and decides which layers become that."""
 
 from __future__ import annotations
 
@@ -19,11 +19,15 @@ from onnx2trt.plan.structures import Structure
 from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
+from onnx2trt.rewrite.attention import attention_layers
+from onnx2trt.rewrite.einsum import einsums_as_products
 from onnx2trt.rewrite.fit import Fit
+from onnx2trt.rewrite.number_formats import FP8, INT8
 from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, Prepared
-from onnx2trt.rewrite.qdq import Layer, scales_by_range
+from onnx2trt.rewrite.qdq import QUANTIZE_OPSET, Layer, by_layer, scales_by_range
 from onnx2trt.rewrite.refused import Refused
+from onnx2trt.rewrite.shares import mac_share, macs_of
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
 from onnx2trt.stages.blank_input import kept_for_blank
@@ -34,6 +38,7 @@ from onnx2trt.stages.int8.guard import OF_FP16, Fp16Inaccurate, Guard
 from onnx2trt.stages.int8.trials import Trials
 from onnx2trt.stages.ranges import kept_fp32, measure_ranges
 from onnx2trt.trt.parser_errors import Refusal
+from onnx2trt.trt.plan_text import Kernel
 
 
 def choose(job: Job, run: Run) -> Choice | Int8Choice:
@@ -53,12 +58,14 @@ def choose(job: Job, run: Run) -> Choice | Int8Choice:
 
 
 def graph_to_quantize(job: Job, run: Run) -> Graph:
-    """The model, folded, FP32, of an opset that Q/DQ can be put into.
+    """The model, folded, FP32, of an opset that Q/DQ can be put into, its matrix products written as such.
 
     Raises:
         ConversionError: MODEL, where its opset cannot be raised.
     """
-    graph = prepare.working_graph(job.graph(), True, job.plan.fp16_scales, job.plan.layer_precisions)
+    graph = prepare.working_graph(einsums_as_products(job.graph()), True, job.plan.fp16_scales, job.plan.layer_precisions)
+    if job.plan.precision == FP8.name and graph.opset < QUANTIZE_OPSET:
+        raise prepare.without_fp8_opset(graph.opset)
     if job.strong:
         warn_of_fp32_scales(job, graph, run)
     return graph
@@ -93,6 +100,10 @@ class Int8Choice:
         self._structure = structures.unmeasured(job.plan.calibrator, job.plan.keep_layers)
         self._all_layers = bool(job.plan.structures) and not known.by_rule
         self._by_rule: dict[str, str] = {}  # layers that stay FP16 in some structures
+        self.by_plan: dict[str, str] = {}  # layers that stay FP16 for what engines move (pipeline.by_plan)
+        self.fp16_kernels: tuple[Kernel, ...] = ()  # of the model in FP16, where that is known
+        takes_attention = job.plan.attention and known.attention
+        self._attentions = attention_layers(graph, job.profiles, job.number_format) if takes_attention else ()
         self._refused = find_refused(job, graph, None if job.plan.calibrator else self._form, run)
         maxima = {} if known.found else measure_ranges(job, graph, run)
         self._kept_fp32 = known.found.kept_fp32 if known.found else kept_for_blank(job, graph, kept_fp32(job, graph, maxima), run)
@@ -101,8 +112,10 @@ class Int8Choice:
         if self._all_layers:
             self._by_rule = prepare.seldom_faster(graph, job.profiles, layers)
         if not layers:
-            raise prepare.nothing_left(self._kept_fp16)
-        self._fitted = make_ready(job, graph, known, layers, scales_by_range(maxima), run).without_int8(self._refused.without_int8)
+            raise prepare.nothing_left(self._kept_fp16, job.number_format)
+        self._refuse_too_little(layers)
+        fitted = make_ready(job, graph, known, layers, scales_by_range(maxima, job.number_format), run)
+        self._fitted = fitted.without_int8(self._refused.without_int8)
         if self._fitted.graph is not graph and not known.found:  # other ranges than those that decided what stays in FP32
             self._look_at_ranges_again()
         self._fallback: dict[str, str] = {}
@@ -112,9 +125,14 @@ class Int8Choice:
     def about(self) -> Calibration:
         """For the result."""
         tried = self._guard.tried if "_guard" in self.__dict__ else []
-        keys = ("int8_mac_share", "drop_percent", "standard_error", "passed", "seen_in_calibration", "best_scores_points")
-        rows = [{key: getattr(rung, key) for key in keys if getattr(rung, key) is not None} for rung in tried]
+        keys = ("drop_percent", "standard_error", "passed", "seen_in_calibration", "best_scores_points")
+        share = f"{self._job.number_format.name}_mac_share"
+        rows = [{share: rung.mac_share, **{key: getattr(rung, key) for key in keys if getattr(rung, key) is not None}} for rung in tried]
         return replace(self._fitted.about, tried=rows or None)
+
+    @property
+    def _label(self) -> str:
+        return self._job.number_format.label
 
     @property
     def written(self) -> WrittenCache | None:
@@ -136,7 +154,7 @@ class Int8Choice:
             self._fallback = self._fitted.fp16_fallback
         elif self._fitted.split is None:
             self._run.console.warn(
-                "without --calibration-dir or --validation-dir no data tells what INT8 costs: all layers that can be are INT8"
+                f"without --calibration-dir or --validate no data tells what {self._label} costs: all layers that can be are {self._label}"
             )
         elif self.can_measure:
             self._fallback = self._choose(self._job.plan.validation.max_drop_percent)
@@ -154,7 +172,7 @@ class Int8Choice:
             raise error
         limit = self._job.plan.validation.max_drop_percent
         factor = limit / error.drop_percent
-        run.console.warn(f"{error.message}: built once more, with fewer INT8 layers, for a drop of {factor:.0%} of this one")
+        run.console.warn(f"{error.message}: built once more, with fewer {self._label} layers, for a drop of {factor:.0%} of this one")
         before = self.prepared(run).fallback
         self._fallback = self._choose(self._guard.reached(self._fallback, limit) * factor, or_best=True)
         self._remember()
@@ -169,9 +187,28 @@ class Int8Choice:
         """That builds what is prepared."""
         return self._job
 
+    @property
+    def has_attention(self) -> bool:
+        """Whether attention is among the INT8 layers."""
+        return any(layer.attention and layer.node not in self._fallback for layer in self._fitted.layers)
+
+    @cached_property
+    def _without_attention(self) -> Int8Choice:
+        """The same with all attention in FP16; what had to go back to FP16 beside it may be INT8 then."""
+        attention = {layer.node for layer in self._fitted.layers if layer.attention}
+        if not attention:
+            return self
+        other = copy.copy(self)
+        other._fitted = replace(self._fitted, layers=tuple(layer for layer in self._fitted.layers if not layer.attention))
+        other._fallback = {node: reason for node, reason in self._fallback.items() if node not in attention}
+        other.__dict__.pop("_guard", None)
+        if self.has_attention and other._fallback and self._fitted.fp16_fallback is None and self.can_measure:
+            other._fallback = other._choose(self._job.plan.validation.max_drop_percent)
+        return other
+
     def in_structure(self, structure: Structure) -> Int8Choice:
         """The same choice of the same layers, scales and weights, to be written down in another way."""
-        other = copy.copy(self)
+        other = copy.copy(self if structure.attention else self._without_attention)
         other._structure = structure
         other._job = replace(self._job, plan=replace(self._job.plan, calibrator=structure.calibrator))
         return other
@@ -183,13 +220,18 @@ class Int8Choice:
             more: nodes that shall be FP16 besides -> reason.
         """
         job, fitted, by_rule = self._job, self._fitted, self._by_rule if self._structure.by_rule else {}
-        fallback = {**by_rule, **self._fallback, **(more or {})}
-        layers = tuple(layer for layer in fitted.layers if layer.node not in fallback)
-        run.evidence.keep_scales(fitted.fit.scales, fitted.equalized, (layer.activation for layer in layers))
+        fallback = {**by_rule, **self.by_plan, **self._fallback, **(more or {})}
+        layers = tuple(layer for layer in fitted.layers if fallback.keys().isdisjoint(layer.nodes))
+        run.evidence.keep_scales(fitted.fit.scales, fitted.equalized, (name for layer in layers for name in layer.tensors))
         plan = Int8Plan(fitted.graph_for(layers), job.profiles, layers, fitted.fit, self._kept_fp32, self._kept_fp16 | fallback)
         if job.plan.calibrator:
             return prepare.prepare_calibrated(plan, None if fitted.by_tensorrt else fitted.others, self._structure.bound)
         return self._with_qdq(plan)
+
+    def in_fp16(self) -> Prepared:
+        """The model without INT8, to hold what is INT8 against."""
+        fit = Fit({}, fp16_scales=self._job.fp16_scales(self._graph))
+        return self._with_qdq(Int8Plan(self._graph, self._job.profiles, (), fit, self._kept_fp32, {}))
 
     def without_refused(self, error: Refusal, prepared: Prepared, run: Run) -> Prepared:
         """Without INT8 where the parser refuses it, and with the nodes in FP32 that it refuses in FP16.
@@ -207,11 +249,24 @@ class Int8Choice:
     def _layers(self, kept_fp32: dict[str, str], refused: Refused) -> tuple[tuple[Layer, ...], dict[str, str]]:
         """(layers that may become INT8, the others -> reason)"""
         job, kept = self._job, {**kept_fp32, **refused.without_int8}
-        layers, left = prepare.choose_layers(self._graph, kept, job.plan.layer_precisions)
+        layers, left = prepare.choose_layers(self._graph, kept, job.plan.layer_precisions, self._attentions, job.number_format)
         if not self._all_layers:
             by_rule = prepare.seldom_faster(self._graph, job.profiles, layers)
             layers, left = tuple(layer for layer in layers if layer.node not in by_rule), {**left, **by_rule}
         return layers, {**left, **refused.without_int8}
+
+    def _refuse_too_little(self, layers: tuple[Layer, ...]) -> None:
+        """Before anything is measured: not even all layers would do the share of the work that is asked for.
+
+        Raises:
+            ConversionError: MODEL.
+        """
+        number_format, least = self._job.number_format, self._job.plan.min_int8_share
+        if number_format is INT8:  # the share of what has weights may be small where attention is large, and grow with shapes
+            return
+        share = mac_share(self._graph, self._job.profiles, {node for layer in layers for node in layer.nodes})
+        if share < least:
+            raise prepare.too_little(share, least, number_format)
 
     def _form(self, refused: Refused) -> Graph:
         """What will be built, with made-up scales: what the parser says of it hangs on no value."""
@@ -250,7 +305,7 @@ class Int8Choice:
             return run.console.debug(f"FP16 cannot be made accurate enough: {error.message}")
         if found.keys() != self._kept_fp32.keys():
             self._kept_fp32 = found
-            layers = tuple(layer for layer in self._fitted.layers if layer.node not in found)
+            layers = tuple(layer for layer in self._fitted.layers if found.keys().isdisjoint(layer.nodes))
             self._fitted = replace(self._fitted, layers=layers)
             del self._guard  # what it has measured was of other layers in FP32
             self._guard.fp16_is_known = True
@@ -263,7 +318,7 @@ class Int8Choice:
     @cached_property
     def _guard(self) -> Guard:
         job, fitted = self._job, self._fitted
-        macs = prepare.macs_of(fitted.graph, job.profiles)
+        macs = by_layer(macs_of(fitted.graph, job.profiles), fitted.layers)
         return Guard(job, fitted, macs, Trials(job, fitted, macs, self._simulated, self._run), self._run)
 
     def _simulated(self, graph: Graph) -> Graph:
@@ -278,5 +333,5 @@ class Int8Choice:
         job, fitted = self._job, self._fitted
         maxima = measure_ranges(job, fitted.graph, self._run, of=" of the equalized model")
         self._kept_fp32 = {**kept_fp32(job, fitted.graph, maxima), **self._kept_fp32}
-        layers = tuple(layer for layer in fitted.layers if layer.node not in self._kept_fp32)
-        self._fitted = replace(fitted, layers=layers, others=scales_by_range(maxima) or fitted.others)
+        layers = tuple(layer for layer in fitted.layers if self._kept_fp32.keys().isdisjoint(layer.nodes))
+        self._fitted = replace(fitted, layers=layers, others=scales_by_range(maxima, job.number_format) or fitted.others)

@@ -23,6 +23,7 @@ from onnx2trt.stages.int8.fit import fit
 from onnx2trt.stages.int8.held_out import signal_to_noise
 
 PART_OF_SAMPLES = 32
+NEITHER = "without equalizing and fitting"  # the plain way, in words
 
 
 def make_ready(job: Job, graph: Graph, known: Known, layers: tuple[Layer, ...], ranged: dict[str, float], run: Run) -> Fitted:
@@ -41,8 +42,8 @@ def make_ready(job: Job, graph: Graph, known: Known, layers: tuple[Layer, ...], 
     split, names = choose_split(job.data), tensors(layers, readings(graph, layers))
     if split is not None and split.blind:
         run.console.warn(
-            f"{split.fitted.origin} holds one sample only: INT8 is measured on what it was fitted to, which tells nothing about other "
-            "samples; give more, or --validation-dir"
+            f"{split.fitted.origin} holds one sample only: {job.number_format.label} is measured on what it was fitted to, which "
+            "tells nothing about other samples; give more, or --validate"
         )
     if known.found is not None:
         found, equalized = known.found, known.equalization.graph(names, layers)
@@ -67,6 +68,7 @@ class Ways:
     known: Known
     ranged: dict[str, float]
     run: Run
+    method: str | None = None  # of calibration, that suits the equalized graph
 
     @cached_property
     def split(self) -> Split | None:
@@ -76,18 +78,18 @@ class Ways:
         """The way that the effort asks for, or a simpler one where that may make the outputs worse."""
         no_change, may_fit = Equalization(self.graph), effort.fit and self.split is not None and self.split.may_fit
         ways = [(no_change, True)] if may_fit else []
-        if effort.equalize and self.known.cache is None:
+        if effort.equalize and self.known.cache is None and self.job.number_format.equalize:
             with self.run.stage("equalize", "equalizing channels"):
                 equalization = equalize(self.job, self.graph, self.names, self.run)
             if not equalization.empty:
                 ways.insert(0, (equalization, may_fit))
         for equalization, with_weights in ways:
             made = self._made(equalization, with_weights)
-            harm = worse_than(self._plain_db, signal_to_noise(self.job, made, self.run))
+            harm = worse_than(self._plain_db, signal_to_noise(self.job, made, self.run, _way(equalization, with_weights)))
             if not harm:
                 return made
             what = "weights are not fitted" if equalization.empty else "channels are not equalized"
-            self.run.console.info(f"INT8 is better off where {what}: {harm}")
+            self.run.console.info(f"{self.job.number_format.label} is better off where {what}: {harm}")
         return self.plain
 
     @cached_property
@@ -97,16 +99,20 @@ class Ways:
 
     @cached_property
     def _plain_db(self) -> dict[str, list[float]]:
-        """A part of the data is enough to compare with, where nothing else asks for scales of the graph as it is."""
+        """A part of the data is enough to compare with, and the calibration method that suits the equalized graph, where nothing else asks
+        for scales of the graph as it is."""
         if self.known.cache or self.job.plan.calibration.cache:
-            return signal_to_noise(self.job, self.plain, self.run)
-        found = calibrate(self.job, self.graph, Wanted(self.names, self.layers, samples=PART_OF_SAMPLES), self.run)
-        return signal_to_noise(self.job, self._fitted(Equalization(self.graph), found, False), self.run)
+            return signal_to_noise(self.job, self.plain, self.run, NEITHER)
+        wanted = Wanted(self.names, self.layers, samples=PART_OF_SAMPLES, method=self.method)
+        found = calibrate(self.job, self.graph, wanted, self.run, f" {NEITHER}, to compare with")
+        return signal_to_noise(self.job, self._fitted(Equalization(self.graph), found, False), self.run, NEITHER)
 
     def _made(self, equalization: Equalization, with_weights: bool) -> Fitted:
         if equalization.empty:
             return self._fitted(equalization, self.calibrated, with_weights)
-        found = calibrate(self.job, equalization.graph(self.names, self.layers), Wanted(self.names, self.layers), self.run)
+        equalized, wanted = equalization.graph(self.names, self.layers), Wanted(self.names, self.layers)
+        found = calibrate(self.job, equalized, wanted, self.run, " with equalized channels")
+        self.method = found.method
         return self._fitted(equalization, found, with_weights)
 
     def _fitted(self, equalization: Equalization, found: Calibrated, with_weights: bool) -> Fitted:
@@ -121,11 +127,11 @@ class Ways:
         written: other programs may want them."""
         job, graph, cache = self.job, self.graph, self.known.cache
         if cache is not None:
-            scales = caches.scales_of(cache, tuple(layer.activation for layer in self.layers), self.names)
+            scales = caches.scales_of(cache, tuple(layer.activation for layer in self.layers if layer.attention is None), self.names)
             caches.check_plausible(job, cache, self.names, self.ranged, self.run)
             trials = (scales,) * (self.split.trials if self.split else 0)
             return Calibrated(cache.algorithm, scales, trials=trials, about=caches.describe(job, caches.method_of(cache)))
-        all_layers = quantizable_layers(graph)
+        all_layers = quantizable_layers(graph, job.number_format)
         more = tensors(all_layers, readings(graph, all_layers)) if job.plan.calibration.cache else ()
         return calibrate(job, graph, Wanted(tuple(dict.fromkeys([*more, *self.names])), self.layers), self.run)
 
@@ -135,5 +141,11 @@ class Ways:
             return None
         found = self.calibrated
         heard = {name: scale for name, scale in self.ranged.items() if name not in found.silent}
-        text = calibration_cache.to_text({**heard, **found.scales}, found.method)
+        text = calibration_cache.to_text({**heard, **found.scales}, found.method, number_format=self.job.number_format.name)
         return caches.write_cache(self.job, text, found.method, self.run, found.silent)
+
+
+def _way(equalization: Equalization, with_weights: bool) -> str:
+    """In words."""
+    equalized, fitted = "equalized channels" * (not equalization.empty), "fitted weights" * with_weights
+    return f"with {' and '.join(filter(None, (equalized, fitted)))}" if equalized or fitted else NEITHER

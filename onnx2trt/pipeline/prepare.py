@@ -1,4 +1,4 @@
-"""From the model to the graph that the parser reads, where INT8 is not to be put in: FP32, FP16, and models that carry Q/DQ."""
+"""From the model to the graph that the parser reads, where INT8 is not to be put in: FP32, FP16, BF16, and models that carry Q/DQ."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.bodies import is_plain
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import FP16
 from onnx2trt.pipeline.refused import find_refused, more_refused, say
 from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Calibration
@@ -20,7 +21,8 @@ from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.refused import NOT_BUILT, Refused
 from onnx2trt.stages.blank_input import kept_for_blank
 from onnx2trt.stages.fp16_guard import choose_fp16
-from onnx2trt.stages.ranges import kept_fp32, measure_ranges
+from onnx2trt.stages.masks import with_clipped_masks
+from onnx2trt.stages.ranges import kept_fp32, measure_ranges, offer_bf16
 from onnx2trt.trt.parser_errors import Refusal
 
 
@@ -58,7 +60,7 @@ class Choice:
 
 @dataclass
 class HalfChoice:
-    """FP16 written into the graph, but for what stays in FP32, of which the parser may make more."""
+    """FP16 or BF16 written into the graph, but for what stays in FP32, of which the parser may make more."""
 
     job: Job
     graph: Graph  # FP32
@@ -101,50 +103,88 @@ class HalfChoice:
 
 
 def in_half(job: Job, graph: Graph, kept_fp32: dict[str, str], exact_scales: bool = False) -> Prepared:
-    """FP16 for all of an FP32 graph that is not kept in FP32; INT8 where the model carries Q/DQ itself.
+    """FP16 or BF16 for all of an FP32 graph that is not kept in FP32; INT8 where the model carries Q/DQ itself.
 
     Args:
         exact_scales: Q/DQ scales stay FP32, as do the layers between them.
     """
     if job.info.quantized:
-        return prepare.prepare_quantized(graph, job.profiles, kept_fp32, job.fp16_scales(graph) and not exact_scales, job.fp16_io)
-    return prepare.prepare_fp16(graph, kept_fp32, job.fp16_io)
+        fp16_scales = job.fp16_scales(graph) and not exact_scales
+        return prepare.prepare_quantized(graph, job.profiles, kept_fp32, fp16_scales, job.fp16_io, job.half)
+    return prepare.prepare_half(graph, kept_fp32, job.fp16_io, job.half)
 
 
 def choose(job: Job, run: Run) -> Choice | HalfChoice:
-    """FP32: the model as it is; FP16: by constraints (weak typing) or in the graph (strong typing).
+    """FP32: the model as it is; FP16 and BF16: by constraints (weak typing) or in the graph (strong typing).
 
     Raises:
-        ConversionError: MODEL, USAGE, or VALIDATION where FP16 cannot meet the limit of the accuracy drop.
+        ConversionError: MODEL, USAGE, or VALIDATION where FP16 or BF16 cannot meet the limit of the accuracy drop.
     """
     return _choose_strong(job, run) if job.strong else _choose_weak(job, run)
 
 
 def _choose_weak(job: Job, run: Run) -> Choice:
     """The model stays FP32 (but for activations, which get their names); TensorRT's flags lower it, and constraints bind single layers."""
-    graph = job.graph()
     if job.plan.precision == "fp32":
-        return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
-    named = name_activations(graph, job.plan.layer_precisions)
+        return Choice(_in_fp32(job))
+    graph = job.graph()
+    named = _named(job, graph, run)
     find_refused(job, named, None, run)
-    in_fp32 = kept_for_blank(job, named, kept_fp32(job, named, measure_ranges(job, named, run)), run)
-    choice = choose_fp16(job, named, in_fp32, run)
-    weak = prepare.prepare_weak(named, choice.kept_fp32, job.plan.layer_precisions)
-    return Choice(replace(weak, changed=job.rewritten or weak.changed or named is not graph), choice.rows())
+    in_fp32 = kept_fp32(job, named, measure_ranges(job, named, run))
+    offer_bf16(job, named, in_fp32, run)
+    choice = choose_fp16(job, named, kept_for_blank(job, named, in_fp32, run), run)
+    return Choice(_weakly_typed(job, named, choice.kept_fp32, named is not graph), choice.rows())
+
+
+def _named(job: Job, graph: Graph, run: Run) -> Graph:
+    """What a weakly typed network of 16 bits is built from."""
+    return with_clipped_masks(job, name_activations(prepare.raised_for(graph, job.half), job.plan.layer_precisions), run)
+
+
+def _in_fp32(job: Job) -> Prepared:
+    graph = job.graph()
+    if job.strong and job.fp16_io:
+        return Prepared(convert(graph, {node.name: "--precision fp32" for node in graph.nodes}, job.fp16_io))
+    return Prepared(graph, changed=job.rewritten or bool(graph.repairs))
+
+
+def _weakly_typed(job: Job, named: Graph, kept_fp32: dict[str, str], renamed: bool) -> Prepared:
+    weak = prepare.prepare_weak(named, kept_fp32, job.plan.layer_precisions)
+    return replace(weak, changed=job.rewritten or weak.changed or renamed)
+
+
+def prepare_again(job: Job, kept_fp32: dict[str, str], exact_scales: bool, run: Run) -> Prepared:
+    """A model in FP32 or FP16, or one that carries Q/DQ, as an earlier run has prepared one of the same network; nothing is measured.
+
+    Args:
+        kept_fp32: node -> reason, as that run has decided.
+        exact_scales: see in_half.
+    """
+    if job.plan.precision == "fp32":
+        return _in_fp32(job)
+    if job.strong:
+        return in_half(job, _to_lower(job, run), kept_fp32, exact_scales)
+    graph = job.graph()
+    named = _named(job, graph, run)
+    return _weakly_typed(job, named, kept_fp32, named is not graph)
+
+
+def _to_lower(job: Job, run: Run) -> Graph:
+    """The folded FP32 graph that the precision is written into."""
+    graph = prepare.working_graph(job.graph(), job.info.quantized, job.plan.fp16_scales, job.plan.layer_precisions)
+    return with_clipped_masks(job, prepare.raised_for(graph, job.half), run)
 
 
 def _choose_strong(job: Job, run: Run) -> Choice | HalfChoice:
     """The precision is written into the graph."""
-    plan = job.plan
-    if plan.precision == "fp32":
-        graph = job.graph()
-        if not job.fp16_io:
-            return Choice(Prepared(graph, changed=job.rewritten or bool(graph.repairs)))
-        return Choice(Prepared(convert(graph, {node.name: "--precision fp32" for node in graph.nodes}, job.fp16_io)))
-    graph = prepare.working_graph(job.graph(), job.info.quantized, plan.fp16_scales, plan.layer_precisions)
+    if job.plan.precision == "fp32":
+        return Choice(_in_fp32(job))
+    graph = _to_lower(job, run)
     others = unconvertible(graph)
     refused = find_refused(job, graph, lambda known: in_half(job, graph, {**others, **known.in_fp32}).graph, run)
-    in_fp32 = {**kept_fp32(job, graph, measure_ranges(job, graph, run)), **refused.in_fp32}
+    in_fp32 = kept_fp32(job, graph, measure_ranges(job, graph, run))
+    offer_bf16(job, graph, in_fp32, run)
+    in_fp32 = {**in_fp32, **refused.in_fp32}
     if job.info.quantized:
         warn_of_fp32_scales(job, graph, run)
         return HalfChoice(job, graph, in_fp32, refused)
@@ -154,5 +194,5 @@ def _choose_strong(job: Job, run: Run) -> Choice | HalfChoice:
 
 def warn_of_fp32_scales(job: Job, graph: Graph, run: Run) -> None:
     """Where Q/DQ scales should be FP16, and the model's opset does not allow it."""
-    if job.plan.fp16_scales and not job.fp16_scales(graph):
+    if job.plan.fp16_scales and job.half is FP16 and not job.fp16_scales(graph):
         run.console.warn("opset could not be raised to 19: Q/DQ scales stay FP32, and so do the layers between them")

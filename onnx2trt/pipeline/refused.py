@@ -65,7 +65,7 @@ def more_refused(job: Job, refused: Refused, error: Refusal, graphs: tuple[Graph
     Raises:
         Refusal: `error`, where nothing is left to give up.
     """
-    more = refused.more(*graphs, error.nodes, job.quantizes, job.strong)
+    more = refused.more(*graphs, error.nodes, job.quantizes, job.half.label if job.strong else "")
     if more is None:
         raise error
     return more

@@ -84,13 +84,15 @@ def build_int8(job: Job, common: Result, run: Run) -> Int8Engines:
         first.fail(error)
         return Int8Engines([first], 0)
     built = Int8Engines([], builds, first.run, given, measured)
-    known = next((one for one in job.plan.structures if measured.fastest and one.name == measured.fastest.structure), None)
+    structures = tuple(one for one in job.plan.structures if choice.has_attention or not one.attention)
+    built.builds += sum(one.attention for one in structures)
+    known = next((one for one in structures if measured.fastest and one.name == measured.fastest.structure), None)
     if known and _add(built, common, choice.in_structure(known), known, measured.fastest.slow).made:
         built.builds = 0
         return built
-    wanted = measured.still_to_build(tuple(structure.name for structure in job.plan.structures))
-    choices = {one.name: choice.in_structure(one) for one in job.plan.structures if one.name in wanted}
-    for structure in job.plan.structures:
+    wanted = measured.still_to_build(tuple(structure.name for structure in structures))
+    choices = {one.name: choice.in_structure(one) for one in structures if one.name in wanted}
+    for structure in structures:
         if structure.name in choices:
             attempt = _add(built, common, choices[structure.name], structure)
             if attempt.error and attempt.error.code not in OF_THE_STRUCTURE:

@@ -86,4 +86,4 @@ def validate_onnx(plan: Plan, result: Result, run: Run) -> None:
 def _warn_of_synthetic(job: Job, run: Run) -> None:
     """Of INT8 the verdict itself says that it cannot be judged so."""
     if job.plan.door and job.data.any().kind == "synthetic" and not job.quantizes:
-        run.console.warn("compared on synthetic inputs only; --validation-dir or --test-image gives real ones")
+        run.console.warn("compared on made-up inputs only; --validate gives real ones")

@@ -163,6 +163,29 @@ def shape_values(text: str) -> tuple[tuple[str, tuple[tuple[int, ...], ...]], ..
     return tuple(found)
 
 
+def profile(text: str) -> tuple[str, tuple[tuple[str, tuple[tuple[int, ...], ...]], ...]]:
+    """'small=x:1x8:2x8:4x8,y:1x4' -> ('small', (('x', ((1, 8), (2, 8), (4, 8))), ('y', ((1, 4), (1, 4), (1, 4)))))."""
+    name, _, given = text.partition("=")
+    name, found = name.strip(), []
+    for part in filter(None, (p.strip() for p in given.split(","))):
+        words = part.split(":")
+        several = len(words) > 2 and all(re.fullmatch(SHAPE, word) for word in words[-3:])
+        sizes = [tuple(map(int, re.split("[xX]", word))) for word in words[-3 if several else -1 :] if re.fullmatch(SHAPE, word)]
+        if (
+            len(sizes) != (3 if several else 1)
+            or len(set(map(len, sizes))) > 1
+            or not all(a <= b for one, two in zip(sizes, sizes[1:]) for a, b in zip(one, two))
+        ):
+            raise argparse.ArgumentTypeError(
+                f"{part!r} is not INPUT:DIMS or INPUT:MIN:OPT:MAX, ascending, such as x:1x3x64x64:4x3x64x64:8x3x64x64"
+            )
+        found.append((":".join(words[: -len(sizes)]), tuple(sizes * (1 if several else 3))))
+    if not name or not found or len(dict(found)) != len(found):
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=INPUT:MIN:OPT:MAX[,INPUT:...], each input once")
+    return name, tuple(found)
+
+
+SHAPE = r"\d{1,9}(?:[xX]\d{1,9})*"
 VALUES = r"-?\d+(?:[xX]-?\d+)*"
 
 
@@ -176,20 +199,20 @@ def bindings(text: str) -> tuple[tuple[str, str], ...]:
 
 def layer_precisions(text: str) -> tuple[tuple[str, str], ...]:
     """'a*:fp32,b:0:fp16' -> (('a*', 'fp32'), ('b:0', 'fp16'))."""
-    return _typed(text, "PATTERN:PRECISION with precision")
+    return _typed(text, "PATTERN:PRECISION with precision", ("fp32", "fp16", "bf16"))
 
 
 def io_types(text: str) -> tuple[tuple[str, str], ...]:
     """'x:fp16,y:0:fp32' -> (('x', 'fp16'), ('y:0', 'fp32'))."""
-    return _typed(text, "NAME:TYPE with type")
+    return _typed(text, "NAME:TYPE with type", ("fp32", "fp16"))
 
 
-def _typed(text: str, form: str) -> tuple[tuple[str, str], ...]:
+def _typed(text: str, form: str, known: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
     pairs = []
     for part in filter(None, (p.strip() for p in text.split(","))):
         pattern, _, precision = part.rpartition(":")
-        if not pattern or precision.lower() not in ("fp32", "fp16"):
-            raise argparse.ArgumentTypeError(f"{part!r} is not {form} fp32 or fp16")
+        if not pattern or precision.lower() not in known:
+            raise argparse.ArgumentTypeError(f"{part!r} is not {form} {', '.join(known[:-1])} or {known[-1]}")
         pairs.append((pattern, precision.lower()))
     return tuple(pairs)
 

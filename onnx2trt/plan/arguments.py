@@ -19,6 +19,7 @@ EVERY_DAY = ("--onnx", "--output", "--precision", "--imgsz", "--max-batch-size",
 
 HARDWARE_LEVELS = ("none", "ampere_plus", "same_compute_capability")
 NO_TIMING_CACHE = "none"
+LAYOUTS = ("yolo", "yolov5", "none")  # of --detector
 # argparse would print all flags, 40 lines, before the one that says which of them is wrong
 USAGE = f"{PROGRAM} MODEL.onnx [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
 DESCRIPTION = "Turn an ONNX model into a TensorRT engine that is proven to be what was asked for."
@@ -48,6 +49,11 @@ def _add_model_flags(group) -> None:
         help="build nothing: say what is in this engine file, and whether it loads here; goes with --json and --plugins only",
     )
     group.add_argument("-o", "--output", metavar="FILE", help="the engine to write (default: the model's name + .engine, in this folder)")
+    group.add_argument(
+        "--refit",
+        metavar="ENGINE",
+        help="build nothing: put the weights of --onnx, a model of the same network, into this engine, which --refittable has built",
+    )
     group.add_argument(
         "--backend",
         choices=("auto", "tensorrt", "tensorrt-rtx"),
@@ -99,6 +105,12 @@ def _add_build_flags(group) -> None:
     group.add_argument(
         "--version-compatible", action="store_true", help="an engine that later TensorRT versions of the same major load, too"
     )
+    group.add_argument("--refittable", action="store_true", help="an engine that --refit can give other weights, without a build")
+    group.add_argument(
+        "--strip-weights",
+        action="store_true",
+        help="an engine without the weights that --refit puts in, small to send; it runs after that (--refittable: with others, too)",
+    )
     group.add_argument(
         "--hardware-compatibility-level",
         choices=HARDWARE_LEVELS,
@@ -127,6 +139,16 @@ def _add_shape_flags(group) -> None:
             default=[],
             help=f"{meaning} shape of dynamic inputs, as input:1x3x224x224[,other:1x10]; NAME may be left out for a single input",
         )
+    group.add_argument(
+        "--profile",
+        metavar="NAME=INPUT:MIN:OPT:MAX",
+        type=types.profile,
+        nargs="+",
+        action="extend",
+        default=[],
+        help="several optimization profiles in one engine, as small=x:1x3x224x224:4x3x224x224:8x3x224x224 large=x:1x3x640x640; the "
+        "first is the one that is calibrated and compared",
+    )
     group.add_argument(
         "--shape-values",
         metavar="NAME:VALUES",
@@ -221,14 +243,19 @@ def _add_result_flags(group) -> None:
         help="write the result as one HTML page with images and plots; also where the conversion fails",
     )
     group.add_argument(
+        "--detector",
+        choices=LAYOUTS,
+        help="how the report reads boxes out of the outputs: yolo (v8 and later), yolov5, none (default: as the model's metadata say)",
+    )
+    group.add_argument(
         "--skip-unchanged",
         action="store_true",
         help="build nothing where the engine is there, made from the same model, options, data and versions; the result is the former one",
     )
     group.add_argument("--dry-run", action="store_true", help="check everything and print the plan; build nothing")
     volume = group.add_mutually_exclusive_group()
-    volume.add_argument("-v", "--verbose", action="store_true", help="all messages of TensorRT, and tracebacks")
-    volume.add_argument("-q", "--quiet", action="store_true", help="only errors, and the table at the end")
+    volume.add_argument("-v", "--verbose", action="count", default=0, help="details, TensorRT's warnings, tracebacks; -vv all messages")
+    volume.add_argument("-q", "--quiet", action="store_true", help="print nothing but errors, and what --json - asks for")
     group.add_argument("-h", "--help", action=Help, parser=_short_parser, help="the flags of every day")
     group.add_argument("--help-all", action=Help, help="all flags")
     group.add_argument("--version", action=Help, text=version, help="the version of this tool")

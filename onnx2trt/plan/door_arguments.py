@@ -113,7 +113,7 @@ def _validate(whole: argparse.ArgumentParser, prog: str) -> argparse.ArgumentPar
         "--require-execution",
     )
     _take(parser, whole, "validation", accuracy)
-    _take_messages(parser, whole, "--report")
+    _take_messages(parser, whole, "--report", "--detector")
     return parser
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from enum import Enum
 
@@ -134,10 +135,16 @@ def column(backend: str, weak_typing: bool) -> str:
 OF_THE_DOOR = {"calibrate": ("precision",)}  # what a door sets by itself
 
 
+@functools.cache
+def _actions() -> tuple:
+    """Of the parser, which takes milliseconds to make."""
+    return tuple(build_parser()._actions)
+
+
 def typed_flags(args) -> list[str]:
     """The flags whose value differs from the default, by their long name; of a door, those that it takes."""
     typed = []
-    for action in build_parser()._actions:
+    for action in _actions():
         if action.dest not in ("help", *args.named, *OF_THE_DOOR.get(args.door, ())) and getattr(args, action.dest) != action.default:
             typed.append(max(action.option_strings, key=len))
     return typed
@@ -147,13 +154,13 @@ def effects_of(args, backend: str, weak_typing: bool) -> tuple[tuple[str, Cell],
     """(flag, cell) of the typed flags that are translated or have no effect here.
 
     Args:
-        weak_typing: the library has it; --strongly-typed then asks for the other column.
+        weak_typing: the library has it; --strongly-typed and --precision fp8 then ask for the other column.
 
     Raises:
         ConversionError: MACHINE, naming every typed flag that this library refuses.
     """
     native = column(backend, weak_typing)
-    asked = column(backend, weak_typing and not args.strongly_typed)
+    asked = column(backend, weak_typing and not (args.strongly_typed or args.precision == "fp8"))
     cells = [(flag, TABLE[flag][native if flag == "--strongly-typed" else asked]) for flag in typed_flags(args) if flag in TABLE]
     refused = [f"{flag}: {cell.note}" for flag, cell in cells if cell.effect is Effect.REFUSED]
     if refused:

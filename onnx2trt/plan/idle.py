@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from onnx2trt.plan.effects import Cell, Effect
 from onnx2trt.plan.plan import BEST, Plan
+from onnx2trt.plan.precision_arguments import EIGHT_BIT
 
 IMAGES = ("--input-range", "--mean", "--std", "--color", "--resize")
 SHAPES = ("--imgsz", "--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes")
@@ -40,7 +41,7 @@ class _Run:
 
     @property
     def int8(self) -> bool:
-        return self.builds and "int8" in self.plan.variants
+        return self.builds and not set(EIGHT_BIT).isdisjoint(self.plan.variants)
 
     @property
     def quantizes(self) -> bool:
@@ -81,7 +82,7 @@ class _Run:
 
 def _calibration(run: _Run) -> str:
     if not run.int8:
-        return "only INT8 is calibrated" + (", and there are no data for it" if run.plan.precision == BEST else "")
+        return "only INT8 and FP8 are calibrated" + (", and there are no data for it" if run.plan.precision == BEST else "")
     return "the model carries its own Q/DQ" if run.facts.quantized else ""
 
 
@@ -99,8 +100,8 @@ def _accept_stale(run: _Run) -> str:
 
 
 def _judged(run: _Run) -> str:
-    synthetic = run.quantizes and run.plan.variants == ("int8",) and not _data(run.plan)
-    return run.nothing_to_compare or ("synthetic inputs do not tell the accuracy of INT8" if synthetic else "")
+    synthetic = run.quantizes and set(run.plan.variants) <= set(EIGHT_BIT) and not _data(run.plan)
+    return run.nothing_to_compare or (f"synthetic inputs do not tell the accuracy of {run.plan.precision.upper()}" if synthetic else "")
 
 
 def _data(plan: Plan) -> bool:
@@ -110,18 +111,22 @@ def _data(plan: Plan) -> bool:
 def _int8_share(run: _Run) -> str:
     if run.plan.door == "calibrate":
         return run.nothing_to_compare
-    return "" if run.int8 or run.facts.quantized or run.facts.candidate else "no INT8 was asked for"
+    return "" if run.int8 or run.facts.quantized or run.facts.candidate else "neither INT8 nor FP8 was asked for"
 
 
 def _baseline(run: _Run) -> str:
     plan = run.plan
     if plan.compare:
         return "--compare builds all precisions"
-    if plan.precision != "int8":
-        return "only an INT8 engine is held against an FP16 one"
-    if not plan.validation.enabled:
+    if plan.precision not in EIGHT_BIT:
+        return "only an INT8 or FP8 engine is held against an FP16 one"
+    if plan.executes_here and not plan.validation.enabled:
         return "--no-validate"
-    return "" if plan.executes_here else "no engine is executed here, so none is timed"
+    if plan.executes_here:
+        return ""
+    if plan.backend != "tensorrt-rtx":
+        return "no engine is executed here, so none is timed"
+    return "the model brings its Q/DQ: none of its layers goes back to FP16" if run.facts.quantized else ""
 
 
 def _max_batch(run: _Run) -> str:
@@ -139,7 +144,7 @@ def _of_onnx(run: _Run) -> str:
 
 
 def _precision(run: _Run) -> str:
-    has_its_own = run.facts.candidate == "engine" and run.plan.precision != "int8"
+    has_its_own = run.facts.candidate == "engine" and run.plan.precision not in EIGHT_BIT
     return "the engine has its precision already" if has_its_own else ""
 
 
@@ -160,6 +165,7 @@ RULES: dict[str, Callable[[_Run], str]] = {
     **dict.fromkeys(("--precision-constraints", "--disable-strict-types"), lambda run: "every layer is FP32" if run.only_fp32 else ""),
     **dict.fromkeys(("--backend", "--plugins"), _of_onnx),
     "--precision": _precision,
+    "--detector": lambda run: "" if run.plan.outputs.report else "only --report draws boxes",
 }
 
 

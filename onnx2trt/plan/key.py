@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -26,11 +27,14 @@ LIBRARIES = {
 ELSEWHERE = {
     **dict.fromkeys(("onnx", "calibration.directory", "calibration.cache", "build.timing_cache", "build.plugins"), "by content"),
     **dict.fromkeys(("validation.test_image", "validation.directory"), "by content"),
-    **dict.fromkeys(("backend", "executes_here", "fp16_scales"), "among the versions"),
-    **dict.fromkeys(("native_method", "structures", "build.timing_cache_named", "effects", "typed"), "follows from other fields"),
-    **dict.fromkeys(("door", "dry_run", "skip_unchanged", "validation.engine"), "such a run writes no engine, or may write none"),
+    **dict.fromkeys(("backend", "executes_here", "bf16", "fp16_scales"), "among the versions"),
+    **dict.fromkeys(
+        ("native_method", "structures", "variants", "build.timing_cache_named", "effects", "typed"), "follows from other fields"
+    ),
+    **dict.fromkeys(("door", "dry_run", "skip_unchanged", "validation.engine", "refit"), "such a run writes no engine, or may write none"),
     **dict.fromkeys(("outputs.engine", "outputs.keep_failed"), "names files, and changes nothing in them"),
     **dict.fromkeys(("outputs.json", "outputs.report", "outputs.array"), "names files, and changes nothing in them"),
+    "outputs.detector": "only the report draws boxes",
     "outputs.save_onnx": "the file is looked at",
     "outputs.triton_model": "written anew in any case, from the engine that is there",
     "validation.require_execution": "the former status is looked at",
@@ -40,7 +44,7 @@ ELSEWHERE = {
 # field of the plan -> the flag that decides it, where the names differ
 FLAGS = {
     "route": "--strongly-typed",
-    "variants": "--no-baseline",  # and follows from --precision and --compare, which stand here, too
+    "baseline": "--no-baseline",
     "gpu_archs": "--gpu-arch",
     "workspace_bytes": "--workspace-size",
     "keep_layers": "--disable-strict-types",
@@ -51,6 +55,7 @@ FLAGS = {
     "shapes.opt": "--opt-shapes",
     "shapes.max": "--max-shapes",
     "shapes.max_batch": "--max-batch-size",
+    "shapes.profiles": "--profile",
     "shapes.image_size": "--imgsz",
     "calibration.samples": "--calibration-samples",
     "calibration.method": "--calibration-method",
@@ -61,11 +66,12 @@ FLAGS = {
 }
 
 # options that follow from other flags, or from the machine, where their flag is not typed
-FOLLOWING = frozenset(("--strongly-typed", "--no-baseline", "--quantization", "--disable-strict-types"))
+FOLLOWING = frozenset(("--strongly-typed", "--quantization", "--disable-strict-types"))
 
 # field of the plan -> its value as the user would type it, where the plan turns it round
 TYPED = {
     "keep_layers": lambda in_fp32: not in_fp32,
+    "baseline": lambda held: not held,
     "validation.enabled": lambda enabled: not enabled,
     "calibrator": lambda calibrator: "calibrator" if calibrator else "qdq",
     "calibration.effort": lambda effort: next(name for name, known in EFFORTS.items() if known == effort),
@@ -101,8 +107,9 @@ def _plain(value):
     return value.value if isinstance(value, Enum) else vars(value)
 
 
+@functools.cache
 def versions() -> dict[str, str]:
-    """Of this tool (by its source) and of the libraries that compute with it; found without loading any."""
+    """Of this tool (by its source) and of the libraries that compute with it; found without loading any, once in a process."""
     found = {"onnx2trt": own_sha256()}
     for name, packages in LIBRARIES.items():
         installed = []

@@ -8,6 +8,7 @@ import re
 import sys
 
 from onnx2trt.base.errors import ExitCode
+from onnx2trt.base.words import printable
 
 EXIT_CODES = f"""\
 exit codes (the code names the thing at fault):
@@ -79,7 +80,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str):
         self.problem = message
-        super().error(message)
+        super().error(printable(message))
 
     def _meant(self, word: str) -> str:
         """The flag that the user may have meant, as a question; empty where none is near."""
@@ -99,8 +100,10 @@ class Parser(argparse.ArgumentParser):
 OTHER_NAMES = {
     "fp16": "--precision fp16",
     "half": "--precision fp16",
+    "bf16": "--precision bf16",
     "fp32": "--precision fp32",
     "int8": "--precision int8",
+    "fp8": "--precision fp8",
     "best": "--precision best",
     "model": "--onnx",
     "engine": "--output",

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from onnx2trt.plan import argument_types as types
 
-PRECISIONS = ("fp32", "fp16", "int8", "best")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "best")
+EIGHT_BIT = ("int8", "fp8")  # precisions whose layers are calibrated
+FP8_METHODS = ("auto", "minmax", "percentile", "mse")  # entropy is made for the 128 even levels of INT8
+FP8_FROM = 8.9  # compute capability
+LAYER_PRECISIONS = {  # --precision -> what --layer-precisions may name beside it
+    "fp16": ("fp32", "fp16"),
+    "bf16": ("fp32", "bf16"),
+    "int8": ("fp32", "fp16"),
+    "fp8": ("fp32", "fp16"),
+    "best": ("fp32", "fp16"),
+}
 CONSTRAINTS = ("prefer", "obey", "none")
 QUANTIZATIONS = ("auto", "calibrator", "qdq")
 QUANTIZATION_EFFORTS = ("fast", "default", "best")
@@ -18,9 +28,11 @@ def add_precision_flags(group) -> None:
         default="fp16",
         help="precision of the engine; best: whatever is fastest on this GPU within --max-accuracy-drop (default: fp16)",
     )
-    group.add_argument("--compare", action="store_true", help="build FP32, FP16 and INT8, and show them side by side")
     group.add_argument(
-        "--no-baseline", action="store_true", help="do not build an FP16 engine beside an INT8 one to say which of them is faster"
+        "--compare", action="store_true", help="build FP32, FP16, INT8, and FP8 where it is to be had, and show them side by side"
+    )
+    group.add_argument(
+        "--no-baseline", action="store_true", help="do not build an FP16 engine beside an INT8 or FP8 one to say which of them is faster"
     )
     group.add_argument(
         "--layer-precisions",
@@ -29,7 +41,8 @@ def add_precision_flags(group) -> None:
         nargs="+",
         action="extend",
         default=[],
-        help="precision of the ONNX nodes whose names match, as '*/attn/*:fp32' (fp32 or fp16); the last match counts",
+        help="precision of the ONNX nodes whose names match, as '*/attn/*:fp32' (fp32, or fp16, or bf16 with --precision bf16); the last "
+        "match counts",
     )
     group.add_argument(
         "--precision-constraints",

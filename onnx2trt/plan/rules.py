@@ -6,13 +6,15 @@ from onnx2trt.base.model_info import dims
 from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.effects import typed_flags
 from onnx2trt.plan.outputs import flag_name, output_problem, real
+from onnx2trt.plan.precision_arguments import FP8_METHODS, LAYER_PRECISIONS
+from onnx2trt.plan.refit import refit_problem
 
 
 def flag_problem(args) -> str:
     """The first thing wrong with the flags by themselves, in words; empty where they are right."""
     if args.inspect is not None:
         return _inspect_problem(args)
-    for check in (_shape_problem, _binding_problem, _preprocessing_problem, _combination_problem, output_problem):
+    for check in (_shape_problem, _binding_problem, _preprocessing_problem, _combination_problem, refit_problem, output_problem):
         problem = check(args)
         if problem:
             return problem
@@ -25,7 +27,7 @@ GO_WITH_VALIDATE_ONLY = (
     *("--imgsz", "--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes", "--shape-values", "--bind-input"),
     *("--input-range", "--mean", "--std", "--color", "--resize"),
     *("--validate", "--test-image", "--validation-dir", "--max-accuracy-drop", "--metric", "--min-int8-share", "--require-execution"),
-    *("--json", "--report", "--verbose", "--quiet"),
+    *("--json", "--report", "--detector", "--verbose", "--quiet"),
 )
 GO_WITH_INSPECT = ("--inspect", "--plugins", "--json", "--verbose", "--quiet")
 
@@ -39,7 +41,24 @@ def _inspect_problem(args) -> str:
     return _path_problem(args)
 
 
+def _profile_problem(args) -> str:
+    """Several profiles say all that other flags say of one."""
+    names = [name for name, _ in args.profile]
+    if len(set(names)) != len(names):
+        return f"--profile names a profile twice: {names}"
+    others = {"imgsz": None, "max_batch_size": 1, "min_shapes": [], "opt_shapes": [], "max_shapes": [], "triton_repository": None}
+    beside = [flag_name(args, dest) for dest, default in others.items() if names and getattr(args, dest) != default]
+    bound = {name for name, _ in flatten(args.bind_input)}
+    twice = next((entry for _, given in args.profile for entry, _ in given if entry in bound), None)
+    if twice is not None:
+        return f"--bind-input makes {twice!r} a constant, so --profile cannot give it shapes"
+    return f"--profile gives all shapes, so {' and '.join(beside)} cannot go with it" if beside else ""
+
+
 def _shape_problem(args) -> str:
+    problem = _profile_problem(args)
+    if problem:
+        return problem
     bounds = {}
     for flag in ("min_shapes", "opt_shapes", "max_shapes"):
         pairs = flatten(getattr(args, flag))
@@ -100,8 +119,16 @@ def _combination_problem(args) -> str:
         return "--disable-strict-types and --precision-constraints obey contradict each other"
     if args.strongly_typed and args.quantization == "calibrator":
         return "--strongly-typed and --quantization calibrator contradict each other: calibrators need builder flags"
+    if args.precision == "fp8" and args.quantization == "calibrator":
+        return "--precision fp8 and --quantization calibrator contradict each other: TensorRT's calibrators make INT8 alone"
+    if args.precision == "fp8" and args.calibration_method not in FP8_METHODS:
+        return f"--calibration-method {args.calibration_method} is made for INT8; --precision fp8 takes {', '.join(FP8_METHODS)}"
     if args.precision == "fp32" and args.layer_precisions:
-        return "--layer-precisions needs --precision fp16 or int8: with fp32 every layer is FP32"
+        return "--layer-precisions needs --precision fp16, bf16, int8 or fp8: with fp32 every layer is FP32"
+    other = next((named for named in flatten(args.layer_precisions) if named[1] not in LAYER_PRECISIONS.get(args.precision, named)), None)
+    if other:
+        known = " or ".join(LAYER_PRECISIONS[args.precision])
+        return f"--layer-precisions {':'.join(other)} cannot go with --precision {args.precision}: there, layers are bound to {known}"
     archs = set(flatten(args.gpu_arch))
     if "75" in archs and len(archs) > 1:
         return "--gpu-arch: sm_75 makes an engine for several GPUs ten times larger; build its engine in a call of its own"
@@ -110,7 +137,7 @@ def _combination_problem(args) -> str:
 
 def _path_problem(args) -> str:
     single = ("onnx", "output", "calibration_dir", "calibration_cache", "timing_cache", "test_image", "validation_dir")
-    for dest in (*single, "save_onnx", "triton_repository", "json", "report", "validate_only", "inspect", "plugins"):
+    for dest in (*single, "save_onnx", "triton_repository", "json", "report", "validate_only", "inspect", "refit", "plugins"):
         given = getattr(args, dest)
         for value in given if isinstance(given, list) else [given]:
             if value is not None and (not value or "\0" in value):

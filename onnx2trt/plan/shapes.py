@@ -7,7 +7,7 @@ from dataclasses import replace
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec, dims
 from onnx2trt.base.words import to_type
-from onnx2trt.plan.plan import Shapes
+from onnx2trt.plan.parts import Shapes
 
 BOUNDS = ("min", "opt", "max")
 IMAGE_CHANNELS = (1, 3, 4)

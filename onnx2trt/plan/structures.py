@@ -13,11 +13,13 @@ class Structure:
     calibrator: bool  # by TensorRT's calibrator, which is given our scales; else by Q/DQ
     bound: bool  # every layer to the type that was chosen for it; else TensorRT may compute INT8 layers in FP16, and others in INT8
     by_rule: bool  # layers that INT8 seldom speeds up (depthwise, or of hardly any work) stay FP16 without being measured
+    attention: bool = False  # both products of attention are INT8, too; only where the network has such attention
 
 
 FREE = Structure("calibrator", calibrator=True, bound=False, by_rule=False)
 BOUND = Structure("bound calibrator", calibrator=True, bound=True, by_rule=True)
 QDQ = Structure("Q/DQ", calibrator=False, bound=False, by_rule=False)
+ATTENTION = Structure("Q/DQ with attention", calibrator=False, bound=False, by_rule=False, attention=True)
 
 
 def unmeasured(calibrator: bool, bound: bool) -> Structure:
@@ -28,11 +30,11 @@ def unmeasured(calibrator: bool, bound: bool) -> Structure:
 
 
 def candidates(quantization: str, bind: bool) -> tuple[Structure, ...]:
-    """Those to measure, in order.
+    """Those to measure, in order; that with attention is left out where a network has none that INT8 can compute.
 
     Args:
         quantization: of --quantization.
         bind: layers may be bound to their types.
     """
-    found = {"auto": (FREE, QDQ, BOUND), "calibrator": (FREE, BOUND), "qdq": (QDQ,)}[quantization]
+    found = {"auto": (FREE, QDQ, ATTENTION, BOUND), "calibrator": (FREE, BOUND), "qdq": (QDQ, ATTENTION)}[quantization]
     return tuple(structure for structure in found if bind or not structure.bound)

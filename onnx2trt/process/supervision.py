@@ -187,14 +187,14 @@ class Supervisor:
         if code >= 0:
             return ConversionError(
                 f"the conversion process ended with code {code} during stage '{self.stage}' and left no result",
-                hint="Run again with --verbose and read the messages above.",
+                hint="Run again with -vv: the last messages tell what it was doing.",
                 code=at_fault,
             )
         try:
             name = signal.Signals(-code).name
         except ValueError:
             name = f"signal {-code}"
-        hint = "Run again with --verbose to see the library's last messages."
+        hint = "Run again with -vv to see the library's last messages."
         if -code == signal.SIGKILL:
             hint = "Nobody asked us to stop, so this is most likely the system's out-of-memory killer: free memory or use a smaller batch."
         elif self.stage == STARTING_STAGE:

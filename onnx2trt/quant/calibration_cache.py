@@ -2,6 +2,8 @@
 
 TRT-100600-EntropyCalibration2
 image: 3c010a14            <- big-endian float32 scale in hexadecimal
+
+A cache of FP8 scales is of the same form; its header ends with FP8, so that no program takes it for one of INT8.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from onnx2trt.base.locks import folder_locked
 # TensorRT reads caches of its own major version; 10 is the last with a calibrator, so ours name it.
 DEFAULT_VERSION = "100600"
 ALGORITHMS = {"minmax": "MinMaxCalibration"}  # every other method is handed over as entropy, which TensorRT takes as given
+FP8_ALGORITHM = "FP8"
 HEADER = re.compile(r"TRT-(\d+)-(\w+)")
 LARGEST_FILE = 2**26  # bytes; a cache has one short line for each tensor
 
@@ -53,6 +56,11 @@ class Cache:
     identity: Identity | None  # None: no side file, so it is not one of ours
     fits: bool = False  # one of ours, and all that is known of this run is as it was when it was made
 
+    @property
+    def number_format(self) -> str:
+        """What its scales are for: int8 or fp8."""
+        return "fp8" if self.algorithm == FP8_ALGORITHM else "int8"
+
 
 def side_file(path: str) -> str:
     return path + ".json"
@@ -63,13 +71,17 @@ def fit_file(path: str) -> str:
     return path + ".fit.npz"
 
 
-def to_text(scales: dict[str, float], method: str, version: str = DEFAULT_VERSION) -> str:
+def to_text(scales: dict[str, float], method: str, version: str = DEFAULT_VERSION, number_format: str = "int8") -> str:
     """Scales -> cache text, in the order given.
+
+    Args:
+        number_format: that the scales are for, int8 or fp8.
 
     Raises:
         ValueError: a scale is not a positive float32, or a name holds a line break.
     """
-    lines = [f"TRT-{version}-{ALGORITHMS.get(method, 'EntropyCalibration2')}"]
+    algorithm = FP8_ALGORITHM if number_format == "fp8" else ALGORITHMS.get(method, "EntropyCalibration2")
+    lines = [f"TRT-{version}-{algorithm}"]
     for name, scale in scales.items():
         try:
             packed = struct.pack(">f", scale)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 
@@ -16,12 +17,40 @@ from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.qdq import Layer
 
 FAR = 2.0  # 6 dB: what is so much worse on half of the samples is not the best on all of them
+NEARLY = 0.01  # scales that differ by less are the same: buckets of a histogram are as wide
 LIMIT_DB = 60.0  # less noise than this is none: FP16 makes as much
 MOST_LOST_DB = 1.0  # in the worst output: a way that may lose more against a simpler one is not taken
 Z_ONE_SIDED = 1.64  # of the standard normal distribution: 95 % lie below
 USUAL_SPREAD_DB = 1.0  # of the gain, as one sample more: what few samples show of how much they differ can be far too small
 
+
+class Change(Protocol):
+    """As compare.change.Change."""
+
+    def __call__(self, found: list[Feed]) -> float: ...
+
+    def each(self, found: list[Feed]) -> tuple[float, ...]: ...
+
+
 SamplesDb = Mapping[str, Sequence[float]]  # output -> signal to noise of each sample
+
+
+@dataclass(frozen=True)
+class Looked:
+    """The samples on which calibration methods are compared."""
+
+    usual: list[Feed]  # a few; the scales were not taken from them, where there are others
+    rare: list[Feed] = field(default_factory=list)  # those whose values narrow scales cut off (quant.rare)
+    share: float = 0.0  # of all of the data, that the rare ones are
+
+
+@dataclass(frozen=True)
+class Method:
+    """A calibration method, and what it makes of the data."""
+
+    name: str
+    fit: Fit  # of all but the usual samples, where there are others
+    final: Fit  # of all of the data: what it will be
 
 
 @dataclass(frozen=True)
@@ -29,47 +58,70 @@ class Outcome:
     """What the scales of one calibration method make of the outputs."""
 
     method: str
-    change: float  # of the outputs, as the measure has it
-    each_db: tuple[float, ...]  # the change in each inference, as signal to noise
+    change: float  # of the outputs, as the measure has it, over all of the data: the rare samples count for their share of it
+    each_db: tuple[float, ...]  # the change in each usual inference, as signal to noise
+    worst: float  # change in one inference
 
 
-def compare_methods(
-    graph: Graph, layers: tuple[Layer, ...], methods: Iterable[tuple[str, Fit]], feeds: list[Feed], measure: Measure
-) -> list[Outcome]:
+def compare_methods(graph: Graph, layers: tuple[Layer, ...], methods: Iterable[Method], looked: Looked, measure: Measure) -> list[Outcome]:
     """What each calibration method makes of the outputs, with all layers in INT8; without those that are far worse than one before them on
-    the first half of the samples.
+    the first half of the usual samples, or surely worse where no sample is rare, and without those whose scales are another's.
 
     Args:
         graph: FP32.
-        methods: (name, scales and weights).
-        feeds: a few samples that the scales were not taken from, where there are such.
         measure: makes of the expected outputs what tells how far others are from them.
     """
-    change, outcomes = measure(list(Session.from_graph(graph, in_turn=False).run_each(feeds))), []
-    least = math.inf
-    for name, fit in methods:
-        runs = Session.from_graph(fit.apply(graph, layers), in_turn=False).run_each(feeds)
-        found = list(islice(runs, len(feeds) // 2))
-        lost = math.hypot(*change.each(found)) / math.sqrt(max(len(found), 1))
-        if lost > FAR * least:
+    half = len(looked.usual) // 2
+    change = measure(list(Session.from_graph(graph, in_turn=False).run_each([*looked.usual, *looked.rare])))
+    outcomes: list[Outcome] = []
+    tried: list[Method] = []
+    least, best_db = math.inf, ()
+    for method in methods:
+        if any(_nearly_equal(method, other) for other in tried):
             continue
-        least = min(least, lost) if found else least
+        runs = Session.from_graph(method.fit.apply(graph, layers), in_turn=False).run_each(looked.usual)
+        found = list(islice(runs, half))
+        each = change.each(found)
+        lost = math.hypot(*each) / math.sqrt(max(half, 1))
+        first_db = tuple(map(_in_db, each))
+        if lost > FAR * least or best_db and not looked.rare and most_lost(first_db, best_db) < 0:
+            continue
+        tried.append(method)
+        if found and lost < least:
+            least, best_db = lost, first_db
         found += runs
-        outcomes.append(Outcome(name, change(found), tuple(map(_in_db, change.each(found)))))
+        if looked.rare:
+            found += Session.from_graph(method.final.apply(graph, layers), in_turn=False).run_each(looked.rare)
+        outcomes.append(_outcome(method.name, change, found, looked))
     return outcomes
 
 
+def _outcome(name: str, change: Change, found: list[Feed], looked: Looked) -> Outcome:
+    count, each = len(looked.usual), change.each(found)
+    rare = math.hypot(*each[count:]) / math.sqrt(max(len(each) - count, 1))
+    usual = change(found[:count]) if count else rare
+    overall = math.hypot(math.sqrt(1 - looked.share) * usual, math.sqrt(looked.share) * rare) if looked.rare else usual
+    return Outcome(name, overall, tuple(map(_in_db, each[:count])), max(each))
+
+
+def _nearly_equal(one: Method, other: Method) -> bool:
+    pairs = [(fit.scales, another.scales) for fit, another in ((one.fit, other.fit), (one.final, other.final))]
+    return all(a.keys() == b.keys() and all(abs(scale / b[name] - 1) <= NEARLY for name, scale in a.items()) for a, b in pairs)
+
+
 def best_of(outcomes: list[Outcome]) -> Outcome:
-    """The one whose change is smallest.
+    """The one whose change is smallest, of those that leave no sample far behind.
 
     What wide scales round off shows in every sample; of the values that narrow ones cut off, few samples show few. So narrow ones are
-    luckier on them than on the rest of the data.
+    luckier on them than on the rest of the data, and may lose a rare sample altogether.
 
     Args:
         outcomes: from wide scales to narrow ones: a later one is best only where its change is surely smaller.
     """
-    chosen = outcomes[0]
-    for one in outcomes[1:]:
+    least = max(min(one.worst for one in outcomes), 10 ** (-LIMIT_DB / 20))
+    even = min(one.change for one in outcomes if one.worst <= FAR * least)
+    chosen, *others = (one for one in outcomes if one.worst <= FAR * least or FAR * one.change < even)
+    for one in others:
         if one.change < chosen.change and most_lost(chosen.each_db, one.each_db) < 0:
             chosen = one
     return chosen

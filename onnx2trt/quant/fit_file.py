@@ -21,7 +21,8 @@ import onnx
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant.columns import Columns, supports
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.qdq import Rounded, quantizable_layers, weight_axis, weight_layout
+from onnx2trt.rewrite.number_formats import INT8, NumberFormat
+from onnx2trt.rewrite.qdq import Rounded, quantizable_layers, scale_axis, weight_layout
 
 FORMAT = 5  # raise it when equalizing, fitting or the choice of layers changes: then what older files hold is found again
 TYPES = ("uint8", "int8", "float32", "float64")
@@ -64,7 +65,8 @@ def pack(found: Found, conditions: dict) -> memoryview:
     for kind, vectors in (("shift", found.shifts), ("factor", found.factors)):
         arrays |= {f"{kind}_{number}": np.asarray(vector, np.float64) for number, vector in enumerate(vectors.values())}
     for number, own in enumerate(fit.rounded.values()):
-        arrays[f"weights_{stored[id(own.weights)]}"] = np.array(own.weights, np.int8, order="C")
+        weights = own.weights if own.weights.dtype == np.int8 else own.weights.view(np.uint8)  # the bits of FP8
+        arrays[f"weights_{stored[id(own.weights)]}"] = np.array(weights, order="C")
         arrays[f"weight_scales_{stored[id(own.weights)]}"] = np.array(own.scales, np.float32)
         if own.bias is not None:
             arrays[f"bias_{number}"] = np.array(own.bias, np.float32)
@@ -93,15 +95,16 @@ class Packed:
         except Exception as error:  # zipfile, numpy, tokenize and json raise about ten classes of their own for damaged files
             raise ValueError(f"it is damaged ({error})") from None
 
-    def unpack(self, graph: Graph) -> Found:
+    def unpack(self, graph: Graph, number_format: NumberFormat = INT8) -> Found:
         """
         Args:
             graph: folded, FP32.
+            number_format: of the weights; that of the cache that the file belongs to.
 
         Raises:
             ValueError: the content does not fit the graph.
         """
-        about, layers = self._about, {layer.node: layer for layer in quantizable_layers(graph)}
+        about, layers = self._about, {layer.node: layer for layer in quantizable_layers(graph, number_format)}
         nodes = {node.name: node for node in graph.nodes}
         try:
             scales = self._take("scales", "float64", (len(about["scales"]),))
@@ -109,10 +112,10 @@ class Packed:
             _require(_positive(scales), "a scale is not above 0 and finite")
             rounded, stored = {}, {}  # number of weights -> (layout of the layers that share them, weights, scales)
             for number, (node, (own, biased)) in enumerate(about["fitted"].items()):
-                _require(node in layers, f"{node!r} is no layer that INT8 can compute")
+                _require(node in layers, f"{node!r} is no layer that {number_format.label} can compute")
                 layout, weight = weight_layout(nodes[node]), graph.weights[nodes[node].input[1]]
                 if own not in stored:
-                    stored[own] = layout, *self._weights(own, nodes[node], weight)
+                    stored[own] = layout, *self._weights(own, nodes[node], weight, number_format)
                 _require(stored[own][0] == layout, f"{node!r} has the weights of another layer")
                 rounded[node] = Rounded(*stored[own][1:], self._bias(number, nodes[node], weight) if biased else None)
             found = Found(
@@ -139,10 +142,13 @@ class Packed:
     def _vectors(self, kind: str, tensors: list[str]) -> dict[str, np.ndarray]:
         return {str(tensor): self._take(f"{kind}_{number}", "float64") for number, tensor in enumerate(tensors)}
 
-    def _weights(self, number: int, node: onnx.NodeProto, weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(integers, scales)"""
+    def _weights(self, number: int, node: onnx.NodeProto, weight: np.ndarray, number_format: NumberFormat) -> tuple[np.ndarray, np.ndarray]:
+        """(weights in the format, scales)"""
         _require(supports(node, weight), f"weights of {node.name!r} are not fitted")
-        weights, axis = self._take(f"weights_{number}", "int8", weight.shape), weight_axis(node, weight.ndim)
+        integers, axis = number_format is INT8, scale_axis(node, weight.ndim, number_format)
+        weights = self._take(f"weights_{number}", "int8" if integers else "uint8", weight.shape)
+        weights = weights if integers else weights.view(number_format.dtype)
+        _require(integers or bool(np.isfinite(weights.astype(np.float32)).all()), f"a weight of {node.name!r} is not finite")
         scales = self._take(f"weight_scales_{number}", "float32", () if axis is None else (weight.shape[axis],))
         _require(_positive(scales), f"a weight scale of {node.name!r} is not above 0 and finite")
         return weights, scales

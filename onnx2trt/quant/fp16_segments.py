@@ -1,4 +1,4 @@
-"""Parts of a graph that FP16 can be given up in, and what FP16 costs in each of them."""
+"""Parts of a graph that FP16 or BF16 can be given up in, and what it costs in each of them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import onnx
 
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import BY_NAME, FP16, HalfType
 from onnx2trt.model.nodes import reads
 from onnx2trt.model.operators import NO_WORK
 from onnx2trt.quant.part_errors import Feed, Measure, Part, part_errors
@@ -37,21 +38,21 @@ class Tried:
 
 
 def unconvertible(graph: Graph) -> dict[str, str]:
-    """The nodes that have no FP16 form, with the reason, whatever was measured."""
-    return choose_kept_fp32(graph, {}, (), measured=False)
+    """The nodes that have no form in 16 bits, with the reason, whatever was measured."""
+    return choose_kept_fp32(graph, {}, (), half=None)
 
 
 def lowered(graph: Graph, kept_fp32: Iterable[str]) -> Part:
-    """The nodes that FP16 changes: not kept in FP32, and reading or making a float32 tensor."""
+    """The nodes that FP16 or BF16 changes: not kept in FP32, and reading or making a float32 tensor."""
     types, in_fp32 = graph.types(), set(kept_fp32)
     floats = {name for name, elem_type in types.items() if elem_type == FLOAT}
     return tuple(node.name for node in graph.nodes if node.name not in in_fp32 and floats.intersection((*reads(node), *node.output)))
 
 
 def bound_to_half(graph: Graph, overrides: tuple[tuple[str, str], ...]) -> frozenset[str]:
-    """The nodes that the user wants in FP16 whatever it costs (--layer-precisions; the last match counts)."""
+    """The nodes that the user wants in 16 bits whatever it costs (--layer-precisions; the last match counts)."""
     last = {node.name: next((to for pattern, to in reversed(overrides) if fnmatchcase(node.name, pattern)), None) for node in graph.nodes}
-    return frozenset(name for name, precision in last.items() if precision == "fp16")
+    return frozenset(name for name, precision in last.items() if precision in BY_NAME)
 
 
 def working(graph: Graph) -> frozenset[str]:
@@ -70,11 +71,11 @@ def segments(nodes: Sequence[str], most: int = MOST_SEGMENTS) -> list[Part]:
 
 
 def segment_errors(
-    graph: Graph, profiles: tuple[Profile, ...], parts: Sequence[Part], feeds: list[Feed], measure: Measure
+    graph: Graph, profiles: tuple[Profile, ...], parts: Sequence[Part], feeds: list[Feed], measure: Measure, half: HalfType = FP16
 ) -> Iterator[tuple[Part, float]]:
-    """(part, change of the outputs) with that one in FP16 and everything else in FP32; see part_errors."""
+    """(part, change of the outputs) with that one in 16 bits and everything else in FP32; see part_errors."""
 
-    def in_fp16(around: Graph, part: Part) -> Graph:
-        return simulation(convert(around, {node.name: "" for node in around.nodes if node.name not in part}))
+    def in_half(around: Graph, part: Part) -> Graph:
+        return simulation(convert(around, {node.name: "" for node in around.nodes if node.name not in part}, half=half))
 
-    return part_errors(graph, profiles, parts, in_fp16, feeds, measure)
+    return part_errors(graph, profiles, parts, in_half, feeds, measure)

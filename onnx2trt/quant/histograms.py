@@ -1,4 +1,4 @@
-"""INT8 calibration: streaming statistics of tensors, scales from them, and the class that TensorRT's own calibration calls.
+"""Calibration: streaming statistics of tensors, scales from them, and the class that TensorRT's own calibration calls.
 
 Every sample passes once through the FP32 model; its tensors become histograms at once, so memory grows with the number of
 tensors and never with the number of samples. Histograms merge, so parts of a data set can be calibrated apart.
@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import math
 import threading
+from collections.abc import Container
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.opencv import opencv
+from onnx2trt.rewrite.number_formats import INT8, NumberFormat
 
 BUCKETS = 2**15  # magnitudes of float32 by their upper 15 bits: 8 of the exponent, 7 of the mantissa, 0.8 % wide
 FIRST_NONFINITE = 0x7F80  # bucket of infinity; NaN lies above
@@ -26,10 +28,12 @@ ENTROPY_BINS = 2048  # TensorRT's resolution (8-bit inference with TensorRT, GTC
 ENTROPY_ENDS = np.arange(QUANTIZED_BINS, ENTROPY_BINS + 1, 8)  # numbers of bins that are tried
 LEVEL_EDGES = np.stack([np.linspace(0, end, QUANTIZED_BINS + 1).astype(np.intp) for end in ENTROPY_ENDS])  # [ends, levels + 1]
 EMPTY = 1e-12  # share given to a last bin that is empty but for outliers
+MSE_THRESHOLDS = np.geomspace(0.05, 1.0, 300)  # of the largest value
+MSE_STRIDE = 6  # thresholds that are tried first; the error has few minima
+MSE_LOOKED_AT = 3  # of those, around which all others are tried
 MSE_BINS = 8192  # fine against the smallest step that is tried
 PERCENTILE = 99.99  # of the absolute values
-# From wide scales to narrow ones, as a rule. What a wide one rounds off shows in every sample; what a narrow one cuts off does not
-METHODS = ("minmax", "percentile", "mse", "entropy")
+METHODS = INT8.methods
 
 # lower edge of each bucket, and the upper edge of the last finite one
 EDGES = (np.arange(FIRST_NONFINITE + 1, dtype=np.uint32) << 16).view(np.float32).astype(np.float64)
@@ -51,23 +55,28 @@ class Histogram:
     counts: np.ndarray = field(default_factory=lambda: np.zeros(BUCKETS))
     largest: float = 0.0  # max |x|, exact; 0 where nothing or only zeros were seen
 
-    def add(self, values: np.ndarray) -> None:
+    def add(self, values: np.ndarray) -> float:
         """Count the values of one inference.
 
         Args:
             values: float32, any shape.
 
+        Returns:
+            The upper edge of the last bucket that has got any: max |x|, or up to 0.8 % more.
+
         Raises:
             ValueError: a value is NaN or infinite.
         """
-        flat = np.ascontiguousarray(values, dtype="<f4").reshape(-1)
+        flat, peak = np.ascontiguousarray(values, dtype="<f4").reshape(-1), 0.0
         for start in range(0, flat.size, CHUNK):
             chunk = flat[start : start + CHUNK]
             last = _count(chunk, self.counts)
             if last >= FIRST_NONFINITE:
                 raise ValueError(f"values from {flat.min()} to {flat.max()}")
+            peak = max(peak, float(EDGES[last + 1]) if last else 0.0)
             if EDGES[last + 1] > self.largest:  # only then can a value of this chunk be larger
                 self.largest = max(self.largest, float(chunk.max()), -float(chunk.min()))
+        return peak
 
     def merge(self, other: Histogram) -> None:
         """Take in what another histogram of the same tensor saw."""
@@ -110,11 +119,13 @@ def _count(flat: np.ndarray, counts: np.ndarray) -> int:
     return end - 1 - int(np.argmax(found[::-1] > 0)) if zeros < flat.size else 0
 
 
-def scale_of(histogram: Histogram, method: str) -> float:
-    """Scale of symmetric INT8 (x = scale * q, -127 <= q <= 127) by one of METHODS; 0 for a tensor that is always zero."""
+def scale_of(histogram: Histogram, method: str, number_format: NumberFormat = INT8) -> float:
+    """Scale of symmetric INT8 (x = scale * q, -127 <= q <= 127), or FP8 (448); 0 for a tensor that is always zero."""
     if histogram.largest == 0.0:
         return 0.0
-    return {"entropy": _entropy, "minmax": _minmax, "percentile": _percentile, "mse": _mse}[method](histogram) / 127
+    if method == "mse":
+        return _mse(histogram, number_format) / number_format.largest
+    return {"entropy": _entropy, "minmax": _minmax, "percentile": _percentile}[method](histogram) / number_format.largest
 
 
 def _minmax(histogram: Histogram) -> float:
@@ -129,17 +140,22 @@ def _percentile(histogram: Histogram) -> float:
     return float(np.interp(below[-1] * PERCENTILE / 100, below, positions))
 
 
-def _mse(histogram: Histogram) -> float:
+def _mse(histogram: Histogram, number_format: NumberFormat) -> float:
     """The clipping threshold with the smallest mean squared error of rounding and clipping together."""
     width = histogram.largest / MSE_BINS
     counts, centers = histogram.over_range(MSE_BINS), (np.arange(MSE_BINS) + 0.5) * width
-    best, best_error = histogram.largest, math.inf
-    for threshold in np.geomspace(0.05, 1.0, 300) * histogram.largest:
-        scale = threshold / 127
-        error = float(counts @ (np.minimum(np.rint(centers / scale), 127) * scale - centers) ** 2)
-        if error < best_error:
-            best, best_error = float(threshold), error
-    return best
+    occupied = counts > 0
+    counts, centers = counts[occupied], centers[occupied]
+
+    def error(place: int) -> float:
+        scale = MSE_THRESHOLDS[place] * histogram.largest / number_format.largest
+        return float(counts @ (number_format.nearest(centers / scale) * scale - centers) ** 2)
+
+    tried = {place: error(place) for place in range(0, len(MSE_THRESHOLDS), MSE_STRIDE)}
+    around = sorted(tried, key=tried.__getitem__)[:MSE_LOOKED_AT]
+    near = {place + shift for place in around for shift in range(1 - MSE_STRIDE, MSE_STRIDE)}
+    tried.update((place, error(place)) for place in near.difference(tried) if 0 <= place < len(MSE_THRESHOLDS))
+    return float(MSE_THRESHOLDS[min(sorted(tried), key=tried.__getitem__)]) * histogram.largest
 
 
 def _entropy(histogram: Histogram) -> float:
@@ -191,14 +207,14 @@ class Collector:
     def __init__(self, histograms: dict[str, Histogram] | None = None):
         self.histograms = histograms or {}
 
-    def visit(self, name: str, values: np.ndarray) -> None:
-        """Count one tensor of one inference.
+    def visit(self, name: str, values: np.ndarray) -> float:
+        """Count one tensor of one inference; its max |x|, as Histogram.add tells it.
 
         Raises:
             ConversionError: CALIBRATION, where the FP32 model itself makes NaN or infinity of the data.
         """
         try:
-            self.histograms.setdefault(name, Histogram()).add(values)
+            return self.histograms.setdefault(name, Histogram()).add(values)
         except ValueError as error:
             raise ConversionError(
                 f"the FP32 model makes {error} in tensor {name!r} of the calibration data",
@@ -211,7 +227,12 @@ class Collector:
         for name, histogram in other.histograms.items():
             self.histograms.setdefault(name, Histogram()).merge(histogram)
 
-    def scales(self, method: str) -> dict[str, float]:
-        """Tensor -> scale by one of METHODS; tensors that were always zero are left out."""
-        scales = {name: scale_of(histogram, method) for name, histogram in self.histograms.items()}
+    def scales(self, method: str, number_format: NumberFormat = INT8, whole: Container[str] = ()) -> dict[str, float]:
+        """Tensor -> scale by one of its methods; tensors that were always zero are left out.
+
+        Args:
+            whole: tensors of which nothing is cut off, whatever the method.
+        """
+        by = {name: METHODS[0] if name in whole else method for name in self.histograms}
+        scales = {name: scale_of(histogram, by[name], number_format) for name, histogram in self.histograms.items()}
         return {name: scale for name, scale in scales.items() if scale > 0}

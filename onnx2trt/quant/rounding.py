@@ -1,10 +1,10 @@
-"""Round a layer's weights to INT8 together, so that their errors cancel in what the layer computes.
+"""Round a layer's weights to 8 bits together, so that their errors cancel in what the layer computes.
 
 To the nearest integer each weight loses least by itself, but inputs depend on one another: what one weight loses, others can make up
 for. With D the difference from the exact weights, the outputs change by D gram D^T on average. That is what AdaRound [1], OBQ [2] and
 GPTQ [3] make small, too. The method is the cyclic coordinate descent of QuantEase [4]: it takes one weight of every row after the other
-and sets it to the integer for which D gram D^T is smallest, given all others. So a weight may move by more than to the next integer up
-or down (as in AdaRound), and is looked at again in the next sweep (unlike in OBQ and GPTQ, where it is fixed once it is rounded).
+and sets it to the integer (FP8: value) for which D gram D^T is smallest, given all others. So a weight may move by more than to the next
+one up or down (as in AdaRound), and is looked at again in the next sweep (unlike in OBQ and GPTQ, where it is fixed once it is rounded).
 
 [1] Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization", ICML 2020
 [2] Frantar and Alistarh, "Optimal Brain Compression", NeurIPS 2022
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx2trt.rewrite.qdq import INT8_MAX
+from onnx2trt.rewrite.number_formats import INT8, NumberFormat
 
 # Over all weights. The first takes two thirds of what the nearest integers lose, the second 4 % more. That does not show in PP-OCRv4 det or
 # nudenet, but 40 random networks came 0.2 dB less near with one sweep, as fewer fits were found to pay.
@@ -24,8 +24,8 @@ SWEEPS = 2
 BLOCK = 64  # columns: what all others do to them is one product of matrices, what they do to one another one of a vector for each
 
 
-def settle(exact: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    """Integers whose products with the inputs are nearer to those of the exact weights than the nearest integers are.
+def settle(exact: np.ndarray, gram: np.ndarray, number_format: NumberFormat = INT8) -> np.ndarray:
+    """Values of the format (INT8: integers) whose products with the inputs are nearer to those of the exact weights than the nearest are.
 
     Weights that are nearest to either end of the range stay there: who takes the scales from the largest weights has to find the same ones.
 
@@ -34,11 +34,11 @@ def settle(exact: np.ndarray, gram: np.ndarray) -> np.ndarray:
         gram: [G, K, K], mean products of the inputs, positive definite.
 
     Returns:
-        float32 [G, O, K], -127..127.
+        float32 [G, O, K], -127..127 (FP8: -448..448).
     """
     exact = np.ascontiguousarray(exact.transpose(0, 2, 1), np.float32)  # one weight of every row lies side by side, [G, K, O]
-    nearest = np.clip(np.rint(exact), -INT8_MAX, INT8_MAX)
-    ends = np.abs(nearest) == INT8_MAX
+    nearest = number_format.nearest(exact)
+    ends = np.abs(nearest) == number_format.largest
     diagonal = np.arange(gram.shape[1])
     pulls = (gram / gram[:, diagonal, diagonal, None]).astype(np.float32)  # of one weight's error on the best value of another
     pulls[:, diagonal, diagonal] = 0
@@ -47,11 +47,11 @@ def settle(exact: np.ndarray, gram: np.ndarray) -> np.ndarray:
         for start in range(0, exact.shape[1], BLOCK):
             block = slice(start, start + BLOCK)
             wanted = exact[:, block] - pulls[:, block] @ errors
-            _settle_block(wanted, exact[:, block], errors[:, block], ends[:, block], pulls[:, block, block])
-    return np.rint(exact + errors).transpose(0, 2, 1)
+            _settle_block(wanted, exact[:, block], errors[:, block], ends[:, block], pulls[:, block, block], number_format)
+    return number_format.nearest(exact + errors).transpose(0, 2, 1)
 
 
-def _settle_block(wanted, exact, errors, ends, pulls) -> None:
+def _settle_block(wanted, exact, errors, ends, pulls, number_format: NumberFormat) -> None:
     """One weight of every row after the other; all arrays are those of the block, [G, B, O], and [G, B, B].
 
     Args:
@@ -63,9 +63,7 @@ def _settle_block(wanted, exact, errors, ends, pulls) -> None:
     for column in range(errors.shape[1]):
         best = wanted[:, column]
         best -= (pulls[:, column, None, :column] @ changes[:, :column])[:, 0]
-        np.rint(best, out=best)
-        np.maximum(best, -INT8_MAX, out=best)
-        np.minimum(best, INT8_MAX, out=best)
+        best[...] = number_format.nearest(best)
         best -= exact[:, column]
         np.copyto(best, errors[:, column], where=ends[:, column])
         np.subtract(best, errors[:, column], out=changes[:, column])

@@ -26,7 +26,7 @@ class Tried:
     """One rung: this many layers given up, and what was measured."""
 
     kept: int
-    int8_mac_share: float
+    mac_share: float  # in 8 bits
     drop_percent: float
     standard_error: float
     passed: bool = False  # within the limit
@@ -39,13 +39,13 @@ def layer_errors(
     graph: Graph, profiles: tuple[Profile, ...], layers: tuple[Layer, ...], fit: Fit, feeds: list[Feed], measure: Measure
 ) -> Iterator[tuple[str, float]]:
     """(node, change of the outputs) with that one layer in INT8 and everything else in FP32; see part_errors."""
-    by_node = {(layer.node,): layer for layer in layers}
+    by_part = {layer.attention.nodes if layer.attention else (layer.node,): layer for layer in layers}
 
     def in_int8(around: Graph, part: Part) -> Graph:
-        return fit.apply(around, (by_node[part],))
+        return fit.apply(around, (by_part[part],))
 
-    for (node,), error in part_errors(graph, profiles, list(by_node), in_int8, feeds, measure):
-        yield node, error
+    for part, error in part_errors(graph, profiles, list(by_part), in_int8, feeds, measure):
+        yield by_part[part].node, error
 
 
 def by_error_per_mac(errors: dict[str, float], macs: dict[str, int]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Fit the INT8 weights of all layers to data, once to all samples and once without each part that accuracy is measured on."""
+"""Fit the INT8 (or FP8) weights of all layers to data, once to all samples and once without each part that accuracy is measured on."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Shared:
     layers: tuple[Layer, ...]
     columns: tuple[Columns, ...]  # of each
     weight: np.ndarray
-    units: tuple[float, ...]  # INT8 scale of each layer's inputs
+    units: tuple[float, ...]  # scale of each layer's inputs
     biased: bool  # all of them can take a bias
 
     @property
@@ -64,8 +64,9 @@ class Shared:
             parts: trial -> sums of what it leaves out.
             fits: trial -> for each layer, without that part.
         """
-        columns, trials = self.columns[0], fits.keys() & parts.keys()
-        nearest = [Rounded(*quantize_weights(self.weight, columns.axis, half=True), bias=None)] * len(self.layers)
+        columns, trials, number_format = self.columns[0], fits.keys() & parts.keys(), self.layers[0].number_format
+        axis = columns.axis if number_format.per_channel else None
+        nearest = [Rounded(*quantize_weights(self.weight, axis, True, number_format), bias=None)] * len(self.layers)
         return not trials or sum(saved(columns, self.weight, parts[trial], self.units, (nearest, fits[trial])) for trial in trials) > 0
 
 
@@ -134,7 +135,7 @@ def _by_weight(graph: Graph, layers: tuple[Layer, ...], scales: dict[str, float]
     readers: dict[tuple, list[Layer]] = {}
     for layer in layers:
         node = nodes[layer.node]
-        if layer.activation in scales and supports(node, graph.weights[node.input[1]]):
+        if layer.attention is None and layer.activation in scales and supports(node, graph.weights[node.input[1]]):
             readers.setdefault((*weight_layout(node), takes_bias(graph, node)), []).append(layer)
     found = []
     for (name, *_, biased), members in readers.items():
@@ -165,7 +166,8 @@ def _collect(graph: Graph, profiles: tuple[Profile, ...], group: list[Family], s
             shared = group[family].first
             own = shared.columns[layer]
             most = -(-rows_wanted(own) // max(samples.count, 1))
-            found = sums[family].setdefault(samples.trial(), Sums(own.groups, own.count, len(shared.layers)))
+            number_format = shared.layers[layer].number_format
+            found = sums[family].setdefault(samples.trial(), Sums(own.groups, own.count, len(shared.layers), number_format))
             found.add(own.sample(values, most, random), shared.units[layer], layer)
 
     observe(graph, profiles, list(readers), samples.feeds, visit)

@@ -1,7 +1,7 @@
-"""INT8 weights that make up for what INT8 does to activations, fitted to the inputs that a layer really sees.
+"""Weights in 8 bits that make up for what INT8 does to activations, fitted to the inputs that a layer really sees.
 
-A layer computes y = W x + b. In INT8 it gets x' (rounded and clipped) instead of x. Part of what is lost can be had back from x' itself,
-since the columns of x depend on one another: W' and b' are the affine least squares fit
+A layer computes y = W x + b. In INT8 or FP8 it gets x' (rounded and clipped) instead of x. Part of what is lost can be had back from x'
+itself, since the columns of x depend on one another: W' and b' are the affine least squares fit
 
     W', b' = argmin E|W x - W' x' - (b' - b)|^2 + ridge |W - W'|^2
 
@@ -31,7 +31,8 @@ import numpy as np
 
 from onnx2trt.quant.columns import Columns
 from onnx2trt.quant.rounding import settle
-from onnx2trt.rewrite.qdq import INT8_MAX, Rounded, along, quantize_weights
+from onnx2trt.rewrite.number_formats import INT8, NumberFormat
+from onnx2trt.rewrite.qdq import Rounded, along, quantize_weights
 
 # Of the mean variance of a column. With a constant ridge, layers that see few positions are fitted to these alone and lose up to 8 dB
 # on others (PP-OCR cls); where there are thousands of positions, anything from 0.1 to 3 does about as well.
@@ -47,12 +48,14 @@ class Sums:
     its mean.
     """
 
-    def __init__(self, groups: int, count: int, layers: int = 1):
+    def __init__(self, groups: int, count: int, layers: int = 1, number_format: NumberFormat = INT8):
         """
         Args:
             groups, count: of the columns.
             layers: that read the weight, each its own inputs.
+            number_format: of weights and inputs.
         """
+        self.number_format = number_format
         self.numbers = np.zeros(layers)
         self.mean, self.quantized_mean = np.zeros((layers, groups, count)), np.zeros((layers, groups, count))  # of x, of x'
         self.within = np.zeros((groups, count, count), np.float32)  # sum of (x' - its mean) (x' - its mean)^T
@@ -70,7 +73,7 @@ class Sums:
             layer: which of the layers reads it.
         """
         exact = sample / np.float32(scale)
-        rounded = np.clip(np.rint(exact), -INT8_MAX - 1, INT8_MAX)
+        rounded = self.number_format.nearest(exact, symmetric=False)
         exact -= rounded
         means = [values.mean(axis=2, dtype=np.float64) for values in (exact, rounded)]
         pairs = [
@@ -83,7 +86,7 @@ class Sums:
     def of(parts: Sequence[Sums]) -> Sums:
         """Everything that these have seen; at least one."""
         layers, groups, count = parts[0].mean.shape
-        total, apart = Sums(groups, count, layers), []
+        total, apart = Sums(groups, count, layers, parts[0].number_format), []
         for part in parts:
             total.within += part.within
             total.left += part.left
@@ -154,7 +157,7 @@ def learn(sums: Sums, with_means: bool) -> Inputs:
 
 
 def solve(columns: Columns, weight: np.ndarray, inputs: Inputs, units: Sequence[float], biased: bool = True) -> list[Rounded]:
-    """Integer weights, their scales and a bias for each of the layers that read one weight; they differ in the bias alone.
+    """Weights, their scales and a bias for each of the layers that read one weight; they differ in the bias alone.
 
     The scales are such that FP16 can hold, whether they will be stored in it or not: so one fit serves both routes.
 
@@ -165,10 +168,12 @@ def solve(columns: Columns, weight: np.ndarray, inputs: Inputs, units: Sequence[
     """
     rows = columns.rows(weight)
     target = rows + rows @ inputs.change
-    _, scales = quantize_weights(columns.weight(target), columns.axis, half=True)
-    steps = columns.rows(np.broadcast_to(along(scales, columns.axis, weight.ndim), weight.shape))[:, :, :1]
-    settled = settle(target / steps, inputs.gram)
-    integers = columns.weight(settled).astype(np.int8)
+    number_format = inputs.sums.number_format
+    axis = columns.axis if number_format.per_channel else None
+    _, scales = quantize_weights(columns.weight(target), axis, True, number_format)
+    steps = columns.rows(np.broadcast_to(along(scales, axis, weight.ndim), weight.shape))[:, :, :1]
+    settled = settle(target / steps, inputs.gram, number_format)
+    integers = number_format.stored(columns.weight(settled))
     if not biased:
         return [Rounded(integers, scales, None)] * len(units)
     sums, exact, fitted = inputs.sums, rows.astype(np.float64), (settled * steps).astype(np.float64)
@@ -192,7 +197,9 @@ def saved(
     """
     rows = columns.rows(weight)
     lost = _of_means(rows, (sums.mean - sums.quantized_mean).astype(np.float32))
-    first, second = (columns.rows(own[0].weights * along(own[0].scales, columns.axis, weight.ndim)) - rows for own in both)
+    axis = columns.axis if sums.number_format.per_channel else None
+    values = (own[0].weights.astype(np.float32) * along(own[0].scales, axis, weight.ndim) for own in both)
+    first, second = (columns.rows(one) - rows for one in values)
     around = np.vdot(first - second, (first + second) @ sums.within - 2 * (rows @ sums.left))
     errors = []
     for difference, own in zip((first, second), both):

@@ -26,10 +26,13 @@ class VariantRow:
     measured_on: str | None = None  # date, of a row that is remembered from an earlier run
     other_data: bool | None = None  # whether that was with other data than this run's
     moved_bytes: int | None = None  # as in EngineFile
+    least_ms: dict[str, float] | None = None  # as in EngineFile
     structure: str | None = None  # of an INT8 engine, where several were built
     falls_short: str | None = None  # how far its outputs are off those of its simulation, where that is too far
 
-    optional: ClassVar = ("measured_on", "other_data", "moved_bytes", "structure", "falls_short")
+    fp8_mac_share: float | None = None
+
+    optional: ClassVar = ("measured_on", "other_data", "moved_bytes", "least_ms", "structure", "falls_short", "fp8_mac_share")
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,11 @@ class EngineFile:
     weights_bytes: int | None = None
     kernels: int | None = None  # of one inference at the opt shapes, by the engine's own plan, as is moved_bytes
     moved_bytes: int | None = None  # that they read and write: an estimate of the traffic, no time
+    fused_attentions: int | None = None  # of the kernels, those that compute a whole attention; None: none, or not known
+    least_ms: dict[str, float] | None = None  # name of a GPU -> what bytes and arithmetic take by its data sheet: a bound, no time
+    fp16_kernels: int | None = None  # the same of an FP16 engine, beside one that is INT8
+    fp16_moved_bytes: int | None = None
+    fp16_least_ms: dict[str, float] | None = None
     profiles: int | None = None
     device_memory_bytes: int | None = None
     tensors: list[dict] | None = None
@@ -61,6 +69,11 @@ class EngineFile:
             "weights_bytes",
             "kernels",
             "moved_bytes",
+            "fused_attentions",
+            "least_ms",
+            "fp16_kernels",
+            "fp16_moved_bytes",
+            "fp16_least_ms",
             "profiles",
             "device_memory_bytes",
             "tensors",
@@ -68,3 +81,29 @@ class EngineFile:
             "profile_shapes",
             *of_inspect,
         )
+
+
+@dataclass(frozen=True)
+class Refittable:
+    """What --refit needs to know of an engine that takes other weights."""
+
+    flags: dict  # that the network was made with: name in the command's arguments -> value
+    network: dict  # fingerprint of the model (model.fingerprint): lines, values
+    prepared: dict  # and of what the parser has read
+    kept_fp32: dict[str, str]  # node -> reason
+    exact_scales: bool  # the model's own Q/DQ scales stayed FP32
+    other_weights: bool  # False: only those that it was built with
+    stripped: bool  # the engine is without its weights
+    refitted_from: dict | None = None  # path and sha256 of the engine that got other weights
+
+    optional: ClassVar = ("refitted_from",)
+
+
+@dataclass(frozen=True)
+class ProfileRow:
+    """One of several optimization profiles of an engine."""
+
+    name: str
+    inputs: list[dict]  # name, min, opt, max
+    p50_ms: float | None  # at its opt shapes; None where it was not timed
+    p99_ms: float | None

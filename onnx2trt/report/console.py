@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
+from onnx2trt.base.words import printable
 from onnx2trt.report.live_lines import LiveLines, in_minutes
 
 BEGINS_SECONDS = 1.0  # from which on a stage says that it runs, where stderr is no terminal
-HEARTBEAT_SECONDS = 30.0  # between signs of life there
+HEARTBEAT_SECONDS = 4.5  # between signs of life there: who sees none for longer asks whether it hangs
 
 
 @dataclass(eq=False)
@@ -33,9 +34,10 @@ class _Count:
 class Console:
     """Stages, progress, warnings and details of one run."""
 
-    def __init__(self, verbose: bool = False, quiet: bool = False, label: str = "", display: LiveLines | None = None):
+    def __init__(self, verbose: int = 0, quiet: bool = False, label: str = "", display: LiveLines | None = None):
         """
         Args:
+            verbose: 1 shows details, 2 the libraries' messages as well.
             label: stands before every line, where several things are done in turn.
             display: of the run's first console, for another one of the same run.
         """
@@ -63,7 +65,8 @@ class Console:
         label = self._number(name) + self._label + label
         started = time.monotonic()
         try:
-            with self._display.line(label) if self._live else self._signs_of_life(label, started):
+            unseen = nullcontext() if self._quiet else self._signs_of_life(label, started)  # no thread that would say nothing
+            with self._display.line(label) if self._live else unseen:
                 yield
         finally:
             seconds = time.monotonic() - started
@@ -91,6 +94,25 @@ class Console:
         finally:
             self._counts.remove(count)
 
+    @contextmanager
+    def counted(self, label: str) -> Iterator[Callable[[int, int], None]]:
+        """Below the stage that runs, a count that is told from elsewhere: what is yielded takes steps done, and of how many."""
+        with ExitStack() as stack:
+            began: list[tuple[_Count, Callable[[], None]]] = []
+
+            def step(done: int, total: int) -> None:
+                if not began:
+                    line = self._display.line(label, total) if self._display.shown else nullcontext(lambda: None)
+                    began.append((_Count(label, total), stack.enter_context(line)))
+                    self._counts.append(began[0][0])
+                    stack.callback(self._counts.remove, began[0][0])
+                count, advance = began[0]
+                while count.done < min(done, count.total):
+                    count.done += 1
+                    advance()
+
+            yield step
+
     def info(self, text: str) -> None:
         if not self._quiet:
             self._print(text)
@@ -103,8 +125,13 @@ class Console:
                 self._print(f"warning: {self._label}{text}", style="yellow")
 
     def debug(self, text: str) -> None:
-        """Only with --verbose. Called from library callbacks, so it must not raise."""
+        """Only with --verbose."""
         if self._verbose:
+            self._print(text, style="dim")
+
+    def library(self, text: str, warning: bool) -> None:
+        """What a library says by itself: its warnings with -v, all of it with -vv. Called from its callbacks, so it must not raise."""
+        if self._verbose >= (1 if warning else 2):
             self._print(text, style="dim")
 
     @property
@@ -112,8 +139,7 @@ class Console:
         return self._rich.is_terminal and not self._quiet and not self._verbose
 
     def _print(self, text: str, style: str | None = None) -> None:
-        safe = text.encode("utf-8", "backslashreplace").decode()  # file names may hold bytes that are no text
-        self._rich.print(safe, style=style, markup=False)
+        self._rich.print(printable(text), style=style, markup=False)
 
     @contextmanager
     def _signs_of_life(self, label: str, started: float) -> Iterator[None]:

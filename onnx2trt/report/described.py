@@ -7,6 +7,7 @@ from dataclasses import asdict
 from onnx2trt.base.model_info import ModelInfo, Profile
 from onnx2trt.plan.capabilities import Capabilities
 from onnx2trt.plan.plan import Plan
+from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.report.result import Environment, ModelFile
 
 
@@ -35,7 +36,7 @@ def describe_plan(plan: Plan, profiles: tuple[Profile, ...]) -> dict:
         "keep_layers": plan.keep_layers,
         "layer_precisions": [list(pair) for pair in plan.layer_precisions],
         "io_types": [list(pair) for pair in plan.io_types],
-        "quantization": None if plan.precision != "int8" else "calibrator" if plan.calibrator else "qdq",
+        "quantization": None if plan.precision not in EIGHT_BIT else "calibrator" if plan.calibrator else "qdq",
         "build": {**asdict(plan.build), "plugins": list(plan.build.plugins)},
         "profiles": [profile.to_dict() for profile in profiles],
         "max_accuracy_drop": plan.validation.max_drop_percent,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from onnx2trt.base.model_info import dims
-from onnx2trt.report.inputs import bound_inputs, shape_range
+from onnx2trt.report.inputs import bound_inputs, profile_texts, shape_range
 from onnx2trt.report.result import mega
 from onnx2trt.report.sections import number
+from onnx2trt.report.traffic import least_times, traffic
 
 
 def facts(result: dict) -> list[tuple[str, list[tuple[str, str]]]]:
@@ -58,6 +59,7 @@ def _plan(result: dict) -> list[tuple[str, str]]:
     rows = [("route", plan["route"] + (f", INT8 by {plan['quantization']}" if plan["quantization"] else ""))] if plan["route"] else []
     for profile in plan["profiles"]:
         rows.append((f"input {profile['name']}", shape_range(profile)))
+    rows += [("optimization profile", text) for text in profile_texts(result)]
     if plan["gpu_archs"]:
         rows.append(("for compute capability", ", ".join(plan["gpu_archs"])))
     rows.append(("workspace", f"{plan['workspace_bytes'] / 2**30:g} GB"))
@@ -74,7 +76,9 @@ def _engine(result: dict) -> list[tuple[str, str]]:
     if engine.get("weights_bytes") is not None:
         rows.append(("of which weights", f"{mega(engine['weights_bytes'])}; the rest is mostly the code of its kernels"))
     if engine.get("moved_bytes") is not None:
-        rows.append(("traffic", f"{mega(engine['moved_bytes'])} in {engine['kernels']} kernels, by its own plan (an estimate, no time)"))
+        rows.append(("traffic", traffic(engine)))
+    if engine.get("least_ms"):
+        rows.append(("at least", least_times(engine)))
     if engine.get("device_memory_bytes") is not None:
         rows.append(("scratch memory", mega(engine["device_memory_bytes"])))
     return rows

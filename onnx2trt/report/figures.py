@@ -6,11 +6,13 @@ import numpy as np
 
 from onnx2trt.compare.evidence import Drops, Evidence, Output, Sample
 from onnx2trt.report import images, plots, sections
+from onnx2trt.report.drawn_boxes import boxes
 
 LONGEST_SIDE, LONGEST_OF_MANY = 640, 400  # pixels of an image on the page; of each where there are more than FEW outputs
 FEW, MOST_OUTPUTS = 2, 12
 TOP = 5  # classes shown of an output of scores
 WORST_NAMED = 5
+LARGEST = {"fp8": 448}  # that a scale is multiplied by; else that of INT8
 LARGEST_INT8 = 127
 
 
@@ -31,11 +33,9 @@ def looks(result: dict, evidence: Evidence) -> dict | None:
     synthetic = sample.origin == "synthetic"
     longest = LONGEST_SIDE if len(sample.outputs) <= FEW else LONGEST_OF_MANY
     shown = [_look(output, sample, word, longest, with_input=number == 0) for number, output in enumerate(sample.outputs[:MOST_OUTPUTS])]
-    worst = [
-        {**_look(one.outputs[0], one, word, longest, with_input=True), "path": one.path}
-        for one in evidence.worst[: MOST_OUTPUTS // 2]
-        if one.path != sample.path
-    ]
+    worst = [_other(one, word, longest) for one in evidence.worst[: MOST_OUTPUTS // 2] if one.path != sample.path]
+    named = {(one["path"], one["name"]) for one in worst}
+    examples = [_other(one, word, longest) for one in evidence.examples if (one.path, one.outputs[0].name) not in named]
     return {
         "path": sample.path,
         "synthetic": synthetic,
@@ -43,7 +43,13 @@ def looks(result: dict, evidence: Evidence) -> dict | None:
         "outputs": shown,
         "more": len(sample.outputs) - len(shown),
         "worst": worst,
+        "examples": examples,
     }
+
+
+def _other(sample: Sample, word: str, longest: int) -> dict:
+    """One output of another sample than the first."""
+    return {**_look(sample.outputs[0], sample, word, longest, with_input=True), "path": sample.path}
 
 
 def _look(output: Output, sample: Sample, word: str, longest: int, with_input: bool) -> dict:
@@ -64,9 +70,19 @@ def _look(output: Output, sample: Sample, word: str, longest: int, with_input: b
         return {**found, **images.maps(output, longest), "errors": _errors(output)}
     if output.kind == "scores":
         return {**found, **_scores(output)}
+    if output.kind == "boxes":
+        return {**found, "input": images.plain(image, LONGEST_SIDE) if image is not None else None, **boxes(output, word)}
     same = np.array_equal(output.reference, output.candidate, equal_nan=True)
     values = plots.values(output.reference, output.candidate, word)
-    return {**found, "values": values, "errors": None if same else _errors(output), "same": same, "count": output.reference.size}
+    line = None if output.series is None else plots.line(*output.series, word)
+    return {
+        **found,
+        "line": line,
+        "values": values,
+        "errors": None if same else _errors(output),
+        "same": same,
+        "count": output.reference.size,
+    }
 
 
 def _errors(output: Output) -> str:
@@ -135,7 +151,8 @@ def ranges(result: dict, evidence: Evidence) -> dict | None:
     if not scales:
         return None
     chosen = evidence.quantized or frozenset(scales)
-    rows = [{"name": name, "largest": LARGEST_INT8 * scale, "int8": name in chosen} for name, scale in scales.items()]
+    largest = LARGEST.get((result["precision"] or {}).get("requested"), LARGEST_INT8)
+    rows = [{"name": name, "largest": largest * scale, "int8": name in chosen} for name, scale in scales.items()]
     calibration = result["calibration"] or {}
     source = calibration.get("method", "")
     if calibration.get("samples_used") is None:

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.words import base_name
 from onnx2trt.compare.evidence import Evidence
 from onnx2trt.plan.parser import COMMAND
 from onnx2trt.report import facts, figures, sections
+from onnx2trt.report.neighbours import neighbours
+from onnx2trt.report.next_steps import next_steps
 from onnx2trt.report.result import mega
+from onnx2trt.report.side_by_side import variants
 
 LIBRARIES = ("jinja2", "matplotlib")
 
@@ -52,7 +57,17 @@ def render(result: dict, evidence: Evidence, arguments: list[str], written: Sequ
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    for write in (sections.percent, sections.decibels, mega, sections.number, sections.seconds, sections.seen):
+    for write in (
+        sections.percent,
+        sections.decibels,
+        mega,
+        sections.number,
+        sections.seconds,
+        sections.seen,
+        base_name,
+        wrapped,
+        whole_flags,
+    ):
         environment.filters[write.__name__] = write
     page = environment.get_template("page.html.j2").render(
         result=result,
@@ -66,7 +81,9 @@ def render(result: dict, evidence: Evidence, arguments: list[str], written: Sequ
         layers=sections.layers(result),
         ranges=figures.ranges(result, evidence),
         tried=sections.tried(result),
-        variants=sections.variants(result),
+        variants=variants(result),
+        steps=next_steps(result),
+        neighbours=neighbours(evidence),
         timings=sections.timings(result),
         facts=facts.facts(result),
         metrics=sections.metrics(result),
@@ -77,3 +94,20 @@ def render(result: dict, evidence: Evidence, arguments: list[str], written: Sequ
         made=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
     )
     return page.encode("utf-8", "backslashreplace")  # file names may hold bytes that are no text
+
+
+def whole_flags(text: str):
+    """A sentence whose flags are not broken behind their hyphens."""
+    from markupsafe import Markup, escape
+
+    parts = re.split(r"(--[a-z][a-z0-9-]*)", str(text))
+    return Markup("").join(
+        Markup('<span class="flag">{}</span>').format(part) if number % 2 else escape(part) for number, part in enumerate(parts)
+    )
+
+
+def wrapped(name: str):
+    """A name of a file, layer or tensor that may be broken behind its separators, and nowhere else."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(part) for part in re.findall(r"[^/_.:\-]*[/_.:\-]+|[^/_.:\-]+", str(name)))

@@ -17,3 +17,12 @@ def shape_range(profile: dict) -> str:
 def bound_inputs(model: dict | None) -> list[str]:
     """The inputs of a model that are constants, each with its value as typed."""
     return [f"{entry['name']} = {entry['value']}  fixed by --bind-input" for entry in (model or {}).get("bound") or ()]
+
+
+def profile_texts(result: dict) -> list[str]:
+    """One for each of several optimization profiles: its shapes, and how long the engine takes at its usual ones."""
+    texts = []
+    for row in result["optimization_profiles"]:
+        shapes = ", ".join(f"{entry['name']} {shape_range(entry)}" for entry in row["inputs"])
+        texts.append(f"{row['name']}  {shapes}" + (f"  p50 {row['p50_ms']:.3f} ms" if row["p50_ms"] is not None else ""))
+    return texts

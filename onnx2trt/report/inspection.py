@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from onnx2trt.report.inputs import bound_inputs, shape_range
-from onnx2trt.report.result import mega
+from onnx2trt.report.result import WORK_SHARES, mega
 
 NAMES = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX", None: "an unknown library"}
 
@@ -87,10 +87,11 @@ def _images(pre: dict) -> str:
 
 
 def mac_share(precision: dict) -> str:
-    """How much of the work is done in INT8, or where there is none in FP16, as far as it is known; to go behind the precision."""
-    for name, key in (("INT8", "int8_mac_share"), ("FP16", "fp16_mac_share")):
-        if precision.get(key) is not None:
-            return f", {name} share of the multiply-accumulates {precision[key]:.1%}"
+    """How much of the work is done in 8 bits, or where there is none in FP16 or BF16, as far as it is known; to go behind the precision."""
+    for name in WORK_SHARES:
+        share = precision.get(f"{name}_mac_share")
+        if share is not None:
+            return f", {name.upper()} share of the multiply-accumulates {share:.1%}"
     return ""
 
 

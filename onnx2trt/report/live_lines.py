@@ -10,6 +10,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Ta
 from rich.table import Column
 from rich.text import Text
 
+from onnx2trt.base.words import printable
+
 BAR = 12  # characters
 TELLING = 2  # seconds from which on a rate means something
 
@@ -48,6 +50,7 @@ class LiveLines:
         self.console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._progress: Progress | None = None  # it hides the cursor, so it is there only while there are lines
         self._lines: list[TaskID] = []
+        self._counted: TaskID | None = None  # the last count, complete; it stays until something else is shown, or all goes
 
     @property
     def shown(self) -> bool:
@@ -64,7 +67,8 @@ class LiveLines:
             What counts a step.
         """
         progress, depth = self._progress or self._start(), len(self._lines)
-        task = progress.add_task("  " * depth + label, total=total)
+        self._forget_count()
+        task = progress.add_task("  " * depth + printable(label, " "), total=total)
         self._lines.append(task)
 
         def is_there() -> bool:  # a generator may be used, or closed, when the stage in which it began is over
@@ -73,7 +77,9 @@ class LiveLines:
         try:
             yield lambda: progress.advance(task) if is_there() else None
         finally:
-            if is_there():
+            if is_there() and total and depth and task is self._lines[-1]:
+                self._counted = self._lines.pop()
+            elif is_there():
                 self._end(depth)
 
     def _start(self) -> Progress:
@@ -86,12 +92,18 @@ class LiveLines:
 
     def _end(self, depth: int) -> None:
         """Remove the line at this depth and all that are further in; with the last one the display goes."""
+        self._forget_count()
         for task in self._lines[depth:]:
             self._progress.remove_task(task)
         del self._lines[depth:]
         if not self._lines:
             self._progress.stop()
             self._progress = None
+
+    def _forget_count(self) -> None:
+        if self._counted is not None:
+            self._progress.remove_task(self._counted)
+            self._counted = None
 
 
 def in_minutes(seconds: float) -> str:

@@ -69,6 +69,21 @@ def values(reference: np.ndarray, candidate: np.ndarray, engine: str) -> str:
     return _svg(draw)
 
 
+def line(reference: np.ndarray, candidate: np.ndarray, engine: str) -> str:
+    """Values in their order, of both."""
+
+    def draw(axes) -> None:
+        places = np.arange(len(reference))
+        axes.plot(places, reference, color=MODEL, linewidth=1.6, label="model")
+        axes.plot(places, candidate, color=ENGINE, linewidth=1, linestyle=(0, (4, 2)), label=engine)
+        axes.locator_params(axis="x", nbins=6, integer=True)
+        axes.set_xlabel("place")
+        axes.set_ylabel("value")
+        _legend(axes)
+
+    return _svg(draw)
+
+
 def errors(reference: np.ndarray, candidate: np.ndarray) -> str:
     """How often which errors come."""
     with np.errstate(invalid="ignore"):

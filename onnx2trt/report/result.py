@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from onnx2trt.compare.accuracy import Accuracy
-from onnx2trt.report.built import EngineFile, VariantRow
+from onnx2trt.report.built import EngineFile, ProfileRow, Refittable, VariantRow
 
 if TYPE_CHECKING:  # the parent has no use for it, and it takes its time to load
     from onnx2trt.base.errors import ConversionError
@@ -20,9 +20,10 @@ RENAMED = {  # key of schema_version 1 -> key of 2
     "plan": {"hold_layers": "keep_layers"},
     "timings_s": {"balance": "equalize"},
 }
+WORK_SHARES = ("fp8", "int8", "fp16", "bf16")  # precisions of which the result tells the share of the work, as int8_mac_share
 SEAL = "result_sha256"  # of the key
 # keys of version 2 that a record may lack
-ADDED = ("candidate", "preprocessed", "not_validated_because", "latency_not_measured_because", "triton")
+ADDED = ("candidate", "preprocessed", "not_validated_because", "latency_not_measured_because", "triton", "refit")
 
 
 def python_version() -> str:
@@ -73,14 +74,16 @@ class Precision:
     requested: str | None
     delivered: str | None = None
     int8_mac_share: float | None = None
-    layers: dict[str, int] | None = None  # int8, fp16, fp32 -> layers
+    layers: dict[str, int] | None = None  # int8, fp16, fp32, and others that there are -> layers
     layers_source: str = "network"  # network | inspector
     fallback: list[dict] = field(default_factory=list)  # layers in a higher precision than asked for: name, precision, reason
     ignored_constraints: list[dict] = field(default_factory=list)  # name, asked, delivered
-    tried: list[dict] | None = None  # choices of FP16 layers that were measured
+    tried: list[dict] | None = None  # choices of FP16 or BF16 layers that were measured
     fp16_mac_share: float | None = None
+    fp8_mac_share: float | None = None
+    bf16_mac_share: float | None = None
 
-    optional: ClassVar = ("tried",)
+    optional: ClassVar = ("tried", "fp8_mac_share", "bf16_mac_share")
 
 
 @dataclass(frozen=True)
@@ -96,8 +99,9 @@ class Calibration:
     tried: list[dict] | None = None  # choices of INT8 layers that were measured
     scales: int | None = None  # in the cache; of calibrate
     fit_file: str | None = None  # what goes with them, beside the cache; of calibrate
+    profile: str | None = None  # whose usual shapes the samples were fed at, where there are several optimization profiles
 
-    optional: ClassVar = ("tried", "scales", "fit_file")
+    optional: ClassVar = ("tried", "scales", "fit_file", "profile")
 
 
 @dataclass(frozen=True)
@@ -167,11 +171,13 @@ class Result:
     timing_cache: TimingCache | None = None
     variants: list[VariantRow] = field(default_factory=list)
     structures: list[VariantRow] = field(default_factory=list)  # INT8 engines of one choice of layers, of which one is delivered
+    optimization_profiles: list[ProfileRow] = field(default_factory=list)  # where there are several
     engine: EngineFile | None = None
     skipped: bool = False
     key: dict | None = None
     saved_onnx: dict | None = None
     triton: dict | None = None
+    refit: Refittable | None = None  # where the engine takes other weights
     timings_s: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -233,8 +239,9 @@ PARTS = {
     "latency": Latency,
     "timing_cache": TimingCache,
     "engine": EngineFile,
+    "refit": Refittable,
 }
-ROWS = {"accuracy": Accuracy, "variants": VariantRow, "structures": VariantRow}
+ROWS = {"accuracy": Accuracy, "variants": VariantRow, "structures": VariantRow, "optimization_profiles": ProfileRow}
 
 
 def _plain(value):
@@ -268,7 +275,7 @@ def upgraded(record: dict) -> dict:
     Raises:
         ValueError: it is of another version.
     """
-    record = {**dict.fromkeys(ADDED), "structures": [], **record}
+    record = {**dict.fromkeys(ADDED), "structures": [], "optimization_profiles": [], **record}
     if record["schema_version"] == SCHEMA_VERSION:
         return record
     if record["schema_version"] != 1:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
+import re
 
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.metrics import SQNR_LIMIT_DB
-from onnx2trt.report.result import mega
+from onnx2trt.report.result import WORK_SHARES, mega
 
-PRECISIONS = ("int8", "fp16", "fp32")
+PRECISIONS = ("int8", "fp8", "fp16", "bf16", "fp32")
 VERDICTS = {  # status -> level (its colour), icon, words, what they mean
     "validated": ("good", "check", "Validated on the GPU", "The engine was executed here and agrees with the ONNX model."),
     "simulated": (
-        "good",
+        "warn",
         "check",
         "Simulated on the CPU",
         "The engine was not executed here. The model prepared for it, rounded as the engine rounds, agrees with the ONNX model.",
@@ -37,25 +38,6 @@ METRICS = {
     "cosine": "1 - cosine of the angle between both outputs",
     "noise": "error energy / output energy; 1 % is an SQNR of 20 dB",
 }
-VARIANT_COLUMNS = (  # key, head, how its values are written
-    ("precision", "asked for", str),
-    ("structure", "INT8 by", str),
-    ("delivered", "delivered", str),
-    ("status", "status", lambda value: value.replace("_", " ")),
-    ("int8_mac_share", "work in INT8", lambda value: f"{value:.1%}"),
-    ("engine_bytes", "engine", lambda value: mega(value)),
-    ("moved_bytes", "moved (estimate)", lambda value: mega(value)),
-    ("p50_ms", "p50", lambda value: f"{value:.3f} ms"),
-    ("p99_ms", "p99", lambda value: f"{value:.3f} ms"),
-    ("throughput_per_s", "per second", lambda value: f"{value:.0f}"),
-    ("drop_percent", "drop", lambda value: percent(value)),
-    ("metric", "metric", str),
-    ("sqnr_db", "SQNR", lambda value: decibels(value)),
-    ("build_s", "build", lambda value: seconds(value)),
-    ("measured_on", "measured by an earlier run", str),
-    ("other_data", "on this run's data", lambda value: "no: its drop and SQNR are of other data" if value else "yes"),
-    ("error", "error", lambda value: value["message"] if isinstance(value, dict) else str(value)),
-)
 
 
 # ---- numbers in words
@@ -129,10 +111,10 @@ def _precision_card(result: dict) -> dict | None:
 
 def _share_card(result: dict) -> dict | None:
     precision = result["precision"] or {}
-    for label, key in (("INT8 share", "int8_mac_share"), ("FP16 share", "fp16_mac_share")):
-        share = precision.get(key)
+    for name in WORK_SHARES:
+        share = precision.get(f"{name}_mac_share")
         if share is not None:
-            return {"label": label, "value": f"{share:.1%}", "note": "of the multiply-accumulates", "bar": share}
+            return {"label": f"{name.upper()} share", "value": f"{share:.1%}", "note": "of the multiply-accumulates", "bar": share}
     return None
 
 
@@ -199,7 +181,7 @@ def _latency_card(result: dict) -> dict | None:
 
 
 def layers(result: dict) -> dict | None:
-    """Layers by precision; those kept higher, by reason; constraints that TensorRT ignored."""
+    """Layers by precision; those kept higher, what costs most first; constraints that TensorRT ignored."""
     precision = result["precision"]
     if not precision or precision.get("layers") is None:
         return None
@@ -208,52 +190,53 @@ def layers(result: dict) -> dict | None:
         {"precision": name, "count": precision["layers"].get(name, 0), "share": precision["layers"].get(name, 0) / max(total, 1)}
         for name in PRECISIONS
     ]
-    work = [(name, precision.get(f"{name}_mac_share")) for name in ("int8", "fp16")]
-    groups: dict[tuple[str, str], list[str]] = {}
-    for entry in precision["fallback"]:
-        groups.setdefault((entry["precision"], _general(entry["reason"])), []).append(_named(entry))
+    work = [(name, precision.get(f"{name}_mac_share")) for name in WORK_SHARES]
+    kept = [{**entry, "reason": general(entry["reason"]), "effect": effect(entry)} for entry in precision["fallback"]]
     return {
         "bars": [bar for bar in bars if bar["count"]],
         "total": total,
         "work": [{"precision": name, "share": share} for name, share in work if share],
         "source": precision["layers_source"],
-        "kept": [{"precision": kept, "reason": reason, "names": names} for (kept, reason), names in groups.items()],
-        "kept_count": len(precision["fallback"]),
+        "kept": sorted(kept, key=lambda entry: (-(entry["effect"] or 0.0), entry["reason"], entry["name"])),
         "ignored": precision["ignored_constraints"],
     }
 
 
-MEASURED = "INT8 here alone changes the outputs by "  # stages/int8/guard.py ends it with a number for each layer
+# the guards of FP16 and INT8 write a number for each layer
+MEASURED = re.compile(r"(\w+) \w[\w ]*? alone changes the outputs by (\d[\d.e+-]*) ?%")
 
 
-def _general(reason: str) -> str:
-    return "INT8 there costs most accuracy for the work it speeds up" if reason.startswith(MEASURED) else reason
+def general(reason: str) -> str:
+    """A reason without what it says of one layer only."""
+    found = MEASURED.fullmatch(reason)
+    return f"{found[1]} there costs most accuracy for the work it speeds up" if found else reason
 
 
-def _named(entry: dict) -> str:
-    own = entry["reason"].removeprefix(MEASURED)
-    return entry["name"] if own == entry["reason"] else f"{entry['name']} ({own})"
+def effect(entry: dict) -> float | None:
+    """What was measured of a layer, in percent."""
+    found = MEASURED.fullmatch(entry["reason"])
+    return float(found[2]) if found else None
+
+
+def named(entry: dict) -> str:
+    """A layer that is kept in a higher precision, with what was measured of it."""
+    found = MEASURED.fullmatch(entry["reason"])
+    return f"{entry['name']} ({found[2]} %)" if found else entry["name"]
 
 
 def tried(result: dict) -> dict | None:
     """Choices of layers that were measured, and the share of the work that each left in the asked precision."""
-    for part, key, head in (("calibration", "int8_mac_share", "in INT8"), ("precision", "fp16_share", "work in FP16")):
+    shares = (
+        ("calibration", "int8_mac_share", "in INT8"),
+        ("calibration", "fp8_mac_share", "in FP8"),
+        ("precision", "fp16_share", "work in 16 bits"),
+    )
+    for part, key, head in shares:
         rows = (result[part] or {}).get("tried")
-        if rows:
+        if rows and key in rows[0]:
             most = max([row["drop_percent"] + row["standard_error"] for row in rows] + [1e-9])
             return {"head": head, "rows": [{**row, "share": row[key], "bar": row["drop_percent"] / most} for row in rows]}
     return None
-
-
-def variants(result: dict) -> dict | None:
-    """The table of --compare, with all INT8 engines where several were built, without columns that hold nothing."""
-    rows = [row for row in result["variants"] if row["precision"] != "int8" or len(result["structures"]) < 2]
-    rows += result["structures"] if len(result["structures"]) > 1 else []
-    columns = [column for column in VARIANT_COLUMNS if any(row.get(column[0]) is not None for row in rows)]
-    if not rows or not columns:
-        return None
-    cells = [[None if row.get(key) is None else write(row[key]) for key, _, write in columns] for row in rows]
-    return {"heads": [head for _, head, _ in columns], "rows": cells}
 
 
 def timings(result: dict) -> list[dict]:

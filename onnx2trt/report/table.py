@@ -6,62 +6,76 @@ import io
 import math
 import os
 
-from rich import box
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from onnx2trt.base.words import listed
+from onnx2trt.base.words import listed, printable
 from onnx2trt.compare.accuracy import Accuracy
-from onnx2trt.report import doors, inspection
-from onnx2trt.report.inputs import bound_inputs, shape_range
+from onnx2trt.plan.precision_arguments import EIGHT_BIT
+from onnx2trt.report import doors, inspection, sections
+from onnx2trt.report.inputs import bound_inputs, profile_texts, shape_range
+from onnx2trt.report.next_steps import next_steps
 from onnx2trt.report.result import mega
+from onnx2trt.report.traffic import least_times, traffic
 
+NAME_WIDTH = 11  # characters of the first column
 REASONS_SHOWN, NAMES_SHOWN = 8, 3  # of the layers kept in higher precision; all stand in the JSON
 STATUS_WORDS = {
     "validated": "validated on the GPU",
-    "simulated": "simulated: the engine was not executed here, its prepared model was compared on the CPU",
+    "simulated": "simulated on the CPU, the engine was not executed here",
     "not_validated": "not validated",
     "planned": "planned: nothing was built (--dry-run)",
     "failed": "failed",
 }
 OF_ONNX = {  # the same for a candidate that is an ONNX model
-    "simulated": "simulated: the candidate was computed on the CPU, what is FP16 by rounding, and agrees with the model",
+    "simulated": "the candidate was computed on the CPU, what is FP16 or BF16 by rounding",
     "not_validated": "the candidate was not validated",
 }
 
 
 def render(result: dict, width: int, color: bool) -> str:
-    """The result as text.
+    """The result as text, the verdict first and the next step last.
 
     Args:
         width: columns of the terminal.
-        color: with ANSI colours.
+        color: with ANSI colours; else it is the same text.
     """
-    table = Table(box=box.SIMPLE_HEAD if color else box.ASCII2, show_header=False, pad_edge=False)
-    table.add_column(style="bold", no_wrap=True)
-    table.add_column(overflow="fold")
+    table = _grid()
     for name, value, style in _rows(result):
-        table.add_row(name, Text(value.encode("utf-8", "backslashreplace").decode(), style=style))
+        table.add_row(name, Text(printable(value, ""), style=style))
     stream = io.StringIO()
     plain = not color or bool(os.environ.get("NO_COLOR"))
     console = Console(file=stream, width=max(width, 60), force_terminal=color, no_color=plain, highlight=False)
     console.print(table)
     for rows, title in ((result["variants"], ""), (result["structures"], STRUCTURES)):
         if len(rows) > 1:
-            for line in filter(None, (title, _comparison(rows, color), *_remarks(rows))):
-                console.print(Text(line) if isinstance(line, str) else line)
-    return stream.getvalue()
+            console.print()
+            for line in filter(None, (title, _comparison(rows), *_remarks(rows))):
+                console.print(Text(printable(line)) if isinstance(line, str) else line)
+    steps = _grid()
+    for step in next_steps(result):
+        steps.add_row("next", Text(printable(step, "")))
+    console.print(steps)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-ORDER = ("fp32", "fp16", "int8")
+def _grid() -> Table:
+    """Names, and what is said of them; without lines, so that a pipe gets what a terminal gets."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column(style="bold", no_wrap=True, min_width=NAME_WIDTH)
+    table.add_column(overflow="fold")
+    return table
+
+
+ORDER = ("fp32", "bf16", "fp16", "int8", "fp8")
 STRUCTURES = "INT8 engines of the same layers; the fastest that is sound is delivered:"
 COLUMNS = ("precision", "engine MB", "p50 ms", "p99 ms", "per s", "drop %", "SQNR dB", "build s")
 
 
-def _comparison(variants: list[dict], color: bool) -> Table:
+def _comparison(variants: list[dict]) -> Table:
     """The engines side by side."""
-    table = Table(box=box.SIMPLE_HEAD if color else box.ASCII2, pad_edge=False)
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in COLUMNS:
         table.add_column(name, justify="left" if name == "precision" else "right")
     for row in sorted(variants, key=lambda row: (ORDER.index(row["precision"]), row["p50_ms"] or math.inf)):
@@ -87,9 +101,11 @@ def _remarks(variants: list[dict]):
     if moved:
         listing = ", ".join(f"{name} {mega(count)}" for name, count in moved.items())
         yield f"moved through memory in one inference, by the engines' own plans (an estimate, no time): {listing}"
-    if moved.get("int8", 0) > moved.get("fp16", math.inf):
-        ratio = moved["int8"] / moved["fp16"]
-        yield f"INT8 moves {ratio:.2f} times what FP16 moves: where memory is the limit, it cannot be faster"
+    for name in EIGHT_BIT:
+        if moved.get(name, 0) > moved.get("fp16", math.inf):
+            ratio = moved[name] / moved["fp16"]
+            yield f"{name.upper()} moves {ratio:.2f} times what FP16 moves: where memory is the limit, it cannot be faster"
+    yield from (f"{row['precision']} takes at least: {least_times(row)}" for row in variants if row.get("least_ms"))
     if not any(row["p50_ms"] for row in variants):
         yield "no latencies: the engines were not executed here"
 
@@ -101,24 +117,23 @@ def _rows(result: dict):
     if result["status"] in doors.ROWS:
         yield from doors.ROWS[result["status"]](result)
         return
-    good, onnx = result["status"] in ("validated", "simulated"), (result["candidate"] or {}).get("kind") == "onnx"
-    skipped = "; unchanged, so it was not built again" if result["skipped"] else ""
-    words = OF_ONNX if onnx else STATUS_WORDS
-    because = f": {result['not_validated_because']}" if result["not_validated_because"] else ""
-    yield "status", words[result["status"]] + because + skipped, "green" if good else "yellow"
+    onnx = sections.of_onnx(result)
+    yield "verdict", _verdict(result), "green" if result["status"] == "validated" else "yellow"
     model, environment, plan, engine = (result[key] for key in ("model", "environment", "plan", "engine"))
     yield "model", f"{model['path']}  {mega(model['bytes'])}, opset {model['opset']}, {model['nodes']} nodes", ""
     if engine:
         yield "engine", f"{engine['path']}  {mega(engine['bytes'])}{_weights(result)}", ""
     if engine and engine.get("moved_bytes"):
-        moved = f"{engine['kernels']} kernels move {mega(engine['moved_bytes'])} in one inference, by the engine's own plan"
-        yield "traffic", f"{moved} (an estimate, no time)", ""
+        yield "traffic", traffic(engine), ""
+    if engine and engine.get("least_ms"):
+        yield "at least", least_times(engine), ""
     if onnx:
         yield "candidate", f"{result['candidate']['path']}  {mega(result['candidate']['bytes'])}", ""
     else:
         yield "built with", _built_with(environment, plan, result), ""
-    for profile in plan["profiles"]:
+    for profile in () if result["optimization_profiles"] else plan["profiles"]:
         yield "input", f"{profile['name']}  {shape_range(profile)}", ""
+    yield from (("profile", text, "") for text in profile_texts(result))
     yield from (("input", text, "") for text in bound_inputs(model))
     yield from _precision_rows(result)
     yield from _calibration_rows(result)
@@ -130,12 +145,29 @@ def _rows(result: dict):
     yield "seconds", seconds, ""
 
 
+def _verdict(result: dict) -> str:
+    text = (OF_ONNX if sections.of_onnx(result) else STATUS_WORDS)[result["status"]]
+    row = sections.deciding(result)
+    if result["not_validated_because"]:
+        text += f": {result['not_validated_because']}"
+    elif row and result["plan"] and result["status"] in ("validated", "simulated"):
+        text = f"{_agreement(row, result['plan']['max_accuracy_drop'])}: {text}"
+    return text + ("; unchanged, so it was not built again" if result["skipped"] else "")
+
+
+def _agreement(row: dict, limit: float) -> str:
+    """Of the output that decides: what few samples leave open is no miss of the limit (Accuracy.excess), and no proof."""
+    if row["drop_percent"] > limit:
+        return f"{row['samples']} samples do not show that the drop exceeds {limit:g} %"
+    return f"agrees within {limit:g} %" + " on made-up inputs" * (row["inputs"] == "synthetic")
+
+
 def _weights(result: dict) -> str:
     """What an engine consists of: people expect INT8 to make every engine smaller."""
     weights, total = result["engine"].get("weights_bytes"), result["engine"]["bytes"]
     if weights is None or result["precision"] is None:
         return ""
-    kernels = weights < total / 2 and result["precision"]["delivered"] == "int8"
+    kernels = weights < total / 2 and result["precision"]["delivered"] in EIGHT_BIT
     return f", {mega(weights)} of which are weights" + ("; the code of the kernels gets no smaller by INT8" if kernels else "")
 
 
@@ -170,10 +202,10 @@ def _precision_rows(result: dict):
 def _kept_lines(kept: list[dict]):
     """One line for each reason, with the first few layers that it holds for."""
     by_reason: dict[tuple[str, str], list[str]] = {}
-    for entry in kept:
-        by_reason.setdefault((entry["precision"].upper(), entry["reason"]), []).append(entry["name"])
+    for entry in sorted(kept, key=lambda entry: -(sections.effect(entry) or 0.0)):
+        by_reason.setdefault((entry["precision"].upper(), sections.general(entry["reason"])), []).append(sections.named(entry))
     for (precision, reason), names in list(by_reason.items())[:REASONS_SHOWN]:
-        yield f"{precision}: {listed(names, NAMES_SHOWN)}: {reason}"
+        yield f"{len(names)} in {precision}: {reason}: {listed(names, NAMES_SHOWN)}"
     hidden = sum(len(names) for names in list(by_reason.values())[REASONS_SHOWN:])
     if hidden:
         yield f"... and {hidden} more (--json names all)"
@@ -190,6 +222,8 @@ def _calibration_rows(result: dict):
             if calibration["samples_skipped"]:
                 text += f", {calibration['samples_skipped']} skipped"
             text += f" in {calibration['seconds']:.1f} s"
+        if calibration.get("profile"):
+            text += f", at the usual shapes of profile {calibration['profile']}"
         yield "calibration", text, ""
 
 

@@ -10,7 +10,6 @@ import onnx
 from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph, array_of
 from onnx2trt.model.nodes import reads, rename_reads
-from onnx2trt.model.operators import EXACT
 
 FLOAT, HALF, BFLOAT16, DOUBLE = (getattr(onnx.TensorProto, name) for name in ("FLOAT", "FLOAT16", "BFLOAT16", "DOUBLE"))
 NAMES = {HALF: "float16", BFLOAT16: "bfloat16", DOUBLE: "float64"}  # of their arrays; an older onnx gives float32 for BF16
@@ -33,41 +32,6 @@ def as_float32(graph: Graph, types: Iterable[int], same_io: bool = False) -> Gra
         A new graph without the Casts that have nothing left to do.
     """
     return without_idle_casts(_as_float32(graph, frozenset(types), same_io))
-
-
-def rounded_to_bfloat16(graph: Graph) -> Graph:
-    """An FP32 graph that computes what `graph` computes, rounded to BF16 wherever the main graph of `graph` is BF16.
-
-    ONNX Runtime's CPU has BF16 for few operators. Inputs and outputs in BF16 become FP32, of values that BF16 holds.
-
-    Returns:
-        `graph` itself where it holds no BF16.
-    """
-    rounded = {name for name, elem_type in graph.types().items() if elem_type == BFLOAT16}
-    if not rounded:
-        return graph
-    result = _as_float32(graph, frozenset((BFLOAT16,)), same_io=False)
-    nodes: list[onnx.NodeProto] = []
-    given = {name: _add_rounding(result, nodes, name, result.unique(f"{name}__rounded")) for name in result.input_names if name in rounded}
-    for node in result.nodes:
-        for name in [name for name in dict.fromkeys(reads(node)) if name in given]:
-            rename_reads(node, name, given[name])
-        made = [name for name in node.output if name in rounded and node.op_type not in EXACT]
-        exact = {name: result.unique(f"{name}__exact") for name in made}
-        node.output[:] = [exact.get(name, name) for name in node.output]
-        nodes.append(node)
-        for name in made:
-            _add_rounding(result, nodes, exact[name], name)
-    result.replace_nodes(nodes)
-    return result
-
-
-def _add_rounding(graph: Graph, nodes: list[onnx.NodeProto], source: str, target: str) -> str:
-    """A pair of Casts, which ONNX Runtime does not remove."""
-    narrow = graph.unique(f"{target}__bf16")
-    for name, output, elem_type in ((source, narrow, BFLOAT16), (narrow, target, FLOAT)):
-        nodes.append(onnx.helper.make_node("Cast", [name], [output], name=graph.unique(f"{output}__cast"), to=elem_type))
-    return target
 
 
 def _as_float32(graph: Graph, old: frozenset[int], same_io: bool) -> Graph:
@@ -155,6 +119,22 @@ def _cast_io(graph: Graph, inputs, outputs, declared: dict[str, int]) -> None:
             graph.weights[inside] = graph.weights.pop(value.name)
         nodes.append(onnx.helper.make_node("Cast", [inside], [value.name], name=graph.unique(f"{inside}__cast"), to=declared[value.name]))
     graph.replace_nodes(nodes)
+
+
+def with_io_types(graph: Graph, wanted: dict[str, int]) -> Graph:
+    """The graph with other types of FP32 inputs and outputs, and Casts behind or before them.
+
+    Args:
+        graph: not changed.
+        wanted: input or output -> TensorProto.DataType; what is not FP32 stays as it is.
+    """
+    result = graph.copy()
+    own = result.proto.graph
+    types = {value.name: value.type.tensor_type.elem_type for value in (*own.input, *own.output)}
+    wanted = {name: elem_type for name, elem_type in wanted.items() if types.get(name) == FLOAT}
+    inputs, outputs = ([value for value in io if value.name in wanted] for io in (own.input, own.output))
+    _cast_io(result, inputs, outputs, wanted)
+    return result
 
 
 def without_idle_casts(graph: Graph) -> Graph:

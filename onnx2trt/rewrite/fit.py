@@ -26,5 +26,9 @@ class Fit:
 
     def placed(self, graph: Graph, layers: Iterable[Layer]) -> tuple[tuple[Layer, ...], tuple[Reading, ...]]:
         """(those of the layers that have a scale, what else reads INT8 where they do)"""
-        usable = tuple(layer for layer in layers if layer.activation in self.scales and layer.node not in self.without_int8)
+        usable = tuple(layer for layer in layers if self.has_scales(layer) and self.without_int8.isdisjoint(layer.nodes))
         return usable, readings(graph, usable, self.scales, self.without_int8)
+
+    def has_scales(self, layer: Layer) -> bool:
+        """For all that a layer reads."""
+        return all(name in self.scales for name in layer.tensors)

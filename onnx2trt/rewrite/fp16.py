@@ -1,4 +1,4 @@
-"""FP32 graph -> FP16 graph for strongly typed networks; inputs and outputs keep their types."""
+"""FP32 graph -> FP16 or BF16 graph for strongly typed networks; inputs and outputs keep their types."""
 
 from __future__ import annotations
 
@@ -10,34 +10,43 @@ import onnx
 
 from onnx2trt.model.bodies import body_graph, is_plain, write_back
 from onnx2trt.model.graph import Graph, array_of
+from onnx2trt.model.half_types import FP16, HalfType
 from onnx2trt.model.nodes import attribute, captured, reads, rename_reads, standard_schema, subgraphs
+from onnx2trt.rewrite.element_types import with_io_types
 
-FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+FLOAT = onnx.TensorProto.FLOAT
 # Slots that the ONNX schema would allow in FP16 but that are parameters, not data.
 PARAMETER_SLOTS = {("Resize", 1), ("Resize", 2), ("Upsample", 1)}
 # Operators whose result is of a type that no operand has, but an attribute names, or its default: those that can follow
 FOLLOWING = {"Cast", "ConstantOfShape", "DequantizeLinear"}
 
 
-def convert(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str] = frozenset()) -> Graph:
-    """Make every node FP16 that is not kept in FP32, with Casts where the two meet.
+def convert(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str] = frozenset(), half: HalfType = FP16) -> Graph:
+    """Make every node of that type that is not kept in FP32, with Casts where the two meet.
 
     If, Loop and Scan take and give FP32, with Casts in their bodies: states of a loop lose nothing from step to step but in its own nodes.
 
     Args:
         graph: FP32, not changed; may carry Q/DQ pairs (FP16 scales need opset 19).
         kept_fp32: node name, in bodies too -> reason.
-        fp16_io: inputs and outputs that become FP16 themselves (--io-types).
+        fp16_io: inputs and outputs that become FP16 (--io-types), whatever the type of the nodes: NumPy has no BF16.
+        half: the type.
 
     Returns:
         A new graph. Inputs and outputs keep names, types and order; inner tensors keep their names where they have one
         precision only.
     """
-    return _Converter(graph, kept_fp32, fp16_io).run()
+    if half is FP16:
+        return _Converter(graph, kept_fp32, fp16_io, half).run()
+    return with_io_types(_Converter(graph, kept_fp32, frozenset(), half).run(), dict.fromkeys(fp16_io, FP16.elem_type))
 
 
 def _takes_half(schema, parameters, index: int) -> bool:
-    """Whether slot `index` may be FP16; the last parameter of a variadic operator stands for all that follow."""
+    """Whether slot `index` may be of 16 bits; the last parameter of a variadic operator stands for all that follow.
+
+    What takes FP16 is taken to take BF16: ONNX has added that to some operators (Conv, recurrent layers) as late as opset 22, TensorRT's
+    parser takes it whatever the opset, and what it refuses stays in FP32 (rewrite.refused).
+    """
     parameter = parameters[min(index, len(parameters) - 1)]
     for constraint in schema.type_constraints:
         if constraint.type_param_str == parameter.type_str:
@@ -60,7 +69,7 @@ def stays_float(node: onnx.NodeProto, schema) -> bool:
 
 
 class _Converter:
-    def __init__(self, graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str], outside: _Converter | None = None):
+    def __init__(self, graph: Graph, kept_fp32: dict[str, str], half_io: frozenset[str], half: HalfType, outside: _Converter | None = None):
         """
         Args:
             outside: of the graph around this one, which is a body of control flow; what it captures, that one casts.
@@ -72,22 +81,22 @@ class _Converter:
         self._unique: Callable[[str], str] = outside._unique if outside else self._result.unique
         self._types = graph.types()
         self._kept_fp32 = kept_fp32
-        self._fp16_io = fp16_io
-        self._made_half: dict[str, str] = {}  # float32 tensor -> its name, where a node now makes it in FP16
-        self._cast_half: dict[str, str] = {}  # float32 tensor or weight -> name of its FP16 copy
-        self._cast_float: dict[str, str] = {}  # tensor made in FP16 -> name of its FP32 copy
+        self._half_io, self._half = half_io, half
+        self._made_half: dict[str, str] = {}  # float32 tensor -> its name, where a node now makes it in 16 bits
+        self._cast_half: dict[str, str] = {}  # float32 tensor or weight -> name of its copy in 16 bits
+        self._cast_float: dict[str, str] = {}  # tensor made in 16 bits -> name of its FP32 copy
         self._nodes: list[onnx.NodeProto] = []
 
     def run(self) -> Graph:
         for value in self._result.proto.graph.input:
-            if value.name in self._fp16_io and self._types.get(value.name) == FLOAT:
-                value.type.tensor_type.elem_type = HALF
+            if value.name in self._half_io and self._types.get(value.name) == FLOAT:
+                value.type.tensor_type.elem_type = self._half.elem_type
                 self._made_half[value.name] = value.name
         outputs = {value.name for value in self._result.proto.graph.output}
         for node in list(self._result.nodes):
             self._convert_node(node, outputs)
         for value in self._result.proto.graph.output:
-            if value.name in self._fp16_io and self._types.get(value.name) == FLOAT:
+            if value.name in self._half_io and self._types.get(value.name) == FLOAT:
                 self._half_output(value)
             else:
                 self._as_float(value.name)
@@ -116,22 +125,22 @@ class _Converter:
             else:
                 node.input[index] = self._as_half(name) if half else self._as_float(name)
         self._nodes.append(node)
-        _write_half(node)
+        _write_half(node, self._half)
         for index, name in enumerate(node.output):
             if self._types.get(name) == FLOAT and _takes_half(schema, schema.outputs, index):
-                half_name = self._unique(f"{name}__fp16") if name in outputs else name
+                half_name = self._unique(f"{name}__{self._half.name}") if name in outputs else name
                 node.output[index] = half_name
                 self._made_half[name] = half_name
 
     def _convert_bodies(self, node: onnx.NodeProto) -> None:
-        """Control flow takes and gives what it did; inside, its bodies are FP16."""
+        """Control flow takes and gives what it did; inside, its bodies are of 16 bits."""
         for index, name in enumerate(node.input):
             if self._types.get(name) == FLOAT:
                 node.input[index] = self._as_float(name)
             if node.op_type == "Scan" and name in self._source.input_names:
                 node.input[index] = self._copied(node.input[index])
         for body in subgraphs(node):
-            inner = _Converter(body_graph(body, self._source, self._types), self._kept_fp32, frozenset(), self)
+            inner = _Converter(body_graph(body, self._source, self._types), self._kept_fp32, frozenset(), self._half, self)
             inner._captured = frozenset(captured(body))
             write_back(inner.run(), body, inner._captured)
         self._nodes.append(node)
@@ -149,16 +158,16 @@ class _Converter:
     def _half_output(self, value: onnx.ValueInfoProto) -> None:
         """The output's FP32 form, if a node kept in FP32 makes it, moves to another name."""
         name = value.name
-        value.type.tensor_type.elem_type = HALF
+        value.type.tensor_type.elem_type = self._half.elem_type
         if name not in self._made_half:
             moved = self._unique(f"{name}__fp32")
             for node in self._nodes:
                 for index, output in enumerate(node.output):
                     node.output[index] = moved if output == name else output
                 rename_reads(node, name, moved)
-            self._cast(moved, name, HALF)
+            self._cast(moved, name, self._half.elem_type)
         else:
-            self._cast(self._made_half[name], name, HALF)
+            self._cast(self._made_half[name], name, self._half.elem_type)
 
     def _as_half(self, name: str) -> str:
         if name in self._captured:
@@ -166,11 +175,11 @@ class _Converter:
         if name in self._made_half:
             return self._made_half[name]
         if name not in self._cast_half:
-            target = self._unique(f"{name}__fp16")
+            target = self._unique(f"{name}__{self._half.name}")
             if name in self._source.weights:
-                self._result.weights[target] = _half_of(self._source.weights[name])
+                self._result.weights[target] = _half_of(self._source.weights[name], self._half)
             else:
-                self._cast(name, target, HALF)
+                self._cast(name, target, self._half.elem_type)
             self._cast_half[name] = target
         return self._cast_half[name]
 
@@ -190,29 +199,28 @@ class _Converter:
         self._nodes.append(onnx.helper.make_node("Cast", [source], [target], name=name, to=elem_type))
 
 
-_halves: dict[int, tuple[weakref.ref, np.ndarray]] = {}
+_halves: dict[tuple[int, str], tuple[weakref.ref, np.ndarray]] = {}
 
 
-def _half_of(array: np.ndarray) -> np.ndarray:
-    """Weights in FP16, rounded once for all graphs that share them: every choice of layers that is tried converts the whole model."""
-    key = id(array)
-    source, half = _halves.get(key, (None, None))
+def _half_of(array: np.ndarray, half: HalfType) -> np.ndarray:
+    """Weights in 16 bits, rounded once for all graphs that share them: every choice of layers that is tried converts the whole model."""
+    key = (id(array), half.name)
+    source, found = _halves.get(key, (None, None))
     if source is None or source() is not array:
-        with np.errstate(over="ignore"):  # infinities in attention masks stay infinities
-            half = array.astype(np.float16)
-        _halves[key] = (weakref.ref(array, lambda _: _halves.pop(key, None)), half)
-    return half
+        found = half.of(array)
+        _halves[key] = (weakref.ref(array, lambda _: _halves.pop(key, None)), found)
+    return found
 
 
-def _write_half(node: onnx.NodeProto) -> None:
+def _write_half(node: onnx.NodeProto, half: HalfType) -> None:
     """Adjust an attribute that names the output's type."""
     if node.op_type in ("Cast", "DequantizeLinear"):
         for entry in node.attribute:
             if entry.name in ("to", "output_dtype") and entry.i == FLOAT:
-                entry.i = HALF
+                entry.i = half.elem_type
     elif node.op_type == "ConstantOfShape":
         value = attribute(node, "value")
         array = np.zeros(1, np.float32) if value is None else array_of(value)
         if array.dtype == np.float32:
             del node.attribute[:]
-            node.attribute.append(onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(array.astype(np.float16))))
+            node.attribute.append(onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(half.of(array))))

@@ -12,13 +12,12 @@ import onnx
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.model.bodies import inner_graphs, is_plain
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import FP16, HalfType
 from onnx2trt.model.nodes import is_bounded, reads, standard_schema, subgraphs
-from onnx2trt.rewrite.near_zero import FP16_MAX, kept_near_zero
+from onnx2trt.rewrite.near_zero import FP16_MAX, beyond, kept_near_zero
 
 FLOAT = onnx.TensorProto.FLOAT
 KEPT_FP32_ABOVE = FP16_MAX / 2  # a factor of two for data that was not measured
-FP16_SMALLEST_NORMAL = 2.0**-14  # below it, FP16 loses precision bit by bit
-HALF_ROUNDING = 2.0**-11  # largest relative error of rounding to FP16
 WEIGHT_ERROR = 0.01  # largest accepted ||w16 - w|| / ||w||
 PROPORTIONAL = frozenset(("Mul", "Identity", "Neg", "Reshape", "Transpose", "Unsqueeze", "Squeeze", "Flatten", "Expand", "Slice"))
 RECURRENT, SEQUENCE_LENS = frozenset(("LSTM", "GRU", "RNN")), 4  # the input that gives the lengths
@@ -29,17 +28,17 @@ def choose_kept_fp32(
     graph: Graph,
     maxima: dict[str, float],
     overrides: tuple[tuple[str, str], ...],
-    measured: bool,
+    half: HalfType | None = FP16,
     structural: bool = True,
     made_up: bool = False,
 ) -> dict[str, str]:
-    """The nodes that stay in FP32.
+    """The nodes that stay in FP32; in BF16, which holds what FP32 holds, none for its range.
 
     Args:
         graph: FP32.
         maxima: tensor -> max |x| over the data.
-        overrides: (pattern, "fp32" | "fp16") of the user; the last that matches a node decides about it.
-        measured: False leaves out what is kept for its range (--disable-strict-types).
+        overrides: (pattern, "fp32" | "fp16" | "bf16") of the user; the last that matches a node decides about it.
+        half: the type of all others, whose range and digits are looked at; None: nothing is kept for these (--disable-strict-types).
         structural: keep what `convert` cannot convert; False where TensorRT chooses the types itself (weak typing).
         made_up: the maxima are those of synthetic data.
 
@@ -54,20 +53,9 @@ def choose_kept_fp32(
     for inner in inside:
         unconvertible |= unconvertible_nodes(inner)
     kept_fp32 = dict(unconvertible)
-    if measured:
-        types = graph.types()
-        sizes = {name: _largest(array) for name, array in graph.weights.items() if types.get(name) == FLOAT}
-        for name, reason in kept_near_zero(graph, types).items():
-            kept_fp32.setdefault(name, reason)
-        negligible = negligible_tensors(graph, maxima)
-        for node in graph.nodes:
-            reason = _range_reason(node, graph, maxima, types, sizes, negligible)
-            if reason:
-                kept_fp32.setdefault(node.name, reason)
-        for inner in inside:
-            kept_fp32 = {**_kept_inside(inner), **kept_fp32}
-        if made_up:
-            kept_fp32 = {**_behind_huge_factors(graph, {name for name, size in sizes.items() if size > FP16_MAX}, types), **kept_fp32}
+    if half:
+        for around, largest in ((graph, maxima), *((inner, {}) for inner in inside)):  # nobody has measured what is inside
+            kept_fp32 = {**_kept_by_values(around, largest, made_up and around is graph, half), **kept_fp32}
     for pattern, precision in overrides:
         names = [node.name for around in (graph, *inside) for node in around.nodes]
         matched = [name for name in names if fnmatchcase(name, pattern)]
@@ -86,15 +74,20 @@ def choose_kept_fp32(
     return kept_fp32
 
 
-def _kept_inside(body: Graph) -> dict[str, str]:
-    """Of a body of control flow, whose activations nobody has measured: what its weights alone tell; node -> reason."""
-    types = body.types()
-    sizes = {name: _largest(array) for name, array in body.weights.items() if types.get(name) == FLOAT}
-    kept_fp32 = kept_near_zero(body, types)
-    for node in body.nodes:
-        reason = _range_reason(node, body, {}, types, sizes)
+def _kept_by_values(graph: Graph, maxima: dict[str, float], made_up: bool, half: HalfType) -> dict[str, str]:
+    """What the range and the digits of the type cannot hold; node -> reason."""
+    types = graph.types()
+    kept_fp32 = kept_near_zero(graph, types, half)
+    if half.wide:
+        return kept_fp32
+    sizes = {name: _largest(array) for name, array in graph.weights.items() if types.get(name) == FLOAT}
+    negligible = negligible_tensors(graph, maxima)
+    for node in graph.nodes:
+        reason = _range_reason(node, graph, maxima, types, sizes, negligible)
         if reason:
             kept_fp32.setdefault(node.name, reason)
+    if made_up:
+        kept_fp32 = {**_behind_huge_factors(graph, {name for name, size in sizes.items() if size > FP16_MAX}, types), **kept_fp32}
     return kept_fp32
 
 
@@ -140,7 +133,7 @@ def _loses(node: onnx.NodeProto, name: str, largest: float, maxima: dict[str, fl
     if name not in node.input:  # a body reads it
         return False
     if node.op_type in ("Add", "Sub"):
-        return largest <= HALF_ROUNDING * maxima.get(node.output[0], 0.0)
+        return largest <= FP16.rounding * maxima.get(node.output[0], 0.0)
     return node.op_type in PROPORTIONAL and node.output[0] in negligible
 
 
@@ -159,7 +152,7 @@ def _range_reason(
             continue
         if name in graph.weights:
             largest_result = maxima.get(node.output[0], 0.0) if _is_summand(node, name) else 0.0
-            lost = math.inf if carried else largest_result * HALF_ROUNDING
+            lost = math.inf if carried else largest_result * FP16.rounding
             reason = _weight_reason(name, graph.weights[name], sizes[name], lost)
             if reason:
                 return reason
@@ -169,7 +162,7 @@ def _range_reason(
             return f"{name} is NaN throughout in the FP32 model, so its range is not known"
         if largest > KEPT_FP32_ABOVE:
             return f"{name} reaches {largest:.3g}, above {KEPT_FP32_ABOVE:.0f} (half of FP16's largest)"
-        if 0 < largest < FP16_SMALLEST_NORMAL and name not in negligible:
+        if 0 < largest < FP16.smallest_normal and name not in negligible:
             return f"{name} stays within {largest:.1e}, below FP16's normal range (6.1e-05)"
     return ""
 
@@ -181,7 +174,7 @@ def _behind_huge_factors(graph: Graph, huge: set[str], types: dict[str, int]) ->
     for node in graph.nodes if huge else ():
         behind = next((source[name] for name in reads(node) if name in source), "")
         if behind:
-            found[node.name] = f"behind weights {behind}, above FP16's largest (65504), and synthetic data does not tell its range"
+            found[node.name] = f"behind weights {behind}, {beyond(FP16)}, and synthetic data does not tell its range"
         factor = next((name for name in reads(node) if name in huge and not _is_summand(node, name)), "")
         if (behind or factor) and not is_bounded(node, graph.weights, KEPT_FP32_ABOVE):
             source.update((name, behind or factor) for name in node.output if types.get(name) == FLOAT)
@@ -198,7 +191,7 @@ def _is_summand(node: onnx.NodeProto, name: str) -> bool:
 def _weight_reason(name: str, values: np.ndarray, largest: float, negligible: float) -> str:
     """Why FP16 cannot hold these weights; an absolute error up to `negligible` does not count."""
     if largest > FP16_MAX:
-        return f"weights {name} reach {largest:.3g}, above FP16's largest (65504)"
+        return f"weights {name} reach {largest:.3g}, {beyond(FP16)}"
     energy = lost_energy = largest_loss = 0.0
     for part in _finite_parts(values):
         lost = np.abs(part.astype(np.float16).astype(np.float32) - part)

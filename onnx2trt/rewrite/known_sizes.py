@@ -9,7 +9,8 @@ import onnx
 
 from onnx2trt.base.model_info import STANDARD_DOMAINS, Profile
 from onnx2trt.model.fixed_shapes import fixed_shapes
-from onnx2trt.model.graph import Graph, infer_shapes
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.infer import infer_shapes
 from onnx2trt.model.nodes import attribute, reads
 from onnx2trt.rewrite.fold import fold_constants
 

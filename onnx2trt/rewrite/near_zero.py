@@ -2,7 +2,7 @@
 
 FP16 has no value between 0 and 6e-8, and few up to 6.1e-5. The 1e-12 of `x / max(norm, 1e-12)`, which keeps the quotient finite where x is
 zero, becomes zero itself there, and the quotient NaN. So it stays in FP32 together with what reads it, up to where values are ordinary
-again.
+again. BF16 has the range of FP32, but fewer digits: 1 - 1e-3 is 1, and the difference of two squares may become negative.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ import onnx
 
 from onnx2trt.model.bounds import FLOAT, UNKNOWN, Interval, bounds, read
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import FP16, HalfType
 from onnx2trt.model.nodes import attribute
 from onnx2trt.model.operators import EXACT, WIDE
 
-FP16_MAX = 65504.0  # largest finite IEEE 754 half
+FP16_MAX = FP16.largest
 LARGEST_LOSS = 0.01  # accepted relative error of what is near a pole
 # operator -> (operand, where there is no result); Pow has one only with a negative exponent
 POLES = {
@@ -36,46 +37,52 @@ ARITHMETIC = {"Add", "Sub", "Sum", "Mean", "Max", "Min", "Mul", "Div", "Sqrt", "
 OF_SQUARES = EXACT | REDUCTIONS | ARITHMETIC  # what is between squares and the root or the quotient
 
 
-def kept_near_zero(graph: Graph, types: dict[str, int]) -> dict[str, str]:
+def beyond(half: HalfType) -> str:
+    """How the reason of what is too large for a type ends."""
+    return f"above {half.label}'s largest ({half.largest:.6g})"
+
+
+def kept_near_zero(graph: Graph, types: dict[str, int], half: HalfType = FP16) -> dict[str, str]:
     """Node -> reason, in execution order.
 
     Args:
         graph: FP32.
         types: of all its tensors.
+        half: the type that it is lowered to.
     """
     exact = bounds(graph, types)
-    squares = dict.fromkeys(_Squares(graph, types, exact).on_the_way(), "part of a normalisation written out in single operators")
-    found = {**_by_operator(graph), **squares}
-    found = _Guards(graph, types, exact, found).kept
+    squares = _Squares(graph, types, exact).on_the_way(differences_alone=half.wide)
+    found = {**_by_operator(graph, half), **dict.fromkeys(squares, "part of a normalisation written out in single operators")}
+    found = _Guards(graph, types, exact, found, half).kept
     return {node.name: found[node.name] for node in graph.nodes if node.name in found}
 
 
-def _by_operator(graph: Graph) -> dict[str, str]:
+def _by_operator(graph: Graph, half: HalfType) -> dict[str, str]:
     """Normalisations that are one operator, and what has squares or exponentials inside."""
     found = {}
     for node in graph.nodes:
         epsilon = attribute(node, "epsilon", DEFAULT_EPSILON)
-        if node.op_type in WIDE:
-            found[node.name] = "squares or exponentials inside, which need more range than FP16 has"
-        elif node.op_type in WITH_EPSILON and epsilon > 0 and np.float16(epsilon) == 0:
-            found[node.name] = f"its epsilon of {epsilon:.2g} is zero in FP16"
-        elif node.op_type == "BatchNormalization" and _loses_factors(node, graph.weights):
-            found[node.name] = "a channel's scale / sqrt(variance + epsilon) does not survive FP16"
+        if node.op_type in WIDE and not half.wide:
+            found[node.name] = f"squares or exponentials inside, which need more range than {half.label} has"
+        elif node.op_type in WITH_EPSILON and epsilon > 0 and half.of(np.array(epsilon)) == 0:
+            found[node.name] = f"its epsilon of {epsilon:.2g} is zero in {half.label}"
+        elif node.op_type == "BatchNormalization" and _loses_factors(node, graph.weights, half):
+            found[node.name] = f"a channel's scale / sqrt(variance + epsilon) does not survive {half.label}"
     return found
 
 
-def _loses_factors(node: onnx.NodeProto, weights: dict[str, np.ndarray]) -> bool:
-    """Whether the factor of any channel is another where scale and variance are rounded to FP16 first."""
+def _loses_factors(node: onnx.NodeProto, weights: dict[str, np.ndarray], half: HalfType) -> bool:
+    """Whether the factor of any channel is another where scale and variance are rounded first."""
     scale, variance = weights.get(node.input[1]), weights.get(node.input[4])
     if scale is None or variance is None or {scale.dtype, variance.dtype} != {np.dtype(np.float32)}:
         return False
     epsilon = attribute(node, "epsilon", DEFAULT_EPSILON)
     with np.errstate(all="ignore"):
         exact = np.abs(scale / np.sqrt(variance.astype(np.float64) + epsilon))
-        rounded = np.abs(scale.astype(np.float16) / np.sqrt(variance.astype(np.float16).astype(np.float64) + epsilon))
+        rounded = np.abs(half.of(scale).astype(np.float64) / np.sqrt(half.of(variance).astype(np.float64) + epsilon))
     exact, rounded = exact[np.isfinite(exact)], rounded[np.isfinite(exact)]
     negligible = LARGEST_LOSS * exact.max(initial=0)  # beside the other channels
-    return bool(np.any(np.abs(rounded - exact) > LARGEST_LOSS * np.maximum(exact, negligible)) or np.any(exact > FP16_MAX))
+    return bool(np.any(np.abs(rounded - exact) > LARGEST_LOSS * np.maximum(exact, negligible)) or np.any(exact > half.largest))
 
 
 class _Squares:
@@ -89,9 +96,14 @@ class _Squares:
         self._graph, self._types, self._exact = graph, types, exact
         self._producers, self._consumers = graph.producers(), graph.consumers()
         self._made: set[str] = set()  # tensors that are made of squares and constants alone
+        self._differences: set[str] = set()  # nodes that subtract such a tensor from another
 
-    def on_the_way(self) -> set[str]:
-        """Names of the nodes."""
+    def on_the_way(self, differences_alone: bool = False) -> set[str]:
+        """Names of the nodes.
+
+        Args:
+            differences_alone: only where squares are subtracted from each other, for a type with the range that they need.
+        """
         ends = []
         for node in self._graph.nodes:
             if self._types.get(node.output[0]) != FLOAT:
@@ -101,10 +113,15 @@ class _Squares:
                 ends.append(node)
             if self._is_square(node) or node.op_type == "ReduceL2" or not (end and node.op_type in POLES) and self._goes_on(node):
                 self._made.add(node.output[0])
+                if node.op_type == "Sub" and not any(map(self._is_constant, node.input)):
+                    self._differences.add(node.name)
         found: set[str] = set()
         for node in ends:
-            self._upwards(node, found)
-            self._downwards(node, found)
+            on_its_way: set[str] = set()
+            self._upwards(node, on_its_way)
+            self._downwards(node, on_its_way)
+            if not differences_alone or not self._differences.isdisjoint(on_its_way):
+                found |= on_its_way
         return found
 
     def _is_square(self, node: onnx.NodeProto) -> bool:
@@ -153,26 +170,27 @@ class _Squares:
 class _Guards:
     """Constants that keep something off a pole: off zero a denominator or what a logarithm is taken of.
 
-    The distance from the pole follows from the intervals in which tensors lie (model/bounds.py). Where it is another in FP16, nodes are
+    The distance from the pole follows from the intervals in which tensors lie (model/bounds.py). Where it is another in 16 bits, nodes are
     kept in FP32, from the pole upwards, until it is not.
     """
 
-    def __init__(self, graph: Graph, types: dict[str, int], exact: dict[str, Interval], kept: dict[str, str]):
+    def __init__(self, graph: Graph, types: dict[str, int], exact: dict[str, Interval], kept: dict[str, str], half: HalfType):
         """
         Args:
             exact: intervals in FP32.
             kept: nodes that stay in FP32 anyway -> reason.
+            half: the type of all others.
 
         Attributes:
             kept: with those that were found here.
         """
-        self._graph, self._types, self._exact = graph, types, exact
+        self._graph, self._types, self._exact, self._half_type = graph, types, exact, half
         self._producers, self._consumers = graph.producers(), graph.consumers()
         self._near = [(node, *near) for node in graph.nodes for near in self._near_poles(node)]
         self.kept = dict(kept)
         while self._near:
             before = len(self.kept)
-            self._half = bounds(graph, types, self.kept)
+            self._half = bounds(graph, types, self.kept, half)
             for near in self._near:
                 self._keep_distance(*near)
             if len(self.kept) == before:
@@ -192,10 +210,10 @@ class _Guards:
     def _keep_distance(self, node: onnx.NodeProto, name: str, pole: float, above: bool) -> None:
         end = 0 if above else 1
         exact = self._exact[name][end] - pole
-        found = read(self._half, self._types, name, node.name not in self.kept)[end] - pole
+        found = read(self._half, self._types, name, None if node.name in self.kept else self._half_type)[end] - pole
         if abs(found - exact) <= LARGEST_LOSS * abs(exact) or math.isinf(exact):
             return
-        reason = f"{name} is kept {abs(exact):.2g} off {pole:g}, which FP16 does not hold"
+        reason = f"{name} is kept {abs(exact):.2g} off {pole:g}, which {self._half_type.label} does not hold"
         if node.name not in self.kept:
             self.kept[node.name] = reason
             return
@@ -213,16 +231,16 @@ class _Guards:
             seen.update(changed)
 
     def _keep_inverse(self, node: onnx.NodeProto) -> None:
-        """A constant divided by something that small is more than FP16 holds: then it, and what reads it, stay in FP32."""
+        """A constant divided by something that small is more than 16 bits hold: then it, and what reads it, stay in FP32."""
         if node.op_type == "Div" and len(set(self._exact.get(node.input[0], UNKNOWN))) > 1:
             return
         todo = [node]
         while todo:
             node = todo.pop()
             ends = self._exact.get(node.output[0], UNKNOWN)
-            if not any(FP16_MAX < abs(end) < math.inf for end in ends):
+            if not any(self._half_type.largest < abs(end) < math.inf for end in ends):
                 continue
-            reason = f"{node.output[0]} may reach {max(map(abs, ends)):.2g}, above FP16's largest (65504)"
+            reason = f"{node.output[0]} may reach {max(map(abs, ends)):.2g}, {beyond(self._half_type)}"
             for reader in (node, *self._consumers.get(node.output[0], ())):
                 if reader.name not in self.kept:
                     self.kept[reader.name] = reason

@@ -33,12 +33,12 @@ def readings(
         known: tensors that have a scale; None: all.
         without: nodes that shall read nothing as INT8.
     """
-    return _Search(graph, layers, known).found(without)
+    return _Search(graph, [layer for layer in layers if layer.number_format.between], known).found(without)
 
 
 def tensors(layers: Iterable[Layer], more: Iterable[Reading]) -> tuple[str, ...]:
     """The tensors that need a scale of their own, in execution order of their readers."""
-    return tuple(dict.fromkeys([*(layer.activation for layer in layers), *(reading.like for reading in more)]))
+    return tuple(dict.fromkeys([*(name for layer in layers for name in layer.tensors), *(reading.like for reading in more)]))
 
 
 @dataclass(frozen=True)
@@ -89,15 +89,22 @@ def _read_as_int8(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]
     return int8
 
 
+def _by_factor(layer: Layer, reading: Reading) -> bool:
+    """Whether a factor will stand between what a layer reads and its Q (rewrite.score_factor)."""
+    return layer.attention is not None and layer.attention.factor is not None and (reading.node, reading.index) == (layer.node, 0)
+
+
 class _Search:
     """From the last node to the first, so that all readers of a tensor are known before what makes it is looked at."""
 
     def __init__(self, graph: Graph, layers: Iterable[Layer], known: Container[str] | None):
+        layers = tuple(layers)
         self._graph, self._known = graph, known
         self._consumers, self._producers = graph.consumers(), graph.producers()
-        self._layers = {layer.node for layer in layers}
-        self._like = {layer.activation: layer.activation for layer in layers}  # tensor -> the one whose scale it has
-        self._int8 = {(layer.node, 0) for layer in layers}  # readings, as (node, index of the input)
+        self._layers = {node for layer in layers for node in layer.nodes}
+        direct = [reading for layer in layers for reading in layer.readings if not _by_factor(layer, reading)]
+        self._like = {reading.tensor: reading.tensor for reading in direct}  # tensor -> the one whose scale it has
+        self._int8 = {(reading.node, reading.index) for reading in direct}  # readings, as (node, index of the input)
         self._found: list[Reading] = []
         self._depths: dict[str, int] | None = None
 

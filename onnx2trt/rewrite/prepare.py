@@ -5,25 +5,25 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-import onnx
-
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import Profile
 from onnx2trt.base.words import listed
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import BF16, FP16, HalfType
 from onnx2trt.model.nodes import all_nodes, attribute, subgraphs
-from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.operators import WEIGHTED
 from onnx2trt.rewrite import placement, qdq
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold, raise_opset
-from onnx2trt.rewrite.keep_fp32 import unconvertible_nodes
+from onnx2trt.rewrite.number_formats import INT8, NumberFormat
+from onnx2trt.rewrite.shares import mac_shares, macs_of
 from onnx2trt.rewrite.strong_typing import strongly_typed
 
 OVERRIDE = "--layer-precisions"  # how the reason of what the user has asked for begins
 LEAST_OTHER_WORK = 0.5  # share of the work outside depthwise convolutions from which on these are left out
 SHAPES_OPSET = 17  # the newest that TensorRT 8.6 reads; before 15, onnx does not infer the shapes behind a Softmax that was raised
 REASONS = 3  # in a message
+BF16_OPSET = 13  # Cast knows BF16 from there on
 SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
 
 
@@ -33,13 +33,18 @@ class Prepared:
 
     graph: Graph
     fallback: tuple[tuple[str, str, str], ...] = ()  # layers in a higher precision than asked for: (node, precision, reason)
-    int8_mac_share: float | None = None  # of all multiply-accumulates (qdq.count_macs); None where INT8 was not asked for
+    mac_shares: dict[str, float] = field(default_factory=dict)  # 8-bit format -> share of all multiply-accumulates (model.work.count_macs)
     changed: bool = True  # False: the model as it was given
-    constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | int8, to set on a weakly typed network
+    constraints: dict[str, str] = field(default_factory=dict)  # node -> fp32 | fp16 | bf16 | int8, to set on a weakly typed network
     half_outputs: frozenset[str] = frozenset()  # nodes whose results a weakly typed network shall keep in FP16
     half_nodes: frozenset[str] = frozenset()  # nodes that it shall not compute in INT8, but in FP16
     scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
     equivalent: Graph | None = None  # Q/DQ model of what TensorRT's calibrator makes of `graph`
+
+    @property
+    def int8_mac_share(self) -> float | None:
+        """None where there is no INT8, and none was asked for."""
+        return self.mac_shares.get(INT8.name)
 
 
 @dataclass(frozen=True)
@@ -56,12 +61,12 @@ class Int8Plan:
     @property
     def usable(self) -> tuple[qdq.Layer, ...]:
         """Those of the layers that have a scale."""
-        return tuple(layer for layer in self.layers if layer.activation in self.fit.scales)
+        return tuple(layer for layer in self.layers if self.fit.has_scales(layer))
 
     @property
     def in_fp16(self) -> dict[str, str]:
         """Layers that could be INT8 and end in FP16 -> reason."""
-        silent = {layer.node: "always zero in calibration" for layer in self.layers if layer.activation not in self.fit.scales}
+        silent = {layer.node: _without_scale(layer) for layer in self.layers if not self.fit.has_scales(layer)}
         return {name: reason for name, reason in {**self.kept_fp16, **silent}.items() if name not in self.kept_fp32}
 
     @property
@@ -72,6 +77,10 @@ class Int8Plan:
     def quantized(self) -> Graph:
         """The graph with Q/DQ."""
         return self.fit.apply(self.graph, self.usable)
+
+
+def _without_scale(layer: qdq.Layer) -> str:
+    return "attention without scales for all that it reads" if layer.attention else "always zero in calibration"
 
 
 def working_graph(
@@ -102,27 +111,49 @@ def working_graph(
     return raised
 
 
+def raised_for(graph: Graph, half: HalfType) -> Graph:
+    """The same graph in an opset that has the type.
+
+    Raises:
+        ConversionError: MODEL, where it cannot be raised to that.
+    """
+    raised = raise_opset(graph, BF16_OPSET) if half is BF16 else graph
+    if raised is None:
+        raise ConversionError(
+            f"opset {graph.opset} of the model cannot be raised to {BF16_OPSET}, which BF16 needs",
+            hint="Export the model with opset 17 or newer, or use --precision fp16.",
+            code=ExitCode.MODEL,
+        )
+    return raised
+
+
 def choose_layers(
-    graph: Graph, kept_fp32: dict[str, str], overrides: tuple[tuple[str, str], ...]
+    graph: Graph,
+    kept_fp32: dict[str, str],
+    overrides: tuple[tuple[str, str], ...],
+    attentions: tuple[qdq.Layer, ...] = (),
+    number_format: NumberFormat = INT8,
 ) -> tuple[tuple[qdq.Layer, ...], dict[str, str]]:
     """The layers that may be quantised, and the reason for each that could be, but is not.
 
     Args:
         kept_fp32: nodes that stay in FP32 -> reason.
         overrides: (pattern, precision) of --layer-precisions; what it names is not INT8.
+        attentions: that may be INT8 besides the convolutions and matrix products with constant weights.
 
     Raises:
         ConversionError: MODEL, where the model has no convolution or matrix product with constant weights.
     """
-    layers = qdq.quantizable_layers(graph)
+    layers = qdq.quantizable_layers(graph, number_format)
     if not layers:
-        raise _nothing_to_quantize(graph)
+        raise _nothing_to_quantize(graph, number_format)
+    places = {node.name: index for index, node in enumerate(graph.nodes)}
     chosen, left = [], {}
-    for layer in layers:
-        override = next((f"{OVERRIDE} {p}:{to}" for p, to in reversed(overrides) if fnmatchcase(layer.node, p)), "")
-        if override or layer.node in kept_fp32:
-            left[layer.node] = override or kept_fp32[layer.node]
-        else:
+    for layer in sorted((*layers, *attentions), key=lambda layer: places[layer.node]):
+        asked = {node: f"{OVERRIDE} {p}:{to}" for p, to in overrides for node in layer.nodes if fnmatchcase(node, p)}
+        against = asked or {node: kept_fp32[node] for node in layer.nodes if node in kept_fp32}
+        left.update(against)
+        if not against:
             chosen.append(layer)
     return tuple(chosen), left
 
@@ -139,35 +170,61 @@ def seldom_faster(graph: Graph, profiles: tuple[Profile, ...], layers: tuple[qdq
     macs = macs_of(graph, profiles)
     total = sum(macs.values())
     depthwise = _depthwise(graph, qdq.quantizable_layers(graph), macs)
+    nodes = {node.name: node for node in graph.nodes}
     found = {}
-    for node in (layer.node for layer in layers):
+    for layer in layers:
+        node, number_format = layer.node, layer.number_format
         if total and macs.get(node, total) / total < SMALLEST_INT8_SHARE:
-            found[node] = f"below {SMALLEST_INT8_SHARE:.2%} of the work: INT8 would cost more than it saves"
+            found[node] = f"below {SMALLEST_INT8_SHARE:.2%} of the work: {number_format.label} would cost more than it saves"
+        elif not layer.attention and min(graph.weights[nodes[node].input[1]].shape[-2:]) < number_format.fewest:
+            found[node] = f"fewer than {number_format.fewest} inputs or outputs: too few for a matrix product in {number_format.label}"
         elif node in depthwise:
             found[node] = "depthwise: waits for memory, not for arithmetic, so INT8 has nothing to speed up"
     return found
 
 
-def nothing_left(left: dict[str, str]) -> ConversionError:
-    """What to say where none of the layers would be INT8.
+def nothing_left(left: dict[str, str], number_format: NumberFormat = INT8) -> ConversionError:
+    """What to say where none of the layers would be INT8 (or FP8).
 
     Args:
         left: layer -> reason.
     """
     named = "; ".join(f"{node!r} {reason}" for node, reason in list(left.items())[:REASONS])
     more = f"; and {len(left) - REASONS} more" if len(left) > REASONS else ""
-    message = f"--precision int8, but no layer would be INT8: {named}{more}"
+    message = f"--precision {number_format.name}, but no layer would be {number_format.label}: {named}{more}"
     return ConversionError(message, hint="Use --precision fp16.", code=ExitCode.MODEL)
 
 
-def _nothing_to_quantize(graph: Graph) -> ConversionError:
+def without_fp8_opset(opset: int) -> ConversionError:
+    """What to say of a model that cannot be raised to the opset that has FP8."""
+    return ConversionError(
+        f"opset {opset} of the model cannot be raised to {qdq.QUANTIZE_OPSET}, which has FP8",
+        hint=f"Export the model with opset {qdq.QUANTIZE_OPSET} or newer, or use --precision int8.",
+        code=ExitCode.MODEL,
+    )
+
+
+def too_little(share: float, least: float, number_format: NumberFormat) -> ConversionError:
+    """What to say where even with all layers in the format less than --min-int8-share of the work would be."""
+    return ConversionError(
+        f"--precision {number_format.name}, but at most {share:.1%} of the multiply-accumulates could be {number_format.label}, which "
+        f"takes {' and '.join(sorted(number_format.operators))} with constant weights alone: less than --min-int8-share {100 * least:g}",
+        hint="Use --precision int8, which takes convolutions, too, or --precision fp16.",
+        code=ExitCode.MODEL,
+    )
+
+
+def _nothing_to_quantize(graph: Graph, number_format: NumberFormat) -> ConversionError:
     inner = [node for node in graph.nodes if any(one.op_type in WEIGHTED for body in subgraphs(node) for one in all_nodes(body))]
-    what, hint = "has no convolution or matrix product with constant FP32 weights", "Use --precision fp16."
+    kinds = "convolution or matrix product" if "Conv" in number_format.operators else "matrix product"
+    what, hint = f"has no {kinds} with constant FP32 weights", "Use --precision fp16."
+    if any(node.op_type in WEIGHTED for node in graph.nodes):
+        hint = "Use --precision int8, which takes convolutions, too, or --precision fp16." if number_format is not INT8 else hint
     if inner:
         names = listed([f"{node.name!r} ({node.op_type})" for node in inner], REASONS)
-        what = f"has its convolutions and matrix products inside {names}, where none becomes INT8"
+        what = f"has its convolutions and matrix products inside {names}, where none becomes {number_format.label}"
         hint = "Where an input decides which branch runs, make it a constant with --bind-input. Else use --precision fp16."
-    return ConversionError(f"--precision int8, but the model {what}", hint=hint, code=ExitCode.MODEL)
+    return ConversionError(f"--precision {number_format.name}, but the model {what}", hint=hint, code=ExitCode.MODEL)
 
 
 def _depthwise(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]) -> set[str]:
@@ -180,9 +237,9 @@ def _depthwise(graph: Graph, layers: tuple[qdq.Layer, ...], macs: dict[str, int]
     return found if others >= LEAST_OTHER_WORK * total else set()
 
 
-def prepare_fp16(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str]) -> Prepared:
-    """FP16, but for the nodes kept in FP32."""
-    return Prepared(strongly_typed(graph, kept_fp32, True, fp16_io), _kept(graph, kept_fp32, "fp32"))
+def prepare_half(graph: Graph, kept_fp32: dict[str, str], fp16_io: frozenset[str], half: HalfType = FP16) -> Prepared:
+    """`half`, but for the nodes kept in FP32."""
+    return Prepared(strongly_typed(graph, kept_fp32, True, fp16_io, half=half), _kept(graph, kept_fp32, "fp32"))
 
 
 def prepare_weak(graph: Graph, kept_fp32: dict[str, str], overrides: tuple[tuple[str, str], ...]) -> Prepared:
@@ -199,7 +256,7 @@ def prepare_weak_int8(plan: Int8Plan) -> Prepared:
     """Q/DQ with FP32 scales in an FP32 graph; TensorRT's INT8 and FP16 flags do the rest."""
     quantized = plan.quantized()
     constraints = {**dict.fromkeys(_overridden(plan.in_fp16), "fp16"), **dict.fromkeys(plan.kept_fp32, "fp32")}
-    return Prepared(quantized, plan.fallback, mac_share(quantized, plan.profiles), constraints=constraints)
+    return Prepared(quantized, plan.fallback, mac_shares(quantized, plan.profiles), constraints=constraints)
 
 
 def _overridden(in_fp16: dict[str, str]) -> set[str]:
@@ -223,7 +280,7 @@ def prepare_calibrated(plan: Int8Plan, others: dict[str, float] | None, strict: 
     prepared = Prepared(
         qdq.bake(graph, usable, fit.rounded),
         plan.fallback,
-        mac_share(quantized, plan.profiles),
+        mac_shares(quantized, plan.profiles),
         constraints={**int8, **dict.fromkeys(overridden, "fp16"), **dict.fromkeys(plan.kept_fp32, "fp32")},
         half_nodes=frozenset(plan.in_fp16).difference(overridden),
     )
@@ -242,39 +299,10 @@ def prepare_calibrated(plan: Int8Plan, others: dict[str, float] | None, strict: 
 
 
 def prepare_int8(plan: Int8Plan, fp16_io: frozenset[str], one_scale: bool = False) -> Prepared:
-    """INT8 by Q/DQ for the layers, FP16 for the rest, FP32 for the nodes kept in it; see strongly_typed for `one_scale`."""
+    """INT8 (or FP8) by Q/DQ for the layers, FP16 for the rest, FP32 for the nodes kept in it; see strongly_typed for `one_scale`."""
     quantized = plan.quantized()
     typed = strongly_typed(quantized, plan.kept_fp32, plan.fit.fp16_scales, fp16_io, one_scale)
-    return Prepared(typed, plan.fallback, mac_share(quantized, plan.profiles))
-
-
-def macs_of(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, int]:
-    """Multiply-accumulates of each convolution, matrix product and recurrent layer; see qdq.count_macs."""
-    return qdq.count_macs(graph, static_shapes(graph, profiles))
-
-
-def mac_share(graph: Graph, profiles: tuple[Profile, ...], int8: set[str] | None = None) -> float:
-    """Share of the multiply-accumulates (macs_of) that these nodes do; None: those whose operands are INT8."""
-    macs = macs_of(graph, profiles)
-    int8 = qdq.int8_layers(graph) if int8 is None else int8
-    total = sum(macs.values())
-    return sum(count for name, count in macs.items() if name in int8) / total if total else 0.0
-
-
-def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] | None = None) -> float | None:
-    """Share that these nodes do, of the multiply-accumulates (macs_of) of those that can be FP16 at all; None where there are none.
-
-    Args:
-        half: nodes; None: those whose results are FP16 by the types of the graph, and that are not INT8.
-    """
-    without = unconvertible_nodes(graph)
-    macs = {name: count for name, count in macs_of(graph, profiles).items() if name not in without}
-    if half is None:
-        types, int8 = graph.types(), qdq.int8_layers(graph)
-        made = {name for name, elem_type in types.items() if elem_type == onnx.TensorProto.FLOAT16}
-        half = {node.name for node in graph.nodes if node.name not in int8 and not made.isdisjoint(node.output)}  # a GRU may make Y_h alone
-    total = sum(macs.values())
-    return sum(count for name, count in macs.items() if name in half) / total if total else None
+    return Prepared(typed, plan.fallback, mac_shares(quantized, plan.profiles))
 
 
 def _kept(graph: Graph, reasons: dict[str, str], precision: str) -> tuple[tuple[str, str, str], ...]:
@@ -283,8 +311,13 @@ def _kept(graph: Graph, reasons: dict[str, str], precision: str) -> tuple[tuple[
 
 
 def prepare_quantized(
-    graph: Graph, profiles: tuple[Profile, ...], kept_fp32: dict[str, str], fp16_scales: bool, fp16_io: frozenset[str]
+    graph: Graph,
+    profiles: tuple[Profile, ...],
+    kept_fp32: dict[str, str],
+    fp16_scales: bool,
+    fp16_io: frozenset[str],
+    half: HalfType = FP16,
 ) -> Prepared:
-    """A model that carries Q/DQ itself: FP16 around them."""
-    typed = strongly_typed(graph, kept_fp32, fp16_scales, fp16_io)
-    return Prepared(typed, _kept(graph, kept_fp32, "fp32"), mac_share(graph, profiles))
+    """A model that carries Q/DQ itself: `half` around them."""
+    typed = strongly_typed(graph, kept_fp32, fp16_scales, fp16_io, half=half)
+    return Prepared(typed, _kept(graph, kept_fp32, "fp32"), mac_shares(graph, profiles))

@@ -1,20 +1,22 @@
-"""FP32 graph + scales -> graph with QuantizeLinear / DequantizeLinear where TensorRT turns them into INT8 layers."""
+"""FP32 graph + scales -> graph with QuantizeLinear / DequantizeLinear where TensorRT turns them into INT8 (or FP8) layers."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
+from onnx2trt.model.attention import Attention
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute
-from onnx2trt.model.operators import RECURRENT, WEIGHTED
+from onnx2trt.model.operators import WEIGHTED
+from onnx2trt.rewrite.number_formats import FORMATS, FP8, INT8, NumberFormat
+from onnx2trt.rewrite.score_factor import factors_in_front
 
 INT8_MAX = 127
-QUANTIZE_OPSET = 19  # QuantizeLinear and DequantizeLinear with FP16 scales
+QUANTIZE_OPSET = 19  # QuantizeLinear and DequantizeLinear with FP16 scales, and with FP8
 
 
 @dataclass(frozen=True)
@@ -25,41 +27,60 @@ class Reading:
     index: int
     tensor: str
     like: str  # tensor whose scale it is quantised with
+    number_format: NumberFormat = INT8
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A node that INT8 can compute: activation times constant weights.
+    """A node that INT8 (or FP8) can compute, activation times constant weights; or an attention, whose two products are both so or neither.
 
     The weights are whatever the node reads in the graph at hand: rewrites give readers of one constant weights of their own.
     """
 
-    node: str
-    activation: str  # tensor of the activation input
+    node: str  # of an attention, its first product
+    activation: str  # tensor of the activation input; of an attention, the queries
+    attention: Attention | None = None
+    number_format: NumberFormat = INT8
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes that compute in 8 bits."""
+        return (self.node, self.attention.context) if self.attention else (self.node,)
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """What has to have a scale."""
+        return tuple(dict.fromkeys(tensor for _, _, tensor in self.attention.operands)) if self.attention else (self.activation,)
+
+    @property
+    def readings(self) -> tuple[Reading, ...]:
+        """Its inputs that are activations."""
+        operands = self.attention.operands if self.attention else ((self.node, 0, self.activation),)
+        return tuple(Reading(node, index, tensor, tensor, self.number_format) for node, index, tensor in operands)
 
 
 @dataclass(frozen=True)
 class Rounded:
-    """INT8 weights of one layer that were fitted to data, in place of the nearest integers.
+    """Weights of one layer in 8 bits that were fitted to data, in place of the nearest integers (values of the format).
 
     Layers that share weights share the arrays, which are then stored once; the biases are each layer's own.
     """
 
-    weights: np.ndarray  # int8, of the weight's shape; the largest of each channel is 127, as quantize_weights makes it
+    weights: np.ndarray  # int8 or FP8, of the weight's shape; the largest of each channel is 127 (448), as quantize_weights makes it
     scales: np.ndarray  # float32 [channels], or scalar: as of quantize_weights; of values that FP16 holds
     bias: np.ndarray | None  # float32 [output channels], to add to the layer's bias; None: nothing
 
 
-def quantizable_layers(graph: Graph) -> tuple[Layer, ...]:
-    """The convolutions and matrix products with constant FP32 weights, in execution order."""
+def quantizable_layers(graph: Graph, number_format: NumberFormat = INT8) -> tuple[Layer, ...]:
+    """The convolutions and matrix products (in FP8: matrix products) with constant FP32 weights, in execution order."""
     layers = []
     for node in graph.nodes:
-        if node.op_type not in WEIGHTED or len(node.input) < 2:
+        if node.op_type not in number_format.operators or len(node.input) < 2:
             continue
         weight = graph.weights.get(node.input[1])
         if weight is None or weight.dtype != np.float32 or weight.ndim < 2 or node.input[0] in graph.weights:
             continue
-        layers.append(Layer(node.name, node.input[0]))
+        layers.append(Layer(node.name, node.input[0], number_format=number_format))
     return tuple(layers)
 
 
@@ -75,7 +96,7 @@ def weight_axis(node: onnx.NodeProto, dims: int) -> int | None:
         return 1 if attribute(node, "group", 1) == 1 else None
     if node.op_type == "Gemm":
         return 0 if attribute(node, "transB", 0) else 1
-    return 1 if dims == 2 else None
+    return dims - 1 if dims > 1 else None  # a batch of matrices has one for the same place in all of them
 
 
 def weight_layout(node: onnx.NodeProto) -> tuple:
@@ -83,29 +104,33 @@ def weight_layout(node: onnx.NodeProto) -> tuple:
     return node.input[1], node.op_type, attribute(node, "group", 1), attribute(node, "transB", 0)
 
 
-def quantize_weights(weight: np.ndarray, axis: int | None, half: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Symmetric INT8: q = round(w / scale) in -127..127, scale = max |w| / 127 for each channel of `axis`.
+def scale_axis(node: onnx.NodeProto, dims: int, number_format: NumberFormat) -> int | None:
+    """The axis along which the weights have scales of their own; None: they take one for all."""
+    return weight_axis(node, dims) if number_format.per_channel else None
+
+
+def quantize_weights(weight: np.ndarray, axis: int | None, half: bool, number_format: NumberFormat = INT8) -> tuple[np.ndarray, np.ndarray]:
+    """Symmetric INT8: q = round(w / scale) in -127..127, scale = max |w| / 127 for each channel of `axis`; FP8 the same with 448.
 
     Args:
         weight: float32, any shape.
         half: round scales up to FP16, the form in which they will be stored; up, so that no weight is clipped.
 
     Returns:
-        (q int8 of weight's shape, scales float32 [channels], or scalar where axis is None)
+        (q of weight's shape, in the type of the format; scales float32 [channels], or scalar where axis is None)
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     largest = np.abs(weight).max(axis=None if axis is None else others)
-    scales = np.where(largest > 0, largest / INT8_MAX, 1.0).astype(np.float32)
+    scales = np.where(largest > 0, largest / number_format.largest, 1.0).astype(np.float32)
     if half:
         scales = half_scales(scales)
-    quantized = np.clip(np.rint(weight / along(scales, axis, weight.ndim)), -INT8_MAX, INT8_MAX).astype(np.int8)
-    return quantized, scales
+    return number_format.stored(number_format.nearest(weight / along(scales, axis, weight.ndim))), scales
 
 
-def scales_by_range(maxima: dict[str, float]) -> dict[str, float]:
-    """Scale = max |x| / 127 of each tensor; those that are always zero, or not finite, have none."""
-    smallest, largest = np.finfo(np.float32).tiny, np.finfo(np.float32).max
-    return {name: value / INT8_MAX for name, value in maxima.items() if smallest * INT8_MAX <= value <= largest}
+def scales_by_range(maxima: dict[str, float], number_format: NumberFormat = INT8) -> dict[str, float]:
+    """Scale = max |x| / 127 (448) of each tensor; those that are always zero, or not finite, have none."""
+    smallest, largest, steps = np.finfo(np.float32).tiny, np.finfo(np.float32).max, number_format.largest
+    return {name: value / steps for name, value in maxima.items() if smallest * steps <= value <= largest}
 
 
 def half_scales(scales: np.ndarray) -> np.ndarray:
@@ -124,45 +149,49 @@ def insert(
     rounded: dict[str, Rounded] | None = None,
     more: Iterable[Reading] = (),
 ) -> Graph:
-    """Put Q/DQ before the activation input of each layer and DQ behind its weights, now stored as INT8.
+    """Put Q/DQ before the activation input of each layer and DQ behind its weights, now stored in its format.
 
     Args:
         graph: FP32, not changed. With `half` its opset must be at least QUANTIZE_OPSET.
         scales: activation tensor -> scale above 0.
-        layers: the layers to quantise; each activation must have a scale.
+        layers: the layers to quantise; each of their tensors must have a scale. The factor of an attention goes in front of its product.
         half: the scales will be stored in FP16, so weights are quantised with what FP16 can hold.
         rounded: node -> fitted weights; layers that are not in it get the nearest integers.
         more: inputs of other nodes that get Q/DQ, too (placement.readings).
 
     Returns:
-        A new graph, still FP32 outside the INT8 layers. Tensors keep their names; new ones are `<tensor>__quantized`,
+        A new graph, still FP32 outside these layers. Tensors keep their names; new ones are `<tensor>__quantized`,
         `<tensor>__dequantized`.
     """
     result, fitted = graph.copy(), rounded or {}
-    chosen = {layer.node: layer for layer in layers}
+    chosen = {layer.node: layer for layer in layers if layer.attention is None}
+    scales, attended = _attended(result, scales, [layer for layer in layers if layer.attention])
     others: dict[str, list[Reading]] = {}
-    for reading in more:
+    for reading in (*more, *attended):
         others.setdefault(reading.node, []).append(reading)
-    activations: dict[str, str] = {}
+    activations: dict[tuple, str] = {}
     weights: dict[tuple, str] = {}
     nodes: list[onnx.NodeProto] = []
 
-    def as_int8(tensor: str, like: str) -> str:
-        if tensor not in activations:
-            activations[tensor] = _activation_pair(result, nodes, tensor, scales[like], half)
-        return activations[tensor]
+    def quantized(tensor: str, like: str, number_format: NumberFormat) -> str:
+        key = (tensor, number_format.name)
+        if key not in activations:
+            activations[key] = _activation_pair(result, nodes, tensor, _as_stored(scales[like], half, number_format), number_format)
+        return activations[key]
 
     for node in result.nodes:
         for reading in others.get(node.name, ()):
-            node.input[reading.index] = as_int8(reading.tensor, reading.like)
+            node.input[reading.index] = quantized(reading.tensor, reading.like, reading.number_format)
         layer = chosen.get(node.name)
         if layer is not None:
-            activation = as_int8(layer.activation, layer.activation)
+            number_format = layer.number_format
+            activation = quantized(layer.activation, layer.activation, number_format)
             own = fitted.get(layer.node)
-            axis = weight_axis(node, result.weights[node.input[1]].ndim)
-            key = (node.input[1], axis, own and id(own.weights))
+            axis = scale_axis(node, result.weights[node.input[1]].ndim, number_format)
+            key = (node.input[1], axis, own and id(own.weights), number_format.name)
             if key not in weights:
-                weights[key] = _weight_dequantize(result, nodes, node.input[1], axis, own or _nearest(result, node, axis, half))
+                own_or_nearest = own or Rounded(*quantize_weights(result.weights[node.input[1]], axis, half, number_format), bias=None)
+                weights[key] = _weight_dequantize(result, nodes, node.input[1], axis, own_or_nearest)
             node.input[0], node.input[1] = activation, weights[key]
             if own is not None and own.bias is not None:
                 add_bias(result, node, own.bias)
@@ -172,12 +201,31 @@ def insert(
     return result
 
 
-def _activation_pair(result: Graph, nodes: list, tensor: str, scale: float, half: bool) -> str:
-    value = np.float32(scale)
-    if half:
-        value = np.float32(np.float16(scale)) or np.float32(np.nextafter(np.float16(0), np.float16(1)))
+def _attended(result: Graph, scales: dict[str, float], layers: list[Layer]) -> tuple[dict[str, float], list[Reading]]:
+    """(scales, inputs of the products of these attentions), where queries that carry a factor have a scale of their own, and in
+    FP8 probabilities that of what cannot exceed 1."""
+    scaled = factors_in_front(result, [layer.attention for layer in layers])
+    own = {made.queries: scales[layer.activation] * made.factor for layer in layers if (made := scaled.get(layer.node))}
+    readings = [reading for layer in layers for reading in layer.readings]
+    for number, reading in enumerate(readings):
+        if reading.node in scaled and reading.index == 0:
+            queries = scaled[reading.node].queries
+            readings[number] = replace(reading, tensor=queries, like=queries)
+    bounded = {layer.attention.probabilities: 1 / layer.number_format.largest for layer in layers if layer.number_format.floating}
+    return {**scales, **own, **bounded}, readings
+
+
+def _as_stored(scale: float, half: bool, number_format: NumberFormat) -> float:
+    """The scale of an activation as TensorRT will read it."""
+    if not half:
+        return scale
+    smallest = number_format.smallest_fp16_scale or float(np.nextafter(np.float16(0), np.float16(1)))
+    return max(float(np.float16(scale)), smallest)
+
+
+def _activation_pair(result: Graph, nodes: list, tensor: str, scale: float, number_format: NumberFormat) -> str:
     scale_name, zero_name = result.unique(f"{tensor}__scale"), result.unique(f"{tensor}__zero_point")
-    result.weights[scale_name], result.weights[zero_name] = np.array(value, np.float32), np.array(0, np.int8)
+    result.weights[scale_name], result.weights[zero_name] = np.array(scale, np.float32), np.zeros((), number_format.dtype)
     quantized, dequantized = result.unique(f"{tensor}__quantized"), result.unique(f"{tensor}__dequantized")
     nodes.append(onnx.helper.make_node("QuantizeLinear", [tensor, scale_name, zero_name], [quantized], name=quantized))
     nodes.append(onnx.helper.make_node("DequantizeLinear", [quantized, scale_name, zero_name], [dequantized], name=dequantized))
@@ -230,69 +278,49 @@ def add_bias(graph: Graph, node: onnx.NodeProto, bias: np.ndarray) -> None:
     node.input.append(own)
 
 
-def _nearest(graph: Graph, node: onnx.NodeProto, axis: int | None, half: bool) -> Rounded:
-    return Rounded(*quantize_weights(graph.weights[node.input[1]], axis, half), bias=None)
-
-
 def _weight_dequantize(result: Graph, nodes: list, weight: str, axis: int | None, rounded: Rounded) -> str:
     names = [result.unique(f"{weight}__{part}") for part in ("quantized", "scale", "zero_point", "dequantized")]
     result.weights[names[0]], result.weights[names[1]] = rounded.weights, rounded.scales
-    result.weights[names[2]] = np.zeros(rounded.scales.shape, np.int8)
+    result.weights[names[2]] = np.zeros(rounded.scales.shape, rounded.weights.dtype)
     attributes = {} if axis is None else {"axis": axis}
     nodes.append(onnx.helper.make_node("DequantizeLinear", names[:3], [names[3]], name=names[3], **attributes))
     return names[3]
 
 
-def count_macs(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> dict[str, int]:
-    """Multiply-accumulates of each convolution, matrix product and recurrent layer.
-
-    Conv: output elements x input channels per group x kernel; ConvTranspose: input elements x output channels per group x
-    kernel; matrix products: output elements x inner dimension; RNN, GRU and LSTM: steps x batch x elements of W and R, which are
-    [directions, gates x hidden, input] and [directions, gates x hidden, hidden] (steps that sequence_lens leaves out count, too).
-
-    Args:
-        shapes: tensor -> shape, for the activations; nodes without one are left out.
-
-    Returns:
-        Node name -> count, for nodes of the main graph.
-    """
-    known = {**shapes, **{name: array.shape for name, array in graph.weights.items()}}
-    dequantized = {node.output[0]: node.input[0] for node in graph.nodes if node.op_type == "DequantizeLinear"}
-
-    def shape_of(name: str) -> tuple[int, ...] | None:
-        return known.get(name, known.get(dequantized.get(name, "")))
-
-    counts = {}
-    for node in graph.nodes:
-        if node.op_type in RECURRENT:
-            read = [shape_of(name) for name in node.input[:3]]
-            if None not in read:
-                steps, *weights = read
-                counts[node.name] = math.prod(steps[:2]) * sum(map(math.prod, weights))
-        elif node.op_type in WEIGHTED:
-            first, second, output = shape_of(node.input[0]), shape_of(node.input[1]), shape_of(node.output[0])
-            if None not in (first, second, output):
-                counts[node.name] = _macs_of_layer(node, first, second, output)
-    return counts
-
-
-def _macs_of_layer(node: onnx.NodeProto, first: tuple[int, ...], second: tuple[int, ...], output: tuple[int, ...]) -> int:
-    """Of a convolution or matrix product, by the shapes of its two operands and its output."""
-    if node.op_type == "Conv":
-        return math.prod(output) * math.prod(second[1:])
-    if node.op_type == "ConvTranspose":
-        return math.prod(first) * math.prod(second[1:])
-    if node.op_type == "Gemm":
-        return math.prod(output) * first[0 if attribute(node, "transA", 0) else 1]
-    return math.prod(output) * first[-1]
+def by_layer(macs: dict[str, int], layers: Iterable[Layer]) -> dict[str, int]:
+    """Multiply-accumulates by node, where an attention's first product has those of both; the sum stays."""
+    found = dict(macs)
+    for layer in layers:
+        if layer.attention:
+            found[layer.node] = found.get(layer.node, 0) + found.pop(layer.attention.context, 0)
+    return found
 
 
 def int8_layers(graph: Graph) -> set[str]:
     """Names of the convolutions and matrix products all of whose operands come out of INT8 (DequantizeLinear)."""
+    return layers_by_format(graph)[INT8.name]
+
+
+def quantized_layers(graph: Graph) -> set[str]:
+    """The same for whichever 8-bit format."""
+    return set().union(*layers_by_format(graph).values())
+
+
+def layers_by_format(graph: Graph) -> dict[str, set[str]]:
+    """Name of each 8-bit format -> the convolutions and matrix products all of whose operands come out of it (DequantizeLinear); what no
+    zero point or constant says is INT8."""
     producers = graph.producers()
+    types = graph.types() if any(array.dtype == FP8.dtype for array in graph.weights.values()) else {}
 
-    def from_int8(name: str) -> bool:
+    def formats(name: str) -> str:
         node = producers.get(name)
-        return node is not None and node.op_type == "DequantizeLinear"
+        if node is None or node.op_type != "DequantizeLinear":
+            return ""
+        return FP8.name if types.get(node.input[0]) == FP8.elem_type else INT8.name
 
-    return {node.name for node in graph.nodes if node.op_type in WEIGHTED and all(from_int8(name) for name in node.input[:2])}
+    found: dict[str, set[str]] = {name: set() for name in FORMATS}
+    for node in graph.nodes:
+        read = {formats(name) for name in node.input[:2]} if node.op_type in WEIGHTED else set()
+        if len(read) == 1 and "" not in read:
+            found[read.pop()].add(node.name)
+    return found

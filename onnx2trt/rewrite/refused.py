@@ -8,7 +8,7 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes, subgraphs
 
 BY_PARSER = "TensorRT's parser refuses it in"  # begins such a reason
-NOT_BUILT = "control flow whose bodies TensorRT does not build in FP16"
+NOT_BUILT = "control flow whose bodies TensorRT does not build in a lower precision"
 ALONE = 5  # rounds in which single nodes are given up; then all of their operator, since the parser may name one node at a time
 
 
@@ -20,17 +20,17 @@ class Refused:
     without_int8: dict[str, str] = field(default_factory=dict)  # nodes that read nothing as INT8
     rounds: int = 0
 
-    def more(self, graph: Graph, made: Graph, named: dict[str, str], may_lose_int8: bool, half: bool) -> Refused | None:
+    def more(self, graph: Graph, made: Graph, named: dict[str, str], may_lose_int8: bool, half: str) -> Refused | None:
         """With what one more refusal is about; None where that is nothing that could still be changed.
 
-        A node that reads INT8 loses that first, and its FP16 where it is refused again.
+        A node that reads INT8 loses that first, and its 16 bits where it is refused again.
 
         Args:
             graph: FP32.
             made: what was made of it, and refused.
             named: node of `made` -> what the parser says of it.
             may_lose_int8: Q/DQ were put in by us.
-            half: `made` is FP16 where it is neither INT8 nor kept in FP32.
+            half: what `made` is where it is neither INT8 nor kept in FP32: FP16 or BF16; empty where TensorRT chooses that.
         """
         reads_int8 = _reads_int8(made) if may_lose_int8 else set()
         operators = {node.name: node.op_type for node in all_nodes(graph.proto.graph)}
@@ -40,7 +40,7 @@ class Refused:
             if node in reads_int8 and node not in without_int8:
                 reason, lost, losing = f"{BY_PARSER} INT8: {text}", without_int8, alike & reads_int8
             elif half and node not in in_fp32:
-                reason, lost, losing = f"{BY_PARSER} FP16: {text}", in_fp32, alike - reads_int8
+                reason, lost, losing = f"{BY_PARSER} {half}: {text}", in_fp32, alike - reads_int8
             else:
                 continue
             for name in (name for name in operators if name == node or name in losing):

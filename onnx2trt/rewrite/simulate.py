@@ -1,7 +1,8 @@
 """What a GPU would make of a prepared graph, computed on a CPU.
 
 ONNX Runtime's CPU computes FP16 operators in FP32 and keeps FP32 in between, so an overflow cannot be seen there. The
-simulation rounds the output of every FP16 operator to FP16, by a pair of Casts that ONNX Runtime does not remove.
+simulation rounds the output of every FP16 operator to FP16, by a pair of Casts that ONNX Runtime does not remove. The same makes up for the
+BF16 operators that ONNX Runtime's CPU lacks. TensorRT adds up in FP32 within an operator, and so does this.
 """
 
 from __future__ import annotations
@@ -11,11 +12,12 @@ import onnx
 
 from onnx2trt.model.bodies import body_graph, inner_graphs, is_plain, write_back
 from onnx2trt.model.graph import Graph, array_of
+from onnx2trt.model.half_types import BF16, BY_ELEM_TYPE
 from onnx2trt.model.nodes import attribute, captured, reads, rename_reads, subgraphs
 from onnx2trt.model.operators import EXACT
-from onnx2trt.rewrite.element_types import BFLOAT16, rounded_to_bfloat16
 
-FLOAT, HALF = onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16
+FLOAT, BFLOAT16 = onnx.TensorProto.FLOAT, BF16.elem_type
+ARRAYS = ("float16", "bfloat16")  # dtypes
 
 
 def simulation(graph: Graph) -> Graph:
@@ -25,21 +27,23 @@ def simulation(graph: Graph) -> Graph:
         graph: FP32, FP16, BF16 and INT8 (Q/DQ) mixed; not changed.
 
     Returns:
-        A new graph with the same inputs and outputs; `graph` itself where it holds neither.
+        A new graph with the same inputs and outputs, but for those in BF16, which NumPy does not have: FP32. `graph` itself where it holds
+        neither.
     """
     return simulated(graph)[0]
 
 
 def simulated(graph: Graph) -> tuple[Graph, dict[str, str]]:
-    """(simulation of the graph, FP16 tensor of `graph` -> tensor of the simulation that has its values)."""
+    """(simulation of the graph, tensor of 16 bits of `graph` -> tensor of the simulation that has its values)."""
     types = graph.types()
-    if BFLOAT16 in types.values():
-        graph = rounded_to_bfloat16(graph)
-        types = graph.types()
-    if HALF not in types.values() and not any(HALF in inner.types().values() for inner in inner_graphs(graph)):
+    if not _has_half(types) and not any(_has_half(inner.types()) for inner in inner_graphs(graph)):
         return graph, {}
     run = _Simulation(graph, types)
     return run.run(), run.renamed
+
+
+def _has_half(types: dict[str, int]) -> bool:
+    return not BY_ELEM_TYPE.keys().isdisjoint(types.values())
 
 
 class _Simulation:
@@ -47,21 +51,29 @@ class _Simulation:
 
     def __init__(self, graph: Graph, types: dict[str, int]):
         self._source, self._types = graph, types
-        self._half = {name for name, elem_type in types.items() if elem_type == HALF}
+        self._half = {name: elem_type for name, elem_type in types.items() if elem_type in BY_ELEM_TYPE}
         self._nodes: list[onnx.NodeProto] = []
         self._result = graph.copy()
         weights = graph.weights.items()
-        self._result.weights = {name: array.astype(np.float32) if array.dtype == np.float16 else array for name, array in weights}
+        self._result.weights = {name: array.astype(np.float32) if array.dtype.name in ARRAYS else array for name, array in weights}
         self.renamed: dict[str, str] = {}
 
     def run(self) -> Graph:
-        for name in self._source.input_names:
-            if name in self._half:  # the model's own FP16 input
-                self.renamed[name] = self._cast(name, f"{name}__value", FLOAT)
+        own = self._result.proto.graph
+        for value in own.input:
+            elem_type = self._half.get(value.name)
+            if elem_type == BFLOAT16:
+                value.type.tensor_type.elem_type = FLOAT
+                self.renamed[value.name] = self._rounded(value.name, value.name, elem_type)
+            elif elem_type:
+                self.renamed[value.name] = self._cast(value.name, f"{value.name}__value", FLOAT)
         self._simulate_nodes()
-        for name in self._source.output_names:
-            if name in self._half:
-                self._cast(self.renamed[name], name, HALF)
+        for value in own.output:
+            elem_type = self._half.get(value.name)
+            if elem_type == BFLOAT16:
+                value.type.tensor_type.elem_type = FLOAT
+            if elem_type:
+                self._cast(self.renamed[value.name], value.name, value.type.tensor_type.elem_type)
         self._result.replace_nodes(self._nodes)
         self._result.prune()
         return self._result
@@ -70,18 +82,17 @@ class _Simulation:
         for node in self._result.nodes:
             if not subgraphs(node):
                 self._simulate_node(node)
-            elif is_plain(node) and not self._half.intersection((*node.input, *node.output)):
+            elif is_plain(node) and self._half.keys().isdisjoint((*node.input, *node.output)):
                 self._simulate_bodies(node)
             else:
                 self._feed_subgraphs(node)
 
     def _simulate_node(self, node: onnx.NodeProto) -> None:
-        makes_half = any(name in self._half for name in node.output)
         for index, name in enumerate(node.input):
             node.input[index] = self.renamed.get(name, name)
         outputs = set(self._result.output_names)
-        if node.op_type == "Cast" and makes_half:
-            self.renamed[node.output[0]] = self._rounded(node.input[0], node.output[0])
+        if node.op_type == "Cast" and node.output[0] in self._half:
+            self.renamed[node.output[0]] = self._rounded(node.input[0], node.output[0], self._half[node.output[0]])
             return
         _write_float(node)
         self._nodes.append(node)
@@ -90,10 +101,10 @@ class _Simulation:
                 continue
             value = self._result.unique(f"{name}__exact") if node.op_type not in EXACT or name in outputs else name
             node.output[index] = value
-            self.renamed[name] = value if node.op_type in EXACT else self._rounded(value, name)
+            self.renamed[name] = value if node.op_type in EXACT else self._rounded(value, name, self._half[name])
 
     def _simulate_bodies(self, node: onnx.NodeProto) -> None:
-        """Control flow that takes and gives FP32: what its bodies read in FP16 from outside is there as FP32 already."""
+        """Control flow that takes and gives FP32: what its bodies read in 16 bits from outside is there as FP32 already."""
         for body in subgraphs(node):
             outside = frozenset(captured(body))
             around = body_graph(body, self._source, self._types)
@@ -106,19 +117,19 @@ class _Simulation:
         self._nodes.append(node)
 
     def _feed_subgraphs(self, node: onnx.NodeProto) -> None:
-        """What a model itself hands to bodies in FP16, or gets out of them, is run as it is."""
+        """What a model itself hands to bodies in 16 bits, or gets out of them, is run as it is."""
         for name in dict.fromkeys(reads(node)):
             if name in self._half and self.renamed.get(name, name) != name:
-                rename_reads(node, name, self._cast(self.renamed[name], f"{name}__half", HALF))
+                rename_reads(node, name, self._cast(self.renamed[name], f"{name}__half", self._half[name]))
         self._nodes.append(node)
         for index, name in enumerate(node.output):
             if name in self._half:
                 node.output[index] = self._result.unique(f"{name}__half")
                 self.renamed[name] = self._cast(node.output[index], f"{name}__value", FLOAT)
 
-    def _rounded(self, source: str, name: str) -> str:
-        """Name of `source` rounded to FP16, as FP32."""
-        as_half = self._cast(source, f"{name}__half", HALF)
+    def _rounded(self, source: str, name: str, elem_type: int) -> str:
+        """Name of `source` rounded to a type of 16 bits, as FP32."""
+        as_half = self._cast(source, f"{name}__half", elem_type)
         return self._cast(as_half, f"{name}__rounded", FLOAT)
 
     def _cast(self, source: str, target: str, elem_type: int) -> str:
@@ -129,13 +140,14 @@ class _Simulation:
 
 
 def _write_float(node: onnx.NodeProto) -> None:
-    """FP16 named by an attribute becomes FP32."""
+    """FP16 or BF16 named by an attribute becomes FP32."""
     for entry in node.attribute:
-        if entry.name in ("to", "dtype", "output_dtype", "output_datatype") and entry.i == HALF and entry.type == onnx.AttributeProto.INT:
+        names_type = entry.name in ("to", "dtype", "output_dtype", "output_datatype") and entry.type == onnx.AttributeProto.INT
+        if names_type and entry.i in BY_ELEM_TYPE:
             entry.i = FLOAT
     if node.op_type == "ConstantOfShape":
         value = attribute(node, "value")
-        if value is not None and value.data_type == HALF:
+        if value is not None and value.data_type in BY_ELEM_TYPE:
             array = array_of(value).astype(np.float32)
             del node.attribute[:]
             node.attribute.append(onnx.helper.make_attribute("value", onnx.numpy_helper.from_array(array)))

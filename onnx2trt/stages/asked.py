@@ -10,32 +10,46 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
 from onnx2trt.plan.plan import NATIVE_METHODS, Plan
+from onnx2trt.plan.precision_arguments import EIGHT_BIT, FP8_FROM
 from onnx2trt.rewrite.element_types import HALF, as_float32
+from onnx2trt.rewrite.number_formats import FP8
+
+UPDATE_ONNX = "Update it (pip install -U onnx): 1.19 and newer have them."
 
 
 def say_what_it_carries(job: Job, run: Run) -> None:
     """What the model is already, and what it lacks for what was asked for.
 
     Raises:
-        ConversionError: MODEL or CALIBRATION.
+        ConversionError: MODEL, CALIBRATION, or MACHINE where onnx is too old for BF16 or FP8.
     """
     plan, info = job.plan, job.info
     if info.half and plan.precision == "fp16":
         run.console.warn("the model carries FP16 tensors already; they stay as they are")
     elif info.half:
         run.console.warn(f"the model carries FP16 tensors: for {plan.precision} they become FP32, which holds the same values")
+    if job.half.dtype.itemsize != 2:  # of onnx before 1.19
+        raise ConversionError(
+            f"--precision {plan.precision} needs onnx 1.19 or newer, which can write {job.half.label} weights",
+            hint="pip install 'onnx>=1.19'",
+            code=ExitCode.MACHINE,
+        )
     if info.quantized:
         data = ", calibration data only for the ranges of the other layers" if plan.calibration.directory else ""
         run.console.warn(f"the model carries Q/DQ already; its own scales are used{data}")
         return
     cache = plan.calibration.cache
-    if plan.precision == "int8" and not plan.calibration.directory and not (cache and os.path.exists(cache)):
+    if plan.precision == "fp8" and not FP8.available:
+        raise ConversionError("--precision fp8: the installed onnx has no arrays of FP8", hint=UPDATE_ONNX, code=ExitCode.MACHINE)
+    if plan.precision == "fp8" and plan.backend == "tensorrt-rtx" and not plan.gpu_archs and not plan.executes_here:
+        run.console.warn(f"an engine with FP8 runs on GPUs of compute capability {FP8_FROM} and newer alone (Ada, Hopper, Blackwell)")
+    if plan.precision in EIGHT_BIT and not plan.calibration.directory and not (cache and os.path.exists(cache)):
         raise ConversionError(
-            "--precision int8 needs calibration data: neither --calibration-dir nor an existing --calibration-cache was given",
+            f"--precision {plan.precision} needs calibration data: neither --calibration-dir nor an existing --calibration-cache was given",
             hint="Give --calibration-dir a folder of typical images (some hundred), or of .npz files.",
             code=ExitCode.CALIBRATION,
         )
-    if plan.precision == "int8" and plan.build.plugins:
+    if plan.precision in EIGHT_BIT and plan.build.plugins:
         _check_plugins(plan)
 
 

@@ -12,28 +12,30 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.reader import Arrays
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import BY_NAME
 from onnx2trt.model.nodes import reads
 from onnx2trt.model.observe import GROUP_BYTES, in_groups, static_shapes
 from onnx2trt.model.segments import tensor_bytes
 from onnx2trt.model.session import Session
+from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.quant.fp16_segments import bound_to_half, unconvertible
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.simulate import simulated
 
 ROUNDS = 20  # each keeps at least one node more
 OFF = 0.5  # relative error from which on a value counts as lost
-REASON = "an input of zeros, where the model is finite, would become NaN or infinite in FP16"
+REASON = "an input of zeros, where the model is finite, would become NaN or infinite in "  # before the type
 
 
 def kept_for_blank(job: Job, graph: Graph, kept_fp32: dict[str, str], run: Run) -> dict[str, str]:
-    """The nodes that stay in FP32: those kept already, and more while FP16 makes NaN or infinity of an input of zeros.
+    """The nodes that stay in FP32: those kept already, and more while FP16 or BF16 makes NaN or infinity of an input of zeros.
 
     Args:
         graph: FP32.
         kept_fp32: node -> reason, by range and by layer precision overrides.
     """
     plan = job.plan
-    guarded = plan.precision in ("fp16", "int8") and plan.keep_layers and plan.validation.enabled and not plan.build.plugins
+    guarded = plan.precision in (*BY_NAME, *EIGHT_BIT) and plan.keep_layers and plan.validation.enabled and not plan.build.plugins
     if not guarded or job.info.quantized:
         return kept_fp32
     with run.stage("ranges", "trying an input of zeros"):
@@ -46,7 +48,7 @@ def kept_for_blank(job: Job, graph: Graph, kept_fp32: dict[str, str], run: Run) 
 
 @dataclass(frozen=True)
 class _Differences:
-    """What FP16 has made of the tensors of a graph."""
+    """What FP16 or BF16 has made of the tensors of a graph."""
 
     lost: frozenset[str]  # NaN or infinite where they were finite
     off: frozenset[str]  # far from what they were, as those that have become zero
@@ -63,7 +65,7 @@ class _Search:
         session = Session.from_graph(self._graph)
         for batch, expected in blank_inputs(self._job, session.run):
             for _ in range(ROUNDS):
-                half, names = simulated(convert(self._graph, {**self._others, **self._kept}))
+                half, names = simulated(convert(self._graph, {**self._others, **self._kept}, half=self._job.half))
                 if not lost(expected, Session.from_graph(half).run(batch.arrays)) or not self._keep_more(half, names, batch.arrays):
                     break
         return self._kept
@@ -88,7 +90,7 @@ class _Search:
 
     def _keep(self, name: str) -> None:
         if name not in self._bound:
-            self._kept.setdefault(name, REASON)
+            self._kept.setdefault(name, REASON + self._job.half.label)
 
     def _differences(self, half: Graph, names: dict[str, str], arrays: Arrays) -> _Differences:
         """Of all tensors, in groups that fit into memory."""

@@ -10,9 +10,10 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ModelInfo, dims
 from onnx2trt.base.stage_names import STARTING_STAGE
 from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.parser_input import parser_input
 from onnx2trt.conversion.promised_shapes import made_up, sizes_at
 from onnx2trt.conversion.run import Run
-from onnx2trt.model.graph import INLINE_LIMIT, Graph
+from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import list_nodes
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.prepare import Prepared
@@ -34,16 +35,16 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
     with tempfile.TemporaryDirectory(prefix="onnx2trt-") as folder:
         with run.stage("parse", "parsing the ONNX"):
             run.channel.stage(STARTING_STAGE)
-            builder = EngineBuilder(job.library, job.plan, run.console.debug)
+            builder = EngineBuilder(job.library, job.plan, run.console.library)
             run.channel.stage("parse")
             model = prepared.graph.proto if prepared.changed else job.model
-            ranks = builder.parse(_source(prepared, job.info, folder, model), job.engine_io)
+            ranks = builder.parse(parser_input(prepared, job.info, folder, model), job.engine_io)
             check_ranks(job, ranks, run)
         nodes = tuple((n.name, tuple(n.output)) for n in prepared.graph.nodes)
         constraints = Constraints(prepared.constraints, prepared.half_nodes, prepared.half_outputs, nodes)
         dynamic = any(spec.dynamic for spec in job.info.inputs) or any(profile.values for profile in job.profiles)
         label = "calibrating and building the engine" if calibrator is not None and calibrator.needs_data else "building the engine"
-        with run.stage("build", label):
+        with run.stage("build", label), run.console.counted("steps of TensorRT") as builder.step:
             built = builder.build(job.profiles, dynamic, constraints, calibrator and calibrator.for_tensorrt(), timings)
     for line in remarks.explain(built.warnings):
         run.console.info(line)
@@ -98,7 +99,7 @@ def parse_ahead(job: Job, graph: Graph, io: ModelInfo, run: Run) -> None:
     """
     with tempfile.TemporaryDirectory(prefix="onnx2trt-") as folder:
         run.channel.stage(STARTING_STAGE)
-        builder = EngineBuilder(job.library, job.plan, run.console.debug)
+        builder = EngineBuilder(job.library, job.plan, run.console.library)
         run.channel.stage("parse")
         nodes = partial(list_nodes, graph.proto)
         if takes_weights(job.library.trt):
@@ -109,20 +110,3 @@ def parse_ahead(job: Job, graph: Graph, io: ModelInfo, run: Run) -> None:
             source = ParserInput(path=os.path.join(folder, "model.onnx"), nodes=nodes)
         builder.parse(source, io)
         builder.check_shape_inputs(job.profiles)
-
-
-def _source(prepared: Prepared, info: ModelInfo, folder: str, model) -> ParserInput:
-    """What the parser reads.
-
-    Args:
-        folder: for a file that is too large to be handed over in memory.
-        model: whose nodes the parser's errors name.
-    """
-    nodes = partial(list_nodes, model)
-    if not prepared.changed:
-        return ParserInput(path=info.path, nodes=nodes)
-    if prepared.graph.bytes <= INLINE_LIMIT:
-        return ParserInput(data=prepared.graph.to_model().SerializeToString(), nodes=nodes)
-    path = os.path.join(folder, "prepared.onnx")
-    prepared.graph.save(path, "prepared.data")
-    return ParserInput(path=path, nodes=nodes)

@@ -160,12 +160,12 @@ def _load(here: _Here, data: bytes, header: Header | None, plugins: tuple[str, .
     if header and header.gpu_archs is not None and not caps.executes(header.gpu_archs):
         return None, f"it is {header.targets}, the GPU here is a {caps.gpu} ({caps.gpu_arch})", ""
     made_by = header.version if header else ""
-    load_plugins(library, plugins, run.console.debug)
+    load_plugins(library, plugins, run.console.library)
     try:
         cuda = open_cuda()
         try:
             with run.stage("inspect", "loading the engine"):
-                engine = Engine(library, data, cuda, run.console.debug)
+                engine = Engine(library, data, cuda, run.console.library)
                 try:
                     return _describe_loaded(engine, run), "", ""
                 finally:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from onnx2trt.base.model_info import groups_of
 from onnx2trt.compare.latency import measure_in_turn
 from onnx2trt.conversion.job import Job
 from onnx2trt.data.arrays import synthetic_arrays
+from onnx2trt.report.built import ProfileRow
 from onnx2trt.report.result import Latency
 from onnx2trt.trt.engine import Engine
 
 COVERS = "the engine alone on inputs in device memory, between CUDA events; no copies, no pre- or post-processing"
+
+
+def profile_rows(job: Job, engine: Engine | None) -> list[ProfileRow]:
+    """Each of several optimization profiles, timed at its own opt shapes where there is an engine to time; none where there is one."""
+    rows = []
+    for (name, _), group in zip(job.plan.shapes.profiles, groups_of(job.profiles)):
+        latency = latencies(replace(job, profiles=group), {"": engine})[""][0] if engine is not None else None
+        rows.append(ProfileRow(name, [profile.to_dict() for profile in group], latency and latency.p50_ms, latency and latency.p99_ms))
+    return rows
 
 
 def latencies(job: Job, engines: dict[str, Engine]) -> dict[str, tuple[Latency, list[float]]]:

@@ -26,7 +26,7 @@ def loaded_engine(library: Library, plan: Plan, data, run: Run, host_code: bool 
     cuda = open_cuda()
     try:
         with run.stage("load", "loading the engine"):
-            engine = Engine(library, data, cuda, run.console.debug, host_code)
+            engine = Engine(library, data, cuda, run.console.library, host_code)
         try:
             yield engine
         finally:

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import check_writable, read_engine, remove_abandoned
-from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims
+from onnx2trt.base.model_info import ModelInfo, Profile, TensorSpec, dims, groups_of, spanning
 from onnx2trt.base.told import told_by
 from onnx2trt.base.words import base_name
 from onnx2trt.compare.metrics import misfit
@@ -21,6 +21,7 @@ from onnx2trt.conversion.promised_shapes import rows_are_independent, try_shapes
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import Data, choose_data, has_arrays
 from onnx2trt.data.rows import has_fixed_batch
+from onnx2trt.model.counted import check_sizes
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes
 from onnx2trt.model.operators import INTEGER
@@ -56,6 +57,7 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         found["model"] = describe_model(info)
         profiles = input_profiles(plan, model, info, run)
         found["plan"] = describe_plan(plan, profiles)
+        check_sizes(Graph.from_model(model, profiles), profiles, plan.onnx)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
         model, folded = fold_branches(model, profiles)
@@ -90,9 +92,9 @@ def _say_folded(folded: tuple[str, ...], run: Run) -> None:
         folded: names of If nodes.
     """
     if len(folded) == 1:
-        run.console.info(f"If node {folded[0]!r} always takes the same branch here, which stands in its place")
+        run.console.info(f"If node {folded[0]!r} always takes the same branch here: that branch takes its place")
     elif folded:
-        run.console.info(f"{len(folded)} If nodes always take the same branch here, which stands in their place")
+        run.console.info(f"{len(folded)} If nodes always take the same branch here: these branches take their place")
 
 
 def _read(plan: Plan) -> tuple:
@@ -116,7 +118,8 @@ def _independent(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ..
         return True
     if has_fixed_batch(info.inputs) and has_arrays(plan):
         return rows_are_independent(model, info, run)
-    return try_shapes(model, info, profiles, plan.shapes.max_batch > 1, run)
+    told = [try_shapes(model, info, group, plan.shapes.max_batch > 1, run) for group in groups_of(profiles)]
+    return all(told)
 
 
 def _with_idle(plan: Plan, facts: Facts, info: ModelInfo, data: Data, run: Run) -> Plan:
@@ -188,6 +191,9 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
             )
         by_name = {tensor.name: tensor.profile for tensor in engine.tensors if tensor.is_input}
         profiles = tuple(by_name[spec.name] for spec in info.inputs)
+        if engine.profiles > 1:
+            groups = [{profile.name: profile for profile in engine.profile(index)} for index in range(engine.profiles)]
+            profiles = spanning([tuple(group[spec.name] for spec in info.inputs) for group in groups])
         found["plan"] = describe_plan(plan, profiles)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
@@ -213,6 +219,7 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
         inputs = _common_inputs(info, other_info)
         profiles = input_profiles(plan, model, replace(info, inputs=inputs), run)
         found["plan"] = describe_plan(plan, profiles)
+        check_sizes(Graph.from_model(model, profiles), profiles, plan.onnx)
         common = replace(info, inputs=inputs)
         data = choose_data(plan, common, profiles, _independent(plan, model, common, profiles, run))
         _check_metric(plan, info, data)

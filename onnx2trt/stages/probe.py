@@ -30,7 +30,7 @@ def probe(args, run: Run, backend: str = "auto") -> tuple[Library, Plan, Environ
         environment = describe_environment(caps)
         with having_found({"environment": environment}):
             plan = make_plan(args, caps)
-            load_plugins(library, plan.build.plugins, run.console.debug)
+            load_plugins(library, plan.build.plugins, run.console.library)
     if caps.backend == "tensorrt" and not (args.timing_cache or caps.cache_folder):
         run.console.warn("kernel timings are not kept: there is no cache folder, neither by XDG_CACHE_HOME nor in a home")
     for flag, cell in plan.effects:

@@ -7,6 +7,7 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import range_feeds
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import BF16
 from onnx2trt.model.observe import absolute_maxima
 from onnx2trt.model.session import CannotLoad
 from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
@@ -32,11 +33,28 @@ def measure_ranges(job: Job, graph: Graph, run: Run, of: str = "") -> dict[str, 
             run.console.warn(f"no ranges are measured, and no layer is kept in FP32 for them: {error.message}")
             return {}
     if source.kind == "synthetic":
-        run.console.warn("ranges were measured on synthetic data; --calibration-dir or --test-image gives real ones")
+        run.console.warn("ranges were measured on made-up inputs; --calibration-dir or --validate gives real ones")
     return maxima
 
 
 def kept_fp32(job: Job, graph: Graph, maxima: dict[str, float]) -> dict[str, str]:
     """The nodes that stay in FP32, by measured ranges and by layer precision overrides; node -> reason."""
     plan, made_up = job.plan, job.data.any().kind == "synthetic"
-    return choose_kept_fp32(graph, maxima if plan.keep_layers else {}, plan.layer_precisions, plan.keep_layers, job.strong, made_up)
+    measured = maxima if plan.keep_layers else {}
+    return choose_kept_fp32(graph, measured, plan.layer_precisions, job.half if plan.keep_layers else None, job.strong, made_up)
+
+
+def offer_bf16(job: Job, graph: Graph, in_fp32: dict[str, str], run: Run) -> None:
+    """One line, where nodes of an FP16 engine stay in FP32 that BF16 would not keep there, and library and GPU have it.
+
+    Args:
+        in_fp32: node -> reason, by kept_fp32.
+    """
+    plan = job.plan
+    if plan.precision != "fp16" or not plan.bf16 or "bf16" in plan.variants or not in_fp32:
+        return
+    count = len(in_fp32.keys() - choose_kept_fp32(graph, {}, plan.layer_precisions, BF16, job.strong).keys())
+    if count:
+        run.console.info(
+            f"{count} node{'s' * (count > 1)} in FP32, for which FP16 has too small a range: --precision bf16 has that of FP32"
+        )

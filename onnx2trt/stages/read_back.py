@@ -7,21 +7,30 @@ from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import BY_NAME, FP16, HALF_TYPES, HalfType
 from onnx2trt.model.operators import INTEGER, NO_WORK, QUANTIZERS
 from onnx2trt.model.preflight import dtype_name
 from onnx2trt.plan.plan import LEAST_FP16_SHARE, Route
 from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Precision
 from onnx2trt.rewrite.near_zero import kept_near_zero
-from onnx2trt.rewrite.prepare import Prepared, half_mac_share, mac_share
-from onnx2trt.rewrite.qdq import int8_layers
+from onnx2trt.rewrite.number_formats import FORMATS
+from onnx2trt.rewrite.prepare import Prepared
+from onnx2trt.rewrite.qdq import layers_by_format
 from onnx2trt.rewrite.refused import BY_PARSER, NOT_BUILT
+from onnx2trt.rewrite.shares import half_mac_share, mac_share, mac_shares
 from onnx2trt.trt import inspector
 from onnx2trt.trt.builder import BuiltEngine
 from onnx2trt.trt.constraints import labels
 from onnx2trt.trt.engine import Engine
 
-ORDER = ("bf16", "fp32", "fp16", "int8")  # BF16 is never asked for
+ENOUGH = {  # asked for -> what may be delivered; INT8 where the model carries Q/DQ
+    "fp32": ("fp32", "fp16", "int8", "fp8"),
+    "bf16": ("bf16", "int8", "fp8"),
+    "fp16": ("fp16", "int8", "fp8"),
+    "int8": ("int8",),
+    "fp8": ("fp8",),
+}
 REASONS_SHOWN = 3  # of what is kept in a higher precision, in an error
 NO_LAYER = QUANTIZERS | NO_WORK  # operators that are no layers by themselves
 
@@ -32,9 +41,9 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
     Args:
         engine: None where it cannot be loaded here.
     """
-    layers, source, share = built.layers, "network", prepared.int8_mac_share
+    layers, source, shares = built.layers, "network", prepared.mac_shares
     lowered = job.plan.precision != "fp32"
-    half_share = half_mac_share(prepared.graph, job.profiles) if lowered and job.strong else None
+    half_share = half_mac_share(prepared.graph, job.profiles, half_type=job.half) if lowered and job.strong else None
     ignored: tuple[tuple[str, str, str], ...] = ()
     if engine is not None:
         known = labels((node.name, tuple(node.output)) for node in prepared.graph.nodes)
@@ -42,18 +51,20 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
         if found:
             layers, source = inspector.count_layers(found), "inspector"
             ignored = inspector.ignored_constraints(found, prepared.constraints, prepared.half_nodes)
-            if job.plan.precision == "int8":
-                share = mac_share(prepared.graph, job.profiles, inspector.nodes_in(found, "int8"))
+            if job.plan.precision in FORMATS:
+                shares = _shares_in(prepared.graph, job, found) or {job.plan.precision: 0.0}
             if lowered and not job.strong:
-                half_share = _half_share(prepared.graph, job, found)
+                half_share = _half_share(prepared.graph, job, found, job.half)
     for node, asked, got in ignored:
         run.console.warn(f"TensorRT ignored the constraint of node {node!r}: asked for {asked}, got {got}")
     layers = layers or dict.fromkeys(("int8", "fp16", "fp32"), 0)
+    delivered = _delivered(layers, shares, {job.half.name: half_share}, job.plan.min_int8_share)
     return Precision(
         requested=job.plan.precision,
-        delivered=_delivered(layers, share, half_share, job.plan.min_int8_share) if any(layers.values()) or not lowered else None,
-        int8_mac_share=share,
-        fp16_mac_share=half_share,
+        delivered=delivered if any(layers.values()) or not lowered else None,
+        int8_mac_share=shares.get("int8"),
+        fp8_mac_share=shares.get("fp8"),
+        **{f"{job.half.name}_mac_share": half_share},
         layers=layers,
         layers_source=source,
         fallback=[{"name": name, "precision": kept, "reason": reason} for name, kept, reason in prepared.fallback],
@@ -68,7 +79,7 @@ def judge_precision(job: Job, prepared: Prepared, precision: Precision, run: Run
         ConversionError: VALIDATION, where less was delivered than was asked for.
     """
     asked, delivered = job.plan.precision, precision.delivered
-    if delivered and ORDER.index(delivered) >= ORDER.index(asked):
+    if delivered in ENOUGH[asked]:
         return
     because = _nothing_to_lower(job, prepared, precision)
     if not because:
@@ -81,9 +92,9 @@ def _nothing_to_lower(job: Job, prepared: Prepared, precision: Precision) -> str
     layers = precision.layers
     if not any(layers.values()):
         return "no layer computes floating-point results (they are integers, truth values, or values that are only moved)"
-    if not job.strong or job.plan.precision != "fp16" or layers["fp16"] or layers["int8"]:
+    if not job.strong or job.plan.precision not in BY_NAME or layers.get(job.half.name) or layers["int8"]:
         return ""
-    by_nature = {**kept_near_zero(prepared.graph, prepared.graph.types()), **unconvertible(prepared.graph)}
+    by_nature = {**kept_near_zero(prepared.graph, prepared.graph.types(), job.half), **unconvertible(prepared.graph)}
     reasons = {name: reason for name, _, reason in prepared.fallback}
     if any(by_nature.get(name) != reason and not reason.startswith((BY_PARSER, NOT_BUILT)) for name, reason in reasons.items()):
         return ""
@@ -98,48 +109,73 @@ def describe_engine(job: Job, engine: Engine, run: Run) -> Precision:
     if not found:
         run.console.warn("the engine was built without detailed verbosity: its layers cannot be read")
         return Precision(None, layers_source="inspector")
-    layers, share = inspector.count_layers(found), mac_share(graph, job.profiles, inspector.nodes_in(found, "int8"))
-    half_share = _half_share(graph, job, found)
-    delivered = _delivered(layers, share, half_share, job.plan.min_int8_share)
-    return Precision(None, delivered, share, layers, "inspector", fp16_mac_share=half_share)
+    layers, shares = inspector.count_layers(found), {"int8": 0.0, **_shares_in(graph, job, found)}
+    halves = {half.name: _half_share(graph, job, found, half) for half in _halves(layers)}
+    delivered = _delivered(layers, shares, halves, job.plan.min_int8_share)
+    return Precision(None, delivered, shares["int8"], layers, "inspector", fp8_mac_share=shares.get("fp8"), **_named(halves))
 
 
 def describe_onnx(job: Job, candidate: OnnxCandidate) -> Precision:
     """The precision that a prepared ONNX carries; where it computes in INT8 without Q/DQ, the share of the work is not known."""
     graph = candidate.graph
     types = {name: dtype_name(elem_type) for name, elem_type in graph.types().items()}
-    int8 = int8_layers(graph)
+    quantized = {node: name for name, nodes in layers_by_format(graph).items() for node in nodes}
     integer = {node.name for node in graph.nodes if node.op_type in INTEGER}
     layers = dict.fromkeys(("int8", "fp16", "fp32"), 0)
     for node in graph.nodes:
         first = next(filter(None, node.output), "")
         precision = {"float16": "fp16", "bfloat16": "bf16", "float32": "fp32"}.get(types.get(first, ""))
-        if node.name in int8 | integer:
-            layers["int8"] += 1
+        if node.name in quantized or node.name in integer:
+            kind = quantized.get(node.name, "int8")
+            layers[kind] = layers.get(kind, 0) + 1
         elif precision and node.op_type not in NO_LAYER:
             layers[precision] = layers.get(precision, 0) + 1
-    share = mac_share(graph, job.profiles, int8) if int8 and not integer else None
-    half_share = None if integer else half_mac_share(graph, job.profiles)
-    delivered = "int8" if integer else _delivered(layers, share, half_share, job.plan.min_int8_share)
-    return Precision(None, delivered, share, layers, fp16_mac_share=half_share)
+    shares = mac_shares(graph, job.profiles) if quantized and not integer else {}
+    halves = {half.name: None if integer else half_mac_share(graph, job.profiles, half_type=half) for half in _halves(layers)}
+    delivered = "int8" if integer else _delivered(layers, shares, halves, job.plan.min_int8_share)
+    return Precision(None, delivered, shares.get("int8"), layers, fp8_mac_share=shares.get("fp8"), **_named(halves))
 
 
-def _half_share(graph: Graph, job: Job, found: tuple[inspector.EngineLayer, ...]) -> float | None:
-    """Share of the work that layers of an engine do which read or write FP16; None where they do not say which nodes they compute."""
+def _shares_in(graph: Graph, job: Job, found: tuple[inspector.EngineLayer, ...]) -> dict[str, float]:
+    """8-bit format -> share of the work that layers of an engine do which read it, of those that there are."""
+    nodes = {name: inspector.nodes_in(found, name) for name in FORMATS}
+    return {name: mac_share(graph, job.profiles, own) for name, own in nodes.items() if own}
+
+
+def _halves(layers: dict[str, int]) -> tuple[HalfType, ...]:
+    """The types of 16 bits to look for: FP16 in any case, BF16 where there is any."""
+    return tuple(half for half in HALF_TYPES if half is FP16 or layers.get(half.name))
+
+
+def _named(shares: dict[str, float | None]) -> dict[str, float | None]:
+    """As Precision has them."""
+    return {f"{name}_mac_share": share for name, share in shares.items()}
+
+
+def _half_share(graph: Graph, job: Job, found: tuple[inspector.EngineLayer, ...], half: HalfType) -> float | None:
+    """Share of the work of the layers of an engine that read or write such a type; None where they do not say which nodes they compute."""
     if not any(layer.nodes for layer in found):
         return None
-    return half_mac_share(graph, job.profiles, inspector.nodes_in(found, "fp16") | inspector.nodes_in(found, "fp16", written=True))
+    nodes = inspector.nodes_in(found, half.name) | inspector.nodes_in(found, half.name, written=True)
+    return half_mac_share(graph, job.profiles, nodes, half)
 
 
-def _delivered(layers: dict[str, int], share: float | None, half_share: float | None, least_share: float) -> str:
-    """INT8 and FP16 by their shares of the work; FP16 by its share of the layers where there are no convolutions and matrix products."""
-    if share is not None and share >= least_share:
-        return "int8"
-    if half_share is None:
-        half_share = layers["fp16"] / max(sum(layers.values()), 1)
-    if half_share + (share or 0.0) >= LEAST_FP16_SHARE:
-        return "fp16"
-    return "bf16" if layers.get("bf16") else "fp32"
+def _delivered(layers: dict[str, int], shares: dict[str, float], halves: dict[str, float | None], least_share: float) -> str:
+    """8 and 16 bits by their shares of the work; 16 bits by those of the layers where there are no convolutions and matrix products.
+
+    Args:
+        shares: int8, fp8 -> share of the work.
+        halves: fp16, bf16 -> share of the work.
+    """
+    most = max(shares, key=shares.__getitem__, default=None)
+    if most and shares[most] >= least_share:
+        return most
+    total = max(sum(layers.values()), 1)
+    found = {name: layers.get(name, 0) / total if half is None else half for name, half in halves.items()}
+    most = max(found, key=found.__getitem__)
+    if found[most] + sum(shares.values()) >= LEAST_FP16_SHARE:
+        return most
+    return "bf16" if layers.get("bf16") and "bf16" not in halves else "fp32"
 
 
 def _why(precision: Precision) -> str:
@@ -156,17 +192,20 @@ def _why(precision: Precision) -> str:
 
 
 def _less_than_asked(job: Job, precision: Precision) -> ConversionError:
-    asked, layers, share, delivered = job.plan.precision, precision.layers, precision.int8_mac_share, precision.delivered
-    half_share = precision.fp16_mac_share
+    asked, layers, delivered = job.plan.precision, precision.layers, precision.delivered
+    share = precision.fp8_mac_share if asked == "fp8" else precision.int8_mac_share
+    half_share = getattr(precision, f"{job.half.name}_mac_share")
     counts = ", ".join(f"{count} {name.upper()}" for name, count in layers.items())
     text = ""
     if share is not None:
-        text = f", INT8 share of the multiply-accumulates {share:.1%}, less than --min-int8-share {100 * job.plan.min_int8_share:g}"
+        text = (
+            f", {asked.upper()} share of the multiply-accumulates {share:.1%}, less than --min-int8-share {100 * job.plan.min_int8_share:g}"
+        )
     elif half_share is not None:
-        text = f", FP16 share of the multiply-accumulates {half_share:.1%}, less than {LEAST_FP16_SHARE:.0%}"
+        text = f", {job.half.label} share of the multiply-accumulates {half_share:.1%}, less than {LEAST_FP16_SHARE:.0%}"
     hint = f"{_why(precision)}Ask for a higher precision, or allow more with --layer-precisions."
     if job.plan.route is Route.WEAK:
-        other = "--layer-precisions '*:fp16'" if asked == "fp16" else "--quantization qdq"
+        other = f"--layer-precisions '*:{asked}'" if asked in BY_NAME else "--quantization qdq"
         hint = f"TensorRT times its kernels and found others faster: use --precision {delivered}, or bind it with {other}."
     return ConversionError(
         f"{asked} was asked for, but the engine is {delivered}: layers {counts}{text}", hint=hint, code=ExitCode.VALIDATION

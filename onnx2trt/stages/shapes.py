@@ -11,12 +11,12 @@ import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.memory import available_bytes
-from onnx2trt.base.model_info import dims
+from onnx2trt.base.model_info import dims, groups_of
 from onnx2trt.compare.states import Runner
 from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.comparing import as_declared
 from onnx2trt.conversion.job import Job
-from onnx2trt.conversion.promised_shapes import MOST_OF_MEMORY, bounds_of, described, made_up, too_much
+from onnx2trt.conversion.promised_shapes import MOST_OF_MEMORY, Sizes, bounds_of, described, made_up, too_much
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.reader import Arrays, Batch
 from onnx2trt.model.graph import Graph
@@ -64,7 +64,17 @@ def try_engine(job: Job, engine: Engine | None, run: Run) -> None:
 
 
 def _to_be_tried(job: Job) -> bool:
-    return job.plan.validation.enabled and not job.plan.build.plugins and len(bounds_of(job.profiles)) > 1
+    return job.plan.validation.enabled and not job.plan.build.plugins and len(_promised(job)) > 1
+
+
+def _promised(job: Job) -> list[Sizes]:
+    """The smallest and the largest shapes of each optimization profile; of several that do not vary, each one's."""
+    found: list[Sizes] = []
+    for group in groups_of(job.profiles):
+        found += [
+            sizes for sizes in bounds_of(group).values() if not any(sizes == one and sizes.values_of == one.values_of for one in found)
+        ]
+    return found
 
 
 def _try(job: Job, candidate: Runner, what: str, run: Run, attempt: Callable[[Arrays], None] | None = None) -> None:
@@ -74,7 +84,7 @@ def _try(job: Job, candidate: Runner, what: str, run: Run, attempt: Callable[[Ar
         attempt: runs the candidate alone, its outputs left where they are; for shapes that the model is not run at.
     """
     reference, graph, seconds = Session.of_model(job.info, job.model), Graph.from_model(job.model, job.profiles), 0.0
-    for shapes in bounds_of(job.profiles).values():
+    for shapes in _promised(job):
         reason = too_much(graph, shapes, seconds)
         if reason and (attempt is None or not _has_room(job, shapes)):
             run.console.warn(f"{what} was not tried at {described(shapes)}: {reason}")
@@ -82,7 +92,7 @@ def _try(job: Job, candidate: Runner, what: str, run: Run, attempt: Callable[[Ar
         feed = made_up(job.info.inputs, shapes)
         if reason:
             _tried(attempt, feed, f"{what} does not run at {described(shapes)}")
-            run.console.warn(f"{what} runs at {described(shapes)}, but was not held against the model there: {reason}")
+            run.console.warn(f"{what} runs at {described(shapes)}, but was not compared with the model there: {reason}")
             continue
         started = time.monotonic()
         try:
@@ -145,11 +155,11 @@ def _compare(job: Job, expected: Arrays, found: Arrays, which: tuple[str, str], 
         if lost:
             raise ConversionError(
                 f"at {shapes}, {lost} values in output {name!r} of {what} are NaN or infinite, which the model's are not",
-                hint="Give data with --test-image or --validation-dir: layers that overflow in it keep FP32.",
+                hint="Give data with --validate: layers that overflow in it are kept in FP32.",
                 code=ExitCode.VALIDATION,
             )
         signal, noise = (float(np.square(values[told], dtype=np.float64).sum()) for values in (a, b - a))
-        if job.plan.precision != "int8" and noise > signal * 10 ** (-WEAK_DB / 10):
+        if not job.quantizes and noise > signal * 10 ** (-WEAK_DB / 10):
             run.console.warn(f"at {shapes}, output {name!r} of {what} has little in common with the model's on synthetic inputs")
 
 

@@ -10,7 +10,7 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.data.arrays import synthetic_arrays
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.operators import QUANTIZERS
-from onnx2trt.rewrite.prepare import macs_of
+from onnx2trt.rewrite.shares import macs_of
 from onnx2trt.trt import inspector
 from onnx2trt.trt.constraints import labels
 from onnx2trt.trt.engine import Engine

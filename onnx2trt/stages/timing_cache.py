@@ -71,7 +71,7 @@ def _merge_and_write(job: Job, built: BuiltEngine, before: bytes | None, run: Ru
     except OSError:
         present = b""
     if present and present != before:  # another process was faster
-        ours = EngineBuilder(job.library, job.plan, run.console.debug).merge_timing_caches(ours, present)
+        ours = EngineBuilder(job.library, job.plan, run.console.library).merge_timing_caches(ours, present)
     if ours == present:
         return True
     return run.replace_now(path, ours, required=job.plan.build.timing_cache_named)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from dataclasses import replace
 
-from onnx2trt.base.files import feed
+from onnx2trt.conversion.former import hash_file, read_former
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.bound_values import is_file
@@ -15,9 +14,7 @@ from onnx2trt.data.holdout import choose_split
 from onnx2trt.data.samples import Dataset, files_of
 from onnx2trt.plan import key as identity
 from onnx2trt.quant.calibration_cache import fit_file, hash_files, side_file
-from onnx2trt.report.result import Environment, Result, intact
-
-DONE = ("validated", "simulated", "not_validated")
+from onnx2trt.report.result import Environment, Result
 
 
 def inputs_of(job: Job, environment: Environment) -> dict:
@@ -30,7 +27,7 @@ def inputs_of(job: Job, environment: Environment) -> dict:
         "--validation-dir": _hash_data(job.data.validation),
         "--test-image": _hash_data(job.data.test),
         "--bind-input": job.info.identity if any(is_file(entry.text) for entry in job.info.bound) else None,
-        "--plugins": [_hash_file(path) or path for path in job.plan.build.plugins] or None,
+        "--plugins": [hash_file(path) or path for path in job.plan.build.plugins] or None,
     }
     given = {flag: value for flag, value in data.items() if value}
     return {"model": job.info.sha256, "options": identity.options(job.plan), "data": given, "versions": versions}
@@ -50,7 +47,7 @@ def key_of(job: Job, run: Run) -> dict:
 
 def find_former(job: Job, run: Run) -> Result | None:
     """The result of an earlier run that this one would only repeat; None where there is none. Says which, and why."""
-    former, reason = _read_former(job.plan.outputs.engine, job.plan.outputs.side_file)
+    former, reason = read_former(job.plan.outputs.engine, job.plan.outputs.side_file)
     if former:
         reason = _why_not(former, job, key_of(job, run))
     engine = job.plan.outputs.engine
@@ -68,31 +65,6 @@ def take_former(former: Result, job: Job, environment: Environment) -> Result:
     return replace(former, environment=environment, model=model, engine=engine, skipped=True)
 
 
-def _read_former(engine: str, side: str) -> tuple[Result | None, str]:
-    """(result beside the engine, why there is none)"""
-    sha256 = _hash_file(engine)
-    if sha256 is None:
-        return None, f"there is no {engine} yet"
-    try:
-        with open(side, encoding="utf-8") as stream:
-            record = json.load(stream)
-        built = record["engine"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None, f"{side}, which would say how {engine} was made, is missing or damaged"
-    if built != sha256:
-        return None, f"{engine} is not the file that {side} speaks of"
-    try:
-        former = Result.from_dict(record)
-        sealed = intact(record)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        former, sealed = None, None
-    if sealed is False:
-        return None, f"{side} is damaged, or was changed by hand"
-    if not sealed or former.status not in DONE or former.exit_code != 0:
-        return None, f"{side} does not say what {engine} was made from, or that it was in order"
-    return former, ""
-
-
 def _why_not(former: Result, job: Job, key: dict) -> str:
     """Why a former result does not do; empty where it does."""
     changed = identity.differences(former.key, key, job.plan.typed)
@@ -103,7 +75,7 @@ def _why_not(former: Result, job: Job, key: dict) -> str:
     save = job.plan.outputs.save_onnx
     if save:
         saved = former.saved_onnx or {}
-        if not saved or any(_hash_file(save + suffix) != sha256 for suffix, sha256 in saved.items()):
+        if not saved or any(hash_file(save + suffix) != sha256 for suffix, sha256 in saved.items()):
             return f"{save} is missing, or not the model that the engine was built from"
     return ""
 
@@ -128,14 +100,4 @@ def _hash_data(data: Dataset | None, also: tuple[str, ...] = ()) -> str | None:
 
 
 def _hash_now(path: str, run: Run) -> str | None:
-    return run.written.get(os.path.realpath(path)) or _hash_file(path)
-
-
-def _hash_file(path: str) -> str | None:
-    """SHA-256 of a file; None where it cannot be read."""
-    digest = hashlib.sha256()
-    try:
-        feed(digest, path)
-        return digest.hexdigest()
-    except OSError:
-        return None
+    return run.written.get(os.path.realpath(path)) or hash_file(path)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
 from onnx2trt.base.errors import AccuracyError, ConversionError, DataError, having_found
+from onnx2trt.base.told import told_by
 from onnx2trt.base.words import base_name
 from onnx2trt.compare.accuracy import Accuracy
+from onnx2trt.compare.detections import Detector
 from onnx2trt.compare.evidence import Sample, Watch
 from onnx2trt.compare.failure import failure, not_finite
 from onnx2trt.compare.states import Runner
@@ -25,6 +28,8 @@ from onnx2trt.data.reader import load_image
 from onnx2trt.data.samples import Dataset
 from onnx2trt.data.seen import count_seen
 from onnx2trt.model.session import AT_ONCE, CannotLoad, Session
+from onnx2trt.plan.shapes import image_axes
+from onnx2trt.rewrite.number_formats import FORMATS
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.trt.engine import Engine
@@ -33,7 +38,7 @@ from onnx2trt.trt.engine import Engine
 SWITCHED_OFF = "validation was switched off (--no-validate)"
 NO_REFERENCE = "ONNX Runtime cannot load the model, so there is nothing to compare with"
 PLUGINS = "with --plugins ONNX Runtime cannot run the model, so there is nothing to compare with"
-INT8_ON_SYNTHETIC = "the accuracy of INT8 was not judged: synthetic inputs do not tell it; --test-image or --validation-dir does"
+INT8_ON_SYNTHETIC = "the accuracy of INT8 was not judged: synthetic inputs do not tell it; --validate with data of yours does"
 FP32_AS_IT_IS = (
     "the engine was not executed here, and FP32 rounds nothing that the CPU could simulate: the model would be compared with itself"
 )
@@ -41,6 +46,7 @@ FP32_REWRITTEN = (
     "the engine was not executed here, and FP32 rounds nothing that the CPU could simulate: what was compared shows only that the "
     "rewritten graph computes what the model computes"
 )
+DRAWN = ("detect", "segment", "pose")  # tasks whose boxes stand upright
 NO_STEPS = "several steps in a row could not be compared: the state changes its shape"
 
 
@@ -100,7 +106,7 @@ def _say(rows: tuple[Accuracy, ...], limit: float, run: Run) -> None:
     decisive = [row for row in rows if row.inputs == rows[0].inputs]
     seen = next(filter(None, (row.seen() for row in decisive)), "")
     if seen:
-        run.console.info(f"{decisive[0].inputs}: {seen}; --validation-dir gives others")
+        run.console.info(f"{decisive[0].inputs}: {seen}; --validate with others tells more")
     fed = [row.output for row in decisive if row.feeds]
     for row in decisive:
         if row.inputs != "synthetic" and row.steps is None:
@@ -130,7 +136,7 @@ def judge(job: Job, compared: tuple[Accuracy, ...] | None, executed: bool, run: 
     rows = compared or ()
     decisive = tuple(row for row in rows if row.inputs == rows[0].inputs)
     # INT8 is made for data like that of its calibration; noise is none, and real networks change it beyond any limit
-    judged = job.plan.precision != "int8" or job.info.quantized or any(row.inputs != "synthetic" for row in decisive)
+    judged = job.plan.precision not in FORMATS or job.info.quantized or any(row.inputs != "synthetic" for row in decisive)
     error = (failure(decisive, job.plan.validation.max_drop_percent) if rows and judged else None) or not_finite(rows)
     if error:
         raise error
@@ -158,7 +164,7 @@ def _compare_all(job: Job, reference: Session, make_candidate: Callable[[], _Can
     data, rows, found = job.data, (), {}
     run.evidence.start()
     for dataset in data.to_compare():
-        watch = Watch(run.evidence, dataset.origin, data.image_size, data.channels_last) if run.evidence.wanted else None
+        watch = _watch(job, dataset, run) if run.evidence.wanted else None
         label, count = f"comparing on {base_name(dataset.origin)}", inferences(data.reader, dataset)
         batches = run.console.track(batches_to_compare(data, [dataset]), count, label)
         with having_found(found):
@@ -172,6 +178,27 @@ def _compare_all(job: Job, reference: Session, make_candidate: Callable[[], _Can
         with having_found(found):
             _try_blank(job, reference, candidate, run)
     return rows
+
+
+def _watch(job: Job, dataset: Dataset, run: Run) -> Watch:
+    return Watch(run.evidence, dataset.origin, job.data.image_size, job.data.channels_last, _detector(job))
+
+
+def _detector(job: Job) -> Detector | None:
+    """How the report reads boxes out of the outputs; None where there are none, or nobody has said so."""
+    told, layout, size = told_by(job.info.metadata), job.plan.outputs.detector, _seen_size(job)
+    if layout == "none" or size is None or layout is None and told.task not in DRAWN:
+        return None
+    return Detector(size, layout or "yolo", told.task if told.task in DRAWN else "detect", told.names)
+
+
+def _seen_size(job: Job) -> tuple[int, int] | None:
+    """(height, width) of the images that the model sees, also where they come as arrays; None where no input looks like images."""
+    if job.data.image_size:
+        return job.data.image_size
+    usual = {profile.name: profile.opt for profile in job.profiles}
+    found = (tuple(usual[spec.name][axis] for axis in axes) for spec in job.info.inputs if (axes := image_axes(spec)))
+    return next(found, None)
 
 
 def _seen(job: Job, dataset: Dataset) -> dict:
@@ -222,9 +249,11 @@ def _keep_samples(run: Run, data: Data, dataset: Dataset, watch: Watch, decides:
     if dataset.origin == (data.test or data.to_compare()[0]).origin:
         image = _image(data, dataset.kind, watch.path)
         run.evidence.sample = Sample(dataset.origin, watch.path, image, tuple(watch.outputs.values()))
+    image_of = partial(_image, data, dataset.kind)
+    run.evidence.examples += [Sample(dataset.origin, path, image_of(path), (output,)) for path, output in watch.examples.values()]
     if decides:
         worst = [(path, output) for drop, path, output in watch.worst.values() if drop > 0]
-        run.evidence.worst = [Sample(dataset.origin, path, _image(data, dataset.kind, path), (output,)) for path, output in worst]
+        run.evidence.worst = [Sample(dataset.origin, path, image_of(path), (output,)) for path, output in worst]
 
 
 def _image(data: Data, kind: str, path: str) -> np.ndarray | None:

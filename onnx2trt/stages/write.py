@@ -24,8 +24,10 @@ def write_engine(job: Job, prepared: Prepared, built: BuiltEngine, traffic: Traf
     """
     path = job.plan.outputs.engine
     weights = sum(array.nbytes for array in prepared.graph.weights.values()) if job.strong else None
-    about = (weights, traffic.kernels, traffic.moved_bytes) if traffic else (weights,)
-    return EngineFile(path, built.nbytes, run.write_at_end(path, built.data), list(job.plan.gpu_archs), *about)
+    moved = (
+        {"kernels": traffic.kernels, "moved_bytes": traffic.moved_bytes, "fused_attentions": traffic.attentions or None} if traffic else {}
+    )
+    return EngineFile(path, built.nbytes, run.write_at_end(path, built.data), list(job.plan.gpu_archs), weights, **moved)
 
 
 def write_onnx(job: Job, prepared: Prepared, run: Run) -> dict[str, str] | None:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.model_info import ModelInfo, Profile, dims
+from onnx2trt.base.model_info import ModelInfo, Profile, dims, groups_of
 from onnx2trt.base.words import to_type
 from onnx2trt.plan.plan import Plan, Route
 from onnx2trt.trt.config import configure
@@ -18,6 +18,7 @@ from onnx2trt.trt.library import Library
 from onnx2trt.trt.logger import make_logger
 from onnx2trt.trt.network import ParserInput, check_io, parse, set_io_types, typed_layers
 from onnx2trt.trt.parser_errors import parser_error
+from onnx2trt.trt.progress import watch
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,12 @@ class BuiltEngine:
     timing_cache: bytes | None  # the timings that were given and those that were made
     timing_cache_refused: bool  # what was given could not be used
     warnings: tuple[tuple[str, int], ...]  # (kind, how often)
+    whole: object | None = None  # the same with its weights, where `data` was stripped of them
+
+    @property
+    def runnable(self) -> object:
+        """What can be executed."""
+        return self.data if self.whole is None else self.whole
 
     @property
     def nbytes(self) -> int:
@@ -39,9 +46,10 @@ class BuiltEngine:
 class EngineBuilder:
     """One network from parsing to the serialized engine. Use once."""
 
-    def __init__(self, library: Library, plan: Plan, show: Callable[[str], None]):
+    def __init__(self, library: Library, plan: Plan, show: Callable[[str, bool], None]):
         """Raises ConversionError MACHINE where TensorRT does not start, BUILD where it refuses to go on."""
         self._library, self._trt, self._plan = library, library.trt, plan
+        self.step: Callable[[int, int], None] | None = None  # is told the steps done of a build, and of how many
         self._logger, self._messages = make_logger(library.trt, show)
         self._builder = self._made(self._start(), "Builder")
         flags = library.network_flags(strongly_typed=plan.route is Route.STRONG)
@@ -90,15 +98,20 @@ class EngineBuilder:
         config = self._made(self._builder.create_builder_config(), "create_builder_config")
         configure(self._trt, self._builder, config, self._plan)
         self.check_shape_inputs(profiles)
-        if dynamic:
-            self._add_profile(config, profiles)
+        groups = groups_of(profiles) if dynamic else ()
+        for group in groups:
+            self._add_profile(config, group)
+        if config.num_optimization_profiles != len(groups):
+            raise self._failure(f"TensorRT took {config.num_optimization_profiles} of {len(groups)} optimization profiles")
         if calibrator is not None:
             self._set_calibrator(config, calibrator, profiles, dynamic)
         constrained = constrain(self._trt, self._network, constraints) if constraints else {}
         self._refuse_errors("configuring the build")
         refused = timing_cache is not None and not self._set_timing_cache(config, timing_cache)
         self._refuse_errors("setting the timing cache")
+        monitor = watch(self._trt, config, self.step) if self.step else None
         engine = self._builder.build_serialized_network(self._network, config)
+        del monitor
         if calibrator is not None and calibrator.error is not None:
             raise calibrator.error
         if engine is None or not engine.nbytes:
@@ -216,4 +229,4 @@ def _build_hint(errors: list[str]) -> str:
         return "Lower --max-batch-size or the max shapes, and close other programs on this GPU."
     if "profile" in text:
         return "Check --min-shapes, --opt-shapes and --max-shapes."
-    return "Run again with --verbose for all of TensorRT's messages."
+    return "Run again with -vv for all of TensorRT's messages."

@@ -39,12 +39,20 @@ def wanted_flags(trt: ModuleType, plan: Plan) -> dict[str, bool]:
     if plan.route is Route.WEAK:
         flags["FP16"] = plan.precision in ("fp16", "int8")  # INT8 falls back to FP16, not to FP32
         flags["INT8"] = plan.precision == "int8"
+        if hasattr(trt.BuilderFlag, "BF16"):  # TensorRT 10
+            flags["BF16"] = plan.precision == "bf16"
         for preference, name in PREFERENCES.items():
             flags[name] = plan.build.precision_constraints == preference
         if hasattr(trt.BuilderFlag, "GPU_FALLBACK"):
             flags["GPU_FALLBACK"] = True  # without effect but with a DLA
     if plan.build.version_compatible:
         flags["VERSION_COMPATIBLE"] = True
+    if plan.build.refittable:
+        flags["REFIT"] = True
+    if plan.build.strip_weights:
+        if not plan.build.refittable:
+            flags["REFIT_IDENTICAL"] = True  # kernels may be chosen by the values of the weights, which have to come back
+        flags["STRIP_PLAN"] = True
     return flags
 
 

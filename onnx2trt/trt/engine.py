@@ -41,7 +41,7 @@ class EngineTensor:
 class Engine:
     """A deserialized engine with one execution context. Close it before the CUDA that it uses."""
 
-    def __init__(self, library: Library, data, cuda: Cuda, show: Callable[[str], None], host_code: bool = False):
+    def __init__(self, library: Library, data, cuda: Cuda, show: Callable[[str, bool], None], host_code: bool = False):
         """Load a plan.
 
         Args:
@@ -159,6 +159,8 @@ class Engine:
     def load(self, feed: dict[str, np.ndarray]) -> None:
         """Set shapes, make room, and copy the inputs to the device."""
         context = self._ready_context()
+        if self.profiles > 1:
+            self._select_profile({tensor.name: np.shape(feed[tensor.name]) for tensor in self.tensors if tensor.is_input})
         for tensor in self.tensors:
             if tensor.is_input:
                 array = np.ascontiguousarray(feed[tensor.name], dtype=tensor.dtype)
@@ -176,6 +178,15 @@ class Engine:
             if not tensor.is_input:
                 self._bind_output(tensor)
         self._cuda.synchronize(self._stream)
+
+    def _select_profile(self, shapes: dict[str, tuple[int, ...]]) -> None:
+        """Make the first optimization profile that takes these shapes the active one; where none does, the inputs are refused as ever."""
+        takes = (i for i in range(self.profiles) if all(one.takes(shapes[one.name]) for one in self.profile(i)))
+        wanted = next(takes, self._context.active_optimization_profile)
+        if wanted != self._context.active_optimization_profile:
+            if not self._context.set_optimization_profile_async(wanted, self._stream):
+                raise self._failure(f"the engine does not switch to optimization profile {wanted}")
+            self._cuda.synchronize(self._stream)
 
     def _ready_context(self):
         if self._context is None:

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from onnx2trt.base.cache_folders import user_cache_folder
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.plan.capabilities import Capabilities
+from onnx2trt.plan.capabilities import REFIT_SYMBOLS, Capabilities
 from onnx2trt.trt.driver import Driver, probe_driver
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
@@ -121,11 +121,14 @@ def capabilities(library: Library, driver: Driver | None = None) -> Capabilities
         compute_capabilities=frozenset(name for name in _members(trt, "ComputeCapability") if re.fullmatch(r"SM\d+", name)),
         tactic_sources=frozenset(_members(trt, "TacticSource")),
         hardware_levels=frozenset(_members(trt, "HardwareCompatibilityLevel")),
+        fp8="FP8" in _members(trt, "DataType") and "STRONGLY_TYPED" in _members(trt, "NetworkDefinitionCreationFlag"),
+        refits=frozenset(name for name in REFIT_SYMBOLS if hasattr(trt, name) or name in _members(trt, "BuilderFlag")),
         gpu=driver.gpu,
         gpu_arch=driver.compute_capability,
         driver=driver.version,
         driver_problem=driver.problem,
         cache_folder=user_cache_folder(),
+        bf16="BF16" in _members(trt, "DataType"),
     )
 
 

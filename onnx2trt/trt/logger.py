@@ -24,19 +24,21 @@ class Messages:
         return errors
 
 
-def make_logger(trt: ModuleType, show: Callable[[str], None]):
+def make_logger(trt: ModuleType, show: Callable[[str, bool], None]):
     """A TensorRT logger that keeps errors and warnings and passes every message to `show`.
 
     Warnings that say that the engine will not do what was asked for are kept among the errors.
 
     Args:
-        show: called with "[TensorRT SEVERITY] text"; must not raise (TensorRT prints and swallows what it raises).
+        show: called with "[TensorRT SEVERITY] text", and whether that is a warning or an error; must not raise (TensorRT prints and
+            swallows what it raises).
 
     Returns:
         (logger, Messages)
     """
     messages = Messages()
     severity = trt.ILogger.Severity
+    warnings = (severity.WARNING, severity.ERROR, severity.INTERNAL_ERROR)
 
     class Logger(trt.ILogger):
         def __init__(self) -> None:
@@ -48,6 +50,6 @@ def make_logger(trt: ModuleType, show: Callable[[str], None]):
                     messages.errors.append(text)
             elif level == severity.WARNING and (kind(text) in messages.warnings or len(messages.warnings) < KEPT):
                 messages.warnings[kind(text)] += 1
-            show(f"[TensorRT {level.name}] {text}")
+            show(f"[TensorRT {level.name}] {text}", level in warnings)
 
     return Logger(), messages

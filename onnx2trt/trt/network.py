@@ -126,18 +126,20 @@ def check_io(network, model: ModelInfo) -> dict[str, int]:
 
 
 def typed_layers(network) -> dict[str, int]:
-    """Layers of a strongly typed network by precision: INT8 where an operand is dequantised, else the type of the output."""
+    """Layers of a strongly typed network by precision: INT8 or FP8 where an operand is dequantised, else the type of the output."""
     made_by, counts = {}, {"int8": 0, "fp16": 0, "fp32": 0}
     for index in range(network.num_layers):
         layer = network.get_layer(index)
         for output in range(layer.num_outputs):
-            made_by[layer.get_output(output).name] = layer.type.name
+            made_by[layer.get_output(output).name] = layer
         if layer.type.name in NO_WORK or not layer.num_outputs:
             continue
         precision = FLOAT_TYPES.get(layer.get_output(0).dtype.name)
         inputs = [layer.get_input(i) for i in range(layer.num_inputs)]
-        if any(tensor is not None and made_by.get(tensor.name) == "DEQUANTIZE" for tensor in inputs):
-            precision = "int8"
+        makers = [made_by[tensor.name] for tensor in inputs if tensor is not None and tensor.name in made_by]
+        read = next((maker.get_input(0).dtype.name for maker in makers if maker.type.name == "DEQUANTIZE"), None)
+        if read:
+            precision = FLOAT_TYPES.get(read, "int8")
         if precision:
             counts[precision] = counts.get(precision, 0) + 1
     return counts

@@ -13,7 +13,7 @@ HAND_OVER = ("getCreators", "getPluginCreators")  # what a plugin library that T
 _loggers: list = []  # TensorRT's plugins keep the address of the logger that they were given for as long as the process lives
 
 
-def load_plugins(library: Library, paths: tuple[str, ...], show: Callable[[str], None]) -> None:
+def load_plugins(library: Library, paths: tuple[str, ...], show: Callable[[str, bool], None]) -> None:
     """Load plugin libraries into TensorRT's registry; does nothing without any.
 
     Both kinds are taken: libraries that hand over their creators (trtexec's --dynamicPlugins), and those that register them by
@@ -37,7 +37,7 @@ def load_plugins(library: Library, paths: tuple[str, ...], show: Callable[[str],
         if any(hasattr(loaded, symbol) for symbol in HAND_OVER):
             registry.load_library(path)
         added = _creators(registry) - before
-        show(f"plugins of {path}: {', '.join(sorted(added)) or 'none that were not registered already'}")
+        show(f"plugins of {path}: {', '.join(sorted(added)) or 'none that were not registered already'}", False)
     errors = messages.take_errors()
     if errors:
         raise ConversionError(f"plugin libraries {', '.join(paths)}: {'; '.join(errors)}", code=ExitCode.MACHINE)

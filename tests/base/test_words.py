@@ -1,10 +1,12 @@
 """base/words.py: names in sentences."""
 
+import random
 import shlex
+import unicodedata
 
 import pytest
 
-from onnx2trt.base.words import base_name, listed, to_type
+from onnx2trt.base.words import base_name, listed, printable, to_type
 
 
 @pytest.mark.parametrize(
@@ -27,3 +29,27 @@ def test_a_name_is_one_word_of_a_shell_whatever_stands_in_it(name):
 
 def test_a_plain_name_is_not_quoted():
     assert to_type("images", "1x3x8x8") == "images:1x3x8x8" and to_type("sr", "16000", "=") == "sr=16000"
+
+
+def test_what_a_terminal_acts_upon_is_written_out():
+    evil = "\x1b]0;title\x07\x1b[2J\x9b31m\u202etxt.exe\u2066 a\tb"
+    assert printable(evil) == r"\x1b]0;title\x07\x1b[2J\x9b31m\u202etxt.exe\u2066 a" + "\tb"
+    assert printable("b\udcffd: \u00e4 \u4f60 \U0001f600") == "b\\udcffd: \u00e4 \u4f60 \U0001f600", "what is text stays"
+
+
+def test_no_line_but_the_first_begins_like_a_message():
+    assert printable("name 'a\r\nerror: forged\x85x\u2028y'") == "name 'a\\r\n  error: forged\\x85x\\u2028y'"
+    assert printable("a\nb", "") == "a\nb"
+
+
+def test_nothing_that_is_left_moves_a_cursor_or_turns_text():
+    draw = random.Random(5)
+    for _ in range(300):
+        text = "".join(chr(draw.choice((draw.randrange(256), draw.randrange(0x2000, 0x2100), draw.randrange(0x11000)))) for _ in range(40))
+        shown = printable(text)
+        kinds = {unicodedata.category(letter) for letter in shown if letter not in "\t\n"}
+        assert not kinds & {"Cc", "Cs", "Zl", "Zp"}
+        assert not any(
+            unicodedata.bidirectional(letter) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI") for letter in shown
+        )
+        assert all(line.startswith("  ") for line in shown.split("\n")[1:]) and printable(shown, "") == shown

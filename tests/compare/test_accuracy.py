@@ -62,9 +62,11 @@ def test_samples_that_hardly_differ_are_said_to_be_alike():
 
 
 def test_what_it_was_taken_for_and_how_to_say_otherwise():
-    assert ROW.seen_as().startswith("output 'y': taken for values, judged by the error against what varies, slice by slice; --metric y:")
+    assert ROW.seen_as().startswith(
+        "output 'y': taken for values, judged by its error as a share of what varies over the data, in the worst slice; --metric y:"
+    )
     mask = replace(ROW, metric="mask:0.3", kind="mask").seen_as()
-    assert "taken for a mask, judged by the overlap (IoU) of what is above 0.3; --metric y:values would say otherwise" in mask
+    assert "taken for a mask, judged by the overlap (IoU) of what is above 0.3; --metric y:values judges it otherwise" in mask
     assert replace(ROW, kind="as asked", metric="noise").seen_as() == "output 'y': the error's energy, as --metric says"
     assert "fed back to input 'h'" in replace(ROW, feeds="h").seen_as()
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from onnx2trt.compare.detections import Detector
 from onnx2trt.compare.evidence import Evidence, Watch, choose_kind, look
 from onnx2trt.compare.study import Kind, Study
 
@@ -70,3 +71,71 @@ def test_the_first_sample_and_the_worst_are_kept_and_the_drop_of_each():
     assert watch.path == "0.npy" and watch.worst["y"][1] == "5.npy" and watch.outputs["y"].kind == "map"
     (drops,) = evidence.drops
     assert drops.metric == "values" and drops.paths[5] == "5.npy" and int(np.argmax(drops.percent)) == 5 and len(drops.percent) == 9
+
+
+# ---- detectors, vectors, sequences
+
+
+def scores_at(place: int, score: float) -> np.ndarray:
+    """A detector's output [5, 40] with a box at one place."""
+    output = np.zeros((5, 40), np.float32)
+    output[:4] = np.array([[50.0], [50.0], [20.0], [20.0]])
+    output[4, place] = score
+    return output
+
+
+def watched(evidence: Evidence, samples: list, detector: Detector | None = None, origin: str = "data") -> Watch:
+    """After all samples (model's output, the other's) were seen."""
+    study, watch = Study("y"), Watch(evidence, origin, (100, 100), False, detector)
+    for index, (reference, output) in enumerate(samples):
+        study.add(reference, output, f"{index}.npy")
+        watch.see(study, reference, output, f"{index}.npy")
+    watch.end({"y": study}, {"y": study.judged()})
+    return watch
+
+
+def test_boxes_are_kept_of_a_detector_and_of_the_first_sample_that_has_some():
+    samples = [(scores_at(index, score), scores_at(index, 0.9 * score)) for index, score in enumerate((0.0, 0.0, 0.9, 0.8))]
+    watch = watched(Evidence(), samples, Detector((100, 100), names={0: "thing"}))
+    assert watch.outputs["y"].kind == "boxes" and not len(watch.outputs["y"].reference)
+    path, example = watch.examples["y"]
+    assert path == "2.npy" and example.reference[0, 4] == pytest.approx(0.9) and example.candidate[0, 4] == pytest.approx(0.81)
+    assert watched(Evidence(), samples).outputs["y"].kind == "values", "nobody says that it is a detector"
+    assert watched(Evidence(), samples[2:], Detector((100, 100))).examples == {}
+
+
+def test_made_up_inputs_have_no_boxes():
+    watch = watched(Evidence(), [(scores_at(0, 0.9),) * 2], Detector((100, 100), names={0: "thing"}), "synthetic")
+    assert watch.outputs["y"].kind == "values"
+
+
+def test_the_worst_sample_is_kept_of_values_too():
+    random = np.random.default_rng(0)
+    references = [random.standard_normal(40).astype(np.float32) for _ in range(6)]
+    evidence = Evidence()
+    watch = watched(evidence, [(one, one + (0.5 if index == 4 else 0.001)) for index, one in enumerate(references)])
+    assert watch.outputs["y"].kind == "values" and watch.worst["y"][1] == "4.npy"
+    (vectors,) = evidence.vectors
+    assert vectors.paths == tuple(f"{index}.npy" for index in range(6)) and vectors.candidate.shape == (6, 40)
+    np.testing.assert_allclose(vectors.reference, references)
+
+
+@pytest.mark.parametrize("shape", [(15,), (2, 40), (5000,)])
+def test_no_vectors_are_kept_of_what_is_too_short_too_long_or_no_vector(shape):
+    random, evidence = np.random.default_rng(0), Evidence()
+    watched(evidence, [(random.standard_normal(shape),) * 2 for _ in range(4)])
+    assert evidence.vectors == []
+
+
+def test_a_line_goes_through_a_vector_or_through_the_channel_that_differs_most():
+    wave = np.sin(np.arange(5000) / 9)
+    other = wave.copy()
+    other[4900] += 1
+    series = look("y", "values", None, wave[None], other[None], False).series
+    assert series.shape == (2, 800) and (series[0] != series[1]).sum() == 1, "the part in which they differ"
+    both = np.random.default_rng(0).standard_normal((2, 50, 7))
+    both[1] = both[0] + 0.001
+    both[1, :, 3] += 1
+    np.testing.assert_array_equal(look("y", "values", None, *both, False).series, both[:, :, 3])
+    assert look("y", "values", None, blobs(4), blobs(4), False).series is None
+    assert look("y", "values", None, np.zeros(15), np.zeros(15), False).series is None

@@ -39,7 +39,7 @@ def plugin_library() -> str:
 class Case:
     """A model on its way into a network."""
 
-    def __init__(self, folder, model: onnx.ModelProto, *flags: str, show=lambda text: None):
+    def __init__(self, folder, model: onnx.ModelProto, *flags: str, show=lambda *_: None):
         path = str(folder / "m.onnx")
         onnx.save(model, path)
         self.plan = plan_for(*flags)

@@ -36,7 +36,7 @@ def test_a_plugin_that_the_library_no_longer_has_is_named(tmp_path):
 def test_layers_kept_in_fp32_are_fp32(tmp_path):
     case = Case(tmp_path, layer_norm())
     feed = {"x": random(1, 8)}
-    kept_fp32 = choose_kept_fp32(case.graph, absolute_maxima(case.graph, case.profiles, lambda: [feed]), (), True)
+    kept_fp32 = choose_kept_fp32(case.graph, absolute_maxima(case.graph, case.profiles, lambda: [feed]), ())
     case.parse(convert(case.graph, kept_fp32))
     assert typed_layers(case.network)["fp32"] == len(kept_fp32) == 5
 

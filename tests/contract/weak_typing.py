@@ -188,7 +188,7 @@ READS_CACHE = """
     from models import conv_net
     from onnx2trt.trt.calibrator import make_calibrator
     folder = pathlib.Path({folder!r})
-    case = Case(folder, conv_net(), "--precision", "int8", show=lambda text: print(text, flush=True))
+    case = Case(folder, conv_net(), "--precision", "int8", show=lambda text, _: print(text, flush=True))
     case.parse()
     text = (folder / "c.cache").read_bytes()
     calibrator = make_calibrator(LIBRARY.calibrator_bases()["entropy"], 1, iter(()), None, text)
@@ -260,7 +260,7 @@ def test_warnings_as_errors_do_no_harm(tmp_path):
 
 def test_a_plugin_library_brings_its_operators(tmp_path):
     said = []
-    case = Case(tmp_path, plugin_net(), "--precision", "fp32", "--plugins", plugin_library(), show=said.append)
+    case = Case(tmp_path, plugin_net(), "--precision", "fp32", "--plugins", plugin_library(), show=lambda text, _: said.append(text))
     case.parse()
     kinds = [case.network.get_layer(i).type.name for i in range(case.network.num_layers)]
     assert any(kind.startswith("PLUGIN") for kind in kinds) and any("plugins of" in line for line in said)

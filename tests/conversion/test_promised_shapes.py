@@ -11,7 +11,7 @@ from onnx2trt.base.errors import ExitCode
 from onnx2trt.conversion import promised_shapes
 from onnx2trt.conversion.promised_shapes import rows_are_independent, try_shapes
 from onnx2trt.model.preflight import preflight
-from onnx2trt.plan.plan import Shapes
+from onnx2trt.plan.parts import Shapes
 from onnx2trt.plan.shapes import make_profiles
 
 CHANNELS, TIME = 8, 6

@@ -11,7 +11,7 @@ from onnx2trt.data.reader import Reader, load_image, make_preprocessing
 from onnx2trt.data.reused_arrays import ReusedArrays
 from onnx2trt.data.rows import Rows, rows_of
 from onnx2trt.data.samples import Dataset, find, samples_in, synthetic
-from onnx2trt.plan.plan import Preprocess
+from onnx2trt.plan.parts import Preprocess
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

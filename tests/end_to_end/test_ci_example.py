@@ -2,6 +2,9 @@
 
 import json
 import os
+import re
+import shlex
+import shutil
 import subprocess
 import sys
 
@@ -9,6 +12,10 @@ import onnx
 import pytest
 from command import ROOT, check_schema
 from models import conv_net, model, node, offset_net
+
+from onnx2trt.fleet.__main__ import build_parser
+from onnx2trt.fleet.plan_file import read_plan
+from onnx2trt.fleet.tasks import tasks_of
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 SCRIPT = ROOT / "examples" / "ci" / "convert_all.sh"
@@ -95,3 +102,43 @@ def test_the_workflow_runs_the_script():
     yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
     steps = yaml.safe_load(text)["jobs"]["convert"]["steps"]
     assert [step["uses"].split("@")[0] for step in steps if "uses" in step][-1] == "actions/upload-artifact"
+
+
+def fleet_calls(name: str) -> list[list[str]]:
+    """The words behind python -m onnx2trt.fleet in a template, as its YAML has them."""
+    yaml = pytest.importorskip("yaml", reason="PyYAML is not installed")
+    template = yaml.safe_load((ROOT / "examples" / "ci" / name).read_text())
+    if name == "gitlab-ci.yml":
+        job = template["engines"]
+        assert job["artifacts"] == {"when": "always", "paths": ["engines", "fleet.json"]} and job["image"] == "python:3.11"
+        lines = [shlex.split(line) for line in job["script"]]
+    else:
+        assert template["apiVersion"] == "batch/v1" and template["kind"] == "Job"
+        spec = template["spec"]["template"]["spec"]
+        (container,) = spec["containers"]
+        assert {mount["name"] for mount in container["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
+        lines = [container["command"] + container["args"]]
+    assert all(isinstance(word, str) for line in lines for word in line)
+    return [line[line.index("onnx2trt.fleet") + 1 :] for line in lines if "onnx2trt.fleet" in line]
+
+
+@pytest.mark.parametrize("name", ["gitlab-ci.yml", "kubernetes-job.yaml"])
+def test_the_templates_call_the_fleet_with_flags_that_it_has(name):
+    (words,) = fleet_calls(name)
+    args = build_parser().parse_args(words)
+    assert os.path.basename(args.plan) == "fleet.yaml" and os.path.basename(args.json) == "fleet.json"
+
+
+def test_a_template_installs_what_the_requirements_files_are_called():
+    named = re.findall(r"onnx2trt/(requirements[a-z-]*\.txt)", (ROOT / "examples" / "ci" / "gitlab-ci.yml").read_text())
+    assert named and all((ROOT / name).exists() for name in named)
+
+
+def test_the_plan_of_the_templates_is_one(folder, monkeypatch):
+    pytest.importorskip("yaml", reason="PyYAML is not installed")
+    shutil.copy(ROOT / "examples" / "ci" / "fleet.yaml", folder)
+    monkeypatch.chdir(folder)
+    tasks = tasks_of(read_plan("fleet.yaml"))
+    assert [os.path.relpath(task.engine, folder) for task in tasks] == [
+        f"engines/{arch}/net.engine" for arch in ("sm_86", "sm_89", "sm_120")
+    ]

@@ -414,7 +414,7 @@ def test_a_report_without_room_takes_no_engine_down(tmp_path, bytes_of):
             (tmp_path / old).write_bytes(OLD)
         fill(but=-(-bytes_of["r.html"] // PAGE) - 1)
         done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--output", "net.engine", "--json", "r.json", *FULL["r.html"])
-        assert done.code == 0 and "status" in done.stdout, done.stderr
+        assert done.code == 0 and "verdict" in done.stdout, done.stderr
         result = done.json("r.json")
         assert result["error"] is None and result["engine"]["sha256"] == hashlib.sha256((tmp_path / "net.engine").read_bytes()).hexdigest()
         (warning,) = [text for text in result["warnings"] if "report" in text]

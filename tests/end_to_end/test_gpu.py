@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import onnx
 import pytest
+from attention_forms import Form
 from command import ROOT, onnx2trt, run
 from html_page import Page
 from models import model, multiplication_chain, node, plugin_net, random
@@ -248,6 +249,32 @@ def test_qdq_builds_on_tensorrt_10(folder, flags):
     assert result["plan"]["route"] == ("strong typing" if flags else "weak typing")
 
 
+@pytest.mark.parametrize("attention", [False, True], ids=["products", "beside attention"])
+def test_fp8_is_in_the_engine_and_computes_what_was_simulated(tmp_path, attention):
+    """Attention stays FP16 on the full library."""
+    form = Form("behind mul", batch=8, heads=4, size=64, tokens=64)
+    if attention:
+        source, shape = form.network(layers=2), (form.batch, form.tokens, form.width)
+    else:
+        nodes = [node("MatMul", "x w1", "m", "first"), node("Relu", "m", "r"), node("MatMul", "r w2", "y", "second")]
+        weights = {"w1": random(256, 512, seed=1, scale=1 / 16), "w2": random(512, 256, seed=2, scale=1 / 23)}
+        source, shape = model(nodes, {"x": [64, 256]}, {"y": [64, 256]}, weights), (64, 256)
+    onnx.save(source, tmp_path / "net.onnx")
+    (tmp_path / "data").mkdir()
+    for index in range(6):
+        np.savez(tmp_path / "data" / f"{index}.npz", x=random(*shape, seed=index))
+    data = ("--calibration-dir", "data", "--max-accuracy-drop", "20", "--no-baseline")
+    _, result = convert(tmp_path, "--precision", "fp8", *data, "--save-onnx", "q.onnx")
+    precision = result["precision"]
+    assert (result["status"], result["plan"]["route"]) == ("validated", "strong typing")
+    assert precision["delivered"] == "fp8" and precision["layers_source"] == "inspector" and precision["layers"]["fp8"] > 0
+    assert precision["fp8_mac_share"] == (pytest.approx(8 * 256 / (8 * 256 + 2 * 2 * 64)) if attention else 1)
+    judged = ("--validation-dir", "data", "--max-accuracy-drop", "20", "--json", "s.json")
+    simulated = run("validate.py", tmp_path, "q.onnx", "--onnx", "net.onnx", *judged)
+    assert simulated.code == 0, simulated.stderr
+    assert abs(result["accuracy"][0]["sqnr_db"] - simulated.json("s.json")["accuracy"][0]["sqnr_db"]) < 1
+
+
 QDQ = ("--quantization", "qdq")
 OBEY = ("--precision-constraints", "obey")
 
@@ -327,6 +354,33 @@ def test_int8_is_held_against_fp16(folder):
     assert alone["variants"] == alone["structures"] == [] and alone["latency"]["fp16_p50_ms"] is None
 
 
+def test_attention_in_int8_is_one_of_the_structures(tmp_path):
+    """Both products read INT8, in one kernel with what stands between, and compute what their simulation does."""
+    form = Form("behind mul", batch=8, heads=6, size=64, tokens=197, mlp=True)
+    onnx.save(form.network(2), tmp_path / "net.onnx")
+    (tmp_path / "images").mkdir()
+    for index in range(3):
+        np.savez(tmp_path / "images" / f"{index}.npz", x=random(form.batch, form.tokens, form.width, seed=index))
+    _, result = convert(tmp_path, *MEASURED, "--quantization", "qdq", "--metric", "noise", "--quantization-effort", "default")
+    rows = {row["structure"]: row for row in result["structures"]}
+    plain, attention = rows["Q/DQ"], rows["Q/DQ with attention"]
+    print({name: (row["p50_ms"], row["int8_mac_share"], row["error"], row.get("falls_short")) for name, row in rows.items()})
+    assert not attention["error"] and not attention.get("falls_short"), "within 3 dB of the simulation"
+    assert attention["int8_mac_share"] > 0.99 > plain["int8_mac_share"], "by the inspector: attention in FP16 is not counted"
+
+
+@pytest.mark.parametrize("rank", [2, 3, 4])
+def test_weights_of_any_rank_have_a_scale_for_each_channel(tmp_path, rank):
+    shape = (2, 8, 128, 256)[-rank:]
+    onnx.save(
+        model([node("MatMul", "x w", "y", "product")], {"x": [2, 8, 64, 128]}, {"y": None}, {"w": random(*shape)}), tmp_path / "net.onnx"
+    )
+    (tmp_path / "images").mkdir()
+    np.savez(tmp_path / "images" / "0.npz", x=random(2, 8, 64, 128, seed=1))
+    _, result = convert(tmp_path, *INT8, "--quantization", "qdq", "--metric", "noise")
+    assert result["precision"]["delivered"] == "int8" and result["accuracy"][0]["sqnr_db"] > 30
+
+
 @pytest.mark.parametrize("network", ["wide", "mobile"])
 def test_int8_is_delivered_in_the_structure_that_is_fastest(folder, network):
     if network == "mobile":
@@ -373,7 +427,7 @@ from onnx2trt.trt.library import load_library
 from onnx2trt.trt.memory import open_cuda
 from onnx2trt.trt.profile import parts_of
 cuda = open_cuda()
-engine = Engine(load_library("tensorrt"), open("net.engine", "rb").read(), cuda, lambda text: None)
+engine = Engine(load_library("tensorrt"), open("net.engine", "rb").read(), cuda, lambda *_: None)
 engine.load({{"x": np.load("x.npy")}})
 known = labels((node.name, tuple(node.output)) for node in onnx.load("net.onnx").graph.node)
 timed = inspector.parse_layers(engine.inspect(), known), engine.layer_ms(20)
@@ -587,7 +641,7 @@ outputs, free = {{}}, []
 for name in ("pycuda", "cuda-python", "pycuda", "cuda-python"):
     cuda = open_cuda(name)
     free.append(cuda.memory()[0])
-    engine = Engine(library, open("net.engine", "rb").read(), cuda, lambda text: None)
+    engine = Engine(library, open("net.engine", "rb").read(), cuda, lambda *_: None)
     outputs[name] = engine.run(feed)["y"]
     again = engine.run(feed)["y"]
     assert np.array_equal(outputs[name], again)
@@ -613,7 +667,7 @@ library = load_library("tensorrt")
 feed = {{"x": np.load("x.npy")}}
 for name in ("pycuda", "cuda-python", "pycuda"):
     cuda = open_cuda(name)
-    engine = Engine(library, open("net.engine", "rb").read(), cuda, lambda text: None)
+    engine = Engine(library, open("net.engine", "rb").read(), cuda, lambda *_: None)
     first = engine.run(feed)["y"]
     assert float((held * 2).sum()) == 999000.0
     assert np.array_equal(engine.run(feed)["y"], first)
@@ -780,6 +834,12 @@ def test_the_example_of_a_deployment_gives_what_was_validated(folder):
     expected = onnxruntime.InferenceSession(str(folder / "net.onnx")).run(None, {"x": np.ascontiguousarray(feed)})[0]
     found = np.load(folder / "out.npz")["y"]
     assert np.sum((found - expected) ** 2) < 1e-4 * np.sum(expected**2)
+    for flags in ((), ("--cuda-graph",)):
+        command = [sys.executable, script, "net.engine", "test.png", "--save", "again.npz", "--benchmark", "50", *flags]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert re.search(r"50 inferences: p50 \d+\.\d+ ms", done.stdout)
+        assert np.array_equal(np.load(folder / "again.npz")["y"], found)
 
 
 def test_a_triton_repository(folder):

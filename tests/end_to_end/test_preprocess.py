@@ -171,7 +171,7 @@ def test_several_inputs_go_into_one_npz(tmp_path):
 
 def test_without_a_name_nothing_is_written(folder):
     before = sorted(path.name for path in folder.iterdir())
-    done = preprocess(folder, "test.png", "--onnx", "net.onnx", "--json", "-", "--quiet")
+    done = preprocess(folder, "test.png", "--onnx", "net.onnx", "--json", "-")
     assert done.code == 0 and json.loads(done.stdout)["preprocessed"]["written"] == {} and "1x3x24x32" in done.stderr
     assert sorted(path.name for path in folder.iterdir()) == before
 

@@ -28,9 +28,10 @@ def tensor(path, shape):
     return np.ascontiguousarray((cv2.resize(image, shape[3:1:-1]).astype(np.float32) / 255).transpose(2, 0, 1)[None])
 
 
-def outputs(model, images, shape):
+def outputs(model, images, shape, as_it_stands=True):
     options = ort.SessionOptions()
-    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    if as_it_stands:
+        options.add_session_config_entry("session.disable_quant_qdq", "1")
     session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     return np.concatenate([session.run(None, {"x": tensor(path, shape)})[0] for path in images])
 
@@ -87,6 +88,8 @@ def test_ppocr_detection_in_int8(tmp_path, flags, share, iou):
     found = int8_share(tmp_path / "m.onnx", x=SHAPES["det"])
     assert found > share and found == pytest.approx(result["precision"]["int8_mac_share"], abs=1e-3)
     assert pooled_iou(tmp_path / "m.onnx", TEST_IMAGES, SHAPES["det"]) > iou
+    found, fused = (outputs(tmp_path / "m.onnx", TEST_IMAGES[:3], SHAPES["det"], as_it_stands) for as_it_stands in (True, False))
+    assert sqnr_db(found, fused) > 20, "with the fusions that anybody gets from ONNX Runtime"
 
 
 def test_ppocr_detection_from_the_cache_of_tensorrt(tmp_path):

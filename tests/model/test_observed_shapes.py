@@ -20,8 +20,9 @@ from onnx2trt.model.operators import WEIGHTED
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold
-from onnx2trt.rewrite.prepare import macs_of, working_graph
+from onnx2trt.rewrite.prepare import working_graph
 from onnx2trt.rewrite.qdq import quantizable_layers
+from onnx2trt.rewrite.shares import macs_of
 from onnx2trt.rewrite.strong_typing import strongly_typed
 
 SEEDS = range(6)

@@ -98,7 +98,7 @@ def test_control_flow_that_is_not_built_in_fp16_stays_in_fp32(tmp_path, monkeypa
     monkeypatch.setattr(pipeline, "build_and_check", build)
     prepared = pipeline.make_engine(job, Result(), run)
     assert tried == [True, False]
-    assert ("loop", "fp32", "control flow whose bodies TensorRT does not build in FP16") in prepared.fallback
+    assert ("loop", "fp32", "control flow whose bodies TensorRT does not build in a lower precision") in prepared.fallback
     assert any("stays in FP32. TensorRT could not build the engine" in warning for warning in run.console.warnings)
 
 

@@ -1,10 +1,12 @@
 """pipeline/int8.py, mostly by the command line: the layers that INT8 does not suit are found, said, and kept in FP16."""
 
 import os
+from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
+from attention_forms import Form
 from command import onnx2trt
 from helpers import planned, refused
 from models import mixed, model, node, offset_net, random, weight_and_axis
@@ -13,6 +15,7 @@ from onnx import numpy_helper
 from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode
 from onnx2trt.model.graph import Graph
 from onnx2trt.pipeline import int8
+from onnx2trt.plan.structures import ATTENTION
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite.qdq import quantize_weights
 
@@ -272,4 +275,101 @@ def test_what_fp16_ruins_around_the_int8_layers_stays_in_fp32(tmp_path, monkeypa
     prepared = choice.prepared(run)
     kept = {name: reason for name, precision, reason in prepared.fallback if precision == "fp32"}
     assert {"away", "back"} <= set(kept) and all("FP16" in kept[name] for name in ("away", "back"))
-    assert prepared.int8_mac_share > 0.5 and choice.about.tried[-1]["passed"]
+    assert prepared.mac_shares["int8"] > 0.5 and choice.about.tried[-1]["passed"]
+
+
+@pytest.fixture
+def attending(tmp_path, monkeypatch):
+    """attending(flags): (job, run) of a network with two attentions, for a library and a GPU on which structures are timed."""
+    monkeypatch.chdir(tmp_path)
+    form = Form("behind mul", "where", batch=1, heads=2, size=16, tokens=24)
+    onnx.save(form.network(2), "model.onnx")
+    (tmp_path / "data").mkdir()
+    for index in range(6):
+        np.save(tmp_path / "data" / f"{index}.npy", random(form.batch, form.tokens, form.width, seed=index))
+    return lambda *flags: planned("--precision", "int8", "--calibration-dir", "data", *flags)
+
+
+def int8_attentions(prepared) -> int:
+    return sum(node.name in ("l0_scores", "l1_scores") for node in prepared.graph.nodes if node.input[0].endswith("__dequantized"))
+
+
+def test_attention_is_int8_in_the_structure_that_has_it_alone(attending):
+    job, run = attending()
+    choice = int8.choose(job, run)
+    assert choice.has_attention
+    made = {one.name: choice.in_structure(one).prepared(run) for one in job.plan.structures}
+    assert {name: int8_attentions(prepared) for name, prepared in made.items()} == {
+        "calibrator": 0,
+        "Q/DQ": 0,
+        "Q/DQ with attention": 2,
+        "bound calibrator": 0,
+    }
+    shares = {name: prepared.mac_shares["int8"] for name, prepared in made.items()}
+    assert shares.pop(ATTENTION.name) == 1.0
+    assert list(shares.values()) == pytest.approx([4 * 32 / (4 * 32 + 2 * 24)] * 3)
+    assert not any(prepared.half_nodes or prepared.constraints for name, prepared in made.items() if "bound" not in name)
+    slow = choice.in_structure(ATTENTION).prepared(run, {"l1_context": "slower in INT8 here"})
+    assert int8_attentions(slow) == 1 and ("l1_context", "fp16", "slower in INT8 here") in slow.fallback
+
+
+def test_products_that_are_written_as_einsum_are_int8_layers(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    nodes = [node("Einsum", "x w", "h", "split", equation="abc,cde->abde"), node("Einsum", "h v", "y", "join", equation="abde,def->abf")]
+    onnx.save(model(nodes, {"x": [2, 5, 16]}, {"y": [2, 5, 6]}, {"w": random(16, 2, 8), "v": random(2, 8, 6)}), "model.onnx")
+    (tmp_path / "data").mkdir()
+    np.save("data/0.npy", random(2, 5, 16))
+    job, run = planned(
+        "--precision", "int8", "--calibration-dir", "data", "--no-baseline", "--quantization-effort", "fast", "--no-validate"
+    )
+    prepared = int8.choose(job, run).prepared(run)
+    assert prepared.int8_mac_share == 1.0 and prepared.fallback == ()
+
+
+@pytest.mark.parametrize("flags", [("--quantization", "calibrator"), ("--no-baseline",), ("--quantization-effort", "fast")])
+def test_attention_stays_fp16_where_nothing_with_it_is_measured(attending, flags):
+    job, run = attending(*flags)
+    choice = int8.choose(job, run)
+    assert not choice.has_attention and int8_attentions(choice.prepared(run)) == 0
+
+
+def test_attention_that_costs_too_much_goes_back_as_a_whole(attending):
+    job, run = attending("--max-accuracy-drop", "0.06")
+    choice = int8.choose(job, run)
+    given_up = {node for node in ("l0_scores", "l1_scores") if node in choice._fallback}
+    prepared = choice.in_structure(ATTENTION).prepared(run)
+    assert given_up and int8_attentions(prepared) == 2 - len(given_up)
+    assert prepared.mac_shares["int8"] < 1 and any(name in given_up for name, _, _ in prepared.fallback)
+
+
+def test_what_goes_back_beside_int8_attention_may_be_int8_where_attention_is_fp16(attending, monkeypatch):
+    chosen = []
+
+    def choose(self, limit, or_best=False):
+        chosen.append({layer.node for layer in self._fitted.layers})
+        return {"l0_o_product": "INT8 here alone"} if "l0_scores" in chosen[-1] else {}
+
+    monkeypatch.setattr(int8.Int8Choice, "_choose", choose)
+    job, run = attending()
+    choice = int8.choose(job, run)
+    made = {one.name: choice.in_structure(one).prepared(run) for one in job.plan.structures}
+    assert len(chosen) == 2 and chosen[0] - chosen[1] == {"l0_scores", "l1_scores"}, "once for all structures without"
+    assert {name: [node for node, _, _ in one.fallback] for name, one in made.items()} == {
+        **dict.fromkeys(("calibrator", "Q/DQ", "bound calibrator"), []),
+        ATTENTION.name: ["l0_o_product"],
+    }
+
+
+@pytest.mark.parametrize("first, attention", [((), True), (("--quantization", "calibrator"), False), (("--no-baseline",), False)])
+def test_a_fit_file_tells_whether_attention_was_looked_at(attending, first, attention):
+    """Without scales and an error of its own, no attention becomes INT8 by a cache that a run without it has left."""
+
+    def run_with(*flags):
+        job, run = attending("--calibration-cache", "c.cache", *flags)
+        run.write_now = lambda contents: [Path(path).write_bytes(data) for path, data in contents.items()]
+        return int8.choose(job, run), job, run
+
+    run_with(*first)
+    choice, job, run = run_with()
+    assert choice.has_attention is attention and "calibrate" not in run.console.timings
+    assert int8_attentions(choice.in_structure(ATTENTION).prepared(run)) == 2 * attention

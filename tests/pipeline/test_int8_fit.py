@@ -10,6 +10,7 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.pipeline import int8_fit
 from onnx2trt.pipeline.int8_fit import Ways
+from onnx2trt.rewrite.number_formats import INT8
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -21,14 +22,14 @@ def ways(monkeypatch):
     """Ways whose parts are made up: each is named by what was done, and comes as near to the model as `db` says."""
 
     def made(db, may_fit=True, groups=True, cache=None):
-        job = SimpleNamespace(plan=SimpleNamespace(calibration=SimpleNamespace(cache=None)))
+        job = SimpleNamespace(plan=SimpleNamespace(calibration=SimpleNamespace(cache=None)), number_format=INT8)
         found = Ways(job, "graph", (), (), SimpleNamespace(cache=cache), {}, SimpleNamespace(console=Console(), stage=stage))
         found.__dict__["split"] = SimpleNamespace(may_fit=may_fit)
         found.__dict__["_plain_db"] = db["plain"]
         monkeypatch.setattr(Ways, "_made", lambda self, equalization, fit: "+".join(equalization.done + ["fitted"] * fit) or "plain")
         monkeypatch.setattr(int8_fit, "Equalization", lambda graph: SimpleNamespace(empty=True, done=[]))
         monkeypatch.setattr(int8_fit, "equalize", lambda *_: SimpleNamespace(empty=not groups, done=["equalized"] * groups))
-        monkeypatch.setattr(int8_fit, "signal_to_noise", lambda job, way, run: db[way])
+        monkeypatch.setattr(int8_fit, "signal_to_noise", lambda job, made, run, way: db[made])
         return found
 
     return made

@@ -11,7 +11,7 @@ from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode
 from onnx2trt.pipeline import structures
 from onnx2trt.pipeline.engine import Made
 from onnx2trt.pipeline.structures import Int8Engines, build_int8, give_slow_layers_back
-from onnx2trt.plan.structures import BOUND, FREE, QDQ
+from onnx2trt.plan.structures import ATTENTION, BOUND, FREE, QDQ
 from onnx2trt.report.result import Precision, Result
 from onnx2trt.stages.fp16_baseline import Baseline
 
@@ -76,6 +76,16 @@ def test_the_fastest_of_all_structures_is_chosen(gpu, fastest):
     assert made.built == NAMES and found.chosen.structure == fastest and found.builds == 1
     assert found.chosen.result.plan["quantization"] == ("qdq" if fastest == QDQ.name else "calibrator")
     assert [(row.structure, row.p50_ms) for row in found.rows()] == [(name, 1.0 if name == fastest else 2.0) for name in NAMES]
+
+
+@pytest.mark.parametrize("attention, ms", [(True, 0.5), (True, 4.0), (False, 0.5)])
+def test_attention_in_int8_is_a_structure_of_its_own_where_there_is_any(gpu, monkeypatch, attention, ms):
+    monkeypatch.setattr(Chosen, "has_attention", attention)
+    job, made = gpu({FREE.name: 3.0, QDQ.name: 2.0, ATTENTION.name: ms, BOUND.name: 3.0})
+    found = built(job)
+    assert made.built == ([FREE.name, QDQ.name, ATTENTION.name, BOUND.name] if attention else NAMES)
+    assert found.chosen.structure == (ATTENTION.name if attention and ms < 2 else QDQ.name)
+    assert found.chosen.result.plan["quantization"] == "qdq" and found.builds == 1, "one build is still left for slow layers"
 
 
 def test_an_engine_that_computes_something_else_is_not_used(gpu):

@@ -40,7 +40,7 @@ def io_types(graph) -> list[int]:
 
 def test_fp32_is_the_model_as_it_is(chosen):
     choice, prepared, run = chosen(conv_net(), "--precision", "fp32")
-    assert not prepared.changed and prepared.fallback == () and prepared.int8_mac_share is None and types_of(prepared.graph) == {"float32"}
+    assert not prepared.changed and prepared.fallback == () and prepared.mac_shares == {} and types_of(prepared.graph) == {"float32"}
     assert choice.tried is None and choice.about is None and not run.console.timings, "nothing is measured for it"
 
 
@@ -74,7 +74,7 @@ def quantized_net(opset: int) -> onnx.ModelProto:
 
 def test_a_model_with_its_own_qdq_keeps_them(chosen):
     choice, prepared, run = chosen(quantized_net(17), "--precision", "int8")
-    assert int8_layers(prepared.graph) == {"conv"} and prepared.int8_mac_share == 1 and choice.about is None
+    assert int8_layers(prepared.graph) == {"conv"} and prepared.mac_shares["int8"] == 1 and choice.about is None
     assert prepared.graph.opset >= 19 and types_of(prepared.graph) == {"float16"} and not any("opset" in w for w in run.console.warnings)
 
 

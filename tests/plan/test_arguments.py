@@ -20,6 +20,9 @@ from onnx2trt.plan.precision_arguments import CALIBRATION_METHODS, PRECISIONS, Q
 
 DEFAULTS = {
     "output": None,
+    "refit": None,
+    "refittable": False,
+    "strip_weights": False,
     "backend": "auto",
     "gpu_arch": [],
     "workspace_size": 4.0,
@@ -27,6 +30,7 @@ DEFAULTS = {
     "max_batch_size": 1,
     "min_shapes": [],
     "opt_shapes": [],
+    "profile": [],
     "max_shapes": [],
     "precision": "fp16",
     "layer_precisions": [],
@@ -59,7 +63,7 @@ DEFAULTS = {
     "dry_run": False,
     "skip_unchanged": False,
     "timing_cache": None,
-    "verbose": False,
+    "verbose": 0,
     "quiet": False,
 }
 
@@ -168,7 +172,8 @@ def test_accepted_value(flags, dest, expected):
         ("--max-shapes", "x:2147483648", "from 1 to 2147483647"),
         ("--layer-precisions", "conv1", "PATTERN:PRECISION"),
         ("--layer-precisions", ":fp32", "PATTERN:PRECISION"),
-        ("--layer-precisions", "conv1:int8", "fp32 or fp16"),
+        ("--layer-precisions", "conv1:int8", "fp32, fp16 or bf16"),
+        ("--io-types", "x:bf16", "fp32 or fp16"),
         ("--dla-core", "-1", "whole number from 0 to 255"),
         ("--dla-core", "256", "whole number from 0 to 255"),
         ("--tactic-sources", ",", "list of names"),
@@ -200,8 +205,13 @@ def test_onnx_is_required(capsys):
 @pytest.mark.parametrize("flags", [["--nonsense"], ["--std", "a"], ["-v", "-q"]])
 def test_what_is_wrong_is_not_hidden_behind_all_flags(capsys, flags):
     usage, error = fails(capsys, *flags).splitlines()
-    assert usage == "usage: onnx2trt.py MODEL.onnx [--precision {fp32,fp16,int8,best}] [options] | --help"
+    assert usage == f"usage: onnx2trt.py MODEL.onnx [--precision {{{','.join(PRECISIONS)}}}] [options] | --help"
     assert error.startswith("onnx2trt.py: error: ") and flags[0] in error
+
+
+@pytest.mark.parametrize("typed, level", [((), 0), (("-v",), 1), (("--verbose",), 1), (("-vv",), 2), (("-v", "--verbose"), 2)])
+def test_verbose_counts(typed, level):
+    assert build_parser().parse_args(["net.onnx", *typed]).verbose == level
 
 
 def test_verbose_and_quiet_exclude_each_other(capsys):

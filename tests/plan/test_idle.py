@@ -29,6 +29,8 @@ IMAGES = {"--input-range", "--mean", "--std", "--color", "--resize"}
 CALIBRATION = {"--calibration-cache", "--accept-stale-cache", "--calibration-method", "--quantization", "--quantization-effort"}
 COMPARED = {"--validate", "--test-image", "--validation-dir", "--max-accuracy-drop", "--metric"}
 NOT_ON_RTX = {"--dla-core", "--plugins", "--version-compatible", "--hardware-compatibility-level", "--triton-repository"}
+REFIT = {"--refit", "--refittable", "--strip-weights"}
+NOT_ON_RTX |= REFIT  # without a GPU
 IDLE_ON_RTX = {"--tactic-sources", "--disable-tactic-sources", "--timing-cache", "--strongly-typed"}
 BUILD = {
     "--output",
@@ -39,6 +41,7 @@ BUILD = {
     "--io-types",
     "--save-onnx",
     "--keep-failed",
+    "--profile",
 }
 BUILD |= {"--dry-run", "--skip-unchanged", "--compare", "--no-baseline", "--layer-precisions", "--precision-constraints", "--no-validate"}
 BUILD |= {"--disable-strict-types", "--calibration-dir", "--calibration-samples"} | CALIBRATION | IDLE_ON_RTX | (NOT_ON_RTX - {"--plugins"})
@@ -59,6 +62,7 @@ class Mode:
 
 RTX = {"refused": NOT_ON_RTX | {"--require-execution"}}  # without a GPU
 WEAK = {"library": LIBRARIES["weak"], "refused": {"--gpu-arch"}}
+ON_INT8 = {"library": LIBRARIES["weak"], "refused": {"--gpu-arch", "--refit"}}  # the engine has its precision already
 INT8 = ("--precision", "int8")
 FP32_RTX = IDLE_ON_RTX | CALIBRATION | {"--calibration-samples", "--no-baseline", "--min-int8-share", "--precision-constraints"}
 FP32_RTX |= {"--disable-strict-types"} | COMPARED | {"--calibration-dir"}
@@ -99,18 +103,18 @@ MODES = {
         ("--precision", "fp32"),
         named=FP32_RTX - IDLE_ON_RTX - COMPARED - {"--calibration-dir"},
         library=LIBRARIES["weak"],
-        refused={"--gpu-arch", "--layer-precisions"},
+        refused={"--gpu-arch", "--layer-precisions", "--refit"},
     ),
     "FP32 on a GPU, measured on other data": Mode(
         ("--precision", "fp32", "--validation-dir", "v"),
         named=FP32_RTX - IDLE_ON_RTX - COMPARED,
         library=LIBRARIES["weak"],
-        refused={"--gpu-arch", "--layer-precisions"},
+        refused={"--gpu-arch", "--layer-precisions", "--refit"},
     ),
-    "INT8": Mode((*INT8, "--calibration-dir", "d"), named=IDLE_ON_RTX | {"--accept-stale-cache", "--no-baseline"}, **RTX),
+    "INT8": Mode((*INT8, "--calibration-dir", "d"), named=IDLE_ON_RTX | {"--accept-stale-cache"}, **RTX),
     "INT8 from a cache": Mode(
         (*INT8, "--calibration-cache", "c"),
-        named=IDLE_ON_RTX | {"--calibration-samples", "--no-baseline"} | {"--max-accuracy-drop", "--metric"},
+        named=IDLE_ON_RTX | {"--calibration-samples"} | {"--max-accuracy-drop", "--metric"},
         **RTX,
     ),
     "INT8 of a model with Q/DQ": Mode(
@@ -118,12 +122,14 @@ MODES = {
     ),
     "INT8 not validated": Mode(
         (*INT8, "--calibration-dir", "d", "--no-validate"),
-        named=IDLE_ON_RTX | COMPARED | {"--accept-stale-cache", "--no-baseline"},
+        named=IDLE_ON_RTX | COMPARED | {"--accept-stale-cache"},
         refused=NOT_ON_RTX | {"--require-execution", "--compare"},
     ),
-    "INT8 on a GPU": Mode((*INT8, "--calibration-dir", "d"), named={"--accept-stale-cache"}, **WEAK),
+    "INT8 on a GPU": Mode((*INT8, "--calibration-dir", "d"), named={"--accept-stale-cache"}, **ON_INT8),
     "INT8 with plugins": Mode(
-        (*INT8, "--calibration-dir", "d", "--plugins", "p.so"), named=COMPARED | {"--accept-stale-cache", "--quantization-effort"}, **WEAK
+        (*INT8, "--calibration-dir", "d", "--plugins", "p.so"),
+        named=COMPARED | {"--accept-stale-cache", "--quantization-effort"},
+        **ON_INT8,
     ),
     "FP16 with plugins": Mode(
         ("--plugins", "p.so"),
@@ -139,7 +145,7 @@ MODES = {
         ("--precision", "best", "--calibration-dir", "d"),
         named={"--accept-stale-cache", "--no-baseline"},
         library=LIBRARIES["weak"],
-        refused={"--gpu-arch", "--no-validate"},
+        refused={"--gpu-arch", "--no-validate"} | REFIT,
     ),
     "an engine that is there": Mode(
         ("--validate-only", "e"),
@@ -166,6 +172,7 @@ MODES = {
 }
 MODE_OF_ITS_OWN = {"--precision", "--validate-only"}  # the same flags in another mode
 CASES = [(mode, flag) for mode in MODES for flag in ACTIONS if flag not in MODE_OF_ITS_OWN]
+WITHOUT_REPORT = {"--detector"}  # named in every mode, as none of them writes a report
 OUTSIDE = {"--backend", "--verbose", "--quiet"}  # of the plan: the library to load, and what is printed
 
 
@@ -206,6 +213,9 @@ def test_each_flag_has_an_effect_or_is_refused_or_is_named(mode, flag, capsys):
     if found == "part of the mode":
         return
     taken = what.door is None or flag in build_door_parser(what.door)._option_string_actions
+    if flag in WITHOUT_REPORT and taken:
+        assert found == "named" and outcome(replace(what, words=(*what.words, "--report", "r.html")), flag) == "effect"
+        return
     expected = "named" if flag in what.named else "refused" if flag in what.refused or not taken else "effect"
     assert found == expected
 
@@ -233,8 +243,8 @@ def test_inspection_refuses_all_but_what_it_needs():
 def test_flags_of_one_reason_stand_together_in_one_sentence():
     plan = make_plan(parse("--calibration-method", "mse", "--quantization-effort", "best", "--no-baseline"), NO_GPU)
     assert in_words(idle_flags(plan, Facts())) == (
-        "without effect here: --no-baseline (only an INT8 engine is held against an FP16 one); "
-        "--calibration-method, --quantization-effort (only INT8 is calibrated)"
+        "without effect here: --no-baseline (only an INT8 or FP8 engine is held against an FP16 one); "
+        "--calibration-method, --quantization-effort (only INT8 and FP8 are calibrated)"
     )
     assert in_words(idle_flags(make_plan(parse(), NO_GPU), Facts())) == ""
 
@@ -256,7 +266,9 @@ def job_of(*words):
 
 def test_the_warning_and_the_plan_of_the_result_name_them(folder):
     job, warnings = job_of("--test-image", "x.npy", "--mean", "0.5", "--calibration-method", "mse")
-    assert warnings == ["without effect here: --calibration-method (only INT8 is calibrated); --mean (none of the data are images)"]
+    assert warnings == [
+        "without effect here: --calibration-method (only INT8 and FP8 are calibrated); --mean (none of the data are images)"
+    ]
     flags = {row["flag"]: row["effect"] for row in preflight.describe(job)["plan"]["flags"]}
     assert flags == {"--mean": "no effect", "--calibration-method": "no effect"}
     assert job_of("--test-image", "x.npy")[1] == []

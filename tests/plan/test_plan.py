@@ -45,6 +45,9 @@ DEFAULTS = {
     "build.plugins": (),
     "build.version_compatible": False,
     "build.hardware_compatibility": "none",
+    "build.refittable": False,
+    "build.strip_weights": False,
+    "refit": None,
     "shapes": Shapes((), (), (), 1),
     "preprocess": Preprocess(None, "stretch", 1, (), ()),
     "calibration": Calibration(None, 500, None, "auto", False, EFFORTS["default"]),
@@ -138,6 +141,9 @@ VALUES_OF_TENSORRT = [
     ("--dla-core 0", "build.dla_core", 0),
     ("--plugins a.so b.so --plugins c.so", "build.plugins", ("a.so", "b.so", "c.so")),
     ("--version-compatible", "build.version_compatible", True),
+    ("--refittable", "build.refittable", True),
+    ("--strip-weights", "build.strip_weights", True),
+    ("--refit e", "refit", "e"),
     ("--hardware-compatibility-level ampere_plus", "build.hardware_compatibility", "ampere_plus"),
     ("--precision-constraints obey", "build.precision_constraints", "obey"),
     ("--disable-strict-types", "build.precision_constraints", "none"),
@@ -167,7 +173,9 @@ def reads_of_args() -> dict[str, set[str]]:
 
 READS = reads_of_args()
 # --backend, --verbose and the like
-BEFORE = tuple(f"onnx2trt/{name}" for name in ("cli.py", "api.py", "worker.py", "stages/probe.py", "pipeline/convert.py"))
+BEFORE = tuple(
+    f"onnx2trt/{name}" for name in ("cli.py", "api.py", "worker.py", "stages/probe.py", "pipeline/convert.py", "pipeline/refit.py")
+)
 BEFORE_THE_PLAN = set().union(*(READS[name] for name in BEFORE))
 
 
@@ -200,7 +208,17 @@ def test_every_flag_is_read_where_the_plan_is_made(action, monkeypatch):
 
 
 def test_after_the_plan_nobody_asks_the_command_line_again():
-    allowed = ("onnx2trt/plan/plan.py", "onnx2trt/plan/effects.py", "onnx2trt/plan/outputs.py", "onnx2trt/plan/rules.py", *BEFORE)
+    allowed = (
+        "onnx2trt/plan/plan.py",
+        "onnx2trt/plan/variants.py",
+        "onnx2trt/plan/effects.py",
+        "onnx2trt/plan/outputs.py",
+        "onnx2trt/plan/rules.py",
+        "onnx2trt/plan/refit.py",
+        "onnx2trt/plan/build.py",
+        "onnx2trt/plan/variants.py",
+        *BEFORE,
+    )
     assert {name: flags for name, flags in READS.items() if flags and name not in allowed} == {}
 
 
@@ -355,18 +373,48 @@ NO_GPU = with_gpu("rtx", "", "there is no driver")
         ("weak", "--precision int8 --calibration-dir d --no-baseline", ("int8",)),
         ("weak", "--precision int8 --calibration-dir d --no-validate", ("int8",)),
         ("no gpu", "--precision int8 --calibration-dir d", ("int8",)),
-        ("no gpu", "--compare", ("fp16", "fp32", "int8")),
+        ("no gpu", "--compare", ("fp16", "fp32", "bf16", "int8")),
         ("weak", "--precision int8 --compare", ("int8", "fp32", "fp16")),
         ("weak", "--precision best", ("fp16",)),
         ("weak", "--precision best --calibration-dir d", ("fp16", "int8")),
         ("weak", "--precision best --calibration-cache c", ("fp16", "int8")),
-        ("strong", "--precision best --compare", ("fp16", "fp32", "int8")),
+        ("strong", "--precision best --compare", ("fp16", "bf16", "fp32", "int8")),
+        ("strong", "--precision best --calibration-dir d", ("fp16", "bf16", "int8")),
+        ("rtx", "--precision bf16 --compare", ("bf16", "fp32", "fp16", "int8")),
+        ("rtx", "--precision best --gpu-arch 89", ("fp16", "bf16")),
     ],
 )
 def test_what_is_built(library, flags, variants):
     assert make_plan(parse(*flags.split()), {**LIBRARIES, "no gpu": NO_GPU}[library]).variants == variants
 
 
-def test_best_needs_a_gpu():
-    with refused(ExitCode.MACHINE, "--precision best", "there is no driver", hint="--compare"):
-        make_plan(parse("--precision", "best"), NO_GPU)
+@pytest.mark.parametrize(
+    "library, changed, flags, words",
+    [
+        ("weak", {"version": "8.6.1", "bf16": False}, "", ("tensorrt 8.6.1 has no BF16", "TensorRT 10")),
+        ("weak", {}, "", ("compute capability 7.5 have no BF16", "8.0")),
+        ("rtx", {}, "--gpu-arch 75", ("compute capability 7.5 have no BF16", "8.0")),
+        ("rtx", {"bf16": False}, "", ("tensorrt-rtx 1.7.1.116 has no BF16",)),
+    ],
+)
+def test_bf16_is_refused_where_library_or_gpu_have_none(library, changed, flags, words):
+    caps = dataclasses.replace(LIBRARIES[library], **changed)
+    with refused(ExitCode.MACHINE, "--precision bf16", *words, hint="--precision fp16"):
+        make_plan(parse("--precision", "bf16", *flags.split()), caps)
+    assert "bf16" not in make_plan(parse("--compare", *flags.split()), caps).variants
+
+
+@pytest.mark.parametrize(
+    "library, flags", [("weak", ""), ("strong", ""), ("rtx", ""), ("rtx", "--gpu-arch 80"), ("rtx", "--gpu-arch 80 120")]
+)
+def test_bf16_goes_where_both_have_it(library, flags):
+    caps = dataclasses.replace(LIBRARIES[library], gpu_arch="8.0")
+    plan = make_plan(parse("--precision", "bf16", *flags.split()), caps)
+    assert plan.bf16 and plan.variants == ("bf16",)
+
+
+def test_best_is_timed_or_estimated_from_the_engines_own_plans():
+    assert make_plan(parse("--precision", "best", "--calibration-dir", "d"), NO_GPU).by_plan
+    assert not make_plan(parse("--precision", "int8", "--no-baseline"), NO_GPU).by_plan
+    assert not make_plan(parse("--precision", "best"), with_gpu("rtx", "8.9")).by_plan, "an engine that runs here is timed"
+    assert not plan_for("weak", "--precision", "best").by_plan

@@ -7,7 +7,7 @@ from helpers import refused
 
 from onnx2trt.base.errors import ExitCode
 from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec
-from onnx2trt.plan.plan import Shapes
+from onnx2trt.plan.parts import Shapes
 from onnx2trt.plan.shapes import example_shape, image_input, image_refusal, make_profiles
 
 

@@ -250,8 +250,8 @@ def test_what_the_child_started_ends_with_it(tmp_path, end):
         (signal.SIGSEGV, "preflight", ExitCode.MODEL, "onnx.checker"),
         (signal.SIGBUS, "parse", ExitCode.MODEL, "onnx.checker"),
         (signal.SIGKILL, "parse", ExitCode.MODEL, "out-of-memory"),
-        (signal.SIGABRT, "build", ExitCode.BUILD, "--verbose"),
-        (signal.SIGSEGV, "validate", ExitCode.BUILD, "--verbose"),
+        (signal.SIGABRT, "build", ExitCode.BUILD, "-vv"),
+        (signal.SIGSEGV, "validate", ExitCode.BUILD, "-vv"),
         (signal.SIGKILL, "build", ExitCode.BUILD, "out-of-memory"),
         (signal.SIGSEGV, "inspect", ExitCode.MACHINE, "engine file is damaged"),
         (signal.SIGABRT, "start of TensorRT", ExitCode.MACHINE, "driver is too old"),
@@ -271,7 +271,7 @@ def test_a_signal_without_a_name(tmp_path):
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_an_end_without_a_result(tmp_path, code):
-    with refused(ExitCode.BUILD, f"ended with code {code} during stage 'calibrate'", "no result", hint="--verbose"):
+    with refused(ExitCode.BUILD, f"ended with code {code} during stage 'calibrate'", "no result", hint="-vv"):
         supervise(tmp_path, f'channel.stage("calibrate")\nwritten("a.engine")\nos._exit({code})')
     assert results(tmp_path) == []
 

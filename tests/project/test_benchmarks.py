@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import onnx
@@ -14,8 +15,9 @@ from command import ROOT
 from models import conv_net, random
 from real_models import ppocr
 
-from benchmarks import endurance, networks, scaling
+from benchmarks import endurance, fleet_kills, networks, scaling
 from benchmarks.calibration import table as calibration_table
+from onnx2trt.fleet.plan_file import read_plan
 from onnx2trt.quant.calibration_cache import to_text
 
 IMAGES = ROOT / "tests" / "data" / "ppocr_det" / "calibration"
@@ -230,3 +232,51 @@ def test_scaling_benchmark_says_how_seconds_grow_and_what_was_missed():
     lines = scaling.table({"rows": [good, bad], "exponents": {"detector": 1.5}}).splitlines()
     assert lines[1].startswith("small") and lines[1].endswith("  reached") and lines[2].endswith("  MISSED: whole")
     assert "9.5" in lines[1] and lines[3] == "detector: seconds grow as those of a pass to the power of 1.50"
+
+
+def test_the_refit_benchmark_changes_weights_alone_and_judges():
+    from benchmarks import refit
+    from onnx2trt.model.fingerprint import fingerprint
+    from onnx2trt.model.graph import Graph
+
+    before, after = (fingerprint(Graph.from_model(source)) for source in (conv_net(), refit.with_other_weights(conv_net())))
+    assert before.first_difference(after) == "" and before.changed(after) == before.values.keys()
+    figures = {"times_as_fast": 25.0, "sqnr_db": {"fresh": 70.0, "refitted": 58.0}}
+    assert all(reached for _, reached in refit.judged(figures)), "above 60 dB it is rounding"
+    figures = {"times_as_fast": 19.0, "sqnr_db": {"fresh": 50.0, "refitted": 40.0}}
+    assert not any(reached for _, reached in refit.judged(figures))
+
+
+def test_the_fleet_that_is_killed_counts_every_file_that_stood_under_an_engine_s_name(tmp_path):
+    pytest.importorskip("yaml", reason="PyYAML is not installed")
+    plan = fleet_kills.make_plan(tmp_path, 2)
+    assert len(read_plan(str(plan)).models) == 2 and len(read_plan(str(plan)).targets) == 3
+    first, second = ((tmp_path / "models" / f"net00{number}.onnx").read_bytes() for number in range(2))
+    assert first != second
+    ort.InferenceSession(first).run(None, {"x": random(1, 3, 16, 16)})
+    watch = fleet_kills.Watch(tmp_path)
+    folder = tmp_path / "engines" / "ada"
+    folder.mkdir(parents=True)
+    for name, text in (("a", "one"), ("b", "two"), ("a", "three")):
+        (folder / "new").write_text(text)
+        (folder / "new").replace(folder / f"{name}.engine")
+        watch.look()
+        watch.look()
+    assert {name: len(builds) for name, builds in watch.builds.items()} == {"engines/ada/a.engine": 2, "engines/ada/b.engine": 1}
+
+
+def test_the_fleet_s_victims_are_found_below_the_driver_alone():
+    sleeper = [
+        sys.executable,
+        "-c",
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', 'input()', 'onnx2trt.fleet.' + 'leash'], stderr=-3)",
+    ]
+    with subprocess.Popen(sleeper, stdin=subprocess.PIPE) as driver:
+        try:
+            while not (found := fleet_kills.victims("conversion", driver.pid)):
+                time.sleep(0.01)
+            assert len(found) == 1 and found[0] != driver.pid and fleet_kills.victims("driver", driver.pid) == [driver.pid]
+            assert fleet_kills.victims("conversion", os.getpid()) == found and fleet_kills.victims("raylet", os.getpid()) == []
+            assert fleet_kills.still_there({found[0]: fleet_kills.descendants(driver.pid)[found[0]], 2**22 + 1: "ray::convert"}) == 1
+        finally:
+            driver.stdin.close()

@@ -16,6 +16,7 @@ DOORS = ("onnx2trt.py", "calibration.py", "preprocess.py", "validate.py")
 MAY_IMPORT = {
     "__init__": {"api", "base", "report"},
     "__main__": {"cli"},
+    "fleet": {"cli", "pipeline", "conversion", "process", "report", "plan", "base"},
     "cli": {"supervised", "worker", "plan", "process", "report", "base"},
     "api": {"supervised", "plan", "report", "base"},
     "supervised": {"process", "report", "base"},
@@ -44,7 +45,9 @@ OWNERS = {
     "tensorrt_rtx": {"trt/library.py"},
     "onnxruntime": {"model/session.py"},
     "cv2": {"base/opencv.py"},
-    "rich": {"report/console.py", "report/live_lines.py", "report/table.py"},
+    "rich": {"report/console.py", "report/live_lines.py", "report/table.py", "fleet/display.py"},
+    "ray": {"fleet/cluster.py"},
+    "yaml": {"fleet/plan_file.py"},
     "jinja2": {"report/html.py"},
     "matplotlib": {"report/plots.py"},
     "onnx": {"model/", "rewrite/", "quant/", "conversion/job.py"},

@@ -25,7 +25,8 @@ HOLDS = {
     "requirements.txt": {BASE, "report"},
     "requirements-gpu.txt": {BASE, "report", "gpu"},
     "requirements-pycuda.txt": {"pycuda"},
-    "requirements-dev.txt": {BASE, "report", "dev"},
+    "requirements-fleet.txt": {"fleet"},
+    "requirements-dev.txt": {BASE, "report", "fleet", "dev"},
 }
 
 

@@ -12,6 +12,7 @@ from command import ROOT
 
 import onnx2trt
 from onnx2trt.base.errors import ExitCode
+from onnx2trt.fleet.__main__ import build_parser as build_fleet_parser
 from onnx2trt.plan.arguments import build_parser
 from onnx2trt.plan.door_arguments import DOORS as PARTS
 from onnx2trt.plan.door_arguments import build_door_parser
@@ -139,8 +140,9 @@ def test_a_table_of_all_flags_elsewhere_is_complete(path):
 
 @pytest.mark.parametrize("path", [*READMES, *DOCS], ids=by_name)
 def test_every_flag_that_is_named_exists(path):
-    of_others = r"`(python|tritonserver)[^`]*`"  # commands of other programs
-    assert flags_in(re.sub(of_others, "", read(path))) - known_flags() == set()
+    of_others = r"`(python|tritonserver|ray)[^`]*`"  # commands of other programs
+    known = known_flags() | {option for option in build_fleet_parser()._option_string_actions if path.name == "fleet.md"}
+    assert flags_in(re.sub(of_others, "", read(path))) - known == set()
 
 
 # ---- commands

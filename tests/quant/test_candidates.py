@@ -8,14 +8,14 @@ from models import conv_net, model, node, random
 
 from onnx2trt.compare.change import Change
 from onnx2trt.model.graph import Graph
-from onnx2trt.quant.candidates import LIMIT_DB, Outcome, best_of, compare_methods, sqnr_db, worse_than
+from onnx2trt.quant.candidates import LIMIT_DB, Looked, Method, Outcome, best_of, compare_methods, sqnr_db, worse_than
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import raise_opset
 from onnx2trt.rewrite.qdq import quantizable_layers
 
 
-def outcome(method, change, *each_db):
-    return Outcome(method, change, each_db or (-20 * math.log10(change),) * 8)
+def outcome(method, change, *each_db, worst=None):
+    return Outcome(method, change, each_db or (-20 * math.log10(change),) * 8, worst or change)
 
 
 # ---- which of them
@@ -95,9 +95,16 @@ def test_values_that_have_no_ratio(reference, output, expected):
 # ---- calibration methods
 
 
+def methods(**scales):
+    return [Method(name, Fit(found), Fit(found)) for name, found in scales.items()]
+
+
+def alike(scale):
+    return dict.fromkeys(("x", "r1", "r2"), scale)
+
+
 def compared(graph, feeds, **scales):
-    fits = {method: Fit(found) for method, found in scales.items()}
-    return compare_methods(graph, quantizable_layers(graph), fits.items(), feeds, Change)
+    return compare_methods(graph, quantizable_layers(graph), methods(**scales), Looked(feeds), Change)
 
 
 def test_the_scales_that_change_least_are_chosen():
@@ -121,17 +128,60 @@ def test_what_is_far_worse_on_half_of_the_samples_is_not_run_on_the_rest():
     graph = raise_opset(Graph.from_model(conv_net()), 19)
     layers, ran = quantizable_layers(graph), []
     feeds = [{"x": random(1, 3, 16, 16, seed=seed)} for seed in range(8)]
-    fits = {name: Fit(dict.fromkeys(("x", "r1", "r2"), scale)) for name, scale in (("fine", 0.04), ("coarse", 1.0), ("near", 0.045))}
+    fits = methods(fine=alike(0.038), coarse=alike(1.0), near=alike(0.0395))
 
     class Measured(Change):
         def each(self, found):
             ran.append(len(found))
             return super().each(found)
 
-    found = compare_methods(graph, layers, fits.items(), feeds, Measured)
+    found = compare_methods(graph, layers, fits, Looked(feeds), Measured)
     assert [one.method for one in found] == ["fine", "near"] and all(len(one.each_db) == 8 for one in found)
     assert ran == [4, 8, 4, 4, 8], "on the first half, and where it may be the best, on all"
-    first_is_worst = compare_methods(graph, layers, reversed(fits.items()), feeds, Change)
-    assert best_of(first_is_worst).method == best_of(found).method == "fine"
-    alone = compare_methods(graph, layers, fits.items(), feeds[:1], Change)
-    assert [one.method for one in alone] == list(fits), "a single sample has no half"
+    first_is_worst = compare_methods(graph, layers, reversed(fits), Looked(feeds), Change)
+    assert best_of(found).method == "fine" and best_of(first_is_worst).method != "coarse"
+    alone = compare_methods(graph, layers, fits, Looked(feeds[:1]), Change)
+    assert [one.method for one in alone] == ["fine", "coarse", "near"], "a single sample has no half"
+
+
+def test_what_is_surely_worse_on_half_of_the_samples_is_not_run_on_the_rest_unless_samples_are_rare():
+    graph = raise_opset(Graph.from_model(conv_net()), 19)
+    layers, feeds = quantizable_layers(graph), [{"x": random(1, 3, 16, 16, seed=seed)} for seed in range(9)]
+    fits = methods(fine=alike(0.04), worse=alike(0.06))
+    found = compare_methods(graph, layers, fits, Looked(feeds[:8]), Change)
+    assert [one.method for one in found] == ["fine"]
+    with_rare = compare_methods(graph, layers, fits, Looked(feeds[:8], feeds[8:], 0.1), Change)
+    assert [one.method for one in with_rare] == ["fine", "worse"] and all(len(one.each_db) == 8 for one in with_rare)
+
+
+def test_scales_that_are_those_of_another_method_are_not_run():
+    graph = raise_opset(Graph.from_model(conv_net()), 19)
+    feeds = [{"x": random(1, 3, 16, 16, seed=seed)} for seed in range(4)]
+    first = {"x": 0.04, "r1": 0.03, "r2": 0.02}
+    found = compared(graph, feeds, minmax=first, mse={**first, "r1": 0.0302}, entropy={**first, "r2": 0.0204})
+    assert [one.method for one in found] == ["minmax", "entropy"]
+
+
+# ---- rare samples
+
+
+def test_rare_samples_count_for_their_share_of_the_data():
+    """A narrow scale is better on usual samples, and cuts most of a rare one off."""
+    graph = raise_opset(Graph.from_model(conv_net()), 19)
+    usual, rare = ([{"x": factor * random(1, 3, 16, 16, seed=seed)} for seed in range(4)] for factor in (1, 8))
+    fits = methods(wide=alike(0.25), narrow=alike(0.04))
+    layers = quantizable_layers(graph)
+    wide, narrow = compare_methods(graph, layers, fits, Looked(usual, rare, 0.1), Change)
+    assert narrow.worst > 3 * wide.worst and narrow.change > wide.change and min(narrow.each_db) > max(wide.each_db)
+    assert best_of([wide, narrow]) == wide and best_of([narrow, wide]) == wide
+    without = compare_methods(graph, layers, fits, Looked(usual), Change)
+    assert best_of(without).method == "narrow" and without[1].change < narrow.change / 3
+
+
+def test_a_sample_is_left_behind_only_for_what_is_far_better_on_all_of_them():
+    wide = outcome("minmax", 0.02, worst=0.02)
+    assert best_of([wide, outcome("entropy", 0.015, worst=0.03)]).method == "entropy"
+    assert best_of([wide, outcome("entropy", 0.015, worst=0.05)]) == wide
+    assert best_of([wide, outcome("entropy", 0.009, worst=0.05)]).method == "entropy", "one sample spoils the wide scale for all others"
+    exact = outcome("minmax", 1e-5, worst=2e-5)
+    assert best_of([exact, outcome("entropy", 0.9e-5, *[102.0] * 8, worst=9e-4)]).method == "entropy", "less than what FP16 makes"

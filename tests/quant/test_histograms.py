@@ -115,8 +115,25 @@ def test_percentile_cuts_one_in_ten_thousand():
     assert scale_of(monotone, "percentile") * 127 == pytest.approx(np.percentile(values, 99.99), rel=0.004)
 
 
-def test_mse_finds_the_threshold_that_a_search_over_the_values_finds():
-    values = np.random.default_rng(0).laplace(size=60_000).astype(np.float32)
+def drawn(kind):
+    """Values of one kind, most of them small."""
+    draw = np.random.default_rng(7)
+    values = {
+        "laplace": lambda: draw.laplace(size=60_000),
+        "normal": lambda: draw.standard_normal(60_000),
+        "behind a ReLU": lambda: np.maximum(draw.standard_normal(60_000), 0),
+        "even": lambda: draw.uniform(-1, 1, 60_000),
+        "heavy tails": lambda: draw.standard_t(2, 60_000),
+        "outliers": lambda: np.append(draw.standard_normal(60_000), [30.0, -25.0, 28.0]),
+        "two heaps": lambda: np.append(draw.standard_normal(50_000), 12 + 0.1 * draw.standard_normal(10_000)),
+        "few values": lambda: draw.integers(-9, 10, 1000) / 3,
+    }[kind]()
+    return values.astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", ["laplace", "normal", "behind a ReLU", "even", "heavy tails", "outliers", "two heaps", "few values"])
+def test_mse_finds_the_threshold_that_a_search_over_the_values_finds(kind):
+    values = drawn(kind)
 
     def error(threshold):
         scale = threshold / 127
@@ -124,7 +141,8 @@ def test_mse_finds_the_threshold_that_a_search_over_the_values_finds():
 
     candidates = np.geomspace(0.05, 1, 400) * np.abs(values).max()
     best = min(map(error, candidates))
-    assert error(scale_of(filled(values), "mse") * 127) <= best * 1.01
+    tolerance = 1.5 if kind == "few values" else 1.02  # those fall on steps or not; in the buckets of a histogram they are spread
+    assert error(scale_of(filled(values), "mse") * 127) <= best * tolerance
 
 
 def brute_force_entropy(histogram):
@@ -180,3 +198,15 @@ def test_memory_does_not_grow_with_samples():
     for seed in range(50):
         histogram.add(normal(10_000, seed))
     assert histogram.counts.shape == (calibration.BUCKETS,)
+
+
+def test_the_peak_of_one_inference_is_told():
+    histogram = Histogram()
+    for values in (random_of_size(3.0), random_of_size(0.5), np.zeros((2, 2), np.float32), random_of_size(1e-30)):
+        largest = float(np.abs(values).max())
+        assert largest <= histogram.add(values) <= 1.008 * largest
+
+
+def random_of_size(size):
+    values = normal(1000)
+    return (values * (size / np.abs(values).max())).astype(np.float32)

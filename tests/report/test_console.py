@@ -136,15 +136,18 @@ console.info(f"seen {seen}")
     assert "outliving" not in text[text.index("one: 0.") :] and "seen [0, 1, 2]" in text
 
 
-@pytest.mark.parametrize("quiet, verbose", [(True, False), (False, True)])
+@pytest.mark.parametrize("quiet, verbose", [(True, 0), (False, 0), (False, 1), (False, 2)])
 def test_quiet_and_verbose(capsys, quiet, verbose):
     console = Console(verbose=verbose, quiet=quiet)
     with console.stage("probe", "looking"):
         console.debug("detail")
+        console.library("[TensorRT WARNING] odd", True)
+        console.library("[TensorRT VERBOSE] a kernel", False)
     console.warn("careful")
     console.warn("careful")
     err = capsys.readouterr().err
-    assert ("detail" in err) == verbose and ("looking" in err) != quiet and err.count("careful") == (0 if quiet else 1)
+    assert ("detail" in err) == ("odd" in err) == (verbose >= 1) and ("a kernel" in err) == (verbose == 2)
+    assert ("looking" in err) != quiet and err.count("careful") == (0 if quiet else 1)
     assert console.warnings == ["careful"]
 
 
@@ -193,6 +196,37 @@ with console.stage("fit", "fitting INT8 weights of " + "a_long_name" * 10):
     for _ in console.track(range(30), 30, "layers of a network with a long name"):
         time.sleep(0.1)
 """
+
+
+def test_a_count_that_is_told_from_elsewhere():
+    text = shown("""
+import time
+with console.stage("build", "building"), console.counted("steps") as step:
+    for done in (0, 1, 1, 3, 9):
+        step(done, 4)
+    time.sleep(0.3)
+with console.stage("build", "again"), console.counted("no steps") as step:
+    pass
+""")
+    assert together(text, "building", "steps") and "4/4" in text and "no steps" not in text
+
+
+def test_a_count_that_is_complete_stays_until_something_else_is_shown():
+    text = shown("""
+import time
+with console.stage("fit", "fitting"):
+    for _ in console.track(range(3), 3, "first"):
+        pass
+    time.sleep(0.5)
+    for _ in console.track(range(2), 2, "second"):
+        time.sleep(0.2)
+    time.sleep(0.3)
+with console.stage("build", "building"):
+    time.sleep(0.3)
+""")
+    waiting = text[text.index("3/3") : text.index("second")]
+    assert waiting.count("3/3") >= 3 and "first" not in text[text.index("second") :]
+    assert "2/2" in text and "second" not in text[text.index("fitting: ") :]
 
 
 @pytest.mark.parametrize("columns", [60, 80, 200])

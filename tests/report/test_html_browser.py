@@ -79,7 +79,7 @@ def look(folder, page: bytes, width: int, dark: bool) -> dict:
 
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
-@pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.parametrize("width", [390, 768, 1280])
 @pytest.mark.parametrize("make", [full, failed])
 def test_nothing_sticks_out(tmp_path, make, width, dark):
     found = look(tmp_path, make(), width, dark)

@@ -8,7 +8,7 @@ from onnx import TensorProto, helper
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
-from onnx2trt.rewrite.element_types import BFLOAT16, DOUBLE, FLOAT, HALF, as_float32, rounded_to_bfloat16
+from onnx2trt.rewrite.element_types import BFLOAT16, DOUBLE, FLOAT, HALF, as_float32, with_io_types
 
 DTYPES = {HALF: np.float16, DOUBLE: np.float64}
 
@@ -97,27 +97,10 @@ def test_graphs_inside_nodes_and_attributes_follow():
     np.testing.assert_allclose(Session.from_graph(graph).run({"x": x, "flag": flag})["y"], 2 * sigmoid, atol=1e-6)
 
 
-# ---- BF16, simulated
-
-
-def bfloat16(array: np.ndarray) -> np.ndarray:
-    """Rounded to the nearest BF16, ties to even, as float32."""
-    bits = np.asarray(array, np.float32).view(np.uint32).astype(np.uint64)
-    return ((bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000).astype(np.uint32).view(np.float32)
-
-
-@pytest.mark.parametrize("io", [FLOAT, BFLOAT16])
-def test_bf16_is_rounded_after_every_operator(io):
-    source = Graph.from_model(perceptron(BFLOAT16, io))
-    graph = rounded_to_bfloat16(source)
-    x, w, b = random(2, 4, seed=2), *(source.weights[name].astype(np.float32) for name in "wb")
-    a = bfloat16(bfloat16(bfloat16(x) @ w) + b)
-    expected = bfloat16(1 / (1 + np.exp(-a)))
-    found = Session.from_graph(graph).run({"x": x})["y"]
-    assert found.dtype == np.float32 and np.array_equal(found, expected)
-    assert np.abs(found - 1 / (1 + np.exp(-(x @ w + b)))).max() > 1e-4, "rounding is seen"
-
-
-def test_without_bf16_there_is_nothing_to_simulate():
-    graph = Graph.from_model(perceptron(HALF, FLOAT))
-    assert rounded_to_bfloat16(graph) is graph
+def test_inputs_and_outputs_become_another_type_behind_casts():
+    source = Graph.from_model(perceptron(FLOAT, FLOAT))
+    graph = with_io_types(source, {"x": HALF, "y": HALF, "w": HALF})
+    assert [value.type.tensor_type.elem_type for value in (*graph.proto.graph.input, *graph.proto.graph.output)] == [HALF, HALF]
+    x = random(2, 4, seed=2).astype(np.float16)
+    expected = Session.from_graph(source).run({"x": x.astype(np.float32)})["y"]
+    assert np.array_equal(Session.from_graph(graph).run({"x": x})["y"], expected.astype(np.float16))

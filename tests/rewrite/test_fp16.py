@@ -277,7 +277,7 @@ def test_loops_are_converted_and_take_and_give_float(kind):
 def test_nodes_in_bodies_are_kept_by_name_by_their_weights_and_whole():
     feed = {"x": random(4, 2, 3, seed=1), "start": random(2, 3, seed=2)}
     graph = Graph.from_model(stepped("Loop"))
-    kept_fp32 = choose_kept_fp32(graph, {}, (("tan*", "fp32"),), measured=True)
+    kept_fp32 = choose_kept_fp32(graph, {}, (("tan*", "fp32"),))
     assert set(kept_fp32) == {"tanh"}
     types = {entry.name: inner.types()[entry.output[0]] for inner in inner_graphs(convert(graph, kept_fp32)) for entry in inner.nodes}
     assert types["tanh"] == FLOAT and types["join"] == HALF
@@ -287,7 +287,7 @@ def test_nodes_in_bodies_are_kept_by_name_by_their_weights_and_whole():
     tiny = stepped("Loop")
     weights = next(tensor for tensor in tiny.graph.initializer if tensor.name == "w")
     weights.CopyFrom(numpy_helper.from_array(np.full((3, 3), 1e-9, np.float32), "w"))
-    assert set(choose_kept_fp32(Graph.from_model(tiny), {}, (), measured=True)) == {"matmul"}
+    assert set(choose_kept_fp32(Graph.from_model(tiny), {}, ())) == {"matmul"}
 
 
 def test_what_overflows_in_a_branch_is_seen_by_the_simulation():

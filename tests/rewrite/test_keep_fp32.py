@@ -136,7 +136,7 @@ def test_what_a_huge_factor_makes_is_kept_in_fp32_where_synthetic_data_is_zero()
 def test_the_order_of_what_is_kept_is_the_networks():
     """And not that of a set of names, which would give the fit file another hash in each process."""
     graph = Graph.from_model(layer_norm())
-    kept = list(choose_kept_fp32(graph, {}, (), measured=True))
+    kept = list(choose_kept_fp32(graph, {}, ()))
     assert kept == [node.name for node in graph.nodes if node.name in kept] and len(kept) > 4
 
 
@@ -151,7 +151,7 @@ def test_a_recurrent_layer_that_is_told_lengths_stays_fp32(op, gates):
         nodes = [recurrent, node("Relu", "h", "y", "relu")]
         given = inputs if lengths else {"x": inputs["x"]}
         graph = Graph.from_model(model(nodes, given, {"y": [1, 1, 4]}, weights))
-        kept = choose_kept_fp32(graph, {}, (), measured=False)
+        kept = choose_kept_fp32(graph, {}, (), half=None)
         assert set(kept) == expected and all("sequence_lens" in reason for reason in kept.values())
 
 
@@ -160,4 +160,4 @@ def test_a_tensor_scatter_stays_fp32_since_its_cache_has_to_be_an_input():
     nodes = [node("TensorScatter", "cache new at", "present", "scatter"), node("Exp", "present", "y", "exp")]
     inputs = {"cache": [2, 1, 4, 3], "new": [2, 1, 2, 3], "at": (TensorProto.INT64, [2])}
     graph = Graph.from_model(model(nodes, inputs, {"y": [2, 1, 4, 3]}, opset=24))
-    assert set(choose_kept_fp32(graph, {}, (), measured=False)) == {"scatter"}
+    assert set(choose_kept_fp32(graph, {}, (), half=None)) == {"scatter"}

@@ -12,7 +12,7 @@ from onnx2trt.rewrite import keep_fp32
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
 from onnx2trt.rewrite.near_zero import kept_near_zero
-from onnx2trt.rewrite.prepare import prepare_fp16, prepare_weak
+from onnx2trt.rewrite.prepare import prepare_half, prepare_weak
 from onnx2trt.rewrite.simulate import simulation
 
 NETS = range(120)
@@ -43,9 +43,9 @@ def test_random_networks_are_finite_where_the_model_is(route):
     for seed in NETS:
         net = GuardedNet(seed)
         graph, data = Graph.from_model(net.build()), inputs(seed)
-        reasons = choose_kept_fp32(graph, maxima_of(graph, data), (), True, structural=route == "strong typing")
+        reasons = choose_kept_fp32(graph, maxima_of(graph, data), (), structural=route == "strong typing")
         if route == "strong typing":
-            half = prepare_fp16(graph, reasons, frozenset()).graph
+            half = prepare_half(graph, reasons, frozenset()).graph
         else:  # what the constraints leave to TensorRT, it may compute in FP16
             bound = prepare_weak(graph, reasons, ()).constraints
             half = convert(graph, {name: precision for name, precision in bound.items() if precision == "fp32"})
@@ -54,11 +54,11 @@ def test_random_networks_are_finite_where_the_model_is(route):
 
 def test_by_ranges_alone_half_of_them_are_not(monkeypatch):
     """So the networks are such that the test above could fail."""
-    monkeypatch.setattr(keep_fp32, "kept_near_zero", lambda graph, types: {})
+    monkeypatch.setattr(keep_fp32, "kept_near_zero", lambda *_: {})
     failed = 0
     for seed in NETS:
         graph, data = Graph.from_model(GuardedNet(seed).build()), inputs(seed)
-        failed += bool(lost(graph, convert(graph, choose_kept_fp32(graph, maxima_of(graph, data), (), True)), data))
+        failed += bool(lost(graph, convert(graph, choose_kept_fp32(graph, maxima_of(graph, data), ())), data))
     assert failed > 0.4 * len(NETS)
 
 

@@ -30,7 +30,7 @@ def form(graph, refused):
     return strongly_typed(fit.apply(graph, layers), refused.in_fp32, True)
 
 
-def more(graph, refused, *names, int8=True, half=True):
+def more(graph, refused, *names, int8=True, half="FP16"):
     return refused.more(graph, form(graph, refused), dict.fromkeys(names, "odd"), int8, half)
 
 
@@ -47,8 +47,8 @@ def test_a_node_in_fp16_stays_in_fp32(graph):
 
 
 def test_without_half_precision_there_is_only_int8_to_lose(graph):
-    assert more(graph, Refused(), "celu", half=False) is None
-    assert more(graph, Refused(), "second", half=False).without_int8.keys() == {"second"}
+    assert more(graph, Refused(), "celu", half="") is None
+    assert more(graph, Refused(), "second", half="").without_int8.keys() == {"second"}
 
 
 def test_the_models_own_quantization_is_not_taken_from_it(graph):
@@ -102,5 +102,5 @@ def test_a_reading_between_layers_is_given_up_as_well():
 
     names, made = reads_int8(Refused())
     assert names == {"left", "right", "sum", "behind"}
-    refused = Refused().more(residual, made, {"sum": "odd"}, True, True)
+    refused = Refused().more(residual, made, {"sum": "odd"}, True, "FP16")
     assert refused.without_int8.keys() == {"sum"} and reads_int8(refused)[0] == {"left", "right", "behind"}

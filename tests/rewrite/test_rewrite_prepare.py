@@ -27,7 +27,7 @@ def test_the_calibrator_gets_baked_weights_and_the_equivalent_model_says_the_sam
     shape, left = profiles(x=(1, 3, 16, 16)), {"given": "reason"}
     plan = prepare.Int8Plan(graph, shape, layers[:2], fit, {}, left)
     prepared = prepare.prepare_calibrated(plan, {"c1": 0.5, "x": 9.0, "y": 1}, strict=True)
-    assert prepared.scales == {**fit.scales, "c1": 0.5} and prepared.int8_mac_share == pytest.approx(576 / 640)
+    assert prepared.scales == {**fit.scales, "c1": 0.5} and prepared.mac_shares["int8"] == pytest.approx(576 / 640)
     x = random(1, 3, 16, 16)
     again = qdq.insert(prepared.graph, fit.scales, tuple(qdq.quantizable_layers(prepared.graph)[:2]), False)
     np.testing.assert_allclose(outputs_of(again, {"x": x})[0], outputs_of(prepared.equivalent, {"x": x})[0], rtol=1e-3, atol=1e-3)

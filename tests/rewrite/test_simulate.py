@@ -1,16 +1,18 @@
-"""rewrite/simulate.py: the simulation must round as the GPU's FP16 does, and overflow where it does."""
+"""rewrite/simulate.py: the simulation must round as FP16 and BF16 of the GPU do, and overflow where these do."""
 
+import ml_dtypes
 import numpy as np
 import pytest
-from models import conv_net, model, multiplication_chain, node, random
+from models import conv_net, model, multiplication_chain, node, random, stepped
 from onnx import TensorProto
 
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import BF16
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.simulate import simulation
 
-HALF = TensorProto.FLOAT16
+HALF, BFLOAT16 = TensorProto.FLOAT16, TensorProto.BFLOAT16
 
 
 def simulated(source, feed):
@@ -63,3 +65,64 @@ def test_the_given_graph_is_not_changed():
     before = half.proto.SerializeToString()
     simulation(half)
     assert half.proto.SerializeToString() == before and half.weights["w1__fp16"].dtype == np.float16
+
+
+# ---- BF16
+
+
+def in_bf16(array: np.ndarray) -> np.ndarray:
+    """Rounded by ml_dtypes, as float32."""
+    return np.asarray(array, np.float32).astype(ml_dtypes.bfloat16).astype(np.float32)
+
+
+def test_every_value_is_rounded_as_ml_dtypes_does_bit_for_bit():
+    """Random bits: ordinary values, subnormal ones, those near the largest, infinities; and the ties between two neighbours."""
+    bits = np.random.default_rng(0).integers(0, 2**32, 2**16, np.uint64).astype(np.uint32)
+    ties = (np.arange(2**16, dtype=np.uint32) << 16) | 0x8000
+    x = np.concatenate([bits, ties, ties - 1, ties + 1]).view(np.float32)
+    x = x[~np.isnan(x)]
+    source = model([node("Cast", "x", "h", to=BFLOAT16), node("Cast", "h", "y", to=TensorProto.FLOAT)], {"x": [x.size]}, {"y": [x.size]})
+    found = Session.from_graph(simulation(Graph.from_model(source))).run({"x": x})["y"]
+    assert np.array_equal(found.view(np.uint32), in_bf16(x).view(np.uint32))
+    assert np.isinf(found).sum() > np.isinf(x).sum() and not np.array_equal(found, x)
+
+
+@pytest.mark.parametrize("op", ["Mul", "Add", "Sub", "Div", "MatMul"])
+def test_single_operators_round_as_bf16_with_sums_in_fp32(op):
+    x, w = random(32, 32), random(32, 32, seed=1)
+    graph = convert(Graph.from_model(model([node(op, "x w", "y")], {"x": [32, 32]}, {"y": [32, 32]}, {"w": w})), {}, half=BF16)
+    got = Session.from_graph(simulation(graph)).run({"x": x})["y"]
+    apply = {"Mul": np.multiply, "Add": np.add, "Sub": np.subtract, "Div": np.divide, "MatMul": np.matmul}[op]
+    exact = apply(in_bf16(x), in_bf16(w))
+    assert np.abs(got - in_bf16(exact)).max() <= (2.0**-7 * np.abs(exact).max() if op == "MatMul" else 0)
+    assert np.array_equal(got, in_bf16(got)) and not np.array_equal(got, exact), "the rounding must be visible"
+
+
+@pytest.mark.parametrize("io", [TensorProto.FLOAT, TensorProto.BFLOAT16])
+def test_a_file_in_bf16_is_rounded_after_every_operator(io):
+    """Inputs and outputs in BF16 become FP32, which NumPy has."""
+    nodes = [
+        node("Cast", "x", "xc", "in", to=BFLOAT16),
+        node("MatMul", "xc w", "m", "product"),
+        node("Sigmoid", "m", "s", "sigmoid"),
+        node("Cast", "s", "y", "out", to=io),
+    ]
+    w = random(4, 3).astype(ml_dtypes.bfloat16)
+    graph = Graph.from_model(model(nodes, {"x": (io, [2, 4])}, {"y": (io, [2, 3])}, {"w": w}))
+    x = random(2, 4, seed=2)
+    found = Session.from_graph(simulation(graph)).run({"x": x})["y"]
+    exact = 1 / (1 + np.exp(-in_bf16(in_bf16(x) @ w.astype(np.float32))))
+    assert found.dtype == np.float32 and np.array_equal(found, in_bf16(exact)) and not np.array_equal(found, exact)
+
+
+def test_what_overflows_in_fp16_does_not_in_bf16():
+    x = np.ones((1, 8), np.float32)
+    graph = Graph.from_model(multiplication_chain())
+    got = Session.from_graph(simulation(convert(graph, {}, half=BF16))).run({"x": x})["y"]
+    np.testing.assert_allclose(got, Session.from_graph(graph).run({"x": x})["y"], rtol=0.03)
+
+
+def test_control_flow_is_rounded_inside():
+    graph, feed = Graph.from_model(stepped("Loop")), {"x": random(4, 2, 3), "start": random(2, 3, seed=1)}
+    exact, found = (Session.from_graph(one).run(feed)["y"] for one in (graph, simulation(convert(graph, {}, half=BF16))))
+    assert 0 < np.abs(found - exact).max() < 0.1

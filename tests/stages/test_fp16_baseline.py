@@ -12,7 +12,7 @@ from made_results import result
 
 from onnx2trt.plan.plan import make_plan
 from onnx2trt.report.built import VariantRow
-from onnx2trt.report.sections import variants
+from onnx2trt.report.side_by_side import variants
 from onnx2trt.report.table import render
 from onnx2trt.stages import fp16_baseline as baseline
 

@@ -13,8 +13,9 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.model.graph import Graph
 from onnx2trt.report.result import Precision
 from onnx2trt.rewrite.fp16 import convert
-from onnx2trt.rewrite.prepare import Prepared, half_mac_share, macs_of
+from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.refused import NOT_BUILT
+from onnx2trt.rewrite.shares import half_mac_share, macs_of
 from onnx2trt.stages.read_back import judge_precision
 
 

@@ -10,7 +10,7 @@ from models import model, node
 
 from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.model.operators import WEIGHTED
-from onnx2trt.rewrite.prepare import mac_share, macs_of
+from onnx2trt.rewrite.shares import mac_share, macs_of
 from onnx2trt.stages import observe as observing
 from onnx2trt.stages.observe import observed, observed_candidate
 from onnx2trt.stages.read_back import describe_onnx

@@ -11,8 +11,8 @@ import pytest
 from command import check_schema, onnx2trt
 from models import conv_net
 
+from onnx2trt.conversion.former import read_former
 from onnx2trt.report.result import Result, intact
-from onnx2trt.stages import unchanged
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -88,11 +88,11 @@ def test_whatever_is_damaged_in_a_side_file_is_seen(folder):
         others = [value for value in (None, True, 7, -1.5, "odd", [], {}, [[1]], {"a": 1}) if value != place[path[-1]]]
         place[path[-1]] = others[chosen.integers(len(others))]
         (folder / "odd.json").write_text(json.dumps(damaged))
-        former, reason = unchanged._read_former(str(folder / "net.engine"), str(folder / "odd.json"))
+        former, reason = read_former(str(folder / "net.engine"), str(folder / "odd.json"))
         assert former is None and reason, path
         del place[path[-1]]
         (folder / "odd.json").write_text(json.dumps(damaged))
-        assert unchanged._read_former(str(folder / "net.engine"), str(folder / "odd.json"))[0] is None, path
+        assert read_former(str(folder / "net.engine"), str(folder / "odd.json"))[0] is None, path
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_nothing_is_built_again_and_the_result_is_the_former_one(folder):
 def test_the_warnings_are_those_of_the_engine(folder):
     flags = ("--onnx", "net.onnx", "-o", "other.engine")
     first = onnx2trt(folder, *flags).json("other.engine.json")
-    assert any("ranges were measured on synthetic data" in warning for warning in first["warnings"])
+    assert any("ranges were measured on made-up inputs" in warning for warning in first["warnings"])
     done = skip(folder, *flags, "--json", "r.json")
     assert done.json("r.json")["skipped"] and done.json("r.json")["warnings"] == first["warnings"]
 

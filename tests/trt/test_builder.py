@@ -82,7 +82,7 @@ def test_a_profile_that_the_network_does_not_keep_is_an_error_though_an_engine_i
     weights = {"one": np.array([1, 4, 8]), "w": random(8, 8)}
     onnx.save(model(nodes, {"x": ["N", 4, 8]}, {"y": ["N", 4, 8]}, weights), tmp_path / "net.onnx")
     _, info = preflight(str(tmp_path / "net.onnx"))
-    builder = EngineBuilder(load_library("tensorrt-rtx"), make_plan(parse(), LIBRARIES["rtx"]), lambda _: None)
+    builder = EngineBuilder(load_library("tensorrt-rtx"), make_plan(parse(), LIBRARIES["rtx"]), lambda *_: None)
     builder.parse(ParserInput(path=info.path), info)
     with refused(ExitCode.BUILD, "Profile kMAX values are not self-consistent", "written", "reshape dims{1 4 8}", hint="--max-shapes"):
         builder.build((Profile("x", (1, 4, 8), (1, 4, 8), (8, 4, 8)),), dynamic=True)

@@ -26,14 +26,15 @@ def library():
 
 def test_a_profile_that_does_not_hold_is_an_error_with_its_whole_text(library):
     shown = []
-    logger, messages = make_logger(library, shown.append)
+    logger, messages = make_logger(library, lambda *said: shown.append(said))
     logger.log(library.ILogger.Severity.WARNING, NOT_CONSISTENT)
     assert messages.take_errors() == [NOT_CONSISTENT] and not messages.warnings
-    assert shown == [f"[TensorRT WARNING] {NOT_CONSISTENT}"]
+    logger.log(library.ILogger.Severity.VERBOSE, "a kernel")
+    assert shown == [(f"[TensorRT WARNING] {NOT_CONSISTENT}", True), ("[TensorRT VERBOSE] a kernel", False)]
 
 
 def test_other_warnings_are_counted_by_kind(library):
-    logger, messages = make_logger(library, lambda _: None)
+    logger, messages = make_logger(library, lambda *_: None)
     for layer in ("'a'", "'b'"):
         logger.log(library.ILogger.Severity.WARNING, f"layer {layer} is slow")
     logger.log(library.ILogger.Severity.INFO, NOT_CONSISTENT)

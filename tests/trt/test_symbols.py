@@ -139,10 +139,18 @@ def test_builder_flags_of_each_precision(name, precision):
     wanted = {flag for flag, value in flags.items() if value}
     if name in WEAK:
         lowered = {"fp32": set(), "fp16": {"FP16"}, "int8": {"FP16", "INT8"}}[precision]
+        assert ("BF16" in flags) == name.startswith("tensorrt-10.")
         assert wanted == lowered | {"PREFER_PRECISION_CONSTRAINTS", "GPU_FALLBACK"}
     else:
         assert wanted == set()
     assert flags["TF32"] is False
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if not name.startswith("tensorrt-8")])
+def test_bf16_is_a_flag_of_its_own_and_every_library_but_8_6_has_it(name):
+    assert capabilities(library_of(name), GPU).bf16
+    wanted = {flag for flag, value in wanted_flags(module_of(name), plan_of(name, "--precision", "bf16")).items() if value}
+    assert wanted == ({"BF16", "PREFER_PRECISION_CONSTRAINTS", "GPU_FALLBACK"} if name in WEAK else set())
 
 
 @pytest.mark.parametrize("name", WEAK)
@@ -166,6 +174,9 @@ OPTIONS = {
     "hardware": ("--hardware-compatibility-level", "ampere_plus"),
     "archs": ("--gpu-arch", "8.9,12.0"),
     "strong": ("--strongly-typed",),
+    "refit": ("--refittable",),
+    "strip": ("--strip-weights",),
+    "both": ("--refittable", "--strip-weights"),
 }
 
 
@@ -197,6 +208,10 @@ def test_every_option_can_be_configured_or_is_refused_by_the_plan(name, option):
         assert config.num_compute_capabilities == 2 and config.get_compute_capability(1) == module.ComputeCapability.SM120
     if option == "strong":
         assert plan.route is Route.STRONG
+    if option in ("refit", "strip", "both"):
+        assert name != "tensorrt-8.6.1", "it has no refitter of the parser's"
+        told = {flag: config.get_flag(getattr(module.BuilderFlag, flag)) for flag in ("REFIT", "REFIT_IDENTICAL", "STRIP_PLAN")}
+        assert told == {"REFIT": option != "strip", "REFIT_IDENTICAL": option == "strip", "STRIP_PLAN": option != "refit"}
 
 
 @pytest.mark.parametrize("name", WEAK)

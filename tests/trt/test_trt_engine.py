@@ -4,7 +4,9 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers import refused
 
+from onnx2trt.base.errors import ExitCode
 from onnx2trt.base.model_info import Profile
 from onnx2trt.trt.engine import Engine, EngineTensor
 
@@ -37,6 +39,9 @@ class Cuda:
     def allocate(self, size):
         return 4096
 
+    def free(self, address):
+        pass
+
     def upload(self, address, array, stream):
         self.uploaded += ((address, array.shape),)
 
@@ -53,7 +58,7 @@ def engine_of(**members):
         get_tensor_location=lambda name: LOCATION.HOST if name == "size" else LOCATION.DEVICE,
         get_tensor_profile_shape=lambda name, index: [(1, 3), (2, 3), (4, 3)],
         get_tensor_shape=lambda name: (2,),
-        **members,
+        **{"num_optimization_profiles": 1, **members},
     )
     engine.tensors = tuple(EngineTensor(name, True, (2,), dtype, "", None) for name, dtype in (("x", "float32"), ("size", "int64")))
     return engine
@@ -79,3 +84,46 @@ def test_tensorrt_8_does_not_tell_them():
 @pytest.mark.parametrize("values", [[], None])
 def test_an_engine_without_a_profile_of_values(values):
     assert engine_of(get_tensor_profile_values=lambda index, name: values or [])._profile("size", 0).values is None
+
+
+# ---- several optimization profiles
+
+
+class Switching(Context):
+    """A context that can be in one of several optimization profiles."""
+
+    active_optimization_profile, switched, switches = 0, (), True
+
+    def set_optimization_profile_async(self, index, stream):
+        self.switched += (index,)
+        self.active_optimization_profile = index
+        return self.switches
+
+
+def engine_of_two():
+    """An engine of x, [1..4, 8] in profile 0 and [1, 16] in profile 1."""
+    bounds = {0: [(1, 8), (2, 8), (4, 8)], 1: [(1, 16)] * 3}
+    engine = engine_of(num_optimization_profiles=2)
+    engine._engine.get_tensor_profile_shape = lambda name, index: bounds[index]
+    engine.tensors = (EngineTensor("x", True, (-1, -1), "float32", "", Profile("x", *bounds[0])),)
+    engine._context = Switching()
+    engine._context.infer_shapes = lambda: []
+    return engine
+
+
+def test_the_profile_that_takes_the_shapes_is_selected_before_they_are_set():
+    engine = engine_of_two()
+    for shape in ((2, 8), (1, 16), (1, 16), (4, 8)):
+        engine.load({"x": np.zeros(shape, np.float32)})
+        assert engine._context.shapes == {"x": shape}
+    assert engine._context.switched == (1, 0), "only where another one is needed"
+    engine.load({"x": np.zeros((3, 16), np.float32)})
+    assert engine._context.active_optimization_profile == 0, "none takes it: the engine itself refuses it, as ever"
+
+
+def test_a_profile_that_cannot_be_selected_is_said():
+    engine = engine_of_two()
+    engine._context.switches = False
+    engine._messages = SimpleNamespace(take_errors=lambda: ["busy"])
+    with refused(ExitCode.MACHINE, "does not switch to optimization profile 1", "busy"):
+        engine.load({"x": np.zeros((1, 16), np.float32)})

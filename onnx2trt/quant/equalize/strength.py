@@ -95,8 +95,9 @@ def choose_strength(vector: np.ndarray, found: Sequence[Read]) -> float:
 def _weights(node: onnx.NodeProto, weight: np.ndarray, channels: int) -> np.ndarray:
     """Read.weights; every layer here has an INT8 scale for each output channel."""
     weight = np.abs(weight, dtype=np.float64)
-    if node.op_type in ("Gemm", "MatMul"):
-        found = (weight if node.op_type == "Gemm" and attribute(node, "transB", 0) else weight.T)[:, :, None]
+    if node.op_type in ("Gemm", "MatMul"):  # a batch of matrices is like taps
+        turned = node.op_type == "Gemm" and attribute(node, "transB", 0)
+        found = weight[:, :, None] if turned else weight.reshape(-1, *weight.shape[-2:]).transpose(2, 1, 0)
     else:
         found = weight.reshape(*weight.shape[:2], math.prod(weight.shape[2:]))
         found = found.transpose(1, 0, 2) if node.op_type == "ConvTranspose" else found

@@ -13,6 +13,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.quant import calibration_cache
 from onnx2trt.quant.calibration_cache import Cache, Identity
 from onnx2trt.report.result import Calibration
+from onnx2trt.rewrite.number_formats import FORMATS
 
 IMPLAUSIBLE = 1000.0  # between a scale's reach and the largest value seen; on noise, scales made of images reach 0.09 to 3.2 times as far
 
@@ -33,10 +34,33 @@ def read_cache(job: Job, run: Run) -> Cache | None:
         run.console.warn(f"{damage}: it is made anew from {job.data.calibration.origin}")
         return None
     cache = calibration_cache.read(path)
+    cache, of_other = _in_format(job, cache)
     warning = calibration_cache.check_identity(cache, identity_of(job), job.plan.calibration.accept_stale)
-    if warning:
-        run.console.warn(warning)
-    return replace(cache, fits=cache.identity is not None and not warning)
+    for text in filter(None, (of_other, warning)):
+        run.console.warn(text)
+    return replace(cache, fits=cache.identity is not None and not warning and not of_other)
+
+
+def _in_format(job: Job, cache: Cache) -> tuple[Cache, str]:
+    """(the cache with scales of the format that was asked for, a warning where they were of the other one)
+
+    Raises:
+        ConversionError: CALIBRATION, where it was made for the other one, unless --accept-stale-cache was given: then its scales are
+            brought to the same reach.
+    """
+    wanted, own = job.number_format, FORMATS[cache.number_format]
+    if own is wanted:
+        return cache, ""
+    problem = f"{cache.path} holds scales for {own.label}, and {wanted.label} was asked for"
+    if not job.plan.calibration.accept_stale:
+        raise ConversionError(
+            problem,
+            hint=f"Calibrate for {wanted.label} with --calibration-dir and another --calibration-cache; --accept-stale-cache takes over "
+            "how far each scale reaches.",
+            code=ExitCode.CALIBRATION,
+        )
+    scales = {name: scale * own.largest / wanted.largest for name, scale in cache.scales.items()}
+    return replace(cache, scales=scales), f"{problem}: they are used with the same reach, because of --accept-stale-cache"
 
 
 def _damage(path: str) -> str:
@@ -94,7 +118,8 @@ def check_plausible(job: Job, cache: Cache, names: tuple[str, ...], ranged: dict
     if cache.identity is not None:
         return
     for name in names:
-        reach, seen = 127 * cache.scales.get(name, 0.0), 127 * ranged.get(name, 0.0)
+        largest = job.number_format.largest
+        reach, seen = largest * cache.scales.get(name, 0.0), largest * ranged.get(name, 0.0)
         if reach > 0 and seen > 0 and not 1 / IMPLAUSIBLE < reach / seen < IMPLAUSIBLE:
             found = f"calibration cache {cache.path}: the scale of {name!r} reaches to {reach:.3g}, the tensor to {seen:.3g}"
             if not job.plan.calibration.accept_stale:

@@ -1,4 +1,4 @@
-"""Stage 'fit': INT8 weights that make up for what INT8 does to the activations; see quant/weight_solver.py."""
+"""Stage 'fit': INT8 (or FP8) weights that make up for what INT8 does to the activations; see quant/weight_solver.py."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], found: Calibrated, wi
     split = choose_split(job.data)
     weights: list[dict] = [{}] * (len(found.trials) + 1)
     if with_weights and split is not None and split.may_fit:
-        with run.stage("fit", "fitting INT8 weights"):
+        with run.stage("fit", f"fitting {job.number_format.label} weights"):
             parts = Parts(job.data, split, run.console, "looking at the layers' inputs", FIT_SAMPLES)
             samples = Samples(
                 parts,

@@ -46,7 +46,7 @@ class Guard:
             ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
             Fp16Inaccurate: at most once; a guard that was told of more layers in FP32 may meet the limit with more of them in INT8.
         """
-        with self._run.stage("choose", "choosing the INT8 layers"):
+        with self._run.stage("choose", f"choosing the {self._label} layers"):
             fallback = self._fewest(limit)
             if fallback is None and any(rung.best_scores_points is not None for rung in self.tried):
                 self._trials.for_scores = False  # no choice holds them so near: then what the final check asks for is enough
@@ -54,16 +54,20 @@ class Guard:
             self._trials.forget()
         tried = self.tried
         for rung in tried:
-            self._run.console.debug(_line(rung))
+            self._run.console.debug(_line(rung, self._label))
         if fallback is None and or_best:
             fallback = self._first(max(rung.kept for rung in tried))
         if fallback is None:
             raise ConversionError(
-                f"INT8 does not reach --max-accuracy-drop {limit:g} %. What was tried:\n{_table(tried)}",
+                f"{self._label} does not reach --max-accuracy-drop {limit:g} %. What was tried:\n{_table(tried, self._label)}",
                 hint="Use --precision fp16, more calibration data, --quantization-effort best, or a larger --max-accuracy-drop.",
                 code=ExitCode.VALIDATION,
             )
-        return {node: f"INT8 here alone changes the outputs by {self._errors[node]:.2%}" for node in fallback}
+        return {node: f"{self._label} here alone changes the outputs by {self._errors[node]:.2%}" for node in fallback}
+
+    @property
+    def _label(self) -> str:
+        return self._job.number_format.label
 
     def _fewest(self, limit: float) -> list[str] | None:
         """The fewest layers that have to go back to FP16; None where no choice passes. What was measured is in `tried`."""
@@ -83,7 +87,7 @@ class Guard:
         """Node -> what INT8 there alone changes."""
         fitted = self._fitted
         found = layer_errors(fitted.graph, self._job.profiles, fitted.layers, fitted.fit, self._trials.telling(), self._trials.change)
-        return dict(self._run.console.track(found, len(fitted.layers), "measuring what INT8 costs in each layer"))
+        return dict(self._run.console.track(found, len(fitted.layers), f"measuring what {self._label} costs in each layer"))
 
     @cached_property
     def _order(self) -> list[str]:
@@ -121,7 +125,7 @@ class Guard:
             if tried[-1].passed:
                 return kept
             self._blame_fp16(limit)
-            share, least = tried[-1].int8_mac_share - step, self._job.plan.min_int8_share
+            share, least = tried[-1].mac_share - step, self._job.plan.min_int8_share
             more = [number for number in range(kept + 1, len(self._order) + 1) if self._shares[number] >= least]
             kept = next((number for number in more if self._shares[number] <= share), more[-1] if more else None)
             step *= 2
@@ -155,11 +159,11 @@ class Guard:
         return fallback
 
 
-def _line(rung: Tried) -> str:
+def _line(rung: Tried, label: str) -> str:
     points = "" if rung.best_scores_points is None else f", best scores {rung.best_scores_points:.2f} points off"
-    return f"{rung.int8_mac_share:4.0%} INT8: drop {rung.drop_percent:6.2f} +- {rung.standard_error:.2f} %{points}"
+    return f"{rung.mac_share:4.0%} {label}: drop {rung.drop_percent:6.2f} +- {rung.standard_error:.2f} %{points}"
 
 
-def _table(tried: list[Tried]) -> str:
+def _table(tried: list[Tried], label: str) -> str:
     """One below the other."""
-    return "\n".join(f"  {_line(rung)}" for rung in tried)
+    return "\n".join(f"  {_line(rung, label)}" for rung in tried)

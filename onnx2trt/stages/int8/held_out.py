@@ -16,11 +16,12 @@ from onnx2trt.quant.candidates import sqnr_db
 HELD_OUT_SAMPLES = 24
 
 
-def signal_to_noise(job: Job, fitted: Fitted, run: Run) -> dict[str, list[float]]:
+def signal_to_noise(job: Job, fitted: Fitted, run: Run, way: str) -> dict[str, list[float]]:
     """Output -> dB of each sample, with all layers in INT8; channels were equalized, and weights fitted, without these samples.
 
     Args:
         fitted: with a split.
+        way: what is special about it, in words.
     """
     split = fitted.split
     dataset = split.to_judge(HELD_OUT_SAMPLES)
@@ -28,9 +29,9 @@ def signal_to_noise(job: Job, fitted: Fitted, run: Run) -> dict[str, list[float]
     fits = fitted.trials[: len(split.judged)] or (fitted.fit,)  # those of the first trials are the only ones asked for
     candidate = ByPart(split, [fit.apply(fitted.graph, fitted.layers) for fit in fits])
     found: dict[str, list[float]] = {name: [] for name in fitted.graph.output_names}
-    with run.stage("choose", "comparing ways to INT8"):
+    with run.stage("choose", f"trying {job.number_format.label} {way} on held-out samples"):
         batches = batches_to_compare(job.data, split.cuts(dataset))
-        for batch in run.console.track(batches, inferences(job.data.reader, dataset), "comparing ways to INT8"):
+        for batch in run.console.track(batches, inferences(job.data.reader, dataset), "held-out samples"):
             expected, outputs = reference.run(batch.arrays), candidate(batch)
             for name, values in found.items():
                 values += [sqnr_db([pair]) for pair in _samples(batch, expected[name], outputs[name])]

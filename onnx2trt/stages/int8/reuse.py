@@ -20,7 +20,8 @@ from onnx2trt.quant.equalize.equalization import rebuild
 from onnx2trt.quant.fit_file import FORMAT, Found, Packed, most_bytes, pack
 from onnx2trt.quant.fp16_segments import unconvertible
 
-LAYERS = "layers"  # no flag: "all", or those that a rule leaves
+LAYERS = "layers"  # no flag: ALL, or those that a rule leaves; AND_ATTENTION may follow
+ALL, AND_ATTENTION = "all", " and attention"
 # What the choice of layers depends on, but not how the layers were made INT8
 ONLY_FOR_THE_CHOICE = ("--max-accuracy-drop", "--metric", "--min-int8-share", "--no-validate", "--validation-dir")
 
@@ -58,13 +59,14 @@ def look_up(job: Job, graph: Graph, cache: Cache | None, run: Run) -> Known:
     what = "fitted weights and the choice of layers come" if chosen else "fitted weights come"
     run.console.info(f"{what} from {path}")
     try:
-        found = packed.unpack(graph)
+        found = packed.unpack(graph, job.number_format)
         equalization = rebuild(graph, static_shapes(graph, job.profiles), found.shifts, found.factors)
     except ValueError as error:
         raise _damaged(path, error) from None
     fit = replace(found.fit, scales=found.fit.scales or cache.scales, fp16_scales=job.fp16_scales(graph))
-    found, by_rule = replace(found, fit=fit, kept_fp32=_kept_here(found.kept_fp32, graph, job)), packed.conditions.get(LAYERS) != "all"
-    return Known(cache, found, equalization, chosen, by_rule)
+    found, layers = replace(found, fit=fit, kept_fp32=_kept_here(found.kept_fp32, graph, job)), packed.conditions.get(LAYERS)
+    by_rule, attention = not str(layers).startswith(ALL), str(layers).endswith(AND_ATTENTION)
+    return Known(cache, found, equalization, chosen, by_rule, attention)
 
 
 def write_found(job: Job, graph: Graph, written: WrittenCache | None, found: Found, run: Run) -> None:
@@ -77,7 +79,7 @@ def write_found(job: Job, graph: Graph, written: WrittenCache | None, found: Fou
         return
     structural = unconvertible(graph)
     measured = {node: reason for node, reason in found.kept_fp32.items() if structural.get(node) != reason}
-    data = pack(replace(found, kept_fp32=measured), {**_conditions(job), LAYERS: "all" if job.plan.structures else "by rule"})
+    data = pack(replace(found, kept_fp32=measured), {**_conditions(job), LAYERS: _layers(job)})
     identity = replace(written.identity, fit_sha256=hashlib.sha256(data).hexdigest())
     fit, side = calibration_cache.fit_file(written.path), calibration_cache.side_file(written.path)
     run.write_now({fit: data, side: calibration_cache.side_text(written.text, identity).encode()})
@@ -124,6 +126,11 @@ def _conditions(job: Job) -> dict:
         "--no-validate": not plan.validation.enabled,
         "--validation-dir": calibration_cache.hash_files(judged.files, judged.origin) if judged else None,
     }
+
+
+def _layers(job: Job) -> str:
+    """Which layers could become INT8."""
+    return (ALL if job.plan.structures else "by rule") + AND_ATTENTION * job.plan.attention
 
 
 def _changed(packed: Packed, job: Job) -> list[str]:

@@ -108,7 +108,9 @@ class Trials:
         job, split = self._job, self._fitted.split
         dataset = split.to_measure()
         found = batches_to_compare(job.data, split.cuts(dataset))
-        batches = self._run.console.track(found, inferences(job.data.reader, dataset), f"measuring with {share:.0%} in INT8")
+        batches = self._run.console.track(
+            found, inferences(job.data.reader, dataset), f"measuring with {share:.0%} in {self._job.number_format.label}"
+        )
         candidate = ByPart(split, graphs, in_turn=False)
         found = self._comparison.compare(self._reference.one_pass(), candidate, batches, dataset.origin, at_once=candidate.at_once)
         self._reference.rest()

@@ -133,4 +133,5 @@ class Calibrator:
             self._run.console.debug(f"tensors without a scale, always zero in calibration: {', '.join(silent)}")
         method, cache = self._job.plan.native_method, self._job.plan.calibration.cache
         used, skipped = self._object.samples_used, len(self._skipped)
-        return Calibrated(method, text, silent, Calibration(method, used, skipped, cache, round(seconds, 3), peak_memory_mb()))
+        about = Calibration(method, used, skipped, cache, round(seconds, 3), peak_memory_mb(), profile=self._job.usual_profile)
+        return Calibrated(method, text, silent, about)

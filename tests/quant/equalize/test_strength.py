@@ -37,6 +37,7 @@ LAYERS = {
     "gemm": (layer("Gemm", C, 4), lambda w: w.T[:, :, None]),
     "gemm transposed": (layer("Gemm", 4, C, transB=1), lambda w: w[:, :, None]),
     "matmul": (layer("MatMul", C, 4), lambda w: w.T[:, :, None]),
+    "batched": (layer("MatMul", 2, 5, C, 4), lambda w: w.reshape(10, C, 4).transpose(2, 1, 0)),
 }
 
 

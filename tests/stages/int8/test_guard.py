@@ -9,6 +9,7 @@ from helpers import quiet_run, refused
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.efforts import EFFORTS
 from onnx2trt.quant.sensitivity import Tried
+from onnx2trt.rewrite.number_formats import INT8
 from onnx2trt.stages.int8 import guard as guarding
 from onnx2trt.stages.int8.guard import Fp16Inaccurate, Guard
 
@@ -68,7 +69,9 @@ def guarded(monkeypatch):
 
         monkeypatch.setattr(guarding, "layer_errors", layer_errors)
         calibration = SimpleNamespace(effort=EFFORTS[effort])
-        job = SimpleNamespace(plan=SimpleNamespace(calibration=calibration, min_int8_share=least), data=None, profiles=())
+        job = SimpleNamespace(
+            plan=SimpleNamespace(calibration=calibration, min_int8_share=least), data=None, profiles=(), number_format=INT8
+        )
         fitted = SimpleNamespace(graph=None, layers=tuple(order), fit=None, split=None)
         trials = MadeUpTrials(hostile, standard_error)
         return Guard(job, fitted, macs, trials, quiet_run()), trials, ranked
@@ -116,7 +119,7 @@ def test_where_nothing_passes_all_that_was_tried_is_said(guarded):
             lines = error.message.splitlines()[1:]
             raise
     assert len(guard.tried) > 1 and not any(rung.passed for rung in guard.tried) and trials.forgotten == 1
-    assert lines == [f"  {rung.int8_mac_share:4.0%} INT8: drop   9.00 +- 0.00 %" for rung in guard.tried]
+    assert lines == [f"  {rung.mac_share:4.0%} INT8: drop   9.00 +- 0.00 %" for rung in guard.tried]
 
 
 def test_best_scores_are_held_where_layers_can_be_chosen_for_them(guarded):

@@ -32,7 +32,19 @@ pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
 CHANNELS = 24
 LIMIT = "1"
-COMMON = ("--onnx", "model.onnx", "--precision", "int8", "--metric", "noise", "--calibration-cache", "c.cache", "--json", "result.json")
+COMMON = (
+    "--onnx",
+    "model.onnx",
+    "--precision",
+    "int8",
+    "--metric",
+    "noise",
+    "--calibration-cache",
+    "c.cache",
+    "--json",
+    "result.json",
+    "--no-baseline",
+)
 DATA = ("--calibration-dir", "data")
 WORK = {"ranges", "calibrate", "equalize", "fit", "choose"}  # the stages of the long work
 

@@ -5,7 +5,7 @@ from helpers import planned, write_conv_net
 
 from onnx2trt.conversion import comparing
 from onnx2trt.pipeline import int8
-from onnx2trt.rewrite import prepare
+from onnx2trt.rewrite.shares import macs_of
 from onnx2trt.stages.int8 import trials as measuring
 from onnx2trt.stages.int8.trials import Trials
 
@@ -32,7 +32,7 @@ def measured(tmp_path, monkeypatch):
 
     for module in (measuring, comparing):
         monkeypatch.setattr(module, "Session", Counted)
-    return Trials(job, fitted, prepare.macs_of(fitted.graph, job.profiles), finish, run), fitted, made, finished
+    return Trials(job, fitted, macs_of(fitted.graph, job.profiles), finish, run), fitted, made, finished
 
 
 def test_each_choice_is_measured_once_whatever_the_limit(measured):
@@ -70,4 +70,4 @@ def test_layers_in_fp16_cost_nothing_and_do_no_int8_work(measured):
     assert trials.share(()) == pytest.approx(496 / 640) and trials.share(("stem",)) == pytest.approx(64 / 640)
     every, without, nothing = (trials.measure(kept, 50.0) for kept in ((), ("stem",), ("stem", "head")))
     assert every.drop_percent > without.drop_percent > nothing.drop_percent == 0
-    assert (without.kept, without.int8_mac_share) == (1, 0.1)
+    assert (without.kept, without.mac_share) == (1, 0.1)

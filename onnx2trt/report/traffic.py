@@ -1,0 +1,30 @@
+"""What an engine of TensorRT-RTX moves, and how long that takes at least, in words. Bounds, no times: nobody could run it here."""
+
+from __future__ import annotations
+
+from onnx2trt.report.result import mega
+
+
+def traffic(engine: dict) -> str:
+    """
+    Args:
+        engine: of a result, with moved_bytes.
+    """
+    attentions = engine.get("fused_attentions")
+    kernels = f"{engine['kernels']} kernels" + (f" ({attentions} a whole attention)" if attentions else "")
+    moved = f"{kernels} move {mega(engine['moved_bytes'])} in one inference, by the engine's own plan"
+    half = engine.get("fp16_moved_bytes")
+    if half:
+        more = "; where memory is the limit, INT8 cannot be faster" * (engine["moved_bytes"] > half)
+        moved += f"; in FP16 {engine['fp16_kernels']} would move {mega(half)}{more}"
+    return f"{moved} (an estimate, no time)"
+
+
+def least_times(engine: dict) -> str:
+    """
+    Args:
+        engine: of a result, with least_ms.
+    """
+    half = engine.get("fp16_least_ms") or {}
+    each = [f"{gpu} {ms:.3f} ms" + (f" (FP16 {half[gpu]:.3f})" if gpu in half else "") for gpu, ms in engine["least_ms"].items()]
+    return f"{', '.join(each)}: what bytes and arithmetic take by data sheets (a bound, no time)"

@@ -1,0 +1,47 @@
+"""The work of a graph in multiply-accumulates, and the share of it that is done in each precision."""
+
+from __future__ import annotations
+
+from onnx2trt.base.model_info import Profile
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.half_types import FP16, HalfType
+from onnx2trt.model.observe import static_shapes
+from onnx2trt.model.work import count_macs
+from onnx2trt.rewrite import qdq
+from onnx2trt.rewrite.keep_fp32 import unconvertible_nodes
+from onnx2trt.rewrite.number_formats import INT8
+
+
+def macs_of(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, int]:
+    """Multiply-accumulates of each convolution, matrix product, recurrent layer and Attention; see model.work."""
+    return count_macs(graph, static_shapes(graph, profiles))
+
+
+def mac_share(graph: Graph, profiles: tuple[Profile, ...], nodes: set[str] | None = None) -> float:
+    """Share of the multiply-accumulates (macs_of) that these nodes do; None: those whose operands are in 8 bits."""
+    macs = macs_of(graph, profiles)
+    nodes = qdq.quantized_layers(graph) if nodes is None else nodes
+    total = sum(macs.values())
+    return sum(count for name, count in macs.items() if name in nodes) / total if total else 0.0
+
+
+def mac_shares(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, float]:
+    """The same of the nodes whose operands are in an 8-bit format, for each that there is; INT8 where there is none."""
+    found = {name: nodes for name, nodes in qdq.layers_by_format(graph).items() if nodes} or {INT8.name: set()}
+    return {name: mac_share(graph, profiles, nodes) for name, nodes in found.items()}
+
+
+def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] | None = None, half_type: HalfType = FP16) -> float | None:
+    """Share that these nodes do, of the multiply-accumulates (macs_of) of those that can be of 16 bits; None where there are none.
+
+    Args:
+        half: nodes; None: those whose results are `half_type` by the types of the graph, and that are not INT8.
+    """
+    without = unconvertible_nodes(graph)
+    macs = {name: count for name, count in macs_of(graph, profiles).items() if name not in without}
+    if half is None:
+        types, int8 = graph.types(), qdq.quantized_layers(graph)
+        made = {name for name, elem_type in types.items() if elem_type == half_type.elem_type}
+        half = {node.name for node in graph.nodes if node.name not in int8 and not made.isdisjoint(node.output)}  # a GRU may make Y_h alone
+    total = sum(macs.values())
+    return sum(count for name, count in macs.items() if name in half) / total if total else None

@@ -1,0 +1,70 @@
+"""report/table.py: the verdict first, the next step last, and the same words for a terminal and for a pipe."""
+
+import re
+
+import pytest
+from made_results import result, row
+
+from onnx2trt.report.table import render
+
+CONTROL = re.compile(r"\x1b\[[0-9;]*m")
+ENVIRONMENT = {"backend": "tensorrt-rtx", "tensorrt": "1.7.1", "gpu": None, "driver": None, "python": "3.11.7"}
+
+
+def lines(found: dict, width: int = 110) -> list[str]:
+    return render(found, width, color=False).splitlines()
+
+
+def variants() -> list[dict]:
+    numbers = {"engine_bytes": 10**6, "p50_ms": None, "p99_ms": None, "throughput_per_s": None, "drop_percent": 0.1, "sqnr_db": 30.0}
+    numbers |= {"structure": None, "error": None, "build_s": 1.0, "moved_bytes": None}
+    return [{"precision": name, **numbers} for name in ("fp16", "int8")]
+
+
+@pytest.mark.parametrize("width", [60, 80, 110])
+@pytest.mark.parametrize("changes", [{}, {"variants": variants()}, {"status": "not_validated", "not_validated_because": "of a reason"}])
+def test_a_terminal_gets_what_a_pipe_gets_in_colour(width, changes):
+    plain, coloured = (render(result(**changes), width, color) for color in (False, True))
+    assert "\x1b" not in plain and "\x1b" in coloured
+    assert [line.rstrip() for line in CONTROL.sub("", coloured).splitlines()] == plain.splitlines()
+    assert not set("|+─━") & set(plain) and max(map(len, plain.splitlines())) <= width
+
+
+@pytest.mark.parametrize(
+    "changes, verdict",
+    [
+        ({}, "agrees within 1 %: simulated on the CPU, the engine was not executed here"),
+        ({"status": "validated"}, "agrees within 1 %: validated on the GPU"),
+        ({"accuracy": [row(inputs="synthetic")]}, "agrees within 1 % on made-up inputs: simulated on the CPU"),
+        ({"accuracy": [row(drop_percent=3.4, interval_percent=[0.0, 19.0])]}, "3 samples do not show that the drop exceeds 1 %: simulated"),
+        ({"status": "not_validated", "not_validated_because": "nobody looked"}, "not validated: nobody looked"),
+        ({"skipped": True}, "executed here; unchanged, so it was not built again"),
+        ({"status": "planned", "engine": None, "accuracy": []}, "planned: nothing was built (--dry-run)"),
+    ],
+)
+def test_the_verdict_is_the_first_line(changes, verdict):
+    first = lines(result(**changes), 200)[0]
+    assert re.match(r"verdict +\S", first) and verdict in first
+
+
+def test_a_limit_that_was_chosen_is_the_one_in_the_verdict():
+    plan = {**result()["plan"], "max_accuracy_drop": 2.5}
+    assert "agrees within 2.5 %:" in lines(result(plan=plan))[0]
+
+
+def test_the_next_step_is_the_last_line_also_after_a_comparison():
+    for found in (result(), result(variants=variants())):
+        shown = lines(found)
+        assert shown[-1].startswith("next ") and "--validate-only net.engine" in shown[-1]
+        assert any(line.startswith("next ") and "not in TensorRT or trtexec" in line for line in shown)
+
+
+def test_names_are_never_broken_at_the_narrowest():
+    for word in ("TensorRT-RTX", "multiply-accumulates", "simulated"):
+        assert any(word in line for line in lines(result(), 60))
+
+
+def test_layers_that_were_measured_have_one_line_with_their_numbers():
+    shown = lines(result(), 140)
+    (kept,) = [line for line in shown if line.startswith("kept (3)")]
+    assert "3 in FP16: INT8 there costs most accuracy" in kept and "layer2 (2.00 %), layer1 (1.00 %), layer0 (0.00 %)" in kept
