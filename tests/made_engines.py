@@ -14,7 +14,7 @@ from onnx2trt.pipeline.engine import Made
 from onnx2trt.pipeline.int8 import Int8Choice
 from onnx2trt.report.result import Latency, Precision, Result
 
-ENGINE = SimpleNamespace(data=b"engine", nbytes=6)
+ENGINE = SimpleNamespace(data=b"engine", runnable=b"engine", nbytes=6)
 
 
 class Chosen(Int8Choice):

@@ -7,6 +7,7 @@ import re
 import shlex
 from collections.abc import Sequence
 
+BEGINNING = re.compile(r"\n(?=\S)")  # of a line that is not indented
 # what a terminal acts upon instead of showing it: control characters but tab and newline, what parts lines, and what turns their direction
 ACTED_UPON = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
 
@@ -34,4 +35,4 @@ def printable(text: str, indent: str = "  ") -> str:
     """
     shown = text.encode("utf-8", "backslashreplace").decode()  # file names may hold bytes that are no text
     shown = ACTED_UPON.sub(lambda found: found[0].encode("unicode_escape").decode(), shown)
-    return shown.replace("\n", "\n" + indent)
+    return BEGINNING.sub("\n" + indent, shown)

@@ -24,6 +24,7 @@ from onnx2trt.trt.plan_text import Kernel, kernels_of, traffic_of
 from onnx2trt.trt.profile import Timed
 from onnx2trt.trt.roofline import Gpu, kernel_ms, least_ms, targets
 
+LAUNCH_MS = 0.001  # about what starting a kernel takes; where the kernels are shorter than that, the plan tells nothing of speed
 REASON = "cannot gain from INT8 by the engine's own plan: what is converted moves more than it saves (an estimate, nothing was timed)"
 
 
@@ -36,13 +37,14 @@ def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
     run.console.info(f"reading from the engines' own plans what {job.number_format.label} and FP16 move through memory")
     try:
         fp16 = choice.in_fp16()
-        choice.fp16_kernels = _kernels(job, fp16, run)
+        choice.fp16_kernels = _kernels(job, fp16, run, "an FP16 engine to compare with")
         macs = macs_of(fp16.graph, job.profiles)
-        weights = {gpu: 1 / least_ms(choice.fp16_kernels, macs, gpu) for gpu in gpus if choice.fp16_kernels}
+        times = {gpu: least_ms(choice.fp16_kernels, macs, gpu) for gpu in gpus if choice.fp16_kernels}
+        weights = {gpu: 1 / time for gpu, time in times.items() if max(times.values()) > LAUNCH_MS * len(choice.fp16_kernels)}
         least, known = math.inf, {}
         for _ in range(builds if weights and builds > 1 else 0):
             prepared = choice.prepared(run)
-            kernels = _kernels(job, prepared, run)
+            kernels = _kernels(job, prepared, run, "an engine to read its plan")
             found = sum(weight * least_ms(kernels, macs, gpu) for gpu, weight in weights.items()) / len(weights)
             if not kernels or found >= least:
                 choice.by_plan = known
@@ -98,8 +100,8 @@ def _gpus(job: Job) -> tuple[Gpu, ...]:
     return tuple(gpu for gpu in found if float(gpu.arch) >= FP8_FROM) if job.plan.precision == "fp8" else found
 
 
-def _kernels(job: Job, prepared: Prepared, run: Run) -> tuple[Kernel, ...]:
-    return kernels_of(job.plan.backend, build_engine(job, prepared, None, None, run).data)
+def _kernels(job: Job, prepared: Prepared, run: Run, what: str) -> tuple[Kernel, ...]:
+    return kernels_of(job.plan.backend, build_engine(job, prepared, None, None, run, what).data)
 
 
 def _timed(graph: Graph, kernels: Sequence[Kernel], macs: Mapping[str, int], weights: Mapping[Gpu, float]) -> Timed:

@@ -22,12 +22,13 @@ from onnx2trt.trt.builder import BuiltEngine, Constraints, EngineBuilder
 from onnx2trt.trt.network import ParserInput, takes_weights
 
 
-def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None, run: Run) -> BuiltEngine:
+def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None, run: Run, what: str = "the engine") -> BuiltEngine:
     """Parse and build.
 
     Args:
         calibrator: for INT8 by TensorRT's calibrator (stages.int8.trt_calibrator.Calibrator); None elsewhere.
         timings: contents of the timing cache; empty to start one, None to go without.
+        what: is built, for the user.
 
     Raises:
         ConversionError: MODEL, CALIBRATION or BUILD.
@@ -43,7 +44,7 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
         nodes = tuple((n.name, tuple(n.output)) for n in prepared.graph.nodes)
         constraints = Constraints(prepared.constraints, prepared.half_nodes, prepared.half_outputs, nodes)
         dynamic = any(spec.dynamic for spec in job.info.inputs) or any(profile.values for profile in job.profiles)
-        label = "calibrating and building the engine" if calibrator is not None and calibrator.needs_data else "building the engine"
+        label = "calibrating and building the engine" if calibrator is not None and calibrator.needs_data else f"building {what}"
         with run.stage("build", label), run.console.counted("steps of TensorRT") as builder.step:
             built = builder.build(job.profiles, dynamic, constraints, calibrator and calibrator.for_tensorrt(), timings)
     for line in remarks.explain(built.warnings):

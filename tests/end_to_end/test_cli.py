@@ -42,6 +42,7 @@ def test_fp16_is_the_default_and_every_file_is_there(folder):
     known = {"path": "net.engine", "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "gpu_archs": []}
     kernels, moved = (result["engine"].pop(name) for name in ("kernels", "moved_bytes"))
     assert kernels > 0 and moved > 1352, "by the engine's own plan"
+    assert all(ms >= 0 for ms in result["engine"].pop("least_ms").values())
     assert result["engine"] == {**known, "weights_bytes": 1352}, "676 values in FP16"
     assert data[:4] != b"" and result["status"] == "simulated" and result["exit_code"] == 0
     assert result["precision"]["delivered"] == "fp16" and result["precision"]["layers"]["fp16"] > 0

@@ -167,7 +167,7 @@ def test_synthetic_inputs_are_said(folder):
     onnx.save(conv_net(), folder / "candidate.onnx")
     result = verdict(folder)
     assert result["accuracy"][0]["inputs"] == "synthetic" and result["status"] == "simulated"
-    assert any("synthetic inputs only" in warning for warning in result["warnings"])
+    assert any("made-up inputs" in warning for warning in result["warnings"])
 
 
 def test_int8_is_not_judged_on_synthetic_inputs(folder):
@@ -328,7 +328,7 @@ def test_a_fault_of_data_or_outputs_is_named(folder, flags, code, words):
 def test_the_table_speaks_of_the_candidate(folder):
     onnx.save(in_half(conv_net()), folder / "candidate.onnx")
     done = validate(folder, "candidate.onnx", "--onnx", "net.onnx", *TEST, environment={"COLUMNS": "200"})
-    assert done.code == 0 and "the candidate was computed on the CPU, what is FP16 by rounding" in done.stdout
+    assert done.code == 0 and "the candidate was computed on the CPU, what is FP16 or BF16 by rounding" in done.stdout
     assert "candidate.onnx" in done.stdout and "% (values" in done.stdout
     assert "engine" not in done.stdout and "latency" not in done.stdout and "built with" not in done.stdout
 

@@ -41,7 +41,7 @@ def test_three_precisions_side_by_side(folder):
     assert done.code == 0, done.stderr
     result = done.json("r.json")
     rows = rows_of(result)
-    assert set(rows) == {"fp32", "fp16", "int8"} and all(row["delivered"] == name for name, row in rows.items())
+    assert set(rows) == {"fp32", "fp16", "bf16", "int8"} and all(row["delivered"] == name for name, row in rows.items())
     assert rows["fp32"]["status"] == "not_validated" and rows["fp32"]["sqnr_db"] is None, "it would be compared with itself"
     assert rows["fp16"]["status"] == rows["int8"]["status"] == "simulated"
     assert rows["fp16"]["sqnr_db"] > rows["int8"]["sqnr_db"] > 10

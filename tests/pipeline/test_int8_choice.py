@@ -214,7 +214,7 @@ def test_what_misses_the_limit_in_the_end_is_built_once_more(folder, limit):
     result = done.json("result.json")
     assert "hostile" in reasons(result) and result["accuracy"][0]["drop_percent"] <= float(limit)
     (said,) = [warning for warning in result["warnings"] if "built once more" in warning]
-    assert "test.npy" in said and "differs from the ONNX model by 1." in said and done.stderr.count("building the engine") == 2
+    assert "test.npy" in said and "differs from the ONNX model by 1." in said and done.stderr.count("building the engine:") == 2
     assert (folder / "net.engine").exists() and result["engine"]["sha256"]
 
 
@@ -223,7 +223,7 @@ def test_a_second_failure_is_final(folder):
     np.save(folder / "test.npy", 6 * random(1, CHANNELS, 16, 16, seed=300))  # `second` sees larger values than it was calibrated for, too
     done = convert(folder, "--test-image", "test.npy", "--min-int8-share", "90", "--keep-failed", data="tame", limit="0.2")
     assert done.code == 7 and "test.npy" in done.error and not (folder / "net.engine").exists()
-    assert done.stderr.count("building the engine") == 2 and (folder / "net.engine.rejected").exists()
+    assert done.stderr.count("building the engine:") == 2 and (folder / "net.engine.rejected").exists()
     assert [path.name for path in folder.glob("*.rejected")] == ["net.engine.rejected"]
 
 

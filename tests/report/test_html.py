@@ -173,7 +173,7 @@ def test_tried_choices_of_fp16():
     found = result(calibration=None)
     tried = [{"fp16_share": 0.5, "drop_percent": 0.4, "standard_error": 0.0, "passed": True}]
     found["precision"] = {**found["precision"], "tried": tried}
-    assert "work in FP16" in page(found).sections["layers"]
+    assert "work in 16 bits" in page(found).sections["layers"]
 
 
 def test_latency_where_it_was_measured():

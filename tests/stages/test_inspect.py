@@ -70,7 +70,7 @@ def test_header_and_side_file_tell_what_the_engine_is(folder):
 
 def test_without_its_side_file_the_header_still_tells(folder):
     (folder / "portable.engine.json").unlink()
-    done = onnx2trt(folder, "--inspect", "portable.engine", "--json", "-", "-q")
+    done = onnx2trt(folder, "--inspect", "portable.engine", "--json", "-")
     result = json.loads(done.stdout)
     check_schema(result)
     assert done.code == 0 and result["engine"]["sources"][0] == "header" and result["engine"]["made_with"]["backend"] == "tensorrt-rtx"

@@ -82,15 +82,15 @@ def test_a_trained_model_is_prepared_as_the_engine_was(net, route):
     args = parse()
     as_built(args, known.flags)
     assert args.precision == flags[1] and args.refittable and args.strongly_typed == ("--strongly-typed" in flags)
-    job, _ = planned(*flags, "--refittable", library=library)
-    same = prepare_again(job, known.kept_fp32, known.exact_scales)
+    job, run = planned(*flags, "--refittable", library=library)
+    same = prepare_again(job, known.kept_fp32, known.exact_scales, run)
     assert changed_weights(same, known) == frozenset(), "the same model changes nothing"
     assert same.graph.proto == before.graph.proto and same.constraints == before.constraints and same.fallback == before.fallback
     assert same.changed == before.changed
     save(NETS[net](), factor=0.875)
-    job, _ = planned(*flags, "--refittable", library=library)
+    job, run = planned(*flags, "--refittable", library=library)
     check_network(job, known)
-    again = prepare_again(job, known.kept_fp32, known.exact_scales)
+    again = prepare_again(job, known.kept_fp32, known.exact_scales, run)
     changed = changed_weights(again, known)
     assert changed and changed == {
         name for name, array in again.graph.weights.items() if not np.array_equal(array, before.graph.weights[name])
@@ -111,8 +111,8 @@ def test_weights_that_need_another_preparation_are_refused():
     """An FP32 constant that FP16 cannot hold stays FP32 in the new one, say: the types in the engine are fixed."""
     save(conv_net())
     _, known = built(library="strong")
-    job, _ = planned("--refittable", library="strong")
-    other = prepare_again(job, {"head": "made up"}, False)
+    job, run = planned("--refittable", library="strong")
+    other = prepare_again(job, {"head": "made up"}, False, run)
     with refused(ExitCode.MODEL, "the network has to be built otherwise", hint="--refittable"):
         changed_weights(other, known)
 
@@ -124,7 +124,8 @@ def test_without_refittable_only_the_same_weights_come_back():
     known = refit.to_remember(job, prepared, {}, False)
     assert known.stripped and not known.other_weights and changed_weights(prepared, known) == frozenset()
     save(conv_net(), factor=2)
-    other = prepare_again(planned("--strip-weights")[0], known.kept_fp32, False)
+    job, run = planned("--strip-weights")
+    other = prepare_again(job, known.kept_fp32, False, run)
     with refused(ExitCode.MACHINE, "--strip-weights alone", "'b1'", "and 1 more", hint="--refittable --strip-weights"):
         changed_weights(other, known)
 

@@ -54,7 +54,7 @@ def test_shapes_that_take_the_model_too_long_are_run_without_it(made, monkeypatc
     seen: list = []
     try_engine(job, engine(job, seen=seen), run)
     assert seen == [(1, 3, 16, 16), (4, 3, 16, 16)], "the first has no time to foretell from, the second is run alone"
-    assert len(run.console.warnings) == 1 and "runs at x:4x3x16x16, but was not held against the model" in run.console.warnings[0]
+    assert len(run.console.warnings) == 1 and "runs at x:4x3x16x16, but was not compared with the model there" in run.console.warnings[0]
 
     def no_room(arrays):
         raise ConversionError("the GPU has no room for 5 MB", hint="Lower --max-batch-size.", code=ExitCode.MACHINE)
