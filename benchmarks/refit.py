@@ -48,7 +48,8 @@ def with_other_weights(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def convert(folder: Path, *flags: str) -> dict:
     """The result of the command, with its seconds; it ends this program where it fails."""
-    command = [sys.executable, str(ROOT / "onnx2trt.py"), *flags, "--validate", "x.npz", "--json", "r.json", "--quiet"]
+    free = ("--max-accuracy-drop", "100")  # random weights have nothing to lose
+    command = [sys.executable, str(ROOT / "onnx2trt.py"), *flags, "--validate", "x.npz", *free, "--json", "r.json", "--quiet"]
     started = time.monotonic()
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
