@@ -120,7 +120,7 @@ def refit_engine(job: Job, prepared: Prepared, data, changed: frozenset[str], ru
         ConversionError: MACHINE or BUILD, naming the weights that did not get there.
     """
     with tempfile.TemporaryDirectory(prefix="onnx2trt-") as folder, run.stage("refit", "putting the weights into the engine"):
-        refitter = EngineRefitter(job.library, data, run.console.debug, job.plan.build.version_compatible)
+        refitter = EngineRefitter(job.library, data, run.console.library, job.plan.build.version_compatible)
         try:
             _check_taken(prepared.graph, refitter.weights, changed)
             model = prepared.graph.proto if prepared.changed else job.model

@@ -22,7 +22,7 @@ class EngineRefitter:
     (the factors of batch normalizations, say).
     """
 
-    def __init__(self, library: Library, data, show: Callable[[str], None], host_code: bool = False):
+    def __init__(self, library: Library, data, show: Callable[[str, bool], None], host_code: bool = False):
         """Load the engine.
 
         Args:
