@@ -13,7 +13,7 @@ from math import prod
 
 from onnx2trt.trt.constraints import METADATA
 
-BYTES = {"float": 4, "half": 2, "bfloat16": 2, "fp8": 1, "fp8_e4m3": 1, "int8": 1, "int32": 4, "int64": 8, "bool": 1}
+BYTES = {"float": 4, "half": 2, "bf16": 2, "fp8": 1, "fp8_e4m3": 1, "int8": 1, "int32": 4, "int64": 8, "bool": 1}
 MAIN = "\nmain {"
 NEXT = re.compile(r"^\w+ \{\s*$", re.MULTILINE)  # what follows: shape_main
 TEXT = frozenset(range(32, 127)) | frozenset(b"\n\r\t\x1e\x1f")  # separators stand between names of layers

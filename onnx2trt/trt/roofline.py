@@ -13,7 +13,7 @@ from onnx2trt.trt.plan_text import Kernel
 
 RATES = {
     "half": "fp16",
-    "bfloat16": "fp16",
+    "bf16": "fp16",
     "fp8": "int8",
     "fp8_e4m3": "int8",
     "int8": "int8",

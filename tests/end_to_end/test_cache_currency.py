@@ -188,7 +188,18 @@ def detector() -> Path:
 def test_a_cache_of_tensorrt_makes_the_qdq_model_without_images(tmp_path):
     cache = DATA / "tensorrt-10.6-entropy2.cache"
     shape = ("--opt-shapes", "x:1x3x640x640")
-    flags = ("--precision", "int8", "--calibration-cache", cache, "--no-validate", "--save-onnx", "m.onnx", "-o", "m.engine")
+    flags = (
+        "--precision",
+        "int8",
+        "--no-baseline",
+        "--calibration-cache",
+        cache,
+        "--no-validate",
+        "--save-onnx",
+        "m.onnx",
+        "-o",
+        "m.engine",
+    )
     done = onnx2trt(tmp_path, "--onnx", detector(), *shape, *flags)
     assert done.code == 0, done.stderr
     assert "no side file" in done.stderr and done.json("m.engine.json")["calibration"]["samples_used"] is None

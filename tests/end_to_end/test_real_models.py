@@ -75,7 +75,7 @@ def pooled_iou(model, images, shape):
     return (reference & found).sum() / (reference | found).sum()
 
 
-DET_INT8 = ("--opt-shapes", "x:1x3x640x640", "--precision", "int8", "-o", "m.engine", "--save-onnx", "m.onnx")
+DET_INT8 = ("--opt-shapes", "x:1x3x640x640", "--precision", "int8", "--no-baseline", "-o", "m.engine", "--save-onnx", "m.onnx")
 
 
 @pytest.mark.parametrize("flags, share, iou", [((), 0.8, 0.988), (("--max-accuracy-drop", "0.4"), 0.57, 0.994)])
