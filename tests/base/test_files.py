@@ -477,8 +477,9 @@ def test_somebody_elses_file_in_a_sticky_folder_is_refused_before_the_work(tmp_p
     folder.mkdir()
     folder.chmod(0o1777)
     (folder / "a").write_bytes(b"old")
-    for above in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
-        above.chmod(above.stat().st_mode | 0o011)
+    for above in (tmp_path, *tmp_path.parents):
+        if not above.stat().st_mode & 0o001:  # pytest keeps its folders to itself, one more of them for each process
+            above.chmod(above.stat().st_mode | 0o011)
     os.seteuid(65534)
     try:
         with refused(ExitCode.OUTPUT, "must not be replaced"):
