@@ -10,7 +10,7 @@ import os
 import re
 import sys
 
-from onnx2trt.base.words import printable
+from onnx2trt.base.words import error_text, printable
 from onnx2trt.plan.arguments import build_parser
 
 ANSI = re.compile(r"\x1b\[[0-9;]*m")  # colours: the child that made the table sees only stderr
@@ -167,9 +167,7 @@ def _to_stdout(text: str) -> bool:
 
 
 def _print_error(message: str, hint: str) -> None:
-    for line in (f"error: {message}", f"hint: {hint}" if hint else ""):
-        if line:
-            _print(printable(line))
+    _print(error_text(message, hint))
 
 
 def _print(text: str) -> None:

@@ -36,3 +36,8 @@ def printable(text: str, indent: str = "  ") -> str:
     shown = text.encode("utf-8", "backslashreplace").decode()  # file names may hold bytes that are no text
     shown = ACTED_UPON.sub(lambda found: found[0].encode("unicode_escape").decode(), shown)
     return BEGINNING.sub("\n" + indent, shown)
+
+
+def error_text(message: str, hint: str) -> str:
+    """What a terminal gets of an error."""
+    return printable(f"error: {message}") + (f"\n{printable(f'hint: {hint}')}" if hint else "")

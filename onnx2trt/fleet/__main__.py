@@ -12,7 +12,7 @@ import time
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.files import check_writable, write_atomically
 from onnx2trt.base.system import check_system
-from onnx2trt.base.words import printable
+from onnx2trt.base.words import error_text
 from onnx2trt.fleet import node
 from onnx2trt.fleet.cluster import Cluster
 from onnx2trt.fleet.outcome import Outcome, Record
@@ -160,8 +160,7 @@ def _deliver(record: Record, json_path: str | None) -> int:
 
 
 def _refused(error: ConversionError) -> int:
-    for line in filter(None, (f"error: {error.message}", f"hint: {error.hint}" if error.hint else "")):
-        print(printable(line), file=sys.stderr, flush=True)
+    print(error_text(error.message, error.hint), file=sys.stderr, flush=True)
     return int(error.code)
 
 

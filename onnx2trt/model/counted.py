@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 import onnx
@@ -28,7 +29,6 @@ def check_functions(model: onnx.ModelProto, path: str) -> None:
     """
     bodies = {(function.domain, function.name): function.node for function in model.functions}
     known: dict[tuple[str, str], tuple[int, int]] = {}  # function -> (nodes that a call stands for, calls that are nested in it)
-    under_way: list[tuple[str, str]] = []
 
     def called(nodes) -> list[tuple[str, str]]:
         return [(node.domain, node.op_type) for node in _with_inner(nodes) if (node.domain, node.op_type) in bodies]
@@ -38,21 +38,19 @@ def check_functions(model: onnx.ModelProto, path: str) -> None:
         own = sum(1 for _ in _with_inner(nodes)) - len(calls)
         return own + sum(count for count, _ in calls), 1 + max((depth for _, depth in calls), default=0)
 
-    waiting = called(model.graph.node)
-    while waiting:  # no recursion: functions may be nested thousands deep
-        name = waiting[-1]
-        missing = [inner for inner in called(bodies[name]) if inner not in known]
-        if name in known or not missing:
-            known.setdefault(name, total(bodies[name]))
-            waiting.pop()
-            if under_way and under_way[-1] == name:
-                under_way.pop()
-            continue
-        under_way.append(name)
-        again = next((inner for inner in missing if inner in under_way), None)
-        if again:
-            raise ConversionError(f"{path}: local function {again[1]!r} calls itself", hint="Export the model again.", code=ExitCode.MODEL)
-        waiting += missing
+    calls, waiting = {}, called(model.graph.node)
+    while waiting:  # of those that nobody calls nothing is asked
+        name = waiting.pop()
+        if name not in calls:
+            calls[name] = called(bodies[name])
+            waiting += calls[name]
+    try:
+        for name in TopologicalSorter(calls).static_order():
+            known[name] = total(bodies[name])
+    except CycleError as error:
+        raise ConversionError(
+            f"{path}: local function {error.args[1][0][1]!r} calls itself", hint="Export the model again.", code=ExitCode.MODEL
+        ) from None
     count, depth = total(model.graph.node)
     if depth - 1 > MOST_NESTED:
         raise ConversionError(

@@ -9,15 +9,11 @@ import onnx
 
 
 @dataclass(frozen=True)
-class HalfType:
-    """A type of 16 bits."""
+class LowType:
+    """A type that FP32 values are rounded to."""
 
     name: str  # as --precision has it
     elem_type: int  # TensorProto.DataType
-    bits: int  # of a value's precision, the leading one included
-    largest: float  # finite value
-    smallest_normal: float  # below it, precision is lost bit by bit
-    wide: bool  # as wide a range as FP32
 
     @property
     def label(self) -> str:
@@ -26,8 +22,18 @@ class HalfType:
 
     @property
     def dtype(self) -> np.dtype:
-        """Of its arrays; onnx before 1.19 has none for BF16, and gives float32."""
+        """Of its arrays; onnx before 1.19 has none for BF16 and FP8, and gives others."""
         return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self.elem_type))
+
+
+@dataclass(frozen=True)
+class HalfType(LowType):
+    """A type of 16 bits."""
+
+    bits: int  # of a value's precision, the leading one included
+    largest: float  # finite value
+    smallest_normal: float  # below it, precision is lost bit by bit
+    wide: bool  # as wide a range as FP32
 
     @property
     def rounding(self) -> float:

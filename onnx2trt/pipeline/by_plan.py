@@ -25,7 +25,7 @@ from onnx2trt.trt.profile import Timed
 from onnx2trt.trt.roofline import Gpu, kernel_ms, least_ms, targets
 
 LAUNCH_MS = 0.001  # about what starting a kernel takes; where the kernels are shorter than that, the plan tells nothing of speed
-REASON = "cannot gain from INT8 by the engine's own plan: what is converted moves more than it saves (an estimate, nothing was timed)"
+REASON = "cannot gain from {} by the engine's own plan: what is converted moves more than it saves (an estimate, nothing was timed)"
 
 
 def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
@@ -34,7 +34,8 @@ def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
     The choice keeps what an FP16 engine would move, too.
     """
     builds, gpus = job.plan.calibration.effort.builds, _gpus(job)
-    run.console.info(f"reading from the engines' own plans what {job.number_format.label} and FP16 move through memory")
+    label = job.number_format.label
+    run.console.info(f"reading from the engines' own plans what {label} and FP16 move through memory")
     try:
         fp16 = choice.in_fp16()
         choice.fp16_kernels = _kernels(job, fp16, run, "an FP16 engine to compare with")
@@ -49,8 +50,7 @@ def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
             if not kernels or found >= least:
                 choice.by_plan = known
                 break
-            label, left = job.number_format.label, len(choice.by_plan)
-            run.console.debug(f"{label} takes at least {found:.3f} of what FP16 takes at least; {left} layers left in FP16")
+            run.console.debug(f"{label} takes at least {found:.3f} of what FP16 takes at least; {len(choice.by_plan)} layers left in FP16")
             least, known = found, choice.by_plan
             if found <= 1:
                 break
@@ -58,7 +58,7 @@ def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
             slow = slower_in_int8(job, prepared.graph, int8, half)
             if not slow:
                 break
-            choice.by_plan = {**known, **dict.fromkeys(slow, REASON.replace("INT8", job.number_format.label))}
+            choice.by_plan = {**known, **dict.fromkeys(slow, REASON.format(label))}
         else:
             choice.by_plan = known
     except ConversionError as error:
@@ -73,13 +73,14 @@ def about(job: Job, choice: object, graph: Graph, kernels: Sequence[Kernel]) -> 
         choice: what the engine was made by; one of INT8 layers knows of the FP16 engine, too.
         graph: that it was built from.
     """
-    found = {"least_ms": bounds(job, graph, kernels)}
+    macs = macs_of(graph, job.profiles) if kernels else {}
+    found = {"least_ms": _bounds(job, kernels, macs)}
     half = choice.fp16_kernels if isinstance(choice, Int8Choice) else ()
     traffic = traffic_of(half)
     if not traffic:
         return found
     in_fp16 = {"fp16_kernels": traffic.kernels, "fp16_moved_bytes": traffic.moved_bytes}
-    return {**found, **in_fp16, "fp16_least_ms": bounds(job, graph, half)}
+    return {**found, **in_fp16, "fp16_least_ms": _bounds(job, half, macs)}
 
 
 def bounds(job: Job, graph: Graph, kernels: Sequence[Kernel]) -> dict[str, float] | None:
@@ -88,10 +89,11 @@ def bounds(job: Job, graph: Graph, kernels: Sequence[Kernel]) -> dict[str, float
     Args:
         graph: FP32 or as it was built from.
     """
-    if not kernels:
-        return None
-    macs = macs_of(graph, job.profiles)
-    return {gpu.name: round(least_ms(kernels, macs, gpu), 4) for gpu in _gpus(job)}
+    return _bounds(job, kernels, macs_of(graph, job.profiles)) if kernels else None
+
+
+def _bounds(job: Job, kernels: Sequence[Kernel], macs: Mapping[str, int]) -> dict[str, float] | None:
+    return {gpu.name: round(least_ms(kernels, macs, gpu), 4) for gpu in _gpus(job)} if kernels else None
 
 
 def _gpus(job: Job) -> tuple[Gpu, ...]:

@@ -9,8 +9,9 @@ from onnx2trt.base.words import base_name
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.pipeline.engines import make_all
-from onnx2trt.plan.plan import BEST, Plan
+from onnx2trt.plan.plan import Plan
 from onnx2trt.plan.refit import to_remember
+from onnx2trt.plan.variants import BEST
 from onnx2trt.report.result import Environment, Result
 from onnx2trt.stages import inspect as inspecting
 from onnx2trt.stages import preflight, refit, triton, unchanged, write

@@ -11,8 +11,8 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.pipeline.attempt import Attempt, time_in_turn
 from onnx2trt.pipeline.engine import Made, make_engine
 from onnx2trt.pipeline.structures import Int8Engines, build_int8, give_slow_layers_back
-from onnx2trt.plan.plan import BEST
 from onnx2trt.plan.precision_arguments import EIGHT_BIT, LAYER_PRECISIONS
+from onnx2trt.plan.variants import BEST
 from onnx2trt.report.result import Result
 from onnx2trt.stages import fp16_baseline as baseline
 from onnx2trt.stages.fp16_baseline import Baseline

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from onnx2trt.plan.effects import Cell, Effect
-from onnx2trt.plan.plan import BEST, Plan
+from onnx2trt.plan.plan import Plan
 from onnx2trt.plan.precision_arguments import EIGHT_BIT
+from onnx2trt.plan.variants import BEST
 
 IMAGES = ("--input-range", "--mean", "--std", "--color", "--resize")
 SHAPES = ("--imgsz", "--max-batch-size", "--min-shapes", "--opt-shapes", "--max-shapes")

@@ -15,7 +15,7 @@ from onnx2trt.plan.outputs import engine_path, flag_name, triton_model
 from onnx2trt.plan.parts import Calibration, Outputs, Preprocess, Shapes, Validation
 from onnx2trt.plan.refit import refuse_refit
 from onnx2trt.plan.structures import Structure, candidates
-from onnx2trt.plan.variants import BEST, fp8_beside, fp8_problem, variants_of
+from onnx2trt.plan.variants import fp8_beside, fp8_problem, variants_of
 
 NATIVE_METHODS = ("entropy", "minmax")
 LEAST_FP16_SHARE = 0.10  # of the work, for FP16 or BF16 to count as delivered; for INT8 --min-int8-share says it
@@ -67,7 +67,7 @@ class Plan:
     @property
     def by_plan(self) -> bool:
         """INT8 is held against FP16 by what the engines' own plans tell, since none can be timed."""
-        held = self.baseline or self.compare or self.precision == BEST
+        held = self.baseline or len(self.variants) > 1
         return held and self.backend == "tensorrt-rtx" and not self.executes_here
 
     @property

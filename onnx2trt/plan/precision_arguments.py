@@ -29,7 +29,9 @@ def add_precision_flags(group) -> None:
         help="precision of the engine; best: whatever is fastest on this GPU within --max-accuracy-drop (default: fp16)",
     )
     group.add_argument(
-        "--compare", action="store_true", help="build FP32, FP16, INT8, and FP8 where it is to be had, and show them side by side"
+        "--compare",
+        action="store_true",
+        help="build FP32, FP16, INT8, BF16 and FP8, as far as they are to be had, and show them side by side",
     )
     group.add_argument(
         "--no-baseline", action="store_true", help="do not build an FP16 engine beside an INT8 or FP8 one to say which of them is faster"

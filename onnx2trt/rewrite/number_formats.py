@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
+from onnx2trt.model.half_types import LowType
 from onnx2trt.model.operators import WEIGHTED
 
 SMALLEST_EXPONENT = -6  # of the normal values of E4M3
@@ -19,11 +20,9 @@ INVERSE_FITS_FP16 = 2.0**-15  # TensorRT-RTX multiplies by 1 / scale, which it s
 
 
 @dataclass(frozen=True)
-class NumberFormat:
+class NumberFormat(LowType):
     """A tensor of this format stands for x = scale * q, with q one of its values."""
 
-    name: str  # as --precision has it
-    elem_type: int  # of onnx.TensorProto
     largest: float  # max |q| that scales are chosen for
     lowest: float  # of q, where a quantizer clips
     floating: bool  # steps grow with the values; else they are 1
@@ -37,15 +36,6 @@ class NumberFormat:
     methods: tuple[str, ...]
     most_tokens: int  # of an attention that TensorRT has a fused kernel for
     smallest_fp16_scale: float  # of activations, where scales are stored in FP16; 0: any
-
-    @property
-    def label(self) -> str:
-        """In messages."""
-        return self.name.upper()
-
-    @property
-    def dtype(self) -> np.dtype:
-        return np.dtype(onnx.helper.tensor_dtype_to_np_dtype(self.elem_type))
 
     @property
     def available(self) -> bool:

@@ -19,16 +19,14 @@ def macs_of(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, int]:
 
 def mac_share(graph: Graph, profiles: tuple[Profile, ...], nodes: set[str] | None = None) -> float:
     """Share of the multiply-accumulates (macs_of) that these nodes do; None: those whose operands are in 8 bits."""
-    macs = macs_of(graph, profiles)
-    nodes = qdq.quantized_layers(graph) if nodes is None else nodes
-    total = sum(macs.values())
-    return sum(count for name, count in macs.items() if name in nodes) / total if total else 0.0
+    return _share(macs_of(graph, profiles), qdq.quantized_layers(graph) if nodes is None else nodes) or 0.0
 
 
 def mac_shares(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, float]:
     """The same of the nodes whose operands are in an 8-bit format, for each that there is; INT8 where there is none."""
     found = {name: nodes for name, nodes in qdq.layers_by_format(graph).items() if nodes} or {INT8.name: set()}
-    return {name: mac_share(graph, profiles, nodes) for name, nodes in found.items()}
+    macs = macs_of(graph, profiles)
+    return {name: _share(macs, nodes) or 0.0 for name, nodes in found.items()}
 
 
 def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] | None = None, half_type: HalfType = FP16) -> float | None:
@@ -43,5 +41,10 @@ def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] |
         types, int8 = graph.types(), qdq.quantized_layers(graph)
         made = {name for name, elem_type in types.items() if elem_type == half_type.elem_type}
         half = {node.name for node in graph.nodes if node.name not in int8 and not made.isdisjoint(node.output)}  # a GRU may make Y_h alone
+    return _share(macs, half)
+
+
+def _share(macs: dict[str, int], nodes: set[str]) -> float | None:
+    """None where there is no work."""
     total = sum(macs.values())
-    return sum(count for name, count in macs.items() if name in half) / total if total else None
+    return sum(count for name, count in macs.items() if name in nodes) / total if total else None
