@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Container
 from dataclasses import dataclass
 
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.side_files import NotTaken, parse_json
 from onnx2trt.trt.constraints import nodes_of
 
+MOST_TEXT = 2**28  # characters; layers of large engines take some kB each
 # in the order in which a datatype is looked for in a tensor's description
 PRECISIONS = (("Int8", "int8"), ("FP8", "fp8"), ("Half", "fp16"), ("FP16", "fp16"), ("BF16", "bf16"), ("Float", "fp32"), ("FP32", "fp32"))
 NO_WORK = ("Constant", "Reformat", "NoOp", "Shuffle", "Shape", "Signal", "Wait", "ShapeHostToDevice", "ShapeDeviceToHost")
@@ -35,9 +37,15 @@ def parse_layers(text: str, known: dict[str, str]) -> tuple[EngineLayer, ...]:
 
     Returns:
         The layers, in order; empty where the engine was built without details.
+
+    Raises:
+        ConversionError: VALIDATION, where it is no JSON, or not of this form.
     """
-    entries = json.loads(text).get("Layers", [])
-    return tuple(_layer(entry, known) for entry in entries if isinstance(entry, dict))
+    try:
+        entries = parse_json(text, MOST_TEXT, finite=False).get("Layers", [])
+        return tuple(_layer(entry, known) for entry in entries if isinstance(entry, dict))
+    except (NotTaken, AttributeError, TypeError) as error:
+        raise ConversionError(f"TensorRT's description of the engine cannot be read: {error}", code=ExitCode.VALIDATION) from None
 
 
 def _layer(entry: dict, known: dict[str, str]) -> EngineLayer:
