@@ -187,7 +187,7 @@ channel.publish(written("a.cache"))
 wait_for("a.cache")
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    with refused(ExitCode.BUILD, "SIGKILL"):
+    with refused(ExitCode.MACHINE, "SIGKILL"):
         supervise(tmp_path, body)
     assert results(tmp_path) == ["a.cache"]
 
@@ -250,6 +250,7 @@ def test_what_the_child_started_ends_with_it(tmp_path, end):
         (signal.SIGSEGV, "preflight", ExitCode.MODEL, "onnx.checker"),
         (signal.SIGBUS, "parse", ExitCode.MODEL, "onnx.checker"),
         (signal.SIGKILL, "parse", ExitCode.MODEL, "out-of-memory"),
+        (signal.SIGABRT, "start", ExitCode.MACHINE, "-vv"),
         (signal.SIGABRT, "build", ExitCode.BUILD, "-vv"),
         (signal.SIGSEGV, "validate", ExitCode.BUILD, "-vv"),
         (signal.SIGKILL, "build", ExitCode.BUILD, "out-of-memory"),
@@ -265,7 +266,7 @@ def test_a_death_by_signal_names_signal_and_stage(tmp_path, number, stage, code,
 
 
 def test_a_signal_without_a_name(tmp_path):
-    with refused(ExitCode.BUILD, f"signal {signal.SIGRTMIN + 1}"):
+    with refused(ExitCode.MACHINE, f"signal {signal.SIGRTMIN + 1}"):
         supervise(tmp_path, f"os.kill(os.getpid(), {signal.SIGRTMIN + 1})")
 
 
@@ -277,7 +278,7 @@ def test_an_end_without_a_result(tmp_path, code):
 
 
 def test_a_child_that_dies_before_it_speaks(tmp_path):
-    with refused(ExitCode.BUILD, "code 1 during stage 'start'"):
+    with refused(ExitCode.MACHINE, "code 1 during stage 'start'"):
         Supervisor().run([sys.executable, "-I", "-S", "-c", "raise SystemExit(1)"])
 
 
@@ -285,7 +286,7 @@ def test_a_message_that_is_cut_off_is_no_result(tmp_path):
     body = """files = [written("a.engine")]
 os.write(channel._stream.fileno(), b'{"kind": "done", "result": {}, "files": [], "table": ""}')
 os._exit(0)"""
-    with refused(ExitCode.BUILD, "no result"):
+    with refused(ExitCode.MACHINE, "no result"):
         supervise(tmp_path, body)
     assert results(tmp_path) == []
 
