@@ -81,6 +81,7 @@ REFUSED = {
     errno.EROFS: (ExitCode.OUTPUT, "The file system is read-only."),
     errno.EIO: (ExitCode.MACHINE, "A disk or a network file system has failed: look at the system's log."),
 }
+OTHERWISE = (ExitCode.MACHINE, "Somebody may have removed or changed a file meanwhile; else run again with --verbose, and report it.")
 
 
 def unforeseen(error: BaseException) -> ConversionError:
@@ -89,10 +90,13 @@ def unforeseen(error: BaseException) -> ConversionError:
 
     if isinstance(error, MemoryError):
         return ConversionError("out of memory", hint=limited() or MEMORY_HINT, code=ExitCode.MACHINE)
-    if isinstance(error, OSError) and error.errno in REFUSED:
-        code, hint = REFUSED[error.errno]
+    if isinstance(error, OSError) and error.errno is not None:
+        known = errno.ENOSPC if "No usable temporary directory" in str(error) else error.errno  # in a file that Python tries to write there
+        code, hint = REFUSED.get(known, OTHERWISE)
         return ConversionError(str(error).partition("] ")[2] or str(error), hint=hint, code=code)
     if isinstance(error, ImportError):
+        while error.__cause__:  # numpy wraps it into a page of advice
+            error = error.__cause__
         return ConversionError(
             f"a library cannot be loaded: {error}",
             hint=limited() or "Install it again; if it speaks of open files, allow more of them: ulimit -n 1024.",
