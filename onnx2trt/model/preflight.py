@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -150,10 +151,9 @@ def _parse(path: str) -> onnx.ModelProto:
 
 def _specs(values, role: str, path: str) -> tuple[TensorSpec, ...]:
     specs = tuple(_spec(value, role, path) for value in values)
-    names = [spec.name for spec in specs]
-    twice = {name for name in names if names.count(name) > 1 or not name}
+    twice = [name for name, count in Counter(spec.name for spec in specs).items() if count > 1 or not name]
     if twice:
-        raise ConversionError(f"{path}: {role} name {twice.pop()!r} is empty or occurs twice", code=ExitCode.MODEL)
+        raise ConversionError(f"{path}: {role} name {twice[0]!r} is empty or occurs twice", code=ExitCode.MODEL)
     return specs
 
 
