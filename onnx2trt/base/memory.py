@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from pathlib import Path
 
@@ -43,3 +44,14 @@ def return_freed() -> None:
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)
+
+
+def limited() -> str:
+    """What to do where memory was not enough and this process may take only so much; empty where nothing says so."""
+    with contextlib.suppress(ImportError):  # not on every system
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if most != resource.RLIM_INFINITY:
+            return f"This process may take only {most / 2**20:.0f} MiB of addresses (ulimit -v): allow it more, 8 GiB to begin with."
+    return ""
