@@ -5,11 +5,10 @@ What a run needs is loaded where it is needed, so that --help and argument error
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import sys
 
+from onnx2trt.base.streams import open_streams, stdout_is_closed
 from onnx2trt.base.words import error_text, printable
 from onnx2trt.plan.arguments import build_parser
 
@@ -26,17 +25,28 @@ def main(argv: list[str] | None = None, prog: str = "") -> int:
     Returns:
         The exit code (base.errors.ExitCode).
     """
-    _open_streams()
+    open_streams()
     arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return _command(arguments, prog)
+    except Exception as error:  # the boundary: whatever it is, the user gets a sentence and a code
+        from onnx2trt.base.errors import unforeseen
+
+        known = unforeseen(error)
+        _print_error(known.message, known.hint)
+        return int(known.code)
+
+
+def _command(arguments: list[str], prog: str) -> int:
     parser, words = _parser_for(arguments, prog)
     try:
         args = parser.parse_args(words)
-    except BrokenPipeError:  # --help, of which the reader has seen enough
-        return _stdout_is_gone(0)
     except SystemExit:
         if parser.problem:
             return _refused(parser.problem, words)
         raise  # --help and the like
+    except OSError as error:  # --help and the like, too
+        return _undelivered(error)
     problem = _system_problem()  # from here on, what --help has no need of
     if problem:
         _print_error(problem.message, problem.hint)
@@ -55,6 +65,9 @@ def main(argv: list[str] | None = None, prog: str = "") -> int:
             parser.error(problem)
         except SystemExit:
             return _refused(problem, words)
+    if args.json == "-" and stdout_is_closed():
+        _print_error("--json - has nowhere to go: stdout is closed", "Open stdout for writing, or name a file: --json FILE.")
+        return 8
     from onnx2trt.supervised import run_supervised
 
     return _deliver(args, run_supervised(arguments, args.json))
@@ -68,23 +81,6 @@ def _parser_for(arguments: list[str], prog: str):
         if arguments[0] in DOORS:
             return build_door_parser(arguments[0], prog), arguments[1:]
     return build_parser(), arguments
-
-
-def _open_streams() -> None:
-    """A stream that the caller has closed takes what is written to it, and loses it: else the next file that is opened would get it."""
-    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
-        if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
-            if descriptor != number:
-                os.dup2(descriptor, number)
-                os.close(descriptor)
-            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
-
-
-def _stdout_is_gone(code: int) -> int:
-    """The code, with nothing left in the buffer that Python would complain about at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
 
 
 def _refused(problem: str, words: list[str]) -> int:
@@ -147,23 +143,32 @@ def _deliver(args, ended) -> int:
     if problem:
         _print_error(problem.message, problem.hint)
     shown = ended.table if sys.stdout.isatty() else ANSI.sub("", ended.table)
-    written = _to_stdout(to_json(result) if args.json == "-" else "" if args.quiet else shown)
+    code = _to_stdout(to_json(result) if args.json == "-" else "" if args.quiet else shown)
     if args.json == "-" and not args.quiet:
         _print(ended.table)
-    return result.exit_code if written else result.exit_code or 8
+    return result.exit_code or code
 
 
-def _to_stdout(text: str) -> bool:
-    """Whether the text could be written, or its reader has gone: that is no failure."""
+def _to_stdout(text: str) -> int:
+    """Returns: the exit code, were it for this alone."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough
-        _stdout_is_gone(0)
-    except OSError as error:  # a full disk behind it
-        _print_error(f"stdout cannot be written: {error.strerror}", "Free space on the disk that it is redirected to.")
-        return bool(_stdout_is_gone(0))
-    return True
+    except OSError as error:
+        return _undelivered(error)
+    return 0
+
+
+def _undelivered(error: OSError) -> int:
+    """Say that stdout cannot be written, unless nobody is there to read it: that is no failure.
+
+    Returns:
+        The exit code.
+    """
+    if isinstance(error, BrokenPipeError) or stdout_is_closed():  # the reader has seen enough, or never wanted anything
+        return 0
+    _print_error(f"stdout cannot be written: {error.strerror}", "Send it to a file or a program that takes it.")
+    return 8
 
 
 def _print_error(message: str, hint: str) -> None:
@@ -171,5 +176,4 @@ def _print_error(message: str, hint: str) -> None:
 
 
 def _print(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody listens any more
-        print(text, file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)

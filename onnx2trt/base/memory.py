@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 MEMINFO = "/proc/meminfo"
@@ -30,3 +31,14 @@ def available_bytes(meminfo: str = MEMINFO, cgroups: tuple[tuple[str, str], ...]
         except (OSError, ValueError):  # no such cgroup, or "max": no limit
             continue
     return min(left, default=None)
+
+
+def limited() -> str:
+    """What to do where memory was not enough and this process may take only so much; empty where nothing says so."""
+    with contextlib.suppress(ImportError):  # not on every system
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if most != resource.RLIM_INFINITY:
+            return f"This process may take only {most / 2**20:.0f} MiB of addresses (ulimit -v): allow it more, 8 GiB to begin with."
+    return ""
