@@ -121,7 +121,12 @@ def fold_affine(graph: Graph, overrides: tuple[tuple[str, str], ...] = ()) -> Gr
     for node in folded.nodes:
         x = next((name for name in node.input if name not in folded.weights), "")
         conv = producers.get(x)
-        if conv is None or conv.output[0] in outputs or not _takes_affine(conv, node, folded, consumers) or not _named_alike(node, conv, overrides):
+        if (
+            conv is None
+            or conv.output[0] in outputs
+            or not _takes_affine(conv, node, folded, consumers)
+            or not _named_alike(node, conv, overrides)
+        ):
             continue
         weight, axis = folded.weights[conv.input[1]], 0 if conv.op_type == "Conv" else 1
         affine = _affine(node, x, folded, weight.ndim, weight.shape[axis])

@@ -96,7 +96,7 @@ class _Simulation:
         if node.op_type == "Cast" and node.output[0] in self._half:
             self.renamed[node.output[0]] = self._rounded(node.input[0], node.output[0], self._half[node.output[0]])
             return
-        if node.op_type == "DequantizeLinear" and node.output[0] in self._half and outputs.isdisjoint(node.output):
+        if node.op_type == "DequantizeLinear" and node.output[0] in self._half and self._outputs.isdisjoint(node.output):
             values = dequantized(node, self._result.weights, INT8)
             if values is not None:
                 self._round_weights(node.output[0], values)
