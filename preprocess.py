@@ -7,8 +7,10 @@ The code is in the package onnx2trt/. For other programs: from preprocess import
 import os
 import sys
 
-if __name__ == "__main__" and (here := os.path.dirname(os.path.realpath(__file__))) not in sys.path:
-    sys.path.insert(0, here)  # python -P and -I leave it out
+if __name__ == "__main__":
+    sys.excepthook = lambda kind, *what, shown=sys.excepthook: kind is KeyboardInterrupt or shown(kind, *what)  # Ctrl-C shows no frames
+    if (here := os.path.dirname(os.path.realpath(__file__))) not in sys.path:
+        sys.path.insert(0, here)  # python -P and -I leave it out
 
 from onnx2trt.base.lazy import lazily
 

@@ -103,6 +103,7 @@ class Place:
 
     def problems(self, before: dict[str, bytes], code: int, said: str, killed: bool = False) -> list[str]:
         """What is not as it should be after a run."""
+        before = {name: data for name, data in before.items() if not name.endswith(".tmp")}  # of a killed run; the next one removes them
         after, found = self.contents(), []
         if code not in CODES and not (killed and code < 0):
             found.append(f"code {code}")

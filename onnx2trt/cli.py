@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 
-from onnx2trt.base.streams import open_streams, stdout_is_closed
+from onnx2trt.base.streams import deliver, needs_stdout, open_streams, undelivered
 from onnx2trt.base.words import error_text, printable
 from onnx2trt.plan.arguments import build_parser
 
@@ -32,9 +32,7 @@ def main(argv: list[str] | None = None, prog: str = "") -> int:
     except Exception as error:  # the boundary: whatever it is, the user gets a sentence and a code
         from onnx2trt.base.errors import unforeseen
 
-        known = unforeseen(error)
-        _print_error(known.message, known.hint)
-        return int(known.code)
+        return _said(unforeseen(error))
 
 
 def _command(arguments: list[str], prog: str) -> int:
@@ -46,10 +44,10 @@ def _command(arguments: list[str], prog: str) -> int:
             return _refused(parser.problem, words)
         raise  # --help and the like
     except OSError as error:  # --help and the like, too
-        return _undelivered(error)
+        return _said(undelivered(error))
     problem = _system_problem()  # from here on, what --help has no need of
     if problem:
-        _print_error(problem.message, problem.hint)
+        _said(problem)
         return _without_run(problem, args.json)
     from onnx2trt.plan.rules import flag_problem
     from onnx2trt.process.channel import attach
@@ -65,9 +63,8 @@ def _command(arguments: list[str], prog: str) -> int:
             parser.error(problem)
         except SystemExit:
             return _refused(problem, words)
-    if args.json == "-" and stdout_is_closed():
-        _print_error("--json - has nowhere to go: stdout is closed", "Open stdout for writing, or name a file: --json FILE.")
-        return 8
+    if lost := needs_stdout(args.json):
+        return _said(lost)
     from onnx2trt.supervised import run_supervised
 
     return _deliver(args, run_supervised(arguments, args.json))
@@ -111,10 +108,8 @@ def _without_run(error, json_path: str | None) -> int:
     result.fail(error)
     result.seal()
     if json_path == "-":
-        _to_stdout(to_json(result))
-    problem = write_json(json_path, Ended(result))
-    if problem:
-        _print_error(problem.message, problem.hint)
+        _said(deliver(to_json(result)))
+    _said(write_json(json_path, Ended(result)))
     return int(error.code)
 
 
@@ -138,41 +133,25 @@ def _deliver(args, ended) -> int:
     for warning in () if args.quiet else ended.lost:
         _print(printable(f"warning: {warning}"))
     if result.error:
-        _print_error(result.error.message, result.error.hint)
-    problem = write_json(args.json, ended)
-    if problem:
-        _print_error(problem.message, problem.hint)
+        _print(error_text(result.error.message, result.error.hint))
+    unwritten = _said(write_json(args.json, ended))
     shown = ended.table if sys.stdout.isatty() else ANSI.sub("", ended.table)
-    code = _to_stdout(to_json(result) if args.json == "-" else "" if args.quiet else shown)
+    lost = _said(deliver(to_json(result) if args.json == "-" else "" if args.quiet else shown))
     if args.json == "-" and not args.quiet:
         _print(ended.table)
-    return result.exit_code or code
+    return result.exit_code or unwritten or lost
 
 
-def _to_stdout(text: str) -> int:
-    """Returns: the exit code, were it for this alone."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except OSError as error:
-        return _undelivered(error)
-    return 0
-
-
-def _undelivered(error: OSError) -> int:
-    """Say that stdout cannot be written, unless nobody is there to read it: that is no failure.
+def _said(error) -> int:
+    """Print the error, if there is one.
 
     Returns:
         The exit code.
     """
-    if isinstance(error, BrokenPipeError) or stdout_is_closed():  # the reader has seen enough, or never wanted anything
+    if error is None:
         return 0
-    _print_error(f"stdout cannot be written: {error.strerror}", "Send it to a file or a program that takes it.")
-    return 8
-
-
-def _print_error(message: str, hint: str) -> None:
-    _print(error_text(message, hint))
+    _print(error_text(error.message, error.hint))
+    return int(error.code)
 
 
 def _print(text: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum, unique
@@ -81,6 +82,8 @@ REFUSED = {
     errno.EROFS: (ExitCode.OUTPUT, "The file system is read-only."),
     errno.EIO: (ExitCode.MACHINE, "A disk or a network file system has failed: look at the system's log."),
 }
+# how libraries put it: C++, ONNX Runtime, OpenCV; a thread needs addresses for its stack
+NO_MEMORY = re.compile("bad_?alloc|bad allocation|failed to allocate|cannot allocate memory|can't start new thread", re.IGNORECASE)
 OTHERWISE = (ExitCode.MACHINE, "Somebody may have removed or changed a file meanwhile; else run again with --verbose, and report it.")
 
 
@@ -88,7 +91,7 @@ def unforeseen(error: BaseException) -> ConversionError:
     """An exception that nobody explained: what the machine has refused in its words, anything else as one that says so."""
     from onnx2trt.base.memory import limited  # only where something has failed
 
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
         return ConversionError("out of memory", hint=limited() or MEMORY_HINT, code=ExitCode.MACHINE)
     if isinstance(error, OSError) and error.errno is not None:
         known = errno.ENOSPC if "No usable temporary directory" in str(error) else error.errno  # in a file that Python tries to write there

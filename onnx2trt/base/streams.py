@@ -8,6 +8,8 @@ import os
 import select
 import sys
 
+from onnx2trt.base.errors import ConversionError, ExitCode
+
 
 class Descriptor(io.RawIOBase):
     """Writes to a file descriptor, all that it is given; waits for a slow reader, also where the descriptor is not to be waited for."""
@@ -75,3 +77,33 @@ def stdout_is_closed() -> bool:
     except OSError as error:
         return error.errno == errno.EBADF  # none, or one for reading
     return False
+
+
+def deliver(text: str) -> ConversionError | None:
+    """Write a result to stdout.
+
+    Returns:
+        Why it is not there.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        return undelivered(error)
+    return None
+
+
+def undelivered(error: OSError) -> ConversionError | None:
+    """What to say of stdout that could not be written; None where nobody is there to read it, which is no failure."""
+    if isinstance(error, BrokenPipeError) or stdout_is_closed():  # the reader has seen enough, or never wanted anything
+        return None
+    hint = "Send it to a file or a program that takes it."
+    return ConversionError(f"stdout cannot be written: {error.strerror}", hint=hint, code=ExitCode.OUTPUT)
+
+
+def needs_stdout(json_path: str | None) -> ConversionError | None:
+    """Why a result that --json sends to stdout would be lost, to be known before the work."""
+    if json_path != "-" or not stdout_is_closed():
+        return None
+    hint = "Open stdout for writing, or name a file: --json FILE."
+    return ConversionError("--json - has nowhere to go: stdout is closed", hint=hint, code=ExitCode.OUTPUT)

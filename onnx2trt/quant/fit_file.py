@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
+from onnx2trt.base.side_files import parse_json
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant.columns import Columns, supports
 from onnx2trt.rewrite.body_layers import body_layers
@@ -26,6 +27,7 @@ from onnx2trt.rewrite.number_formats import INT8, NumberFormat
 from onnx2trt.rewrite.qdq import Rounded, quantizable_layers, scale_axis, weight_layout
 
 FORMAT = 5  # raise it when equalizing, fitting or the choice of layers changes: then what older files hold is found again
+MOST_TEXT = 2**26  # bytes of names, conditions and reasons
 TYPES = ("uint8", "int8", "float32", "float64")
 WRONG_TYPE = (KeyError, TypeError, AttributeError)  # what a JSON text raises whose values are of another type than expected
 
@@ -91,7 +93,7 @@ class Packed:
         """
         try:
             self._arrays = _arrays(data)
-            self._about = json.loads(self._arrays.pop("about").tobytes())
+            self._about = parse_json(self._arrays.pop("about").tobytes(), MOST_TEXT)
             self.format, self.conditions = self._about["format"], dict(self._about["conditions"])
         except Exception as error:  # zipfile, numpy, tokenize and json raise about ten classes of their own for damaged files
             raise ValueError(f"it is damaged ({error})") from None

@@ -17,7 +17,6 @@ from onnx2trt.base.errors import ExitCode, unforeseen
     [
         (errno.EMFILE, ExitCode.MACHINE, "ulimit -n"),
         (errno.EAGAIN, ExitCode.MACHINE, "ulimit -u"),
-        (errno.ENOMEM, ExitCode.MACHINE, "memory"),
         (errno.ENOSPC, ExitCode.OUTPUT, "space"),
         (errno.EDQUOT, ExitCode.OUTPUT, "quota"),
         (errno.EFBIG, ExitCode.OUTPUT, "ulimit -f"),
@@ -46,6 +45,22 @@ def test_a_library_that_cannot_be_loaded_says_why_and_not_what_is_wrapped_around
 def test_a_defect_of_ours_asks_for_a_report():
     assert unforeseen(KeyError("x")).code == ExitCode.UNFORESEEN and "report" in unforeseen(KeyError("x")).hint
     assert unforeseen(OSError("without a number")).code == ExitCode.UNFORESEEN
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("can't start new thread"),
+        RuntimeError("std::bad_alloc"),
+        RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : bad allocation"),
+        Exception("OpenCV(5.0.0) error: (-4:Insufficient memory) Failed to allocate 6912 bytes in function 'OutOfMemoryError'"),
+        OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)),
+    ],
+    ids=str,
+)
+def test_however_it_is_put_no_memory_is_the_machines(error):
+    assert unforeseen(error).code == ExitCode.MACHINE and "emory" in unforeseen(error).message + unforeseen(error).hint
 
 
 def test_memory_that_is_limited():

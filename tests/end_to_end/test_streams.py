@@ -107,11 +107,17 @@ def test_the_child_starts_without_the_folder_of_its_program_too(tmp_path):
 
 def test_ctrl_c_before_anything_has_begun_ends_without_frames(tmp_path):
     """The interpreter's own start is not ours; from our first line on there are none."""
+    for moment in ("onnx2trt.base.errors", "onnx2trt.cli"):
+        interrupted_at(tmp_path, moment)
+
+
+def interrupted_at(folder, module):
+    """While the command loads this module."""
     program = "import os, runpy, signal, sys\nsys.argv = [sys.argv[1], '--help']\nsys.path.insert(0, os.path.dirname(sys.argv[0]))\n" + (
         "import importlib.abc\n"
         "class AtOnce(importlib.abc.MetaPathFinder):\n"
         "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'onnx2trt.cli': os.kill(os.getpid(), signal.SIGINT)\n"
+        f"        if name == {module!r}: os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.meta_path.insert(0, AtOnce())\n"
         "runpy.run_path(sys.argv[0], run_name='__main__')\n"
     )
@@ -120,5 +126,5 @@ def test_ctrl_c_before_anything_has_begun_ends_without_frames(tmp_path):
         signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     command = [sys.executable, "-c", program, str(ROOT / "onnx2trt.py")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, preexec_fn=heed)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, preexec_fn=heed)
     assert done.returncode == -signal.SIGINT and done.stderr == done.stdout == ""
