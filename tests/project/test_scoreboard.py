@@ -181,7 +181,7 @@ def test_the_page_counts_classes_and_groups_reasons():
     assert reason(rows[1]) == reason(rows[2]) == "FILE input '…' has # things" and reason(rows[3]) == "operator NonZero"
     about = {"library": "lib 1", "gpu": None, "onnx": "1", "onnxruntime": "1", "numpy": "1", "skipped": ["(c) skipped: no torch"]}
     text = page.render(rows, about, rows[:2])
-    assert "| Model tests of the `onnx` package | FP16 | 1 | 1 | 0 | 2 | 0 | 0 | 1 |" in text and len(CLASSES) == 7
+    assert "| Model tests of the `onnx` package | FP16 | 1 | 1 | 0 | 0 | 2 | 0 | 0 | 1 |" in text and len(CLASSES) == 8
     assert "| refused by us | FP16 | FILE input '…' has # things | 1 | 2 | `b` |" in text
     assert "| crashed | FP16 | SIGSEGV in stage build | 0 | 1 | `e` |" in text and "(c) skipped: no torch" in text
     assert "onnx/e fp16: crashed: SIGSEGV in stage build" in page.console(rows, about)
