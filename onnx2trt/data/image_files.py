@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from onnx2trt.base.errors import DataError
 
 JPEG = b"\xff\xd8\xff"
@@ -50,33 +52,31 @@ def check_complete(data: bytes) -> None:
         raise DataError("is a PNG without its end (truncated)")
 
 
-def with_more(data: bytes, corners: list[tuple[int, ...]]) -> bytes | None:
-    """A JPEG with more in its last scan than there is: a decoder that had all that it needed makes the same of both.
+def with_more(data: bytes, runs: list[np.ndarray]) -> bytes | None:
+    """A JPEG with more in its scan than there is: a decoder that had all that it needed makes the same of both, if with a complaint of
+    libjpeg's, so only where there is doubt.
 
     Args:
-        corners: pixels in the four corners of what was decoded, BGR or grey. What is missing of a single scan of all components
-            becomes grey to its end, with the colour of its neighbours where colours are interpolated.
+        runs: some pixels [n] or [n, channels] along both sides of each corner of what was decoded, BGR or grey. What is missing of a
+            single scan of all components becomes grey to its end, with a little of its neighbours' colour where colours are interpolated.
 
     Returns:
-        None where there can be no doubt, or where it is no JPEG.
+        None where there can be no doubt, or where it is no JPEG of one scan. Of a progressive one, whose scans are all there, a cut of
+        the last takes no more than the lowest bit of some coefficients.
     """
     if not data.startswith(JPEG):
         return None
     found = _jpeg(data)
-    if found.end < 0:
-        return None
     plain = found.scans == 1 and found.frame not in PROGRESSIVE and len(found.missing) in (1, 3)
-    if plain and not any(abs(_luma(pixel) - 128) <= 2 for pixel in corners):
+    if found.end < 0 or not plain or not any(map(_grey, runs)):
         return None
     return data[: found.end] + MORE + data[found.end :]
 
 
-def _luma(pixel: tuple[int, ...]) -> float:
-    """ITU-R BT.601, as JFIF has it."""
-    if len(pixel) < 3:
-        return float(pixel[0])
-    blue, green, red = map(float, pixel[:3])
-    return 0.114 * blue + 0.587 * green + 0.299 * red
+def _grey(run: np.ndarray) -> bool:
+    """Whether all pixels have the luma of missing data (128; ITU-R BT.601, as JFIF has it), and at most a quarter of full colour."""
+    colours = run[:, :3].astype(float) if run.ndim == 2 and run.shape[1] >= 3 else np.repeat(run.reshape(-1, 1).astype(float), 3, axis=1)
+    return bool((abs(colours @ (0.114, 0.587, 0.299) - 128) <= 2).all() and np.ptp(colours, axis=1).max() <= 64)
 
 
 def _jpeg(data: bytes) -> _Jpeg:

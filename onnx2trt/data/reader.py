@@ -26,6 +26,7 @@ from onnx2trt.data.rows import Rows, file_and_row
 from onnx2trt.data.samples import Dataset
 from onnx2trt.plan.parts import Preprocess
 
+BLOCK = 8  # pixels of a JPEG's block along each axis
 DARK = 2**14  # 16-bit pixels below this are those of a camera with 10, 12 or 14 bits, most likely
 COLORS = {1: ("gray",), 3: ("rgb", "bgr"), 4: ("rgb", "bgr")}  # channels -> orders, the default first
 
@@ -147,8 +148,8 @@ def _imdecode(data: bytes, flag: int) -> np.ndarray:
 
 def _refuse_cut(data: bytes, image: np.ndarray, flag: int) -> None:
     """Refuse a JPEG that was cut off and closed with an end marker all the same: decoders make something up and say nothing."""
-    corners = [tuple(np.atleast_1d(image[y, x])) for y in (0, -1) for x in (0, -1)]
-    more = with_more(data, corners)
+    ends = (slice(BLOCK), slice(-BLOCK, None))
+    more = with_more(data, [image[y, x] for edge in (0, -1) for end in ends for y, x in ((edge, end), (end, edge))])
     if more is not None and not np.array_equal(image, _imdecode(more, flag)):
         raise DataError("is a JPEG whose content ends before the image does (cut off, and closed with an end marker)")
 
