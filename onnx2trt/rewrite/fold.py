@@ -9,7 +9,7 @@ import onnx
 
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.model_info import STANDARD_DOMAINS
-from onnx2trt.model.graph import Graph
+from onnx2trt.model.graph import Graph, array_of
 from onnx2trt.model.nodes import all_nodes, attribute, reads, standard_schema, subgraphs
 from onnx2trt.model.operators import EXPANDING, QUANTIZERS, RANDOM
 from onnx2trt.model.session import Session
@@ -17,6 +17,7 @@ from onnx2trt.rewrite.activations import name_activations
 from onnx2trt.rewrite.qdq import along
 
 LARGEST_FOLDED = 2**27  # elements of one folded constant; a hostile or careless shape must not fill the memory
+RESIZE_OPSET = 11  # from which on Resize names the place of each value
 LARGE = 2**16  # bytes of a weight that is not stored twice
 LARGEST_FACTOR = 2**10  # that a convolution takes, and its inverse the smallest: FP16 would not hold weights that are far from 1
 
@@ -227,6 +228,20 @@ def _attributes_known(raised: onnx.ModelProto, version: int) -> bool:
     return True
 
 
+def _keep_coordinates(raised: onnx.ModelProto) -> None:
+    """Resize as it was in opset 10 and Upsample before: from opset 11 on, the default is another place for each value, which the converter
+    overlooks."""
+    tensors = {tensor.name: tensor for tensor in raised.graph.initializer}
+    nodes = list(all_nodes(raised.graph))
+    tensors |= {node.output[0]: node.attribute[0].t for node in nodes if node.op_type == "Constant" and node.attribute[0].HasField("t")}
+    for node in nodes:
+        if node.op_type == "Resize" and attribute(node, "coordinate_transformation_mode") is None:
+            scales = tensors.get(node.input[2]) if len(node.input) > 2 else None
+            shrinks = scales is not None and bool((array_of(scales) < 1).any())
+            own = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "ceil" if shrinks else "floor"}
+            node.attribute.extend(onnx.helper.make_attribute(name, value) for name, value in own.items())
+
+
 def raise_opset(graph: Graph, version: int) -> Graph | None:
     """The same graph in opset `version` or newer; None where onnx knows no way."""
     if graph.opset >= version:
@@ -238,6 +253,8 @@ def raise_opset(graph: Graph, version: int) -> Graph | None:
         return None
     if not _attributes_known(raised, version):
         return None
+    if graph.opset < RESIZE_OPSET <= version:
+        _keep_coordinates(raised)
     small = {tensor.name for tensor in skeleton.graph.initializer}
     large = {name: array for name, array in graph.weights.items() if name not in small}
     inputs = [value for value in raised.graph.input if value.name not in graph.weights]
