@@ -17,6 +17,7 @@ from onnx2trt.rewrite.activations import name_activations
 from onnx2trt.rewrite.qdq import along
 
 LARGEST_FOLDED = 2**27  # elements of one folded constant; a hostile or careless shape must not fill the memory
+HARDMAX_OPSET = 13  # from which on it takes the largest along one axis, not along all from that axis on; the converter overlooks it
 RESIZE_OPSET = 11  # from which on Resize names the place of each value
 LARGE = 2**16  # bytes of a weight that is not stored twice
 LARGEST_FACTOR = 2**10  # that a convolution takes, and its inverse the smallest: FP16 would not hold weights that are far from 1
@@ -243,9 +244,11 @@ def _keep_coordinates(raised: onnx.ModelProto) -> None:
 
 
 def raise_opset(graph: Graph, version: int) -> Graph | None:
-    """The same graph in opset `version` or newer; None where onnx knows no way."""
+    """The same graph in opset `version` or newer; None where onnx knows no way, or a wrong one."""
     if graph.opset >= version:
         return graph
+    if graph.opset < HARDMAX_OPSET <= version and any(node.op_type == "Hardmax" for node in all_nodes(graph.proto.graph)):
+        return None
     skeleton = graph.skeleton()
     try:
         raised = onnx.version_converter.convert_version(skeleton, version)

@@ -253,3 +253,8 @@ def test_values_of_a_resize_stay_where_they_are(opset, factor, mode):
     feed = {"x": random(1, 2, 6, 8)}
     expected, found = (Session.from_graph(one).run(feed)["y"] for one in (graph, raise_opset(graph, 19)))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_hardmax_is_not_raised_to_where_it_means_something_else():
+    graph = Graph.from_model(model([node("Hardmax", "x", "y", axis=1)], {"x": [2, 3, 4]}, {"y": [2, 3, 4]}, opset=12))
+    assert raise_opset(graph, 13) is None and raise_opset(graph, 12) is graph
