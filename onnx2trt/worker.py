@@ -8,6 +8,7 @@ import sys
 import traceback
 
 from onnx2trt.base.errors import ConversionError, ExitCode, unforeseen
+from onnx2trt.base.system import deepen_stack
 from onnx2trt.base.words import printable
 from onnx2trt.process.channel import Channel
 
@@ -36,6 +37,7 @@ def work(args, channel: Channel) -> None:
 
 
 def _work(args, channel: Channel, reserve: list) -> None:
+    deepen_stack()
     for variable in BLAS_THREADS:  # read when numpy is loaded
         os.environ.setdefault(variable, "1")
     from onnx2trt.conversion.run import Run

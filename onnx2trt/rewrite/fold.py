@@ -117,11 +117,16 @@ def fold_affine(graph: Graph, overrides: tuple[tuple[str, str], ...] = ()) -> Gr
     """
     folded = graph.copy()
     producers, consumers = folded.producers(), folded.consumers()
-    gone = set()
+    outputs, gone = frozenset(folded.output_names), set()
     for node in folded.nodes:
         x = next((name for name in node.input if name not in folded.weights), "")
         conv = producers.get(x)
-        if conv is None or not _takes_affine(conv, node, folded, consumers) or not _named_alike(node, conv, overrides):
+        if (
+            conv is None
+            or conv.output[0] in outputs
+            or not _takes_affine(conv, node, folded, consumers)
+            or not _named_alike(node, conv, overrides)
+        ):
             continue
         weight, axis = folded.weights[conv.input[1]], 0 if conv.op_type == "Conv" else 1
         affine = _affine(node, x, folded, weight.ndim, weight.shape[axis])
@@ -158,7 +163,7 @@ def _takes_affine(conv: onnx.NodeProto, node: onnx.NodeProto, graph: Graph, cons
         return False
     if conv.op_type == "ConvTranspose" and attribute(conv, "group", 1) != 1:
         return False
-    if conv.output[0] in graph.output_names or len(consumers[conv.output[0]]) != 1:
+    if len(consumers[conv.output[0]]) != 1:
         return False
     constants = [*(name for name in conv.input[1:] if name), *(name for name in node.input if name in graph.weights)]
     constant = all(name in graph.weights and graph.weights[name].dtype == np.float32 for name in constants)
