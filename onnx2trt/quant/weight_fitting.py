@@ -128,8 +128,8 @@ def fit_weights(
             for found in samples.counted(pool.map(Family.fit, group, sums, [samples.trials] * len(group)), len(group)):
                 for fitted, own in zip(fits, found):
                     fitted.update(own)
+                return_freed()  # what the solver had stands between weights that are kept
             del sums  # before those of the next group are added up
-            return_freed()
     return fits
 
 
