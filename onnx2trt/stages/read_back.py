@@ -137,8 +137,14 @@ def describe_onnx(job: Job, candidate: OnnxCandidate) -> Precision:
 
 
 def _shares_in(graph: Graph, job: Job, found: tuple[inspector.EngineLayer, ...]) -> dict[str, float]:
-    """8-bit format -> share of the work that layers of an engine do which read it, of those that there are."""
+    """8-bit format -> share of the work that layers of an engine do which read it, of those that there are.
+
+    Of a graph with Q/DQ nothing else is computed in 8 bits: a layer into which TensorRT fuses several nodes reads 8 bits for some of them.
+    """
+    written = layers_by_format(graph)
     nodes = {name: inspector.nodes_in(found, name) for name in FORMATS}
+    if any(written.values()):
+        nodes = {name: own & written[name] for name, own in nodes.items()}
     return {name: mac_share(graph, job.profiles, own) for name, own in nodes.items() if own}
 
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Container
 from dataclasses import dataclass
 
 from onnx2trt.trt.constraints import nodes_of
 
-# in the order in which a datatype is looked for in a tensor's description
-PRECISIONS = (("Int8", "int8"), ("FP8", "fp8"), ("Half", "fp16"), ("FP16", "fp16"), ("BF16", "bf16"), ("Float", "fp32"), ("FP32", "fp32"))
+# words of a tensor's description, in lower case: TensorRT's own kernels say "FP16", those of its compiler "Half"
+PRECISIONS = {
+    "int8": "int8",
+    "fp8": "fp8",
+    "half": "fp16",
+    "fp16": "fp16",
+    "bfloat16": "bf16",
+    "bf16": "bf16",
+    "float": "fp32",
+    "fp32": "fp32",
+}
 NO_WORK = ("Constant", "Reformat", "NoOp", "Shuffle", "Shape", "Signal", "Wait", "ShapeHostToDevice", "ShapeDeviceToHost")
 
 
@@ -62,7 +72,7 @@ def _layer(entry: dict, known: dict[str, str]) -> EngineLayer:
 
 def _precision(tensor: dict) -> str | None:
     description = tensor.get("Format/Datatype") or tensor.get("Datatype") or ""
-    return next((precision for word, precision in PRECISIONS if word.lower() in description.lower()), None)
+    return next((PRECISIONS[word] for word in re.findall(r"\w+", description.lower()) if word in PRECISIONS), None)
 
 
 def count_layers(layers: tuple[EngineLayer, ...]) -> dict[str, int]:

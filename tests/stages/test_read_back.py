@@ -1,5 +1,6 @@
 """stages/read_back.py: the precision that was delivered, by the work done in it."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.refused import NOT_BUILT
 from onnx2trt.rewrite.shares import half_mac_share, macs_of
-from onnx2trt.stages.read_back import judge_precision
+from onnx2trt.stages.read_back import describe_engine, judge_precision
 
 
 def one_heavy_layer(pointwise: int) -> onnx.ModelProto:
@@ -62,6 +63,36 @@ def test_an_engine_whose_work_is_in_fp32_is_no_fp16_engine(job):
         judge_precision(job, prepared, precision, quiet_run())
     assert caught.value.code is ExitCode.VALIDATION
     judge_precision(job, prepared, replace(precision, delivered="fp16", fp16_mac_share=0.1), quiet_run())
+
+
+class Fused:
+    """An engine that computes both products in one layer, which reads INT8."""
+
+    def inspect(self):
+        tensor = {"Name": "x", "Format/Datatype": "Int8"}
+        layer = {
+            "Name": "both",
+            "LayerType": "kgen",
+            "Inputs": [tensor],
+            "Outputs": [],
+            "Metadata": "[ONNX Layer: first]\u001e[ONNX Layer: second]",
+        }
+        return json.dumps({"Layers": [layer]})
+
+
+@pytest.mark.parametrize("written", [True, False], ids=["Q/DQ", "calibrator"])
+def test_of_a_graph_with_qdq_nothing_else_counts(tmp_path, monkeypatch, written):
+    monkeypatch.chdir(tmp_path)
+    first = "xd wd" if written else "x w"
+    nodes = [node("MatMul", first, "m", "first"), node("MatMul", "m w", "y", "second")]
+    if written:
+        both = [(node("QuantizeLinear", f"{name} s z", f"{name}q"), node("DequantizeLinear", f"{name}q s z", f"{name}d")) for name in "xw"]
+        nodes = [*sum(both, ()), *nodes]
+    weights = {"w": random(8, 8), "s": np.float32(0.02), "z": np.int8(0)}
+    onnx.save(model(nodes, {"x": [4, 8]}, {"y": [4, 8]}, weights), "model.onnx")
+    job = planned("--precision", "fp16", library="rtx")[0]
+    precision = describe_engine(job, Fused(), quiet_run())
+    assert precision.int8_mac_share == (0.5 if written else 1)
 
 
 @pytest.mark.parametrize("reason, taken", [(NOT_BUILT, True), ("y reaches 1e+05, above 32752 (half of FP16's largest)", False)])

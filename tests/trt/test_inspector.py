@@ -30,6 +30,32 @@ def layers():
     return inspector.parse_layers(json.dumps({"Layers": LAYERS}), known)
 
 
+# as NVIDIA's TREx lists them
+DESCRIPTIONS = {
+    "Thirty-two wide channel vectorized row major Int8 format": "int8",
+    "Channel major INT8 format where channel % 16 == 0": "int8",
+    "Row major linear FP8 format": "fp8",
+    "Channel major FP16 format where channel % 8 == 0": "fp16",
+    "Half": "fp16",
+    "Row major linear BFloat16 format": "bf16",
+    "Channel major BFloat16 format where channel % 8 == 0 with 3 spatial dimensions": "bf16",
+    "BFloat16": "bf16",
+    "Row major linear FP32": "fp32",
+    "Float": "fp32",
+    "Row major linear UInt8 format": None,
+    "Row major linear Int32": None,
+    "Row major linear BOOL": None,
+    "Double": None,
+}
+
+
+@pytest.mark.parametrize("description", DESCRIPTIONS)
+def test_a_precision_is_read_from_a_whole_word(description):
+    """bfloat16 is no float, and uint8 no int8."""
+    layer = entry("copy", [], {"x": description}, {})
+    assert inspector.parse_layers(json.dumps({"Layers": [layer]}), {})[0].precision == DESCRIPTIONS[description]
+
+
 def test_layers_are_read_with_their_nodes_and_tensors(layers):
     first = layers[0]
     assert (first.nodes, first.precision, first.output_precision) == (("conv", "relu"), "int8", "fp16")
