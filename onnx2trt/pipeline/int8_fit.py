@@ -12,7 +12,7 @@ from onnx2trt.data.holdout import Split, choose_split
 from onnx2trt.model.graph import Graph
 from onnx2trt.plan.efforts import EFFORTS, Effort
 from onnx2trt.quant import calibration_cache
-from onnx2trt.quant.candidates import no_better_than
+from onnx2trt.quant.candidates import worse_than
 from onnx2trt.quant.equalize.equalization import Equalization
 from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.qdq import Layer, quantizable_layers
@@ -85,11 +85,11 @@ class Ways:
                 ways.insert(0, (equalization, may_fit))
         for equalization, with_weights in ways:
             made = self._made(equalization, with_weights)
-            harm = no_better_than(self._plain_db, signal_to_noise(self.job, made, self.run, _way(equalization, with_weights)))
+            harm = worse_than(self._plain_db, signal_to_noise(self.job, made, self.run, _way(equalization, with_weights)))
             if not harm:
                 return made
             what = "weights are not fitted" if equalization.empty else "channels are not equalized"
-            self.run.console.info(f"{what} for {self.job.number_format.label}: {harm}")
+            self.run.console.info(f"{self.job.number_format.label} is better off where {what}: {harm}")
         return self.plain
 
     @cached_property
