@@ -4,10 +4,15 @@
 The code is in the package onnx2trt/. For other programs: from preprocess import Preprocessing, load_image, which loads it.
 """
 
+import os
 import sys
 
+if __name__ == "__main__":
+    sys.excepthook = lambda kind, *what, shown=sys.excepthook: kind is KeyboardInterrupt or shown(kind, *what)  # Ctrl-C shows no frames
+    if (here := os.path.dirname(os.path.realpath(__file__))) not in sys.path:
+        sys.path.insert(0, here)  # python -P and -I leave it out
+
 from onnx2trt.base.lazy import lazily
-from onnx2trt.cli import main
 
 FROM = {  # what can be imported from here -> the module that has it; loaded when it is asked for
     **dict.fromkeys(("Preprocessing", "displayed", "image_tensor"), "onnx2trt.data.pixels"),
@@ -18,4 +23,6 @@ __getattr__ = lazily(__name__, FROM)
 
 
 if __name__ == "__main__":
+    from onnx2trt.__main__ import main
+
     sys.exit(main(["preprocess", *sys.argv[1:]], "preprocess.py"))

@@ -85,7 +85,8 @@ def command_of(source: Source, way: str, folder: Path, args) -> list:
     command += ["--max-accuracy-drop", "100"] if source.made_up else []
     if way not in CALIBRATED:
         return [*command, "--validation-dir", about["data"]]
-    command += ["--calibration-dir", about["data"], "--calibration-cache", "scales.cache", "--quantization-effort", args.effort]
+    scales = "fp8.cache" if way == "fp8" else "scales.cache"  # scales are those of one format
+    command += ["--calibration-dir", about["data"], "--calibration-cache", scales, "--quantization-effort", args.effort]
     samples = args.calibration_samples or (about["rows"] if source.made_up else None)
     return [*command, *(["--calibration-samples", samples] if samples else [])]
 

@@ -7,6 +7,9 @@ A pass is bare ONNX Runtime inference over the same samples, one after another, 
 own; the smaller time counts. Targets: ranges at most 1.5 passes, calibration 1.6, the whole without TensorRT's parser and build 25; memory
 at most 1.5 GB and twice the model. The exponent says how the seconds without TensorRT grow with those of a pass: 1 is in proportion.
 
+Column "CPU" is the CPU time of the whole command, TensorRT's parser and build included, in CPU time of a pass: it can be read where other
+processes take their share of the machine.
+
 The weights are random and the samples noise, so what INT8 loses means nothing here: the search for layers takes as long as it takes.
 """
 
@@ -60,8 +63,8 @@ def make_data(shape: tuple[int, ...], name: str, folder: Path) -> None:
         np.savez(folder / f"{index:03}.npz", **{name: np.random.default_rng(index).standard_normal(shape).astype(np.float32)})
 
 
-def convert(model: Path, shape: tuple[int, ...], precision: str, folder: Path) -> tuple[dict, float]:
-    """(result, peak memory in MB of the process that does the work)"""
+def convert(model: Path, shape: tuple[int, ...], precision: str, folder: Path) -> tuple[dict, float, float]:
+    """(result, peak memory in MB of the process that does the work, seconds of CPU time of all of it)"""
     command = [sys.executable, str(ROOT / "onnx2trt.py"), "--onnx", str(model), "--precision", precision, "--calibration-dir", "data"]
     command += ["--opt-shapes", "x".join(map(str, shape)), "-o", "e.engine", "--json", "r.json", "-q"]
     with open(folder / "said", "wb") as said:
@@ -69,7 +72,7 @@ def convert(model: Path, shape: tuple[int, ...], precision: str, folder: Path) -
         _, status, usage = os.wait4(process.pid, 0)
     if os.waitstatus_to_exitcode(status) not in (0, 7):  # 7: noise through random weights does not reach the limit
         raise RuntimeError(f"{command} failed:\n{(folder / 'said').read_text()[-2000:]}")
-    return json.loads((folder / "r.json").read_text()), usage.ru_maxrss * 1024 / 1e6
+    return json.loads((folder / "r.json").read_text()), usage.ru_maxrss * 1024 / 1e6, usage.ru_utime + usage.ru_stime
 
 
 def measure(name: str, model: Path, shape: tuple[int, ...], args) -> dict:
@@ -81,10 +84,11 @@ def measure(name: str, model: Path, shape: tuple[int, ...], args) -> dict:
         folder = Path(place)
         make_data(shape, source, folder / "data")
         worker = [str(model), str(folder / "data")]
-        bare = [workers.measured(__file__, worker, args.threads)["seconds"]]
-        result, peak = convert(model, shape, args.precision, folder)
-        bare.append(workers.measured(__file__, worker, args.threads)["seconds"])
-    timings, one_pass, megabytes = result["timings_s"], min(bare), model.stat().st_size / 1e6
+        bare = [workers.measured(__file__, worker, args.threads)]
+        result, peak, cpu = convert(model, shape, args.precision, folder)
+        bare.append(workers.measured(__file__, worker, args.threads))
+    timings, megabytes = result["timings_s"], model.stat().st_size / 1e6
+    one_pass, one_cpu_pass = (min(one[key] for one in bare) for key in ("seconds", "cpu_seconds"))
     own = timings["total"] - timings.get("parse", 0.0) - timings.get("build", 0.0)
     passes = {stage: timings.get(stage, 0.0) / one_pass for stage in STAGES}
     return {
@@ -95,6 +99,8 @@ def measure(name: str, model: Path, shape: tuple[int, ...], args) -> dict:
         "total_s": timings["total"],
         "own_s": own,
         "own_passes": own / one_pass,
+        "cpu_s": cpu,
+        "cpu_passes": cpu / one_cpu_pass,
         "stages_s": {stage: timings.get(stage, 0.0) for stage in STAGES},
         "stages_passes": passes,
         "peak_mb": peak,
@@ -116,11 +122,12 @@ def exponent(rows: list[dict]) -> float | None:
 
 
 def table(found: dict) -> str:
-    lines = [f"{'':24}{'pass s':>8}" + "".join(f"{stage:>10}" for stage in STAGES) + f"{'whole':>8}{'s':>8}{'peak MB':>9}"]
+    lines = [f"{'':24}{'pass s':>8}" + "".join(f"{stage:>10}" for stage in STAGES) + f"{'whole':>8}{'CPU':>8}{'s':>8}{'peak MB':>9}"]
     for row in found["rows"]:
         cells = "".join(f"{row['stages_passes'][stage]:10.1f}" for stage in STAGES)
         missed = ", ".join(name for name, reached in row["reached"].items() if not reached)
-        text = f"{row['network']:24}{row['pass_s']:8.2f}{cells}{row['own_passes']:8.1f}{row['total_s']:8.1f}{row['peak_mb']:9.0f}"
+        text = f"{row['network']:24}{row['pass_s']:8.2f}{cells}{row['own_passes']:8.1f}"
+        text += f"{row['cpu_passes']:8.1f}{row['total_s']:8.1f}{row['peak_mb']:9.0f}"
         lines.append(text + (f"  MISSED: {missed}" if missed else "  reached"))
     lines += [f"{family}: seconds grow as those of a pass to the power of {value:.2f}" for family, value in found["exponents"].items()]
     return "\n".join(lines)

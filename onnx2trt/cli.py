@@ -5,11 +5,10 @@ What a run needs is loaded where it is needed, so that --help and argument error
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import sys
 
+from onnx2trt.base.streams import deliver, needs_stdout, open_streams, undelivered
 from onnx2trt.base.words import error_text, printable
 from onnx2trt.plan.arguments import build_parser
 
@@ -26,20 +25,29 @@ def main(argv: list[str] | None = None, prog: str = "") -> int:
     Returns:
         The exit code (base.errors.ExitCode).
     """
-    _open_streams()
+    open_streams()
     arguments = sys.argv[1:] if argv is None else argv
+    try:
+        return _command(arguments, prog)
+    except Exception as error:  # the boundary: whatever it is, the user gets a sentence and a code
+        from onnx2trt.base.errors import unforeseen
+
+        return _said(unforeseen(error))
+
+
+def _command(arguments: list[str], prog: str) -> int:
     parser, words = _parser_for(arguments, prog)
     try:
         args = parser.parse_args(words)
-    except BrokenPipeError:  # --help, of which the reader has seen enough
-        return _stdout_is_gone(0)
     except SystemExit:
         if parser.problem:
             return _refused(parser.problem, words)
         raise  # --help and the like
+    except OSError as error:  # --help and the like, too
+        return _said(undelivered(error))
     problem = _system_problem()  # from here on, what --help has no need of
     if problem:
-        _print_error(problem.message, problem.hint)
+        _said(problem)
         return _without_run(problem, args.json)
     from onnx2trt.plan.rules import flag_problem
     from onnx2trt.process.channel import attach
@@ -55,6 +63,8 @@ def main(argv: list[str] | None = None, prog: str = "") -> int:
             parser.error(problem)
         except SystemExit:
             return _refused(problem, words)
+    if lost := needs_stdout(args.json):
+        return _said(lost)
     from onnx2trt.supervised import run_supervised
 
     return _deliver(args, run_supervised(arguments, args.json))
@@ -68,23 +78,6 @@ def _parser_for(arguments: list[str], prog: str):
         if arguments[0] in DOORS:
             return build_door_parser(arguments[0], prog), arguments[1:]
     return build_parser(), arguments
-
-
-def _open_streams() -> None:
-    """A stream that the caller has closed takes what is written to it, and loses it: else the next file that is opened would get it."""
-    for number, name in ((0, "stdin"), (1, "stdout"), (2, "stderr")):
-        if getattr(sys, name) is None:
-            descriptor = os.open(os.devnull, os.O_RDONLY if number == 0 else os.O_WRONLY)
-            if descriptor != number:
-                os.dup2(descriptor, number)
-                os.close(descriptor)
-            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
-
-
-def _stdout_is_gone(code: int) -> int:
-    """The code, with nothing left in the buffer that Python would complain about at its end."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return code
 
 
 def _refused(problem: str, words: list[str]) -> int:
@@ -115,10 +108,8 @@ def _without_run(error, json_path: str | None) -> int:
     result.fail(error)
     result.seal()
     if json_path == "-":
-        _to_stdout(to_json(result))
-    problem = write_json(json_path, Ended(result))
-    if problem:
-        _print_error(problem.message, problem.hint)
+        _said(deliver(to_json(result)))
+    _said(write_json(json_path, Ended(result)))
     return int(error.code)
 
 
@@ -142,34 +133,26 @@ def _deliver(args, ended) -> int:
     for warning in () if args.quiet else ended.lost:
         _print(printable(f"warning: {warning}"))
     if result.error:
-        _print_error(result.error.message, result.error.hint)
-    problem = write_json(args.json, ended)
-    if problem:
-        _print_error(problem.message, problem.hint)
+        _print(error_text(result.error.message, result.error.hint))
+    unwritten = _said(write_json(args.json, ended))
     shown = ended.table if sys.stdout.isatty() else ANSI.sub("", ended.table)
-    written = _to_stdout(to_json(result) if args.json == "-" else "" if args.quiet else shown)
+    lost = _said(deliver(to_json(result) if args.json == "-" else "" if args.quiet else shown))
     if args.json == "-" and not args.quiet:
         _print(ended.table)
-    return result.exit_code if written else result.exit_code or 8
+    return result.exit_code or unwritten or lost
 
 
-def _to_stdout(text: str) -> bool:
-    """Whether the text could be written, or its reader has gone: that is no failure."""
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader has seen enough
-        _stdout_is_gone(0)
-    except OSError as error:  # a full disk behind it
-        _print_error(f"stdout cannot be written: {error.strerror}", "Free space on the disk that it is redirected to.")
-        return bool(_stdout_is_gone(0))
-    return True
+def _said(error) -> int:
+    """Print the error, if there is one.
 
-
-def _print_error(message: str, hint: str) -> None:
-    _print(error_text(message, hint))
+    Returns:
+        The exit code.
+    """
+    if error is None:
+        return 0
+    _print(error_text(error.message, error.hint))
+    return int(error.code)
 
 
 def _print(text: str) -> None:
-    with contextlib.suppress(OSError):  # nobody listens any more
-        print(text, file=sys.stderr, flush=True)
+    print(text, file=sys.stderr, flush=True)

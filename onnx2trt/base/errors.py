@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum, unique
@@ -67,10 +69,42 @@ def having_found(found: dict) -> Iterator[None]:
         raise
 
 
+MEMORY_HINT = "Free memory, or use a smaller batch."
+# what the system has refused, of whatever call -> the code, what to do; the sentence is the system's
+REFUSED = {
+    errno.EMFILE: (ExitCode.MACHINE, "Allow more open files: ulimit -n 1024."),
+    errno.ENFILE: (ExitCode.MACHINE, "The whole system has too many open files: end other programs."),
+    errno.EAGAIN: (ExitCode.MACHINE, "Allow more processes and threads (ulimit -u), or end other programs."),
+    errno.ENOMEM: (ExitCode.MACHINE, MEMORY_HINT),
+    errno.ENOSPC: (ExitCode.OUTPUT, "Free some space, or let TMPDIR name a folder that has some."),
+    errno.EDQUOT: (ExitCode.OUTPUT, "The disk quota is used up: free some space."),
+    errno.EFBIG: (ExitCode.OUTPUT, "The file size limit (ulimit -f) is smaller than the file."),
+    errno.EROFS: (ExitCode.OUTPUT, "The file system is read-only."),
+    errno.EIO: (ExitCode.MACHINE, "A disk or a network file system has failed: look at the system's log."),
+}
+# how libraries put it: C++, ONNX Runtime, OpenCV; a thread needs addresses for its stack
+NO_MEMORY = re.compile("bad_?alloc|bad allocation|failed to allocate|cannot allocate memory|can't start new thread", re.IGNORECASE)
+OTHERWISE = (ExitCode.MACHINE, "Somebody may have removed or changed a file meanwhile; else run again with --verbose, and report it.")
+
+
 def unforeseen(error: BaseException) -> ConversionError:
-    """An exception that nobody explained, as one that says so."""
-    if isinstance(error, MemoryError):
-        return ConversionError("out of memory", hint="Free memory, or use a smaller batch.", code=ExitCode.MACHINE)
+    """An exception that nobody explained: what the machine has refused in its words, anything else as one that says so."""
+    from onnx2trt.base.memory import limited  # only where something has failed
+
+    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+        return ConversionError("out of memory", hint=limited() or MEMORY_HINT, code=ExitCode.MACHINE)
+    if isinstance(error, OSError) and error.errno is not None:
+        known = errno.ENOSPC if "No usable temporary directory" in str(error) else error.errno  # in a file that Python tries to write there
+        code, hint = REFUSED.get(known, OTHERWISE)
+        return ConversionError(str(error).partition("] ")[2] or str(error), hint=hint, code=code)
+    if isinstance(error, ImportError):
+        while error.__cause__:  # numpy wraps it into a page of advice
+            error = error.__cause__
+        return ConversionError(
+            f"a library cannot be loaded: {error}",
+            hint=limited() or "Install it again; if it speaks of open files, allow more of them: ulimit -n 1024.",
+            code=ExitCode.MACHINE,
+        )
     return ConversionError(
         f"unforeseen {type(error).__name__}: {error}",
         hint="Run again with --verbose for the traceback, and report it.",

@@ -109,6 +109,7 @@ class ModelInfo:
     adopted: bool = False  # what is converted was rewritten on reading (rewrite/adopt.py)
     metadata: dict[str, str] = field(default_factory=dict)  # what the exporter has written beside the graph
     bound: tuple[BoundInput, ...] = ()  # inputs that are constants now; they are not among `inputs`
+    external: tuple[str, ...] = ()  # paths of the files that hold its data
 
     @property
     def identity(self) -> str:

@@ -31,7 +31,7 @@ def read_ahead(items: Iterable[T], load: Callable[[T], object], workers: int = 0
         try:
             return load(item)
         except DataError as error:
-            return error
+            return DataError(*error.args)  # this one's frames hold what was read, and somebody may keep it for long
 
     def first():
         item, future = pending.popleft()

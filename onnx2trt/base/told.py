@@ -6,9 +6,10 @@ Ultralytics writes such metadata_props; the values are Python or JSON literals.
 from __future__ import annotations
 
 import ast
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+
+from onnx2trt.base.side_files import parse_json
 
 DETECTORS = ("detect", "segment", "pose", "obb")  # tasks whose outputs hold boxes; such models are trained on letterboxed images
 MOST_CHARACTERS = 2**20  # of a value that is looked into
@@ -39,7 +40,8 @@ def told_by(metadata: Mapping[str, str]) -> Told:
         stride = max(stride)
     if isinstance(names, (list, tuple)):
         names = dict(enumerate(names))
-    known = {int(number): str(name) for number, name in names.items() if str(number).isdecimal()} if isinstance(names, dict) else {}
+    named = names.items() if isinstance(names, dict) else ()
+    known = {int(number): str(name) for number, name in named if isinstance(name, (str, int)) and _is_number(number)}
     return Told(
         pair[:2] if len(pair) >= 2 and all(map(_is_size, pair[:2])) else None,
         stride if _is_size(stride) else 1,
@@ -52,11 +54,18 @@ def _is_size(value) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 1 <= value < 2**16
 
 
+def _is_number(key) -> bool:
+    """Whether a key is the number of a class, as an integer or in digits."""
+    if isinstance(key, str):
+        return len(key) < 10 and key.isdecimal()
+    return isinstance(key, int) and 0 <= key < 10**9
+
+
 def _literal(text: str):
-    """The value of a Python or JSON literal; None for anything else."""
+    """The value of a JSON or Python literal; None for anything else."""
     if len(text) > MOST_CHARACTERS:
         return None
-    for read in (ast.literal_eval, json.loads):
+    for read in (parse_json, ast.literal_eval):
         try:
             return read(text.strip())
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from threading import Lock
 
@@ -15,7 +15,7 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.data.holdout import Split
 from onnx2trt.data.reader import Arrays, Batch
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.session import Session
+from onnx2trt.model.session import Session, is_large
 
 REMEMBERED_BYTES = 2**28  # of reference outputs
 
@@ -64,6 +64,18 @@ class Reference:
 
         return run
 
+    def remember(self, batches: Iterable[Batch]) -> None:
+        """Compute these outputs ahead, as far as there is room, so that the graph need not be loaded while others are; nothing where some
+        are remembered already."""
+        if self._remembered:
+            return
+        run = self.one_pass()
+        for index, batch in enumerate(batches):
+            run(batch)
+            if index == len(self._remembered):
+                break
+        self.rest()
+
     def rest(self) -> None:
         """Give the memory of the loaded graph back, which may hold all weights once more."""
         self._session = None
@@ -76,21 +88,24 @@ class Reference:
 class ByPart:
     """Each batch by the graph of the trial that was made without it; by the first where there is but one.
 
-    Each graph is loaded when its first batch comes, and let go as soon as those of the next one are under way: it may hold all weights once
-    more. Batches come part by part (Split.cuts).
+    Each graph is loaded when its first batch comes, and let go as soon as those of the next one are under way, or before that where they
+    are large: each may hold all weights once more. Batches come part by part (Split.cuts).
     """
 
     def __init__(self, split: Split, graphs: Sequence[Graph], in_turn: bool = True):
-        self._split, self._graphs, self._in_turn = split, graphs, in_turn
+        self._split, self._graphs = split, graphs
+        self._in_turn = in_turn or len(graphs) > 1 and is_large(graphs[0])
         self._loaded: dict[int, Session] = {}
         self._given: Counter = Counter()  # batches, by part
         self._lock = Lock()
-        self.at_once = Session.most_at_once(in_turn)  # batches that may be given at the same time
+        self.at_once = Session.most_at_once(self._in_turn)  # batches that may be given at the same time
 
     def __call__(self, batch: Batch) -> Arrays:
         part = max(self._split.part_of(batch.samples[0]), 0) if len(self._graphs) > 1 else 0
         with self._lock:
             if part not in self._loaded:
+                if self.at_once == 1:
+                    self._loaded.clear()
                 self._loaded[part] = Session.from_graph(self._graphs[part], in_turn=self._in_turn)
             session = self._loaded[part]
             self._given[part] += 1

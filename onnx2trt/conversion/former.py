@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 
 from onnx2trt.base.files import feed
-from onnx2trt.report.result import Result, intact
+from onnx2trt.base.side_files import NotTaken
+from onnx2trt.report.read_result import read_result
+from onnx2trt.report.result import Result
 
 DONE = ("validated", "simulated", "not_validated")
 
@@ -17,21 +18,16 @@ def read_former(engine: str, side: str) -> tuple[Result | None, str]:
     if sha256 is None:
         return None, f"there is no {engine} yet"
     try:
-        with open(side, encoding="utf-8") as stream:
-            record = json.load(stream)
-        built = record["engine"]["sha256"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None, f"{side}, which would say how {engine} was made, is missing or damaged"
-    if built != sha256:
+        former, sealed = read_result(side)
+    except OSError:
+        return None, f"{side}, which would say how {engine} was made, is missing or cannot be read"
+    except NotTaken as error:
+        return None, f"{side}, which would say how {engine} was made, is damaged: {error}"
+    if former.engine is None or former.engine.sha256 != sha256:
         return None, f"{engine} is not the file that {side} speaks of"
-    try:
-        former = Result.from_dict(record)
-        sealed = intact(record)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        former, sealed = None, None
     if sealed is False:
         return None, f"{side} is damaged, or was changed by hand"
-    if not sealed or former.status not in DONE or former.exit_code != 0:
+    if not sealed or former.model is None or former.status not in DONE or former.exit_code != 0:
         return None, f"{side} does not say what {engine} was made from, or that it was in order"
     return former, ""
 

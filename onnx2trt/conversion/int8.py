@@ -13,6 +13,7 @@ from onnx2trt.quant.fit_file import Found
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.placement import tensors
+from onnx2trt.rewrite.prepare import without_scale
 from onnx2trt.rewrite.qdq import Layer
 
 
@@ -80,6 +81,13 @@ class Fitted:
         layers = tuple(layer for layer in self.layers if names.isdisjoint(layer.nodes))
         fit, *trials = (replace(fit, without_int8=fit.without_int8 | names) for fit in (self.fit, *self.trials))
         return replace(self, layers=layers, fit=fit, trials=tuple(trials))
+
+    def without_silent(self) -> tuple[Fitted, dict[str, str]]:
+        """(the same without the layers that have no scale, so that their work does not count as INT8; node -> reason)"""
+        if self.by_tensorrt:
+            return self, {}
+        silent = {layer.node: without_scale(layer) for layer in self.layers if not self.fit.has_scales(layer)}
+        return replace(self, layers=tuple(layer for layer in self.layers if layer.node not in silent)), silent
 
     def found(self, kept_fp32: dict[str, str], fp16_fallback: dict[str, str]) -> Found:
         """All of it in the form in which it is kept for other runs."""

@@ -8,11 +8,12 @@ import time
 
 from onnx2trt.base.cache_folders import user_cache_folder
 from onnx2trt.base.errors import ConversionError
+from onnx2trt.base.side_files import read_json
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan import key as identity
 
-BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError)  # what reading a file that is missing or odd may raise
+BROKEN = (OSError, ValueError, KeyError, TypeError, AttributeError)  # what reading a file that is missing or odd may raise
 
 
 def place_of(job: Job, folder: str, key: dict) -> str | None:
@@ -33,8 +34,7 @@ def read(path: str | None) -> dict:
     Raises:
         One of BROKEN: there is no such file, or it was damaged or changed.
     """
-    with open(path or "", encoding="utf-8") as stream:
-        kept = json.load(stream)
+    kept = read_json(path or "")
     if identity.sealed({name: value for name, value in kept.items() if name != "sha256"}) != kept:
         raise ValueError("it is not as it was written")
     return kept

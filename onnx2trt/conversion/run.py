@@ -11,6 +11,7 @@ from contextlib import contextmanager
 
 from onnx2trt.base import files
 from onnx2trt.base.files import Temporary
+from onnx2trt.base.memory import return_freed
 from onnx2trt.compare.evidence import Evidence
 from onnx2trt.process.channel import Channel
 from onnx2trt.report.console import Console
@@ -40,6 +41,7 @@ class Run:
         """A stage that the user sees, and that the parent names if we die in it."""
         self.channel.stage(name)
         gc.collect()  # trt.library.load_library has switched the automatic collection off, and says why
+        return_freed()
         with self.console.stage(name, label):
             yield
 

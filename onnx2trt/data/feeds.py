@@ -73,9 +73,23 @@ class Feeds:
                 )
             instead = ": the ranges are those of random values, too" if self.noise_if_flat and self._all_flat(flat) else ""
             self.console.warn(f"{flat} of {self.used} samples of {self.data.origin} are one constant value{instead}")
+        warn_of_dark(self.reader, self.console)
 
     def _all_flat(self, flat: int) -> bool:
         return flat == self.used > 0 and self.data.kind != "synthetic"
+
+
+def warn_of_dark(reader: Reader, console: Progress) -> None:
+    """Say of images of 16 bits that they use only a part of them: as 8 bits they are almost black. Each is spoken of once."""
+    news = {path: most for path, most in sorted(reader.dark.items()) if most}
+    if news:
+        path, most = next(iter(news.items()))
+        others, bits = f" and {len(news) - 1} more" if len(news) > 1 else "", most.bit_length()
+        console.warn(
+            f"{path}{others}: pixels of 16 bits, none above {most}, as of a camera of {bits} bits: that becomes {most >> 8} of 255;"
+            f" multiply them by {2 ** (16 - bits)} if they shall fill the range"
+        )
+        reader.dark.update(dict.fromkeys(news, 0))
 
 
 def _flat(batch: Batch) -> int:

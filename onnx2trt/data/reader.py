@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -19,13 +19,15 @@ from onnx2trt.base.opencv import MAX_PIXELS, opencv
 from onnx2trt.base.padded import Padded
 from onnx2trt.base.read_ahead import read_ahead
 from onnx2trt.data.arrays import load_arrays, synthetic_arrays
-from onnx2trt.data.image_files import check_complete
+from onnx2trt.data.image_files import check_complete, with_more
 from onnx2trt.data.pixels import Preprocessing, image_tensor
 from onnx2trt.data.reused_arrays import ReusedArrays
 from onnx2trt.data.rows import Rows, file_and_row
 from onnx2trt.data.samples import Dataset
 from onnx2trt.plan.parts import Preprocess
 
+BLOCK = 8  # pixels of a JPEG's block along each axis
+DARK = 2**14  # 16-bit pixels below this are those of a camera with 10, 12 or 14 bits, most likely
 COLORS = {1: ("gray",), 3: ("rgb", "bgr"), 4: ("rgb", "bgr")}  # channels -> orders, the default first
 
 
@@ -69,11 +71,12 @@ def make_preprocessing(flags: Preprocess, image: ImageInput) -> Preprocessing:
     )
 
 
-def load_image(path: str, pre: Preprocessing, out: np.ndarray | None = None) -> np.ndarray:
+def load_image(path: str, pre: Preprocessing, out: np.ndarray | None = None, dark: dict[str, int] | None = None) -> np.ndarray:
     """Image file -> tensor.
 
     Args:
         out: C-contiguous, of pre.shape and pre.dtype, to write into.
+        dark: takes path -> largest value of an image of 16 bits that has none of the upper three quarters.
 
     Returns:
         `out`, or a fresh array: C-contiguous [C, H, W] (NCHW) or [H, W, C] (NHWC) of pre.dtype.
@@ -81,7 +84,10 @@ def load_image(path: str, pre: Preprocessing, out: np.ndarray | None = None) -> 
     Raises:
         DataError: the file is no complete image.
     """
-    return image_tensor(decode(read_image(path), pre.channels), pre, out)
+    image, most = _decoded(read_image(path), pre.channels)
+    if dark is not None and 0 < most < DARK:
+        dark.setdefault(path, most)
+    return image_tensor(image, pre, out)
 
 
 def read_image(path: str) -> bytes:
@@ -105,14 +111,26 @@ def decode(data: bytes, channels: int) -> np.ndarray:
     Raises:
         DataError: OpenCV cannot decode it, it has more than MAX_PIXELS, or its pixels are no integers of 8 or 16 bits.
     """
+    return _decoded(data, channels)[0]
+
+
+def _decoded(data: bytes, channels: int) -> tuple[np.ndarray, int]:
+    """As `decode`; and the largest value of the file's pixels where they have 16 bits, else 0."""
     cv2 = opencv()
     flag = {1: cv2.IMREAD_GRAYSCALE, 3: cv2.IMREAD_COLOR, 4: cv2.IMREAD_UNCHANGED}[channels]
     image = _imdecode(data, flag | cv2.IMREAD_ANYDEPTH)  # without it, images of floating point become white or black ones
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f"has {image.dtype} pixels; unsigned integers of 8 or 16 bits are known")
+    _refuse_cut(data, image, flag | cv2.IMREAD_ANYDEPTH)
+    most = _brightest(image) if image.dtype == np.uint16 else 0
     if channels == 4:
-        return _with_alpha(image)
-    return image if image.dtype == np.uint8 else _imdecode(data, flag)
+        return _with_alpha(image), most
+    return (image if image.dtype == np.uint8 else _imdecode(data, flag)), most
+
+
+def _brightest(image: np.ndarray) -> int:
+    """The largest value of what is no alpha channel."""
+    return int((image[..., :3] if image.ndim == 3 else image).max())
 
 
 def _imdecode(data: bytes, flag: int) -> np.ndarray:
@@ -126,6 +144,14 @@ def _imdecode(data: bytes, flag: int) -> np.ndarray:
     if image is None or not image.size:
         raise DataError("is damaged, or no image of a known format")
     return image
+
+
+def _refuse_cut(data: bytes, image: np.ndarray, flag: int) -> None:
+    """Refuse a JPEG that was cut off and closed with an end marker all the same: decoders make something up and say nothing."""
+    ends = (slice(BLOCK), slice(-BLOCK, None))
+    more = with_more(data, [image[y, x] for edge in (0, -1) for end in ends for y, x in ((edge, end), (end, edge))])
+    if more is not None and not np.array_equal(image, _imdecode(more, flag)):
+        raise DataError("is a JPEG whose content ends before the image does (cut off, and closed with an end marker)")
 
 
 def _with_alpha(image: np.ndarray) -> np.ndarray:
@@ -165,6 +191,7 @@ class Reader:
     preprocessing: Preprocessing | None  # None: the model takes no images
     rows: Rows = Rows()
     bound: tuple[BoundInput, ...] = ()  # inputs that are constants
+    dark: dict[str, int] = field(default_factory=dict, compare=False)  # as load_image takes it; 0: spoken of
 
     def batches(self, data: Dataset, skipped: list[tuple[str, str]] | None = None) -> Iterator[Batch]:
         """Read all of `data` in order, files decoded ahead of the consumer.
@@ -192,7 +219,7 @@ class Reader:
         memory = ReusedArrays((size, *pre.shape), pre.dtype)
         batch, paths = None, []
         places = _places(data.samples, size, memory)
-        for place, result in read_ahead(places, lambda place: load_image(place.path, pre, place.batch[place.row]), ahead=size):
+        for place, result in read_ahead(places, lambda place: load_image(place.path, pre, place.batch[place.row], self.dark), ahead=size):
             if isinstance(result, DataError):
                 _skip(place.path, result, data, skipped)
                 continue

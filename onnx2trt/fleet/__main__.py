@@ -11,6 +11,7 @@ import time
 
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.files import check_writable, write_atomically
+from onnx2trt.base.streams import deliver, needs_stdout, open_streams
 from onnx2trt.base.system import check_system
 from onnx2trt.base.words import error_text
 from onnx2trt.fleet import node
@@ -32,10 +33,13 @@ class Interrupted(BaseException):
 
 
 def main(argv: list[str] | None = None) -> int:
+    open_streams()
     args = build_parser().parse_args(argv)
     json_path = args.json and (args.json if args.json == "-" else os.path.abspath(args.json))
     try:
         check_system()
+        if lost := needs_stdout(json_path):
+            raise lost
         plan = read_plan(args.plan)
         os.chdir(plan.folder)  # where the paths of its flags begin
         record = Record(plan.path, tasks_of(plan))
@@ -146,17 +150,15 @@ def _deliver(record: Record, json_path: str | None) -> int:
     from onnx2trt.fleet.display import render
 
     width = shutil.get_terminal_size((TABLE_WIDTH, 0)).columns
+    lost = deliver(record.to_json() if json_path == "-" else render(record, width, sys.stdout.isatty()))
     if json_path == "-":
-        print(record.to_json(), end="", flush=True)
         print(render(record, width, sys.stderr.isatty()), end="", file=sys.stderr, flush=True)
-        return record.exit_code
-    print(render(record, width, sys.stdout.isatty()), end="", flush=True)
-    if json_path:
+    elif json_path:
         try:
             write_atomically(json_path, record.to_json().encode())
         except ConversionError as error:
             return record.exit_code or _refused(error)
-    return record.exit_code
+    return record.exit_code or (_refused(lost) if lost else 0)
 
 
 def _refused(error: ConversionError) -> int:

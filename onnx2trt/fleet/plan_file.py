@@ -9,6 +9,7 @@ import shlex
 from dataclasses import dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.side_files import NotTaken, read_bounded
 
 MOST_BYTES = 2**20  # of the file; a thousand models with flags of their own need a tenth
 MOST_TASKS = 20_000
@@ -172,12 +173,12 @@ class _Reader:
 
     def root(self):
         try:
-            with open(self.path, "rb") as stream:
-                data = stream.read(MOST_BYTES + 1)
+            data = read_bounded(self.path, MOST_BYTES)
         except OSError as error:
             raise ConversionError(f"{self._typed} cannot be read: {error.strerror}", code=ExitCode.USAGE) from None
-        if len(data) > MOST_BYTES:
-            raise ConversionError(f"{self._typed} has more than {MOST_BYTES} bytes", hint="Split the plan.", code=ExitCode.USAGE)
+        except NotTaken as error:
+            hint = "A large plan can be split."
+            raise ConversionError(f"{self._typed} is not read: {error}", hint=hint, code=ExitCode.USAGE) from None
         try:
             node = self._yaml.compose(data, Loader=self._yaml.SafeLoader)
         except self._yaml.MarkedYAMLError as error:

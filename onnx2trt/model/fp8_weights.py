@@ -24,7 +24,7 @@ def fold_fp8_weights(proto: onnx.ModelProto, graph: Graph) -> dict[str, np.ndarr
     found, left = {}, []
     outputs = {value.name for value in proto.graph.output}
     for node in proto.graph.node:
-        values = None if outputs.intersection(node.output) else _dequantized(node, graph)
+        values = None if outputs.intersection(node.output) else dequantized(node, graph.weights, FP8)
         if values is None:
             left.append(node)
         else:
@@ -36,12 +36,15 @@ def fold_fp8_weights(proto: onnx.ModelProto, graph: Graph) -> dict[str, np.ndarr
     return found
 
 
-def _dequantized(node: onnx.NodeProto, graph: Graph) -> np.ndarray | None:
-    """The values that a node makes of FP8 constants by FP32 scales, one or one for each channel; None where it does anything else."""
+def dequantized(node: onnx.NodeProto, constants: dict[str, np.ndarray], dtype: np.dtype) -> np.ndarray | None:
+    """The values that a node makes of constants of a type of one byte by FP32 scales, one or one for each channel; None where it does
+    anything else."""
     if node.op_type != "DequantizeLinear" or attribute(node, "block_size", 0):
         return None
-    weights, scale = (graph.weights.get(name) for name in node.input[:2])
-    if weights is None or scale is None or weights.dtype != FP8 or FP8.itemsize != 1 or scale.dtype != np.float32:
+    if any(name not in constants or np.any(constants[name].astype(np.float32)) for name in node.input[2:] if name):  # a zero point
+        return None
+    weights, scale = (constants.get(name) for name in node.input[:2])
+    if weights is None or scale is None or weights.dtype != dtype or dtype.itemsize != 1 or scale.dtype != np.float32:
         return None
     if scale.ndim == 1 and scale.size > 1:
         scale = scale.reshape([-1 if axis == attribute(node, "axis", 1) % weights.ndim else 1 for axis in range(weights.ndim)])

@@ -16,9 +16,14 @@ from onnx2trt.model.operators import BOUNDED, EXACT, NO_LARGER
 def all_nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
     """Every node of a graph and of the graphs inside its nodes."""
     for node in graph.node:
-        yield node
-        for subgraph in subgraphs(node):
-            yield from all_nodes(subgraph)
+        yield from with_inner_nodes(node)
+
+
+def with_inner_nodes(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """A node, and every node of the graphs inside it."""
+    yield node
+    for subgraph in subgraphs(node):
+        yield from all_nodes(subgraph)
 
 
 def list_nodes(model: onnx.ModelProto) -> Iterator[NodeInfo]:

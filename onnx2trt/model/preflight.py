@@ -68,6 +68,7 @@ def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelI
         or any(spec.dtype == "float16" for spec in (*inputs, *outputs)),
         warnings=warnings,
         metadata={entry.key: entry.value for entry in model.metadata_props},
+        external=tuple(external),
     )
     return model, info
 

@@ -15,6 +15,7 @@ import onnxruntime as ort
 
 from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.memory import return_freed
 from onnx2trt.base.model_info import ModelInfo
 from onnx2trt.base.read_ahead import map_in_order
 from onnx2trt.model.fp8_weights import fold_fp8_weights
@@ -25,6 +26,7 @@ MOST_THREADS = 16  # more do not make single images faster
 AT_ONCE = 2  # inferences of one session at once, where the cores allow it: each with its share of the threads (see Session.run_each)
 LACKS = "NOT_IMPLEMENTED|Exception during initialization"  # its words for operators, types or attributes that it has no code for
 WRONG_OPTIMIZERS = ["ReluQuantRewrite"]  # takes a zero point of FP8 for one of UINT8, and drops the Relu in front (1.32)
+LARGE = 2**25  # bytes of weights; from here on it shows what of such a model stays with the process
 EXTERNAL_LIMIT = 1024  # bytes; larger weights are handed over as arrays, not serialized
 
 
@@ -108,7 +110,13 @@ class Session:
                 values.append(ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(array)))
         if names:
             options.add_external_initializers(names, values)
-        return cls(_load(proto.SerializeToString(), options, "the prepared model"), values, at_once)
+        large = is_large(graph)
+        if large:  # of the graph before this one, which is let go as a rule
+            return_freed()
+        loaded = cls(_load(proto.SerializeToString(), options, "the prepared model"), values, at_once)
+        if large:  # what was only needed to pack the weights
+            return_freed()
+        return loaded
 
     @staticmethod
     def most_at_once(in_turn: bool) -> int:
@@ -151,6 +159,11 @@ class Session:
         PP-OCRv4 det with Q/DQ at 640x640 on 2 cores: 113 ms for an image one after the other, 77 ms two at once.
         """
         return (rows_of_samples(feed, found) for feed, found in map_in_order(feeds, self.run, self.at_once))
+
+
+def is_large(graph: Graph) -> bool:
+    """Whether memory forbids a second session beside that of this graph: each holds the weights once more, packed."""
+    return sum(array.nbytes for array in graph.weights.values()) >= LARGE
 
 
 def _options(at_once: int = 1) -> ort.SessionOptions:

@@ -79,7 +79,7 @@ def make_engine(job: Job, result: Result, run: Run) -> Made:
     except AccuracyError as error:
         return build_and_check(job, choice, choice.lower(error, run), result, run)
     except ConversionError as error:
-        half = error.code is ExitCode.BUILD and isinstance(choice, prepare.HalfChoice)
+        half = error.code is ExitCode.BUILD and isinstance(choice, (prepare.HalfChoice, int8.Int8Choice))
         other = choice.with_bodies_in_fp32() if half else None
         if other is None:
             raise

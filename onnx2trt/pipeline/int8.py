@@ -10,8 +10,9 @@ from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode, havin
 from onnx2trt.conversion.int8 import Known, WrittenCache
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
+from onnx2trt.model.bodies import is_plain
 from onnx2trt.model.graph import Graph
-from onnx2trt.pipeline.int8_fit import make_ready
+from onnx2trt.pipeline.int8_fit import make_ready, refuse_too_little
 from onnx2trt.pipeline.prepare import Choice, warn_of_fp32_scales
 from onnx2trt.pipeline.refused import find_refused, more_refused, say
 from onnx2trt.plan import structures
@@ -20,14 +21,15 @@ from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
 from onnx2trt.rewrite.attention import attention_layers
+from onnx2trt.rewrite.body_layers import body_layers
 from onnx2trt.rewrite.einsum import einsums_as_products
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.number_formats import FP8, INT8
+from onnx2trt.rewrite.number_formats import FP8
 from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, Prepared
-from onnx2trt.rewrite.qdq import QUANTIZE_OPSET, Layer, by_layer, scales_by_range
-from onnx2trt.rewrite.refused import Refused
-from onnx2trt.rewrite.shares import mac_share, macs_of
+from onnx2trt.rewrite.qdq import QUANTIZE_OPSET, Layer, scales_by_range
+from onnx2trt.rewrite.refused import NOT_BUILT, Refused
+from onnx2trt.rewrite.shares import by_layer, macs_of
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
 from onnx2trt.stages.blank_input import kept_for_blank
@@ -103,7 +105,8 @@ class Int8Choice:
         self.by_plan: dict[str, str] = {}  # layers that stay FP16 for what engines move (pipeline.by_plan)
         self.fp16_kernels: tuple[Kernel, ...] = ()  # of the model in FP16, where that is known
         takes_attention = job.plan.attention and known.attention
-        self._attentions = attention_layers(graph, job.profiles, job.number_format) if takes_attention else ()
+        attentions = attention_layers(graph, job.profiles, job.number_format) if takes_attention else ()
+        self._others = (*attentions, *(body_layers(graph, job.number_format) if job.strong else ()))
         self._refused = find_refused(job, graph, None if job.plan.calibrator else self._form, run)
         maxima = {} if known.found else measure_ranges(job, graph, run)
         self._kept_fp32 = known.found.kept_fp32 if known.found else kept_for_blank(job, graph, kept_fp32(job, graph, maxima), run)
@@ -113,9 +116,10 @@ class Int8Choice:
             self._by_rule = prepare.seldom_faster(graph, job.profiles, layers)
         if not layers:
             raise prepare.nothing_left(self._kept_fp16, job.number_format)
-        self._refuse_too_little(layers)
+        refuse_too_little(job, graph, layers)
         fitted = make_ready(job, graph, known, layers, scales_by_range(maxima, job.number_format), run)
-        self._fitted = fitted.without_int8(self._refused.without_int8)
+        self._fitted, silent = fitted.without_int8(self._refused.without_int8).without_silent()
+        self._kept_fp16 = {**self._kept_fp16, **silent}
         if self._fitted.graph is not graph and not known.found:  # other ranges than those that decided what stays in FP32
             self._look_at_ranges_again()
         self._fallback: dict[str, str] = {}
@@ -246,27 +250,23 @@ class Int8Choice:
         self._fitted = self._fitted.without_int8({**self._refused.without_int8, **self._refused.in_fp32})
         return self.prepared(run)
 
+    def with_bodies_in_fp32(self) -> Prepared | None:
+        """With all control flow in FP32 from now on; None where no body was lower, or nothing else is INT8."""
+        bodies = {node.name: NOT_BUILT for node in self._graph.nodes if is_plain(node) and node.name not in self._kept_fp32}
+        if not bodies or bodies.keys() >= {layer.outer for layer in self._fitted.layers}:
+            return None
+        self._kept_fp32 = {**self._kept_fp32, **bodies}
+        self._fitted = self._fitted.without_int8(bodies)
+        return self.prepared(self._run)
+
     def _layers(self, kept_fp32: dict[str, str], refused: Refused) -> tuple[tuple[Layer, ...], dict[str, str]]:
         """(layers that may become INT8, the others -> reason)"""
         job, kept = self._job, {**kept_fp32, **refused.without_int8}
-        layers, left = prepare.choose_layers(self._graph, kept, job.plan.layer_precisions, self._attentions, job.number_format)
+        layers, left = prepare.choose_layers(self._graph, kept, job.plan.layer_precisions, self._others, job.number_format)
         if not self._all_layers:
             by_rule = prepare.seldom_faster(self._graph, job.profiles, layers)
             layers, left = tuple(layer for layer in layers if layer.node not in by_rule), {**left, **by_rule}
         return layers, {**left, **refused.without_int8}
-
-    def _refuse_too_little(self, layers: tuple[Layer, ...]) -> None:
-        """Before anything is measured: not even all layers would do the share of the work that is asked for.
-
-        Raises:
-            ConversionError: MODEL.
-        """
-        number_format, least = self._job.number_format, self._job.plan.min_int8_share
-        if number_format is INT8:  # the share of what has weights may be small where attention is large, and grow with shapes
-            return
-        share = mac_share(self._graph, self._job.profiles, {node for layer in layers for node in layer.nodes})
-        if share < least:
-            raise prepare.too_little(share, least, number_format)
 
     def _form(self, refused: Refused) -> Graph:
         """What will be built, with made-up scales: what the parser says of it hangs on no value."""

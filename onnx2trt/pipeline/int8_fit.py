@@ -14,8 +14,11 @@ from onnx2trt.plan.efforts import EFFORTS, Effort
 from onnx2trt.quant import calibration_cache
 from onnx2trt.quant.candidates import worse_than
 from onnx2trt.quant.equalize.equalization import Equalization
+from onnx2trt.rewrite.number_formats import INT8
 from onnx2trt.rewrite.placement import readings, tensors
+from onnx2trt.rewrite.prepare import too_little
 from onnx2trt.rewrite.qdq import Layer, quantizable_layers
+from onnx2trt.rewrite.shares import mac_share
 from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8.calibrate import Wanted, calibrate
 from onnx2trt.stages.int8.equalize import equalize
@@ -55,6 +58,20 @@ def make_ready(job: Job, graph: Graph, known: Known, layers: tuple[Layer, ...], 
     written = ways.write_cache() if known.cache is None and not by_tensorrt else None  # TensorRT will write its own
     made = ways.best(EFFORTS["fast"] if by_tensorrt else job.plan.calibration.effort)
     return replace(made, by_tensorrt=by_tensorrt, written=written)
+
+
+def refuse_too_little(job: Job, graph: Graph, layers: tuple[Layer, ...]) -> None:
+    """Before anything is measured: not even all layers would do the share of the work that is asked for.
+
+    Raises:
+        ConversionError: MODEL.
+    """
+    number_format, least = job.number_format, job.plan.min_int8_share
+    if number_format is INT8:  # the share of what has weights may be small where attention is large, and grow with shapes
+        return
+    share = mac_share(graph, job.profiles, {node for layer in layers for node in layer.nodes})
+    if share < least:
+        raise too_little(share, least, number_format)
 
 
 @dataclass
@@ -127,7 +144,7 @@ class Ways:
         written: other programs may want them."""
         job, graph, cache = self.job, self.graph, self.known.cache
         if cache is not None:
-            scales = caches.scales_of(cache, tuple(layer.activation for layer in self.layers if layer.attention is None), self.names)
+            scales = caches.scales_of(cache, tuple(layer.activation for layer in self.layers if layer.plain), self.names)
             caches.check_plausible(job, cache, self.names, self.ranged, self.run)
             trials = (scales,) * (self.split.trials if self.split else 0)
             return Calibrated(cache.algorithm, scales, trials=trials, about=caches.describe(job, caches.method_of(cache)))

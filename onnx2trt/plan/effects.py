@@ -8,6 +8,7 @@ from enum import Enum
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.arguments import build_parser
+from onnx2trt.plan.precision_arguments import WRITTEN
 
 
 class Effect(Enum):
@@ -42,7 +43,7 @@ def _refused(note: str) -> Cell:
 # Columns of the table: TensorRT 8.6 to 10 (weak typing), TensorRT 11 (strong typing), TensorRT-RTX (strong typing).
 COLUMNS = ("weak", "strong", "rtx")
 
-_TYPED_GRAPH = _translated("this library is strongly typed: the precision is written into the ONNX graph")
+_TYPED_GRAPH = _translated("the network is strongly typed: the precision is written into the ONNX graph")
 
 # Most flags that every column applies in the same way have no row. A row is looked up only for a flag that was typed.
 TABLE: dict[str, dict[str, Cell]] = {
@@ -154,13 +155,13 @@ def effects_of(args, backend: str, weak_typing: bool) -> tuple[tuple[str, Cell],
     """(flag, cell) of the typed flags that are translated or have no effect here.
 
     Args:
-        weak_typing: the library has it; --strongly-typed and --precision fp8 then ask for the other column.
+        weak_typing: the library has it; --strongly-typed and the precisions in WRITTEN then ask for the other column.
 
     Raises:
         ConversionError: MACHINE, naming every typed flag that this library refuses.
     """
     native = column(backend, weak_typing)
-    asked = column(backend, weak_typing and not (args.strongly_typed or args.precision == "fp8"))
+    asked = column(backend, weak_typing and not (args.strongly_typed or args.precision in WRITTEN))
     cells = [(flag, TABLE[flag][native if flag == "--strongly-typed" else asked]) for flag in typed_flags(args) if flag in TABLE]
     refused = [f"{flag}: {cell.note}" for flag, cell in cells if cell.effect is Effect.REFUSED]
     if refused:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from onnx2trt.base.locks import lock_path
+from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.arguments import NO_TIMING_CACHE
 from onnx2trt.plan.door_arguments import ARRAY_SUFFIXES, image_beside
 
@@ -32,6 +33,8 @@ def output_problem(args) -> str:
     if args.timing_cache and args.timing_cache != NO_TIMING_CACHE:
         files += [("--timing-cache", args.timing_cache), ("--timing-cache's lock file", lock_path(args.timing_cache))]
     files += [(flag_name(args, dest), getattr(args, dest)) for dest in ("onnx", "test_image", "validate_only")]
+    files += [("--plugins", path) for path in args.plugins]
+    files += [("--bind-input", value) for _, value in flatten(args.bind_input) if value.endswith(ARRAY_SUFFIXES)]
     seen: dict[str, str] = {}
     for flag, path in files:
         if path and seen.setdefault(real(path), flag) != flag:

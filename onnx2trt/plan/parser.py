@@ -153,7 +153,8 @@ class Help(argparse.Action):
 
     def __call__(self, parser, namespace, values, option_string=None):
         shown = self._text() if self._text else (self._parser(parser) if self._parser else parser).format_help()
-        parser._print_message(shown, sys.stdout)
+        sys.stdout.write(shown)  # argparse's own way hides that it could not be written
+        sys.stdout.flush()
         parser.exit()
 
 

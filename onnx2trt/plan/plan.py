@@ -13,6 +13,7 @@ from onnx2trt.plan.effects import Cell, effects_of, typed_flags
 from onnx2trt.plan.efforts import EFFORTS
 from onnx2trt.plan.outputs import engine_path, flag_name, triton_model
 from onnx2trt.plan.parts import Calibration, Outputs, Preprocess, Shapes, Validation
+from onnx2trt.plan.precision_arguments import WRITTEN
 from onnx2trt.plan.refit import refuse_refit
 from onnx2trt.plan.structures import Structure, candidates
 from onnx2trt.plan.variants import fp8_beside, fp8_problem, variants_of
@@ -78,11 +79,12 @@ class Plan:
         return any(structure.attention for structure in self.structures)
 
     def for_precision(self, precision: str) -> Plan:
-        """The plan of one of the variants. FP8 is written into the ONNX whatever the library, as NVIDIA advises (Model-Optimizer #118)."""
+        """The plan of one of the variants; `WRITTEN` says which are strongly typed whatever the library."""
         own = replace(self, precision=precision)
-        if precision != "fp8":
+        if precision not in WRITTEN:
             return own
-        return replace(own, route=Route.STRONG, fp16_scales=True, calibrator=False, native_method=None, structures=())
+        scales = precision == "fp8" or self.fp16_scales
+        return replace(own, route=Route.STRONG, fp16_scales=scales, calibrator=False, native_method=None, structures=())
 
 
 def make_plan(args, caps: Capabilities) -> Plan:

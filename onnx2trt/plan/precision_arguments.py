@@ -5,6 +5,9 @@ from __future__ import annotations
 from onnx2trt.plan import argument_types as types
 
 PRECISIONS = ("fp32", "fp16", "bf16", "int8", "fp8", "best")
+# Written into the ONNX, as a strongly typed network, on every library. By the flag, TensorRT 10.6 computed networks in FP32 that were to be
+# BF16 (as in TensorRT #4221), and NVIDIA advises strong typing for FP8 (Model-Optimizer #118).
+WRITTEN = ("bf16", "fp8")
 EIGHT_BIT = ("int8", "fp8")  # precisions whose layers are calibrated
 FP8_METHODS = ("auto", "minmax", "percentile", "mse")  # entropy is made for the 128 even levels of INT8
 FP8_FROM = 8.9  # compute capability

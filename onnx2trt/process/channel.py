@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import signal
+import stat
 import threading
 import time
 
@@ -46,6 +47,10 @@ class Channel:
         """
         self._send(kind="done", result=result, files=files, table=table, optional=optional)
 
+    def failed(self, message: str, hint: str, code: int) -> None:
+        """The last message of a run that cannot even make a result: what is to be said, and the exit code."""
+        self._send(kind="failed", message=message, hint=hint, code=code)
+
     def leave(self, code: int) -> None:
         """End this process, not through the teardown of libraries that may crash or hang in it.
 
@@ -63,12 +68,18 @@ class Channel:
 
 
 def attach() -> Channel | None:
-    """The channel to the parent where this process is a supervised child, else None."""
+    """The channel to the parent where this process is a supervised child, else None.
+
+    A variable that is left over from another process, or made up, is none of a parent's: then nobody supervises us.
+    """
     value = os.environ.pop(ENVIRONMENT_KEY, "")
-    if not value:
+    try:
+        messages, lifeline, parent = (int(part) for part in value.split(":"))
+        if not all(stat.S_ISFIFO(os.fstat(number).st_mode) for number in (messages, lifeline)) or messages < 3 or lifeline < 3:
+            return None
+        os.set_inheritable(messages, False)  # a program that a library starts must not keep the pipe open
+    except (ValueError, OverflowError, OSError):
         return None
-    messages, lifeline, parent = (int(part) for part in value.split(":"))
-    os.set_inheritable(messages, False)  # a program that a library starts must not keep the pipe open
     _die_with(parent, lifeline)
     return Channel(messages)
 

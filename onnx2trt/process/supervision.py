@@ -14,8 +14,9 @@ import sys
 import threading
 
 from onnx2trt.base import files
-from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.stage_names import INSPECTING_STAGE, PARSING_STAGES, STARTING_STAGE
+from onnx2trt.base.errors import ConversionError, ExitCode, unforeseen
+from onnx2trt.base.memory import limited
+from onnx2trt.base.stage_names import BEFORE_STAGES, INSPECTING_STAGE, PARSING_STAGES, STARTING_STAGE
 from onnx2trt.process.channel import ENVIRONMENT_KEY
 from onnx2trt.process.scratch import Scratch
 
@@ -34,11 +35,12 @@ class Supervisor:
     """Runs one child to its end. Use once."""
 
     def __init__(self) -> None:
-        self.stage = "start"
+        self.stage = BEFORE_STAGES
         self.outcome: dict | None = None  # the child's "done" message
         self._temporaries: set[str] = set()
         self._child: subprocess.Popen | None = None
         self._messages: int | None = None  # read end of the pipe
+        self._lifeline: int | None = None  # write end of the pipe by whose end the child knows of ours
         self._unread = b""
         self._scratch: Scratch | None = None
 
@@ -60,12 +62,14 @@ class Supervisor:
         finally:
             if self._scratch:
                 self._scratch.remove()
+            self._close()
 
     def _run(self, command: list[str], add) -> dict:
         code = 0
         try:
             with _signals_raise():
-                self._follow(self._start(command))
+                self._start(command)
+                self._follow()
                 if self.outcome is None:
                     code = self._child.wait()
         except BaseException:
@@ -85,14 +89,20 @@ class Supervisor:
             self._remove_temporaries()
         return self.outcome
 
-    def _start(self, command: list[str]):
-        """Start the child in a session of its own (Ctrl-C at the terminal reaches only us) and return the message stream."""
-        messages_read, messages_write = os.pipe()
-        lifeline_read, self._lifeline = os.pipe()
-        self._scratch = Scratch()
-        own = {"TMPDIR": self._scratch.path} if self._scratch.path else {}
-        environment = {**os.environ, **own, ENVIRONMENT_KEY: f"{messages_write}:{lifeline_read}:{os.getpid()}"}
-        try:
+    def _start(self, command: list[str]) -> None:
+        """Start the child in a session of its own: Ctrl-C at the terminal reaches only us.
+
+        Raises:
+            ConversionError: MACHINE, where the system has no process or no file for it.
+        """
+        with contextlib.ExitStack() as childs, _as_machine_error():
+            self._messages, messages_write = os.pipe()
+            childs.callback(os.close, messages_write)
+            lifeline_read, self._lifeline = os.pipe()
+            childs.callback(os.close, lifeline_read)
+            self._scratch = Scratch()
+            own = {"TMPDIR": self._scratch.path} if self._scratch.path else {}
+            environment = {**os.environ, **own, ENVIRONMENT_KEY: f"{messages_write}:{lifeline_read}:{os.getpid()}"}
             self._child = subprocess.Popen(
                 command,
                 env=environment,
@@ -101,15 +111,10 @@ class Supervisor:
                 stdout=2,  # libraries print to stdout at will; ours carries only results
                 start_new_session=True,
             )
-        finally:
-            os.close(messages_write)
-            os.close(lifeline_read)
-        return messages_read
 
-    def _follow(self, messages: int) -> None:
+    def _follow(self) -> None:
         """Obey messages until the child is done or gone."""
-        self._messages = messages
-        while self.outcome is None and (block := os.read(messages, 2**16)):
+        while self.outcome is None and (block := os.read(self._messages, 2**16)):
             self._unread += block
             while self.outcome is None and b"\n" in self._unread:
                 line, _, rest = self._unread.partition(b"\n")
@@ -125,6 +130,8 @@ class Supervisor:
             self._publish(message["files"], message["required"])
         elif message["kind"] == "done":
             self.outcome = message
+        elif message["kind"] == "failed":
+            raise ConversionError(message["message"], hint=message["hint"], code=message["code"])
 
     def _rename_optional(self, pair: tuple[str, str]) -> str:
         """Why it could not be done, in words; a temporary that is left is removed with the others."""
@@ -159,10 +166,17 @@ class Supervisor:
 
     def _let_go(self) -> None:
         """End a child that waits for us to be done with its files; it may need a while to give the GPU back."""
-        os.close(self._lifeline)
+        self._close()
         with contextlib.suppress(subprocess.TimeoutExpired):  # it hangs in a library's teardown; its result is complete
             self._child.wait(timeout=TEARDOWN_SECONDS if self.outcome else 0)
         self._kill()
+
+    def _close(self) -> None:
+        """Close our ends of the pipes; for the child it is as if we were gone."""
+        for number in (self._messages, self._lifeline):
+            if number is not None:
+                os.close(number)
+        self._messages = self._lifeline = None
 
     def _kill(self) -> None:
         """End the child with everything it started."""
@@ -182,12 +196,12 @@ class Supervisor:
     def _death(self, code: int) -> ConversionError:
         """What to say of a child that ended without a result."""
         at_fault = ExitCode.MODEL if self.stage in PARSING_STAGES else ExitCode.BUILD
-        if self.stage in (INSPECTING_STAGE, STARTING_STAGE):
+        if self.stage in (BEFORE_STAGES, INSPECTING_STAGE, STARTING_STAGE):
             at_fault = ExitCode.MACHINE
         if code >= 0:
             return ConversionError(
                 f"the conversion process ended with code {code} during stage '{self.stage}' and left no result",
-                hint="Run again with -vv: the last messages tell what it was doing.",
+                hint=limited() or "Run again with -vv: the last messages tell what it was doing.",
                 code=at_fault,
             )
         try:
@@ -195,15 +209,26 @@ class Supervisor:
         except ValueError:
             name = f"signal {-code}"
         hint = "Run again with -vv to see the library's last messages."
-        if -code == signal.SIGKILL:
+        if limited():
+            hint = limited()
+        elif -code == signal.SIGKILL:
             hint = "Nobody asked us to stop, so this is most likely the system's out-of-memory killer: free memory or use a smaller batch."
         elif self.stage == STARTING_STAGE:
             hint = "Most likely the driver is too old for this TensorRT: update it, or install a TensorRT for its CUDA version."
-        elif at_fault is ExitCode.MACHINE:
+        elif self.stage == INSPECTING_STAGE:
             hint = "The engine file is damaged, or was made by another version: compare its sha256, or build it again here."
         elif at_fault is ExitCode.MODEL:
             hint = "The file may be damaged in a way that crashes the parser: check it with onnx.checker, or export it again."
         return ConversionError(f"the library crashed with {name} during stage '{self.stage}'", hint=hint, code=at_fault)
+
+
+@contextlib.contextmanager
+def _as_machine_error():
+    try:
+        yield
+    except (OSError, MemoryError) as error:
+        known = unforeseen(error)
+        raise ConversionError(f"no process can be started: {known.message}", hint=known.hint, code=ExitCode.MACHINE) from None
 
 
 @contextlib.contextmanager
@@ -214,18 +239,23 @@ def _signals_raise():
         return
     caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
 
+    interrupted: list[int] = []
+
     def interrupt(signum, _frame):
-        for number in caught:  # one is enough: a second Ctrl-C must not break the cleaning up
-            signal.signal(number, signal.SIG_IGN)
-        raise Interrupted(signum)
+        if not interrupted:  # one is enough: a second Ctrl-C must not break the cleaning up
+            interrupted.append(signum)
+            raise Interrupted(signum)
 
     for number in caught:
         signal.signal(number, interrupt)
     try:
         yield
     finally:
-        for number in caught:  # renaming takes milliseconds and must not be torn apart
+        interrupted.append(0)  # renaming takes milliseconds and must not be torn apart
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, caught)  # also runs the handler of one that has come already
+        for number in caught:  # Python takes back other handlers when it ends: a signal would kill it there
             signal.signal(number, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def restore_terminal() -> None:

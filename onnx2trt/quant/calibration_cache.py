@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.files import feed
 from onnx2trt.base.locks import folder_locked
+from onnx2trt.base.side_files import read_json, record_of
 
 # TensorRT reads caches of its own major version; 10 is the last with a calibrator, so ours name it.
 DEFAULT_VERSION = "100600"
@@ -179,13 +180,12 @@ def _damaged(path: str, line: int, what: str) -> ConversionError:
 def _read_side_file(path: str, text: str) -> Identity | None:
     """The identity beside a cache; None where there is none, or where it belongs to other contents."""
     try:
-        with open(side_file(path), encoding="utf-8") as stream:
-            record = json.load(stream)
+        record = read_json(side_file(path))
         if record.get("schema_version") != 1 or record.get("cache_sha256") != _sha256(text):
             return None
         known = {key: record[key] for key in Identity.__dataclass_fields__ if key in record}
-        return Identity(**{**known, "silent": tuple(record.get("silent", ()))})
-    except (OSError, ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        return record_of(Identity, known)
+    except (OSError, ValueError, AttributeError):
         return None
 
 

@@ -79,6 +79,7 @@ def compare_methods(graph: Graph, layers: tuple[Layer, ...], methods: Iterable[M
     for method in methods:
         if any(_nearly_equal(method, other) for other in tried):
             continue
+        runs = None  # the graph of the method before is let go before this one is loaded
         runs = Session.from_graph(method.fit.apply(graph, layers), in_turn=False).run_each(looked.usual)
         found = list(islice(runs, half))
         each = change.each(found)

@@ -18,13 +18,16 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
+from onnx2trt.base.side_files import parse_json
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant.columns import Columns, supports
+from onnx2trt.rewrite.body_layers import body_layers
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.number_formats import INT8, NumberFormat
 from onnx2trt.rewrite.qdq import Rounded, quantizable_layers, scale_axis, weight_layout
 
 FORMAT = 5  # raise it when equalizing, fitting or the choice of layers changes: then what older files hold is found again
+MOST_TEXT = 2**26  # bytes of names, conditions and reasons
 TYPES = ("uint8", "int8", "float32", "float64")
 WRONG_TYPE = (KeyError, TypeError, AttributeError)  # what a JSON text raises whose values are of another type than expected
 
@@ -90,7 +93,7 @@ class Packed:
         """
         try:
             self._arrays = _arrays(data)
-            self._about = json.loads(self._arrays.pop("about").tobytes())
+            self._about = parse_json(self._arrays.pop("about").tobytes(), MOST_TEXT)
             self.format, self.conditions = self._about["format"], dict(self._about["conditions"])
         except Exception as error:  # zipfile, numpy, tokenize and json raise about ten classes of their own for damaged files
             raise ValueError(f"it is damaged ({error})") from None
@@ -105,10 +108,11 @@ class Packed:
             ValueError: the content does not fit the graph.
         """
         about, layers = self._about, {layer.node: layer for layer in quantizable_layers(graph, number_format)}
-        nodes = {node.name: node for node in graph.nodes}
+        nodes, inner = {node.name: node for node in graph.nodes}, body_layers(graph, number_format)
         try:
             scales = self._take("scales", "float64", (len(about["scales"]),))
-            _require(set(about["scales"]) <= set(graph.float_tensors()), "it has scales of unknown tensors")
+            known = {*graph.float_tensors(), *(layer.activation for layer in inner)}
+            _require(set(about["scales"]) <= known, "it has scales of unknown tensors")
             _require(_positive(scales), "a scale is not above 0 and finite")
             rounded, stored = {}, {}  # number of weights -> (layout of the layers that share them, weights, scales)
             for number, (node, (own, biased)) in enumerate(about["fitted"].items()):
@@ -128,10 +132,9 @@ class Packed:
             )
         except (*WRONG_TYPE, ValueError) as error:
             raise ValueError(f"it does not fit the model ({error})") from None
-        if self._arrays or not found.fp16_fallback.keys() <= nodes.keys():
-            raise ValueError(
-                f"it does not fit the model (unknown: {[*self._arrays, *sorted(found.fp16_fallback.keys() - nodes.keys())][:3]})"
-            )
+        unknown = found.fp16_fallback.keys() - nodes.keys() - {layer.node for layer in inner}
+        if self._arrays or unknown:
+            raise ValueError(f"it does not fit the model (unknown: {[*self._arrays, *sorted(unknown)][:3]})")
         return found
 
     def _take(self, name: str, dtype: str, shape: tuple[int, ...] | None = None) -> np.ndarray:

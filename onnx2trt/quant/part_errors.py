@@ -15,6 +15,7 @@ import numpy as np
 from onnx2trt.base.model_info import Profile
 from onnx2trt.base.read_ahead import map_in_order
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.nodes import with_inner_nodes
 from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.padding import rows_of_samples
 from onnx2trt.model.segments import Segments, bounds_by_cost
@@ -48,12 +49,12 @@ def part_errors(
     Args:
         graph: FP32.
         profiles: their opt shapes tell where little lies between two segments.
-        parts: that do not overlap; none of them empty.
+        parts: that do not overlap; none of them empty. Of nodes of the graph, or of its bodies.
         changed: makes of a graph that holds all nodes of a part the same with that part changed; inputs and outputs stay.
         feeds: a few samples.
         measure: makes of the expected outputs what tells how far others are from them.
     """
-    places = {node.name: index for index, node in enumerate(graph.nodes)}
+    places = {own.name: index for index, node in enumerate(graph.nodes) for own in with_inner_nodes(node)}
     spans = sorted((min(places[node] for node in part), max(places[node] for node in part), part) for part in parts)
     bounds = _bounds(graph, profiles, [span[:2] for span in spans])
     segments = Segments(graph, bounds, graph.output_names, in_turn=False)

@@ -133,9 +133,9 @@ def fit_weights(
 def _by_weight(graph: Graph, layers: tuple[Layer, ...], scales: dict[str, float]) -> list[Shared]:
     nodes = {node.name: node for node in graph.nodes}
     readers: dict[tuple, list[Layer]] = {}
-    for layer in layers:
+    for layer in (layer for layer in layers if layer.plain):
         node = nodes[layer.node]
-        if layer.attention is None and layer.activation in scales and supports(node, graph.weights[node.input[1]]):
+        if layer.activation in scales and supports(node, graph.weights[node.input[1]]):
             readers.setdefault((*weight_layout(node), takes_bias(graph, node)), []).append(layer)
     found = []
     for (name, *_, biased), members in readers.items():

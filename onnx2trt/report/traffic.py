@@ -15,7 +15,7 @@ def traffic(engine: dict) -> str:
     moved = f"{kernels} move {mega(engine['moved_bytes'])} in one inference, by the engine's own plan"
     half = engine.get("fp16_moved_bytes")
     if half:
-        more = "; where memory is the limit, INT8 cannot be faster" * (engine["moved_bytes"] > half)
+        more = "; where memory is the limit, that is the faster" * (engine["moved_bytes"] > half)
         moved += f"; in FP16 {engine['fp16_kernels']} would move {mega(half)}{more}"
     return f"{moved} (an estimate, no time)"
 
@@ -26,5 +26,10 @@ def least_times(engine: dict) -> str:
         engine: of a result, with least_ms.
     """
     half = engine.get("fp16_least_ms") or {}
-    each = [f"{gpu} {ms:.3f} ms" + (f" (FP16 {half[gpu]:.3f})" if gpu in half else "") for gpu, ms in engine["least_ms"].items()]
-    return f"{', '.join(each)}: what bytes and arithmetic take by data sheets (a bound, no time)"
+    each = [f"{_short(gpu)} {ms:.3f}" + (f" ({half[gpu]:.3f})" if gpu in half else "") for gpu, ms in engine["least_ms"].items()]
+    head = "ms (FP16): " if half else "ms: "
+    return f"{head}{', '.join(each)}; by bytes, arithmetic and data sheets (a bound, no time)"
+
+
+def _short(gpu: str) -> str:
+    return gpu.removeprefix("GeForce ")

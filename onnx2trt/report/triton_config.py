@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.side_files import parse_json, record_of
 
 PLAN = "model.plan"  # the name that Triton looks for where cc_model_filenames says nothing else
 TYPES = {
@@ -114,10 +115,10 @@ def plans_in(text: str) -> dict[str, PlanFile] | None:
     """The engines of a config that this tool has written; None where it was written, or changed, by somebody else."""
     first, _, rest = text.partition("\n")
     try:
-        head = json.loads(first.removeprefix(HEAD))
+        head = parse_json(first.removeprefix(HEAD))
         if not first.startswith(HEAD) or head["sha256"] != hashlib.sha256(rest.encode()).hexdigest():
             return None
-        return {arch: PlanFile(**plan) for arch, plan in head["plans"].items()}
+        return {arch: record_of(PlanFile, plan) for arch, plan in head["plans"].items()}
     except (ValueError, KeyError, TypeError, AttributeError):
         return None
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from onnx2trt.model.graph import Graph
+from onnx2trt.rewrite.body_layers import with_quantized_bodies
 from onnx2trt.rewrite.placement import readings
 from onnx2trt.rewrite.qdq import Layer, Reading, Rounded, insert
 
@@ -22,7 +23,8 @@ class Fit:
     def apply(self, graph: Graph, layers: Iterable[Layer]) -> Graph:
         """The graph with these layers in INT8, as far as they have a scale, and with what lies between them."""
         usable, more = self.placed(graph, layers)
-        return insert(graph, self.scales, usable, self.fp16_scales, self.rounded, more)
+        quantized = insert(graph, self.scales, usable, self.fp16_scales, self.rounded, more)
+        return with_quantized_bodies(quantized, [layer for layer in usable if layer.outer], self.scales, self.fp16_scales)
 
     def placed(self, graph: Graph, layers: Iterable[Layer]) -> tuple[tuple[Layer, ...], tuple[Reading, ...]]:
         """(those of the layers that have a scale, what else reads INT8 where they do)"""

@@ -212,6 +212,11 @@ def _half_of(array: np.ndarray, half: HalfType) -> np.ndarray:
     return found
 
 
+def forget_halves() -> None:
+    """Let go of the weights in 16 bits, where no more graphs will be converted for a while."""
+    _halves.clear()
+
+
 def _write_half(node: onnx.NodeProto, half: HalfType) -> None:
     """Adjust an attribute that names the output's type."""
     if node.op_type in ("Cast", "DequantizeLinear"):

@@ -16,7 +16,7 @@ from onnx2trt.rewrite import placement, qdq
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold, raise_opset
 from onnx2trt.rewrite.number_formats import INT8, NumberFormat
-from onnx2trt.rewrite.shares import mac_shares, macs_of
+from onnx2trt.rewrite.shares import by_layer, mac_shares, macs_of
 from onnx2trt.rewrite.strong_typing import strongly_typed
 
 OVERRIDE = "--layer-precisions"  # how the reason of what the user has asked for begins
@@ -66,7 +66,7 @@ class Int8Plan:
     @property
     def in_fp16(self) -> dict[str, str]:
         """Layers that could be INT8 and end in FP16 -> reason."""
-        silent = {layer.node: _without_scale(layer) for layer in self.layers if not self.fit.has_scales(layer)}
+        silent = {layer.node: without_scale(layer) for layer in self.layers if not self.fit.has_scales(layer)}
         return {name: reason for name, reason in {**self.kept_fp16, **silent}.items() if name not in self.kept_fp32}
 
     @property
@@ -79,7 +79,10 @@ class Int8Plan:
         return self.fit.apply(self.graph, self.usable)
 
 
-def _without_scale(layer: qdq.Layer) -> str:
+def without_scale(layer: qdq.Layer) -> str:
+    """Why a layer that could be INT8 has no scale, in words."""
+    if layer.outer:
+        return "always zero in calibration, or in a branch that never ran there"
     return "attention without scales for all that it reads" if layer.attention else "always zero in calibration"
 
 
@@ -131,7 +134,7 @@ def choose_layers(
     graph: Graph,
     kept_fp32: dict[str, str],
     overrides: tuple[tuple[str, str], ...],
-    attentions: tuple[qdq.Layer, ...] = (),
+    others: tuple[qdq.Layer, ...] = (),
     number_format: NumberFormat = INT8,
 ) -> tuple[tuple[qdq.Layer, ...], dict[str, str]]:
     """The layers that may be quantised, and the reason for each that could be, but is not.
@@ -139,17 +142,17 @@ def choose_layers(
     Args:
         kept_fp32: nodes that stay in FP32 -> reason.
         overrides: (pattern, precision) of --layer-precisions; what it names is not INT8.
-        attentions: that may be INT8 besides the convolutions and matrix products with constant weights.
+        others: that may be INT8 besides the convolutions and matrix products of the graph itself with constant weights: attentions, bodies.
 
     Raises:
-        ConversionError: MODEL, where the model has no convolution or matrix product with constant weights.
+        ConversionError: MODEL, where the model has no convolution or matrix product with constant weights, in bodies either.
     """
     layers = qdq.quantizable_layers(graph, number_format)
-    if not layers:
+    if not layers and not any(layer.outer for layer in others):
         raise _nothing_to_quantize(graph, number_format)
     places = {node.name: index for index, node in enumerate(graph.nodes)}
     chosen, left = [], {}
-    for layer in sorted((*layers, *attentions), key=lambda layer: places[layer.node]):
+    for layer in sorted((*layers, *others), key=lambda layer: places[layer.outer or layer.node]):
         asked = {node: f"{OVERRIDE} {p}:{to}" for p, to in overrides for node in layer.nodes if fnmatchcase(node, p)}
         against = asked or {node: kept_fp32[node] for node in layer.nodes if node in kept_fp32}
         left.update(against)
@@ -167,7 +170,7 @@ def seldom_faster(graph: Graph, profiles: tuple[Profile, ...], layers: tuple[qdq
     Returns:
         Node -> reason.
     """
-    macs = macs_of(graph, profiles)
+    macs = by_layer(macs_of(graph, profiles), layers)
     total = sum(macs.values())
     depthwise = _depthwise(graph, qdq.quantizable_layers(graph), macs)
     nodes = {node.name: node for node in graph.nodes}
@@ -176,7 +179,7 @@ def seldom_faster(graph: Graph, profiles: tuple[Profile, ...], layers: tuple[qdq
         node, number_format = layer.node, layer.number_format
         if total and macs.get(node, total) / total < SMALLEST_INT8_SHARE:
             found[node] = f"below {SMALLEST_INT8_SHARE:.2%} of the work: {number_format.label} would cost more than it saves"
-        elif not layer.attention and min(graph.weights[nodes[node].input[1]].shape[-2:]) < number_format.fewest:
+        elif layer.plain and min(graph.weights[nodes[node].input[1]].shape[-2:]) < number_format.fewest:
             found[node] = f"fewer than {number_format.fewest} inputs or outputs: too few for a matrix product in {number_format.label}"
         elif node in depthwise:
             found[node] = "depthwise: waits for memory, not for arithmetic, so INT8 has nothing to speed up"

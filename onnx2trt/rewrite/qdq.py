@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from onnx2trt.model.attention import Attention
+from onnx2trt.model.bodies import inner_graphs
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute
 from onnx2trt.model.operators import WEIGHTED
@@ -32,20 +33,27 @@ class Reading:
 
 @dataclass(frozen=True)
 class Layer:
-    """A node that INT8 (or FP8) can compute, activation times constant weights; or an attention, whose two products are both so or neither.
+    """A node that INT8 (or FP8) can compute, activation times constant weights; or an attention, whose two products are both so or neither;
+    the former may stand in a body of an If, Loop or Scan (rewrite.body_layers).
 
     The weights are whatever the node reads in the graph at hand: rewrites give readers of one constant weights of their own.
     """
 
     node: str  # of an attention, its first product
-    activation: str  # tensor of the activation input; of an attention, the queries
+    activation: str  # tensor of the activation input; of an attention, the queries; in a body, the key of its scale
     attention: Attention | None = None
     number_format: NumberFormat = INT8
+    outer: str = ""  # in a body, the node of the main graph that has it
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The nodes that compute in 8 bits."""
-        return (self.node, self.attention.context) if self.attention else (self.node,)
+        """The nodes that compute in 8 bits, and that which has them in a body."""
+        return (self.node, self.attention.context) if self.attention else tuple(filter(None, (self.node, self.outer)))
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is one node of the main graph."""
+        return not (self.attention or self.outer)
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -55,7 +63,7 @@ class Layer:
     @property
     def readings(self) -> tuple[Reading, ...]:
         """Its inputs that are activations."""
-        operands = self.attention.operands if self.attention else ((self.node, 0, self.activation),)
+        operands = self.attention.operands if self.attention else ((self.node, 0, self.activation),) * self.plain
         return tuple(Reading(node, index, tensor, tensor, self.number_format) for node, index, tensor in operands)
 
 
@@ -164,7 +172,7 @@ def insert(
         `<tensor>__dequantized`.
     """
     result, fitted = graph.copy(), rounded or {}
-    chosen = {layer.node: layer for layer in layers if layer.attention is None}
+    chosen = {layer.node: layer for layer in layers if layer.plain}
     scales, attended = _attended(result, scales, [layer for layer in layers if layer.attention])
     others: dict[str, list[Reading]] = {}
     for reading in (*more, *attended):
@@ -176,7 +184,7 @@ def insert(
     def quantized(tensor: str, like: str, number_format: NumberFormat) -> str:
         key = (tensor, number_format.name)
         if key not in activations:
-            activations[key] = _activation_pair(result, nodes, tensor, _as_stored(scales[like], half, number_format), number_format)
+            activations[key] = activation_pair(result, nodes, tensor, scales[like], number_format, half)
         return activations[key]
 
     for node in result.nodes:
@@ -191,7 +199,7 @@ def insert(
             key = (node.input[1], axis, own and id(own.weights), number_format.name)
             if key not in weights:
                 own_or_nearest = own or Rounded(*quantize_weights(result.weights[node.input[1]], axis, half, number_format), bias=None)
-                weights[key] = _weight_dequantize(result, nodes, node.input[1], axis, own_or_nearest)
+                weights[key] = weight_dequantize(result, nodes, node.input[1], axis, own_or_nearest)
             node.input[0], node.input[1] = activation, weights[key]
             if own is not None and own.bias is not None:
                 add_bias(result, node, own.bias)
@@ -223,7 +231,9 @@ def _as_stored(scale: float, half: bool, number_format: NumberFormat) -> float:
     return max(float(np.float16(scale)), smallest)
 
 
-def _activation_pair(result: Graph, nodes: list, tensor: str, scale: float, number_format: NumberFormat) -> str:
+def activation_pair(result: Graph, nodes: list, tensor: str, scale: float, number_format: NumberFormat, half: bool) -> str:
+    """Q and DQ of a tensor, appended to `nodes`; the name of what they make. See insert."""
+    scale = _as_stored(scale, half, number_format)
     scale_name, zero_name = result.unique(f"{tensor}__scale"), result.unique(f"{tensor}__zero_point")
     result.weights[scale_name], result.weights[zero_name] = np.array(scale, np.float32), np.zeros((), number_format.dtype)
     quantized, dequantized = result.unique(f"{tensor}__quantized"), result.unique(f"{tensor}__dequantized")
@@ -278,22 +288,14 @@ def add_bias(graph: Graph, node: onnx.NodeProto, bias: np.ndarray) -> None:
     node.input.append(own)
 
 
-def _weight_dequantize(result: Graph, nodes: list, weight: str, axis: int | None, rounded: Rounded) -> str:
+def weight_dequantize(result: Graph, nodes: list, weight: str, axis: int | None, rounded: Rounded) -> str:
+    """DQ behind weights in 8 bits, appended to `nodes`; the name of what it makes."""
     names = [result.unique(f"{weight}__{part}") for part in ("quantized", "scale", "zero_point", "dequantized")]
     result.weights[names[0]], result.weights[names[1]] = rounded.weights, rounded.scales
     result.weights[names[2]] = np.zeros(rounded.scales.shape, rounded.weights.dtype)
     attributes = {} if axis is None else {"axis": axis}
     nodes.append(onnx.helper.make_node("DequantizeLinear", names[:3], [names[3]], name=names[3], **attributes))
     return names[3]
-
-
-def by_layer(macs: dict[str, int], layers: Iterable[Layer]) -> dict[str, int]:
-    """Multiply-accumulates by node, where an attention's first product has those of both; the sum stays."""
-    found = dict(macs)
-    for layer in layers:
-        if layer.attention:
-            found[layer.node] = found.get(layer.node, 0) + found.pop(layer.attention.context, 0)
-    return found
 
 
 def int8_layers(graph: Graph) -> set[str]:
@@ -307,8 +309,17 @@ def quantized_layers(graph: Graph) -> set[str]:
 
 
 def layers_by_format(graph: Graph) -> dict[str, set[str]]:
-    """Name of each 8-bit format -> the convolutions and matrix products all of whose operands come out of it (DequantizeLinear); what no
-    zero point or constant says is INT8."""
+    """Name of each 8-bit format -> the convolutions and matrix products all of whose operands come out of it (DequantizeLinear), in bodies
+    of control flow, too; what no zero point or constant says is INT8."""
+    found: dict[str, set[str]] = {name: set() for name in FORMATS}
+    for one in (graph, *inner_graphs(graph)):
+        for name, nodes in _layers_by_format(one).items():
+            found[name] |= nodes
+    return found
+
+
+def _layers_by_format(graph: Graph) -> dict[str, set[str]]:
+    """Of the graph itself."""
     producers = graph.producers()
     types = graph.types() if any(array.dtype == FP8.dtype for array in graph.weights.values()) else {}
 

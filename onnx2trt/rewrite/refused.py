@@ -51,8 +51,11 @@ class Refused:
 
 
 def _reads_int8(made: Graph) -> set[str]:
+    """Nodes of the graph itself; where bodies read INT8, the node that has them."""
     dequantized = {name for node in made.nodes if node.op_type == "DequantizeLinear" for name in node.output}
-    return {node.name for node in made.nodes if not dequantized.isdisjoint(node.input) and node.op_type != "QuantizeLinear"}
+    bodies = [(node.name, one.op_type) for node in made.nodes for body in subgraphs(node) for one in all_nodes(body)]
+    inside = {name for name, operator in bodies if operator == "DequantizeLinear"}
+    return inside | {node.name for node in made.nodes if not dequantized.isdisjoint(node.input) and node.op_type != "QuantizeLinear"}
 
 
 def _blamed(graph: Graph, made: Graph, named: dict[str, str]) -> dict[str, str]:

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from onnx2trt.base.model_info import Profile
+from onnx2trt.model.bodies import inner_graphs
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.half_types import FP16, HalfType
 from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.work import count_macs
 from onnx2trt.rewrite import qdq
+from onnx2trt.rewrite.inner_work import macs_in_bodies
 from onnx2trt.rewrite.keep_fp32 import unconvertible_nodes
 from onnx2trt.rewrite.number_formats import INT8
 
 
 def macs_of(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, int]:
-    """Multiply-accumulates of each convolution, matrix product, recurrent layer and Attention; see model.work."""
-    return count_macs(graph, static_shapes(graph, profiles))
+    """Multiply-accumulates of each convolution, matrix product, recurrent layer and Attention, in bodies of control flow, too; see
+    model.work and rewrite.inner_work."""
+    shapes = static_shapes(graph, profiles)
+    return {**count_macs(graph, shapes), **macs_in_bodies(graph, shapes)}
 
 
 def mac_share(graph: Graph, profiles: tuple[Profile, ...], nodes: set[str] | None = None) -> float:
@@ -33,18 +39,36 @@ def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] |
     """Share that these nodes do, of the multiply-accumulates (macs_of) of those that can be of 16 bits; None where there are none.
 
     Args:
-        half: nodes; None: those whose results are `half_type` by the types of the graph, and that are not INT8.
+        half: nodes, of an engine whose network is weakly typed: bodies of control flow stay FP32 there, whatever is in them. None: those
+            whose results are `half_type` by the types of the graph, and that are not INT8.
     """
-    without = unconvertible_nodes(graph)
+    graphs = [graph, *inner_graphs(graph)]
+    without = {name for one in graphs for name in unconvertible_nodes(one)}
+    if half is not None:
+        without.update(node.name for one in graphs[1:] for node in one.nodes)
     macs = {name: count for name, count in macs_of(graph, profiles).items() if name not in without}
     if half is None:
-        types, int8 = graph.types(), qdq.quantized_layers(graph)
-        made = {name for name, elem_type in types.items() if elem_type == half_type.elem_type}
-        half = {node.name for node in graph.nodes if node.name not in int8 and not made.isdisjoint(node.output)}  # a GRU may make Y_h alone
+        int8 = qdq.quantized_layers(graph)
+        half = set().union(*(_of_type(one, half_type) for one in graphs)) - int8
     return _share(macs, half)
+
+
+def _of_type(graph: Graph, half_type: HalfType) -> set[str]:
+    """Nodes with a result of this type; a GRU may make Y_h alone."""
+    made = {name for name, elem_type in graph.types().items() if elem_type == half_type.elem_type}
+    return {node.name for node in graph.nodes if not made.isdisjoint(node.output)}
 
 
 def _share(macs: dict[str, int], nodes: set[str]) -> float | None:
     """None where there is no work."""
     total = sum(macs.values())
     return sum(count for name, count in macs.items() if name in nodes) / total if total else None
+
+
+def by_layer(macs: dict[str, int], layers: Iterable[qdq.Layer]) -> dict[str, int]:
+    """Multiply-accumulates by node, where an attention's first product has those of both; the sum stays."""
+    found = dict(macs)
+    for layer in layers:
+        if layer.attention:
+            found[layer.node] = found.get(layer.node, 0) + found.pop(layer.attention.context, 0)
+    return found

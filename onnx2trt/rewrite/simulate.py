@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 
 from onnx2trt.model.bodies import body_graph, inner_graphs, is_plain, write_back
+from onnx2trt.model.fp8_weights import dequantized
 from onnx2trt.model.graph import Graph, array_of
 from onnx2trt.model.half_types import BF16, BY_ELEM_TYPE
 from onnx2trt.model.nodes import attribute, captured, reads, rename_reads, subgraphs
@@ -18,6 +19,7 @@ from onnx2trt.model.operators import EXACT
 
 FLOAT, BFLOAT16 = onnx.TensorProto.FLOAT, BF16.elem_type
 ARRAYS = ("float16", "bfloat16")  # dtypes
+INT8 = np.dtype(np.int8)
 
 
 def simulation(graph: Graph) -> Graph:
@@ -94,6 +96,11 @@ class _Simulation:
         if node.op_type == "Cast" and node.output[0] in self._half:
             self.renamed[node.output[0]] = self._rounded(node.input[0], node.output[0], self._half[node.output[0]])
             return
+        if node.op_type == "DequantizeLinear" and node.output[0] in self._half and outputs.isdisjoint(node.output):
+            values = dequantized(node, self._result.weights, INT8)
+            if values is not None:
+                self._round_weights(node.output[0], values)
+                return
         _write_float(node)
         self._nodes.append(node)
         for index, name in enumerate(node.output):
@@ -102,6 +109,11 @@ class _Simulation:
             value = self._result.unique(f"{name}__exact") if node.op_type not in EXACT or name in outputs else name
             node.output[index] = value
             self.renamed[name] = value if node.op_type in EXACT else self._rounded(value, name, self._half[name])
+
+    def _round_weights(self, name: str, values: np.ndarray) -> None:
+        """As a constant: ONNX Runtime would hold what it makes of the weights in between, too, three times their FP32 bytes at once."""
+        self._result.weights[name] = BY_ELEM_TYPE[self._half[name]].of(values).astype(np.float32)
+        self.renamed[name] = name
 
     def _simulate_bodies(self, node: onnx.NodeProto) -> None:
         """Control flow that takes and gives FP32: what its bodies read in 16 bits from outside is there as FP32 already."""

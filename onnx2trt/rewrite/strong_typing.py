@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from onnx2trt.model.bodies import inner_graphs
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.half_types import FP16, HalfType
 from onnx2trt.model.nodes import reads
@@ -39,7 +40,13 @@ def strongly_typed(
 
 
 def between_scales(graph: Graph) -> set[str]:
-    """Q/DQ nodes, the INT8 layers, and what TensorRT fuses into them or moves a Q across; a Cast there would break that."""
+    """Q/DQ nodes, the INT8 layers, and what TensorRT fuses into them or moves a Q across, in bodies of control flow, too; a Cast there
+    would break that."""
+    return set().union(*map(_between_scales, (graph, *inner_graphs(graph))))
+
+
+def _between_scales(graph: Graph) -> set[str]:
+    """Of the graph itself."""
     int8, producers, consumers = quantized_layers(graph), graph.producers(), graph.consumers()
     found = {node.name for node in graph.nodes if node.op_type in QUANTIZERS} | int8
     if not int8:

@@ -19,7 +19,7 @@ from onnx2trt.model.segments import tensor_bytes
 from onnx2trt.model.session import Session
 from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.quant.fp16_segments import bound_to_half, unconvertible
-from onnx2trt.rewrite.fp16 import convert
+from onnx2trt.rewrite.fp16 import convert, forget_halves
 from onnx2trt.rewrite.simulate import simulated
 
 ROUNDS = 20  # each keeps at least one node more
@@ -44,6 +44,8 @@ def kept_for_blank(job: Job, graph: Graph, kept_fp32: dict[str, str], run: Run) 
         except ConversionError as error:  # the guard of FP16 says that nothing can be simulated here
             run.console.debug(f"an input of zeros could not be tried: {error.message}")
             return kept_fp32
+        finally:
+            forget_halves()
 
 
 @dataclass(frozen=True)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from dataclasses import replace
 
 from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import read_engine
+from onnx2trt.base.side_files import NotTaken
 from onnx2trt.base.words import base_name
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan.capabilities import Capabilities
 from onnx2trt.report.built import EngineFile
 from onnx2trt.report.described import describe_environment
 from onnx2trt.report.inspection import rows
-from onnx2trt.report.result import Environment, Precision, Result, intact
+from onnx2trt.report.read_result import ODD, read_result
+from onnx2trt.report.result import Environment, Precision, Result
 from onnx2trt.trt import inspector, refusal
 from onnx2trt.trt.driver import probe_driver
 from onnx2trt.trt.engine import Engine
@@ -91,27 +91,33 @@ def _describe(path: str, data: bytes, header: Header | None) -> EngineFile:
 def _side_file(engine: EngineFile, run: Run) -> Result | None:
     """The JSON beside the engine; None where there is none, or it is of another engine."""
     name = engine.path + ".json"
-    if os.path.exists(name) and not os.path.isfile(name):  # a pipe would be waited for
-        run.console.warn(f"{name} is not used: it is not a regular file")
-        return None
     try:
-        with open(name, encoding="utf-8") as stream:
-            record = json.load(stream)
-        sha256 = record["engine"]["sha256"]
-        if sha256 != engine.sha256:
-            run.console.warn(f"{name} is not used: it belongs to another engine, with sha256 {sha256}")
-            return None
-        side = Result.from_dict(record)
-        if intact(record) is False:
-            run.console.warn(f"{name} is not used: it is damaged, or was changed by hand")
-            return None
-        list(rows(replace(side, status="inspected", **_taken_over(side, engine)).to_dict()))
+        side, sealed = read_result(name)
+        problem = _why_not(side, sealed, engine)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError) as error:
-        run.console.warn(f"{name} is not used: it is no result of a conversion ({error})")
+    except OSError as error:
+        problem = f"it cannot be read ({error.strerror})"
+    except NotTaken as error:
+        problem = str(error)
+    if problem:
+        run.console.warn(f"{name} is not used: {problem}")
         return None
     return side
+
+
+def _why_not(side: Result, sealed: bool | None, engine: EngineFile) -> str:
+    """Why the JSON beside an engine tells nothing of it; empty where it does."""
+    sha256 = side.engine and side.engine.sha256
+    if sha256 != engine.sha256:
+        return f"it belongs to another engine, with sha256 {sha256}" if sha256 else "it is no result of a conversion that made an engine"
+    if sealed is False:
+        return "it is damaged, or was changed by hand"
+    try:
+        list(rows(replace(side, status="inspected", **_taken_over(side, engine)).to_dict()))
+    except ODD as error:
+        return f"it is no result of a conversion ({error})"
+    return ""
 
 
 def _taken_over(side: Result, engine: EngineFile) -> dict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -21,6 +22,7 @@ from onnx2trt.conversion.promised_shapes import rows_are_independent, try_shapes
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import Data, choose_data, has_arrays
 from onnx2trt.data.rows import has_fixed_batch
+from onnx2trt.data.samples import files_of
 from onnx2trt.model.counted import check_sizes
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes
@@ -59,6 +61,7 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         found["plan"] = describe_plan(plan, profiles)
         check_sizes(Graph.from_model(model, profiles), profiles, plan.onnx)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
+        _spare_inputs(plan, info, data)
         _check_metric(plan, info, data)
         model, folded = fold_branches(model, profiles)
         job = Job(library, plan, model, info, profiles, data, folded)
@@ -289,6 +292,23 @@ def _check_outputs(plan: Plan) -> None:
         remove_abandoned(plan.build.timing_cache)
     if plan.outputs.report:
         check_libraries()
+
+
+def _spare_inputs(plan: Plan, info: ModelInfo, data: Data) -> None:
+    """A name that the run would write to may not be that of a file that it reads; of files named by flags plan/outputs.py knows.
+
+    Raises:
+        ConversionError: USAGE.
+    """
+    read = dict.fromkeys(map(os.path.realpath, info.external), f"holds data of {plan.onnx}")
+    for dataset in filter(None, (data.calibration, data.validation, data.test)):
+        samples = files_of((*dataset.samples, *dataset.unused))
+        read |= dict.fromkeys(map(os.path.realpath, samples), f"is one of the samples of {dataset.origin}")
+    for path in _written(plan):
+        if os.path.realpath(path) in read:
+            raise ConversionError(
+                f"{path} would be written over, and {read[os.path.realpath(path)]}", hint="Choose another name.", code=ExitCode.USAGE
+            )
 
 
 def _check_metric(plan: Plan, info: ModelInfo, data: Data) -> None:

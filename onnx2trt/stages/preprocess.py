@@ -11,6 +11,7 @@ from onnx2trt.base.opencv import opencv
 from onnx2trt.base.words import base_name
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
+from onnx2trt.data.feeds import warn_of_dark
 from onnx2trt.data.pixels import Preprocessing, displayed, scaled_size
 from onnx2trt.data.reader import Arrays, decode, read_image
 from onnx2trt.plan.door_arguments import image_beside
@@ -34,6 +35,7 @@ def show(job: Job, run: Run) -> Preprocessed:
         batches = job.data.reader.batches(data)
         arrays = next(batches).arrays
         inferences = 1 + sum(1 for _ in batches)
+        warn_of_dark(job.data.reader, run.console)
         rows = [_row(name, array, pre, run) for name, array in arrays.items()]
         image = _fitted(data.origin, pre) if pre else None
         return Preprocessed(data.origin, inferences, rows, image, _write(job, arrays, run))

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import replace
 
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.locks import locked
+from onnx2trt.base.side_files import NotTaken, read_bounded
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan.plan import Plan
 from onnx2trt.report.result import TimingCache
 from onnx2trt.trt.builder import BuiltEngine, EngineBuilder
+
+LARGEST = 2**29  # bytes; the timings of all layers of a large network are some MB
 
 
 def read(plan: Plan, run: Run) -> tuple[bytes | None, TimingCache | None]:
@@ -79,7 +83,8 @@ def _merge_and_write(job: Job, built: BuiltEngine, before: bytes | None, run: Ru
 
 def _contents(path: str) -> bytes:
     try:
-        with open(path, "rb") as stream:
-            return stream.read()
+        return read_bounded(path, LARGEST)
     except FileNotFoundError:
         return b""
+    except NotTaken as error:
+        raise OSError(errno.EFBIG, str(error), path) from None

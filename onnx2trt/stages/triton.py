@@ -15,6 +15,7 @@ import numpy as np
 
 from onnx2trt.base import files
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.side_files import NotTaken, read_bounded
 from onnx2trt.base.told import told_by
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
@@ -176,10 +177,11 @@ def _read_config(folder: str) -> dict[str, PlanFile]:
     """
     path = os.path.join(folder, CONFIG)
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-            plans = plans_in(stream.read())
+        plans = plans_in(read_bounded(path).decode("utf-8", "surrogateescape"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
+    except NotTaken:
+        plans = None
     except OSError as error:
         raise ConversionError(f"{path} cannot be read: {error.strerror}", code=ExitCode.OUTPUT) from None
     if plans is None:

@@ -22,7 +22,7 @@ from onnx2trt.conversion.comparing import as_declared, on_arrays
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import Data
-from onnx2trt.data.feeds import batches_to_compare, inferences
+from onnx2trt.data.feeds import batches_to_compare, inferences, warn_of_dark
 from onnx2trt.data.pixels import displayed
 from onnx2trt.data.reader import load_image
 from onnx2trt.data.samples import Dataset
@@ -174,6 +174,7 @@ def _compare_all(job: Job, reference: Session, make_candidate: Callable[[], _Can
             _keep_samples(run, data, dataset, watch, decides=not rows)
         rows += tuple(replace(row, **_seen(job, dataset)) for row in compared)
         found["accuracy"] = [row.rounded() for row in rows]
+    warn_of_dark(data.reader, run.console)
     if not not_finite(rows):
         with having_found(found):
             _try_blank(job, reference, candidate, run)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.memory import limited
 from onnx2trt.base.model_info import ModelInfo, Profile, dims, groups_of
 from onnx2trt.base.words import to_type
 from onnx2trt.plan.plan import Plan, Route
@@ -225,6 +226,8 @@ def _build_hint(errors: list[str]) -> str:
     text = " ".join(errors).lower()
     if "workspace" in text:  # "could not find any implementation for node ... due to insufficient workspace"
         return "Raise --workspace-size: no kernel of a layer fits into it; or lower --max-batch-size or the max shapes."
+    if "bad_alloc" in text:  # of the system's memory
+        return limited() or "Free memory: end other programs, or lower --max-batch-size or the max shapes."
     if "memory" in text:
         return "Lower --max-batch-size or the max shapes, and close other programs on this GPU."
     if "profile" in text:

@@ -39,8 +39,6 @@ def wanted_flags(trt: ModuleType, plan: Plan) -> dict[str, bool]:
     if plan.route is Route.WEAK:
         flags["FP16"] = plan.precision in ("fp16", "int8")  # INT8 falls back to FP16, not to FP32
         flags["INT8"] = plan.precision == "int8"
-        if hasattr(trt.BuilderFlag, "BF16"):  # TensorRT 10
-            flags["BF16"] = plan.precision == "bf16"
         for preference, name in PREFERENCES.items():
             flags[name] = plan.build.precision_constraints == preference
         if hasattr(trt.BuilderFlag, "GPU_FALLBACK"):

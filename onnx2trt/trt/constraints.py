@@ -20,7 +20,7 @@ METADATA = re.compile(r"\[ONNX Layer: ([^\]]*)\]")
 class Constraints:
     """Layer precisions for a weakly typed network, by ONNX node."""
 
-    # node -> fp32 | fp16 | bf16 | int8; INT8 says how a layer computes, the types of its results are left to TensorRT
+    # node -> fp32 | fp16 | int8; INT8 says how a layer computes, the types of its results are left to TensorRT
     precisions: dict[str, str] = field(default_factory=dict)
     # nodes of which only the precision is set, to FP16, unless they stand among `precisions`: bound results would have to be converted
     # where a kernel can write what is read next (FP32 at the end of a network)
@@ -58,7 +58,7 @@ def constrain(trt: ModuleType, network, constraints: Constraints) -> dict[str, s
         ConversionError: BUILD, where TensorRT does not keep a setting.
     """
     known, outputs = labels(constraints.nodes), {tensor: name for name, tensors in constraints.nodes for tensor in tensors}
-    types = {"fp32": trt.float32, "fp16": trt.float16, "bf16": getattr(trt, "bfloat16", None), "int8": trt.int8}
+    types = {"fp32": trt.float32, "fp16": trt.float16, "int8": trt.int8}
     constrained = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated since 10.12; as errors they would become SystemError
@@ -71,7 +71,7 @@ def constrain(trt: ModuleType, network, constraints: Constraints) -> dict[str, s
                 asked = None
             if layer.type.name in UNTYPED or not layer.num_outputs or layer.get_output(0).dtype.name not in FLOATS:
                 continue
-            result = bound if bound in ("fp32", "fp16", "bf16") else "fp16" if node in constraints.half_outputs else None
+            result = bound if bound in ("fp32", "fp16") else "fp16" if node in constraints.half_outputs else None
             _bind(layer, node, asked and types[asked], result and types[result])
             if asked:
                 constrained[layer.name] = node

@@ -6,9 +6,10 @@ version 1.7 built for each target; its runtime checks the same size and version.
 
 from __future__ import annotations
 
-import json
 import struct
 from dataclasses import dataclass
+
+from onnx2trt.base.side_files import parse_json
 
 BYTES = 64
 MARKS = {b"ftrt": "tensorrt", b"vtrt": "tensorrt-rtx"}
@@ -61,7 +62,7 @@ def what_else(data: bytes) -> str:
     (length,) = struct.unpack_from("<I", bytes(data[:4]).ljust(4, b"\0"))
     if 2 < length < 2**20 and data[4:5] == b"{":  # Ultralytics writes the length of its metadata, the metadata, the engine
         try:
-            json.loads(data[4 : 4 + length])
+            parse_json(bytes(data[4 : 4 + length]))
         except ValueError:
             pass
         else:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Container
 from dataclasses import dataclass
 
+from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.side_files import NotTaken, parse_json
 from onnx2trt.trt.constraints import nodes_of
 
+MOST_TEXT = 2**28  # characters; layers of large engines take some kB each
 # words of a tensor's description, in lower case: TensorRT's own kernels say "FP16", those of its compiler "Half"
 PRECISIONS = {
     "int8": "int8",
@@ -45,9 +47,15 @@ def parse_layers(text: str, known: dict[str, str]) -> tuple[EngineLayer, ...]:
 
     Returns:
         The layers, in order; empty where the engine was built without details.
+
+    Raises:
+        ConversionError: VALIDATION, where it is no JSON, or not of this form.
     """
-    entries = json.loads(text).get("Layers", [])
-    return tuple(_layer(entry, known) for entry in entries if isinstance(entry, dict))
+    try:
+        entries = parse_json(text, MOST_TEXT, finite=False).get("Layers", [])
+        return tuple(_layer(entry, known) for entry in entries if isinstance(entry, dict))
+    except (NotTaken, AttributeError, TypeError) as error:
+        raise ConversionError(f"TensorRT's description of the engine cannot be read: {error}", code=ExitCode.VALIDATION) from None
 
 
 def _layer(entry: dict, known: dict[str, str]) -> EngineLayer:

@@ -11,6 +11,7 @@ from types import ModuleType
 
 from onnx2trt.base.cache_folders import user_cache_folder
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.memory import limited
 from onnx2trt.plan.capabilities import REFIT_SYMBOLS, Capabilities
 from onnx2trt.trt.driver import Driver, probe_driver
 
@@ -80,7 +81,7 @@ def load_library(backend: str) -> Library:
     except (ImportError, OSError) as error:
         raise ConversionError(
             f"{backend} is installed, but cannot be loaded: {error}",
-            hint=f"Its libraries are missing or do not fit: install it again ({INSTALL[backend]}).",
+            hint=limited() or f"Its libraries are missing or do not fit: install it again ({INSTALL[backend]}).",
             code=ExitCode.MACHINE,
         ) from error
     missing = [symbol for symbol in NEEDED if not hasattr(module, symbol)]

@@ -1,6 +1,8 @@
 """base/read_ahead.py: reading ahead of a consumer, in order, and no further than asked for."""
 
+import gc
 import threading
+import weakref
 
 import pytest
 from helpers import ends_within, wait_until
@@ -78,3 +80,24 @@ def test_bad_data_is_handed_over_and_other_errors_are_raised():
     assert path == "bad" and isinstance(error, DataError)
     with pytest.raises(MemoryError):
         next(results)
+
+
+def test_what_is_refused_keeps_nothing_of_what_was_read():
+    """The collector is off in a run, and the reasons of skipped files are kept to its end."""
+
+    class Large:
+        pass
+
+    seen = []
+
+    def load(_):
+        large = Large()
+        seen.append(weakref.ref(large))
+        raise DataError("too large")
+
+    gc.disable()
+    try:
+        kept = [error for _, error in read_ahead(range(3), load)]
+    finally:
+        gc.enable()
+    assert [str(error) for error in kept] == ["too large"] * 3 and [reference() for reference in seen] == [None] * 3

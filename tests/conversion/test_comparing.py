@@ -85,11 +85,24 @@ def test_the_reference_is_loaded_when_it_has_to_compute_and_only_then():
     assert passed(reference) == [0, 2, 4, 6, 8] and len(sessions) == 2
 
 
-def test_each_batch_is_run_by_the_trial_that_has_not_seen_it_and_none_is_loaded_longer_than_needed(monkeypatch):
+def test_what_is_computed_ahead_is_not_loaded_again_as_far_as_there_is_room(monkeypatch):
+    sessions = []
+    reference = Reference(lambda: sessions.append(Doubles()) or sessions[-1])
+    reference.remember(BATCHES)
+    assert sessions[0].runs == 5 and passed(reference) == [0, 2, 4, 6, 8] and len(sessions) == 1
+    monkeypatch.setattr(comparing, "REMEMBERED_BYTES", 2 * 16)
+    reference.forget()
+    reference.remember(BATCHES)
+    assert sessions[1].runs == 3, "what comes behind the first one without room is left to the passes"
+    assert passed(reference) == [0, 2, 4, 6, 8] and sessions[2].runs == 3
+
+
+@pytest.mark.parametrize("large, most_alive", [(False, 3), (True, 1)])
+def test_each_batch_is_run_by_the_trial_that_has_not_seen_it_and_none_is_loaded_longer_than_needed(monkeypatch, large, most_alive):
     alive, most = weakref.WeakSet(), []
 
     class Session:
-        most_at_once = staticmethod(lambda in_turn: 2)
+        most_at_once = staticmethod(lambda in_turn: 1 if in_turn else 2)
 
         def __init__(self, graph):
             self.graph = graph
@@ -104,9 +117,10 @@ def test_each_batch_is_run_by_the_trial_that_has_not_seen_it_and_none_is_loaded_
             return self.graph
 
     monkeypatch.setattr(comparing, "Session", Session)
+    monkeypatch.setattr(comparing, "is_large", lambda graph: large)
     batches = [Batch({}, 1, 1, (f"{part}{index}",)) for part in range(5) for index in range(3)]
     split = SimpleNamespace(part_of=lambda sample: int(sample[0]))
     by_part = ByPart(split, [f"trial {part}" for part in range(5)], in_turn=False)
     found = [answer for _, answer in map_in_order(batches, by_part, by_part.at_once)]
-    assert found == [f"trial {part}" for part in range(5) for _ in range(3)] and len(most) == 5 and max(most) <= 3
+    assert found == [f"trial {part}" for part in range(5) for _ in range(3)] and len(most) == 5 and max(most) <= most_alive
     assert [ByPart(split, ["only"])(batch) for batch in batches] == ["only"] * 15

@@ -9,7 +9,7 @@ from helpers import refused
 from onnx2trt.base.errors import ExitCode
 from onnx2trt.base.model_info import Profile, TensorSpec
 from onnx2trt.data.datasets import Data
-from onnx2trt.data.feeds import Feeds, range_feeds
+from onnx2trt.data.feeds import Feeds, range_feeds, warn_of_dark
 from onnx2trt.data.reader import Reader
 from onnx2trt.data.samples import Dataset
 
@@ -62,3 +62,16 @@ def test_some_of_them_are_only_said(tmp_path):
 def test_an_array_of_one_element_cannot_be_anything_but_one_value(tmp_path, shape):
     console = Console()
     assert len(list(Feeds(*written(tmp_path, 0.1, 0.2, shape=shape), console, "")())) == 2 and console.warnings == []
+
+
+def test_dark_images_are_spoken_of_once(tmp_path):
+    reader, _ = written(tmp_path, 1.0, shape=(1, 2))
+    console = Console()
+    warn_of_dark(reader, console)
+    reader.dark.update({"b.png": 4000, "a.png": 1000})
+    warn_of_dark(reader, console)
+    warn_of_dark(reader, console)
+    reader.dark.setdefault("a.png", 1000)  # as the next pass has it
+    warn_of_dark(reader, console)
+    (warning,) = console.warnings
+    assert warning.startswith("a.png and 1 more: ") and "none above 1000" in warning and "10 bits" in warning and "by 64" in warning

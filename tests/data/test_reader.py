@@ -214,3 +214,17 @@ def test_the_memory_of_one_image_is_kept_for_the_next():
 @pytest.mark.parametrize("data", [JPEG + b"film \xff\xda film", PNG + bytes(100)], ids=["jpeg", "png"])
 def test_a_whole_image_with_something_behind_it(tmp_path, data):
     assert load_image(put(tmp_path, data), prepared()).shape == (3, 24, 32)
+
+
+@pytest.mark.parametrize("suffix, channels", [(".png", 3), (".tiff", 1), (".png", 4)])
+@pytest.mark.parametrize("bits", [10, 12, 14, 16])
+def test_images_of_sixteen_bits_that_use_a_part_of_them_are_noted(tmp_path, suffix, channels, bits):
+    deep = image(9, 7, 3).astype(np.uint16) * 257 >> (16 - bits)
+    dark: dict[str, int] = {}
+    path = put(tmp_path, encode(suffix, deep), f"deep{suffix}")
+    load_image(path, prepared(channels), dark=dark)
+    assert list(dark) == ([path] if bits < 16 else [])
+    assert all(most.bit_length() == bits for most in dark.values())
+    load_image(put(tmp_path, encode(suffix, (deep >> (bits - 8)).astype(np.uint8)), f"plain{suffix}"), prepared(channels), dark=dark)
+    load_image(put(tmp_path, encode(suffix, deep * 0), f"black{suffix}"), prepared(channels), dark=dark)
+    assert len(dark) == (bits < 16), "neither 8 bits nor black, which is said elsewhere"

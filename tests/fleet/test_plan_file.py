@@ -105,7 +105,8 @@ def test_what_is_wrong_is_named_with_its_line(folder, text, line, message):
 
 
 @pytest.mark.parametrize(
-    "text, message", [("", "is empty"), ("[" * 3_000, "nested too deeply"), ("a: \x07", "no YAML"), ("#" * (2**20 + 1), "more than")]
+    "text, message",
+    [("", "is empty"), ("[" * 1_000, "nested too deeply"), ("a: \x07", "no YAML"), ("#" * (2**20 + 1), "at most 1048576 are read")],
 )
 def test_what_has_no_line(folder, text, message):
     with pytest.raises(ConversionError, match=message) as caught:

@@ -411,7 +411,7 @@ def test_bf16_is_refused_where_library_or_gpu_have_none(library, changed, flags,
 def test_bf16_goes_where_both_have_it(library, flags):
     caps = dataclasses.replace(LIBRARIES[library], gpu_arch="8.0")
     plan = make_plan(parse("--precision", "bf16", *flags.split()), caps)
-    assert plan.bf16 and plan.variants == ("bf16",)
+    assert plan.bf16 and plan.variants == ("bf16",) and plan.route is Route.STRONG
 
 
 def test_best_is_timed_or_estimated_from_the_engines_own_plans():

@@ -64,6 +64,8 @@ PROBLEMS = [  # flags, what the message holds
     (["--calibration-cache", "a", "--save-onnx", "a"], "name the same file: a"),
     (["--timing-cache", "t", "--calibration-cache", "t"], "--timing-cache and --calibration-cache name the same file: t"),
     (["--timing-cache", "model.onnx"], "--onnx and --timing-cache name the same file"),
+    (["--plugins", "a.so", "b.so", "--output", "b.so"], "--plugins and --output name the same file: b.so"),
+    (["--bind-input", "t=t.npy", "--report", "t.npy"], "--bind-input and --report name the same file: t.npy"),
     (["--timing-cache", "t", "--output", "t.lock"], "--timing-cache's lock file and --output name the same file: t.lock"),
     *(
         (["--validate-only", "e", *flag.split()], f"--validate-only builds nothing, so {flag.split()[0]} cannot go with it")

@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -187,7 +188,7 @@ channel.publish(written("a.cache"))
 wait_for("a.cache")
 os.kill(os.getpid(), signal.SIGKILL)
 """
-    with refused(ExitCode.BUILD, "SIGKILL"):
+    with refused(ExitCode.MACHINE, "SIGKILL"):
         supervise(tmp_path, body)
     assert results(tmp_path) == ["a.cache"]
 
@@ -250,6 +251,7 @@ def test_what_the_child_started_ends_with_it(tmp_path, end):
         (signal.SIGSEGV, "preflight", ExitCode.MODEL, "onnx.checker"),
         (signal.SIGBUS, "parse", ExitCode.MODEL, "onnx.checker"),
         (signal.SIGKILL, "parse", ExitCode.MODEL, "out-of-memory"),
+        (signal.SIGABRT, "start", ExitCode.MACHINE, "-vv"),
         (signal.SIGABRT, "build", ExitCode.BUILD, "-vv"),
         (signal.SIGSEGV, "validate", ExitCode.BUILD, "-vv"),
         (signal.SIGKILL, "build", ExitCode.BUILD, "out-of-memory"),
@@ -264,8 +266,38 @@ def test_a_death_by_signal_names_signal_and_stage(tmp_path, number, stage, code,
     assert results(tmp_path) == []
 
 
+def test_a_child_that_cannot_even_make_a_result_says_why(tmp_path):
+    with refused(ExitCode.MACHINE, "out of memory", hint="Free memory"):
+        supervise(tmp_path, 'written("a.engine")\nchannel.failed("out of memory", "Free memory.", 4)\ntime.sleep(60)')
+    assert results(tmp_path) == []
+
+
+def test_without_descriptors_no_child_is_started_and_none_is_lost(tmp_path):
+    before = len(os.listdir("/proc/self/fd"))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        for more in range(12):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (before + more, limits[1]))
+            with contextlib.suppress(ConversionError):
+                supervise(tmp_path, DONE.replace("files", "[]"))
+                break
+        else:
+            raise AssertionError("these are enough")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert more > 1 and len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_limit_of_memory_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervision, "limited", lambda: "allow more")
+    with refused(ExitCode.BUILD, "SIGABRT", hint="allow more"):
+        supervise(tmp_path, 'channel.stage("build")\nos.kill(os.getpid(), signal.SIGABRT)')
+    with refused(ExitCode.BUILD, "no result", hint="allow more"):
+        supervise(tmp_path, 'channel.stage("build")\nos._exit(1)')
+
+
 def test_a_signal_without_a_name(tmp_path):
-    with refused(ExitCode.BUILD, f"signal {signal.SIGRTMIN + 1}"):
+    with refused(ExitCode.MACHINE, f"signal {signal.SIGRTMIN + 1}"):
         supervise(tmp_path, f"os.kill(os.getpid(), {signal.SIGRTMIN + 1})")
 
 
@@ -277,7 +309,7 @@ def test_an_end_without_a_result(tmp_path, code):
 
 
 def test_a_child_that_dies_before_it_speaks(tmp_path):
-    with refused(ExitCode.BUILD, "code 1 during stage 'start'"):
+    with refused(ExitCode.MACHINE, "code 1 during stage 'start'"):
         Supervisor().run([sys.executable, "-I", "-S", "-c", "raise SystemExit(1)"])
 
 
@@ -285,7 +317,7 @@ def test_a_message_that_is_cut_off_is_no_result(tmp_path):
     body = """files = [written("a.engine")]
 os.write(channel._stream.fileno(), b'{"kind": "done", "result": {}, "files": [], "table": ""}')
 os._exit(0)"""
-    with refused(ExitCode.BUILD, "no result"):
+    with refused(ExitCode.MACHINE, "no result"):
         supervise(tmp_path, body)
     assert results(tmp_path) == []
 
@@ -328,7 +360,7 @@ def parent(folder, body: str, ignored=()):
     child(folder, body)
     (folder / "parent.py").write_text(PARENT)
     command = [sys.executable, "-I", "-S", str(folder / "parent.py"), str(folder / "child.py")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=signals)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=signals)
     try:
         assert wait_until((folder / "ready").exists)
         yield process
@@ -446,6 +478,15 @@ def test_a_child_whose_parent_is_gone_already_does_not_begin(tmp_path):
 def test_a_process_that_nobody_supervises_has_no_channel(monkeypatch):
     monkeypatch.delenv(ENVIRONMENT_KEY, raising=False)
     assert channel_module.attach() is None
+
+
+@pytest.mark.parametrize("value", ["", "abc", "1:0:1", "1:2", "5:x:1", "99999:99998:1", "-1:-1:1", f"{2**70}:3:1", "1:2:3:4"])
+def test_a_variable_that_is_no_parents_makes_no_channel(tmp_path, value):
+    """In a process of its own: what would be taken for a pipe is not closed, and nothing ends."""
+    program = f"import sys; sys.path.insert(0, {ROOT!r})\nfrom onnx2trt.process.channel import attach\nprint(attach())"
+    environment = {**os.environ, ENVIRONMENT_KEY: value}
+    done = subprocess.run([sys.executable, "-c", program], input="", env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "None\n", "")
 
 
 @pytest.fixture

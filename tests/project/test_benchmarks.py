@@ -12,13 +12,16 @@ import onnx
 import onnxruntime as ort
 import pytest
 from command import ROOT
+from helpers import write_conv_net
 from models import conv_net, random
 from real_models import ppocr
 
-from benchmarks import endurance, fleet_kills, networks, scaling
+from benchmarks import ablation, endurance, fleet_kills, networks, scaling
 from benchmarks.calibration import table as calibration_table
 from onnx2trt.fleet.plan_file import read_plan
+from onnx2trt.quant import weight_fitting, weight_solver
 from onnx2trt.quant.calibration_cache import to_text
+from onnx2trt.stages.int8 import equalize as stages_equalize
 
 IMAGES = ROOT / "tests" / "data" / "ppocr_det" / "calibration"
 
@@ -226,12 +229,39 @@ def test_scaling_benchmark_says_how_seconds_grow_and_what_was_missed():
     rows = [{"pass_s": seconds, "own_s": 7 * seconds**1.5} for seconds in (0.1, 0.4, 2.0)]
     assert scaling.exponent(rows) == pytest.approx(1.5) and scaling.exponent(rows[:1]) is None and scaling.exponent([]) is None
     passes = dict.fromkeys(scaling.STAGES, 1.25)
-    common = {"pass_s": 0.5, "stages_passes": passes, "own_passes": 9.5, "total_s": 6.0, "peak_mb": 700.0}
+    common = {"pass_s": 0.5, "stages_passes": passes, "own_passes": 9.5, "cpu_passes": 8.25, "total_s": 6.0, "peak_mb": 700.0}
     good = {"network": "small", "reached": {"whole": True, "memory": True}, **common}
     bad = {"network": "large", "reached": {"whole": False, "memory": True}, **common}
     lines = scaling.table({"rows": [good, bad], "exponents": {"detector": 1.5}}).splitlines()
     assert lines[1].startswith("small") and lines[1].endswith("  reached") and lines[2].endswith("  MISSED: whole")
-    assert "9.5" in lines[1] and lines[3] == "detector: seconds grow as those of a pass to the power of 1.50"
+    assert "9.5     8.2" in lines[1] and lines[3] == "detector: seconds grow as those of a pass to the power of 1.50"
+
+
+def test_the_ablation_tells_what_is_lost_without_each_mechanism():
+    db = {"as it is": 30.5, "all steps": 30.0, "no shifts": 28.0, "no scales": 30.25}
+    one = {"db": db, "cpu_s": {"total": 12.0, "fit": 3.25}, "method": "mse", "equalized": True, "fitted": True}
+    one |= {"share": 0.91234, "share_before_second_look": None}
+    rows = ("dB", *db, "share", "share_before_second_look", "method")
+    cells = dict(zip(rows, (line.split() for line in ablation.table({"net": one}).splitlines())))
+    assert cells["dB"] == ["dB", "net"] and cells["as it is"][-1] == "30.50" and cells["all steps"][-1] == "30.00"
+    assert cells["no shifts"][-1] == "-2.00" and cells["no scales"][-1] == "0.25", "against all steps"
+    assert cells["share"][-1] == "0.912" and cells["share_before_second_look"][-1] == "None" and cells["method"][-1] == "mse"
+
+
+@pytest.mark.slow
+def test_the_ablation_leaves_out_what_its_rows_say(tmp_path, monkeypatch):
+    """Of a small network; figures of all rows, and each mechanism is there again afterwards."""
+    monkeypatch.chdir(tmp_path)
+    write_conv_net(tmp_path, 8)
+    (tmp_path / "data").rename("calibration")
+    shutil.copytree("calibration", "test")
+    before = stages_equalize.shift_groups, weight_solver.settle, weight_fitting.learn
+    found = ablation.study(tmp_path, ())
+    assert found["failed"] is None and found["share"] > 0.5 and found["cpu_s"]["total"] > found["cpu_s"]["fit"] > 0
+    assert all(10 < db <= 60 for db in found["db"].values()) and len(found["db"]) == 17
+    changed = {name for name, db in found["db"].items() if db != found["db"]["all steps"]}
+    assert changed >= {"no fitting of weights", "no least squares", "no bias correction", "weights rounded to the nearest"}
+    assert before == (stages_equalize.shift_groups, weight_solver.settle, weight_fitting.learn)
 
 
 def test_the_refit_benchmark_changes_weights_alone_and_judges():

@@ -94,4 +94,5 @@ def test_the_wheel_says_what_it_is(wheel):
     metadata = Parser().parsestr(wheel.read(f"{information}/METADATA").decode())
     assert metadata["License-Expression"] == "Apache-2.0" and metadata["Requires-Python"] == ">=3.10"
     assert wheel.read(f"{information}/licenses/LICENSE") == (ROOT / "LICENSE").read_bytes()
-    assert "onnx2trt = onnx2trt.cli:main" in wheel.read(f"{information}/entry_points.txt").decode()
+    assert wheel.read(f"{information}/sboms/sbom.cdx.json") == (ROOT / "sbom.cdx.json").read_bytes()
+    assert "onnx2trt = onnx2trt.__main__:main" in wheel.read(f"{information}/entry_points.txt").decode()

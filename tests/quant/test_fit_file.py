@@ -124,7 +124,7 @@ def test_members_that_are_rebuilt_unchanged_are_read():
         (zipped(members(scales=b"\x93NUMPY\x01\x00\x02\x00{(")), "EOF in multi-line statement"),
         (zipped(members(scales=b"\x93NUMPY\x01\x00\x02\x00{)")), "parse header"),
         (zipped(members(about=None)), "about"),
-        (zipped(members(about=npy(np.frombuffer(b"[" * 10**5, np.uint8)))), "recursion"),
+        (zipped(members(about=npy(np.frombuffer(b"[" * 10**5, np.uint8)))), "nested"),
         (zipped(members(about=npy(np.frombuffer(b"[1]", np.uint8)))), "damaged"),
         (zipped(members(about=npy(np.frombuffer(b'{"format": 1}', np.uint8)))), "conditions"),
         (zipped(members(about=about(conditions=5))), "damaged"),

@@ -1,5 +1,7 @@
 """rewrite/fp16.py: FP32 -> FP16: types and names; which nodes stay is in test_keep_fp32.py."""
 
+import weakref
+
 import numpy as np
 import onnx
 import pytest
@@ -9,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx2trt.model.bodies import inner_graphs
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
-from onnx2trt.rewrite.fp16 import FOLLOWING, convert, stays_float
+from onnx2trt.rewrite.fp16 import FOLLOWING, convert, forget_halves, stays_float
 from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
 from onnx2trt.rewrite.simulate import simulation
 
@@ -32,6 +34,17 @@ def test_every_layer_is_half_and_inputs_and_outputs_keep_their_types():
     assert [n.op_type for n in half.nodes].count("Cast") == 2, "one at the input and one at the output, none in between"
     onnx.checker.check_model(half.to_model(), full_check=True)
     np.testing.assert_allclose(outputs_of(half, feed)[0], outputs_of(graph, feed)[0], atol=2e-2)
+
+
+def test_graphs_share_weights_in_16_bits_until_they_are_let_go():
+    graph = Graph.from_model(conv_net())
+    one, other = (convert(graph, {}).weights for _ in range(2))
+    assert one.keys() == other.keys() and all(one[name] is other[name] for name in one)
+    alive = [weakref.ref(array) for array in one.values()]
+    del one, other
+    assert all(array() is not None for array in alive), "for the next graph"
+    forget_halves()
+    assert all(array() is None for array in alive)
 
 
 def test_float_only_slots_get_float():

@@ -17,8 +17,8 @@ from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold
 from onnx2trt.rewrite.placement import readings
 from onnx2trt.rewrite.prepare import choose_layers
-from onnx2trt.rewrite.qdq import Reading, by_layer, int8_layers, scales_by_range
-from onnx2trt.rewrite.shares import mac_share, macs_of
+from onnx2trt.rewrite.qdq import Reading, int8_layers, scales_by_range
+from onnx2trt.rewrite.shares import by_layer, mac_share, macs_of
 
 
 def feeds(form: Form, count: int = 3) -> list[dict]:

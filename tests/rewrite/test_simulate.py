@@ -126,3 +126,25 @@ def test_control_flow_is_rounded_inside():
     graph, feed = Graph.from_model(stepped("Loop")), {"x": random(4, 2, 3), "start": random(2, 3, seed=1)}
     exact, found = (Session.from_graph(one).run(feed)["y"] for one in (graph, simulation(convert(graph, {}, half=BF16))))
     assert 0 < np.abs(found - exact).max() < 0.1
+
+
+@pytest.mark.parametrize("axis, zero, constant", [(None, 0, True), (0, 0, True), (1, 0, True), (-1, 0, True), (None, 3, False)])
+def test_int8_weights_become_constants_rounded_as_the_gpu_would(axis, zero, constant):
+    integers = np.random.default_rng(0).integers(-127, 128, (32, 48)).astype(np.int8)
+    scales = np.float16(0.0123) if axis is None else np.float16(0.001 + np.abs(random(integers.shape[axis], seed=1)))
+    nodes = [
+        node("Cast", "x", "h", to=HALF),
+        node("DequantizeLinear", "w s z", "d", **({} if axis is None else {"axis": axis})),
+        node("MatMul", "h d", "y"),
+    ]
+    weights = {"w": integers, "s": scales, "z": np.full(scales.shape, zero, np.int8)}
+    twin = simulation(Graph.from_model(model(nodes, {"x": [4, 32]}, {"y": (HALF, [4, 48])}, weights, opset=19)))
+    assert ("DequantizeLinear" in {one.op_type for one in twin.nodes}) != constant
+    along = scales.reshape(-1, 1) if axis == 0 else scales
+    exact = (integers.astype(np.float32) - zero) * along.astype(np.float32)
+    rounded = exact.astype(np.float16).astype(np.float32)
+    assert not np.array_equal(rounded, exact), "the rounding must be visible"
+    found = Session.from_graph(twin).run({"x": np.eye(4, 32, dtype=np.float32)})["y"]
+    np.testing.assert_array_equal(found, rounded[:4].astype(np.float16))
+    if constant:
+        np.testing.assert_array_equal(next(array for array in twin.weights.values() if array.shape == (32, 48)), rounded)

@@ -139,7 +139,7 @@ def test_builder_flags_of_each_precision(name, precision):
     wanted = {flag for flag, value in flags.items() if value}
     if name in WEAK:
         lowered = {"fp32": set(), "fp16": {"FP16"}, "int8": {"FP16", "INT8"}}[precision]
-        assert ("BF16" in flags) == name.startswith("tensorrt-10.")
+        assert "BF16" not in flags, "it is written into the network"
         assert wanted == lowered | {"PREFER_PRECISION_CONSTRAINTS", "GPU_FALLBACK"}
     else:
         assert wanted == set()
@@ -147,10 +147,10 @@ def test_builder_flags_of_each_precision(name, precision):
 
 
 @pytest.mark.parametrize("name", [name for name in TABLES if not name.startswith("tensorrt-8")])
-def test_bf16_is_a_flag_of_its_own_and_every_library_but_8_6_has_it(name):
+def test_bf16_is_written_into_the_network_of_every_library_but_8_6(name):
     assert capabilities(library_of(name), GPU).bf16
-    wanted = {flag for flag, value in wanted_flags(module_of(name), plan_of(name, "--precision", "bf16")).items() if value}
-    assert wanted == ({"BF16", "PREFER_PRECISION_CONSTRAINTS", "GPU_FALLBACK"} if name in WEAK else set())
+    plan = plan_of(name, "--precision", "bf16")
+    assert plan.route is Route.STRONG and not any(wanted_flags(module_of(name), plan).values())
 
 
 @pytest.mark.parametrize("name", WEAK)

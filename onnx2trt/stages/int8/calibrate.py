@@ -23,6 +23,7 @@ from onnx2trt.quant.candidates import Looked, Method, best_of, compare_methods
 from onnx2trt.quant.histograms import Collector
 from onnx2trt.quant.rare import may_be_rare, rare
 from onnx2trt.report.result import Calibration
+from onnx2trt.rewrite.body_layers import exposing
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.number_formats import NumberFormat
 from onnx2trt.rewrite.qdq import Layer
@@ -71,7 +72,7 @@ def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run, purpose: str = "
     collectors: dict[int, Collector] = {}
     seen: list[Seen] = []
     with run.stage("calibrate", f"calibrating on {len(parts)} samples of {base_name(split.fitted.origin)}{purpose}"):
-        observe_parallel(graph, job.profiles, wanted.names, parts, lambda: _visitor(parts, collectors, seen))
+        observe_parallel(exposing(graph, wanted.layers), job.profiles, wanted.names, parts, lambda: _visitor(parts, collectors, seen))
         method = wanted.method or job.plan.calibration.method
         if method == "auto":
             method = _choose_method(job, graph, wanted, collectors, seen, run)

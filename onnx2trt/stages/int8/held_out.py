@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnx2trt.conversion.comparing import ByPart
+from onnx2trt.conversion.comparing import ByPart, Reference
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import batches_to_compare, inferences
 from onnx2trt.data.reader import Batch
-from onnx2trt.model.session import Session
+from onnx2trt.model.session import Session, is_large
 from onnx2trt.quant.candidates import sqnr_db
 
 HELD_OUT_SAMPLES = 24
@@ -27,15 +27,17 @@ def signal_to_noise(job: Job, fitted: Fitted, run: Run, way: str) -> dict[str, l
     """
     split = fitted.split
     dataset = split.to_judge(HELD_OUT_SAMPLES)
-    reference = Session.from_graph(fitted.graph)
+    reference = Reference(lambda: Session.from_graph(fitted.graph))
     fits = fitted.trials[: len(split.judged)] or (fitted.fit,)  # those of the first trials are the only ones asked for
     candidate = ByPart(split, [fit.apply(fitted.graph, fitted.layers) for fit in fits])
     found: dict[str, list[float]] = {name: [] for name in fitted.graph.output_names}
     labels = set()
     with run.stage("choose", f"trying {job.number_format.label} {way} on held-out samples"):
-        batches = batches_to_compare(job.data, split.cuts(dataset))
+        if is_large(fitted.graph):
+            reference.remember(batches_to_compare(job.data, split.cuts(dataset)))
+        batches, expects = batches_to_compare(job.data, split.cuts(dataset)), reference.one_pass()
         for batch in run.console.track(batches, inferences(job.data.reader, dataset), "held-out samples"):
-            expected, outputs = reference.run(batch.arrays), candidate(batch)
+            expected, outputs = expects(batch), candidate(batch)
             for name, dbs in found.items():
                 dbs += [sqnr_db([pair]) for pair in _samples(batch, expected[name], outputs[name])]
                 labels |= {name} if expected[name].dtype.kind != "f" else set()

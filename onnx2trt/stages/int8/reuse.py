@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from dataclasses import replace
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.side_files import NotTaken, read_bounded
 from onnx2trt.conversion.int8 import Known, WrittenCache
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
@@ -88,13 +88,12 @@ def write_found(job: Job, graph: Graph, written: WrittenCache | None, found: Fou
 def _read(cache: Cache, graph: Graph) -> Packed | None:
     """The fit file that the side file names by its hash; None where there is none."""
     path = calibration_cache.fit_file(cache.path)
-    if cache.identity.fit_sha256 is None or not os.path.isfile(path):
+    if cache.identity.fit_sha256 is None:
         return None
     try:
-        if os.path.getsize(path) > most_bytes(graph):
-            return None
-        with open(path, "rb") as stream:
-            data = stream.read()
+        data = read_bounded(path, most_bytes(graph))
+    except (FileNotFoundError, NotTaken):
+        return None
     except OSError as error:
         raise ConversionError(f"{path} cannot be read: {error.strerror}", code=ExitCode.CALIBRATION) from None
     if hashlib.sha256(data).hexdigest() != cache.identity.fit_sha256:

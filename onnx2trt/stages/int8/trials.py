@@ -15,7 +15,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import batches_to_compare, inferences
 from onnx2trt.data.seen import count_seen
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.session import Session
+from onnx2trt.model.session import Session, is_large
 from onnx2trt.quant.sensitivity import Feed, Tried
 from onnx2trt.rewrite.qdq import Layer
 
@@ -107,6 +107,8 @@ class Trials:
         """Each sample with the graph of the trial that has not seen it."""
         job, split = self._job, self._fitted.split
         dataset = split.to_measure()
+        if is_large(self._fitted.graph):
+            self._reference.remember(batches_to_compare(job.data, split.cuts(dataset)))
         found = batches_to_compare(job.data, split.cuts(dataset))
         batches = self._run.console.track(
             found, inferences(job.data.reader, dataset), f"measuring with {share:.0%} in {self._job.number_format.label}"

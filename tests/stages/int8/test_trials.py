@@ -1,9 +1,12 @@
 """stages/int8/trials.py: what a choice of INT8 layers costs, by the fits that have not seen the samples or by the final one."""
 
+import weakref
+
 import pytest
 from helpers import planned, write_conv_net
 
 from onnx2trt.conversion import comparing
+from onnx2trt.model import session
 from onnx2trt.pipeline import int8
 from onnx2trt.rewrite.shares import macs_of
 from onnx2trt.stages.int8 import trials as measuring
@@ -44,6 +47,29 @@ def test_each_choice_is_measured_once_whatever_the_limit(measured):
     trials.forget()
     assert first.passed and not strict.passed and strict.drop_percent == first.drop_percent and len(made) == 6
     assert first.kept == 0 and first.standard_error > 0 and 0 < first.drop_percent < 5
+
+
+def test_a_large_model_is_measured_as_any_other_but_never_loaded_beside_another(measured, monkeypatch):
+    trials, _, made, _ = measured
+    usual = trials.measure((), 50.0)
+    monkeypatch.setattr(session, "LARGE", 0)
+    large = Trials(trials._job, trials._fitted, trials._macs, trials._finish, trials._run)
+    alive, most = weakref.WeakSet(), []
+
+    class Alone(comparing.Session):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            alive.add(self)
+            most.append(len(alive))
+
+        @classmethod
+        def from_graph(cls, *arguments, **options):
+            found = super().from_graph(*arguments, **options)
+            return cls(found._session, found._keep_alive, found.at_once)
+
+    for module in (measuring, comparing):
+        monkeypatch.setattr(module, "Session", Alone)
+    assert large.measure((), 50.0) == usual and len(most) == 6 and max(most) == 1
 
 
 def test_what_will_be_built_is_finished_and_measured_by_itself(measured):
