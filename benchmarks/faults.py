@@ -36,12 +36,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from faulty_system import CALLS, SHORT, Fault, System, compiled, missing  # noqa: E402
 
-TOOL = [sys.executable, str(ROOT / "onnx2trt.py"), "net.onnx", "--quiet"]
-BUILD = ("--precision", "fp16", "--json", "r.json", "--report", "r.html", "--save-onnx", "s.onnx")
-CALIBRATE = ("--precision", "int8", "--quantization-effort", "fast", "--max-accuracy-drop", "100", "--calibration-dir", "images")
-RUNS = {
+ONNX2TRT = ("onnx2trt.py", "net.onnx", "--quiet")
+BUILD = (*ONNX2TRT, "--precision", "fp16", "--json", "r.json", "--report", "r.html", "--save-onnx", "s.onnx")
+CALIBRATE = (*ONNX2TRT, "--precision", "int8", "--quantization-effort", "fast", "--max-accuracy-drop", "100", "--calibration-dir", "images")
+RUNS = {  # a door and its words
     "engine": BUILD,
     "cache": (*CALIBRATE, "--calibration-cache", "c.cache", "--json", "r.json"),
+    "array": ("preprocess.py", "images/0.png", "--onnx", "net.onnx", "--quiet", "--output", "x.npz", "--json", "r.json"),
 }
 ERRORS = {  # call -> what it can fail with
     "write": (errno.ENOSPC, SHORT, errno.EIO, errno.EDQUOT),
@@ -57,6 +58,10 @@ ERRORS = {  # call -> what it can fail with
 CODES = {0, 2, 3, 4, 5, 6, 7, 8, 129, 130, 143}  # documented, and not 1
 MEMORY_MB = (60, 120, 200, 350, 500, 700, 1000, 1500, 2500, 4000)
 EARLY = ("r.json", "r.html", "c.cache", "c.cache.json", "c.cache.fit.npz")  # of a run that fails these may be new all the same
+
+
+def command(door: str, *words: str) -> list[str]:
+    return [sys.executable, str(ROOT / door), *words]
 
 
 class Place:
@@ -75,8 +80,8 @@ class Place:
             pixels = np.random.default_rng(index).integers(0, 256, (16, 16, 3), np.uint8)
             cv2.imwrite(str(self.origin / "images" / f"{index}.png"), pixels)
         self.renew()
-        earlier = [*TOOL, *RUNS[run]] if run == "engine" else [*TOOL, "--json", "r.json"]
-        self.start([("fp32" if word == "fp16" else word) for word in earlier]).communicate()
+        earlier = {"engine": [word.replace("fp16", "fp32") for word in BUILD], "cache": [*ONNX2TRT, "--json", "r.json"]}
+        self.start(*earlier.get(run, RUNS[run])).communicate()
         shutil.copytree(self.work, self.origin, dirs_exist_ok=True)
 
     @property
@@ -94,9 +99,9 @@ class Place:
         for name in ("home", "temporary"):
             (self.work.parent / name).mkdir()
 
-    def start(self, command: list[str], **how) -> subprocess.Popen:
+    def start(self, *words: str, **how) -> subprocess.Popen:
         streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "errors": "replace"}
-        return subprocess.Popen(command, cwd=self.work, env={**os.environ, **self.environment}, **streams, **how)
+        return subprocess.Popen(command(*words), cwd=self.work, env={**os.environ, **self.environment}, **streams, **how)
 
     def contents(self) -> dict[str, bytes]:
         return {str(path.relative_to(self.work)): path.read_bytes() for path in sorted(self.work.rglob("*")) if path.is_file()}
@@ -169,11 +174,11 @@ def calls(folder: Path, args) -> Iterator[tuple[str, list[str]]]:
     for run in RUNS:
         place = Place(folder / run, run)
         system = System(library, place.work.parent, folder / "state")
-        command = [*TOOL, *RUNS[run]]
+        words = command(*RUNS[run])
         how = {"cwd": place.work, "env": place.environment, "capture_output": True, "text": True, "errors": "replace"}
         for call in CALLS:
             place.renew()
-            system.run(command, Fault(call, 0), **how)
+            system.run(words, Fault(call, 0), **how)
             counted = system.calls
             print(f"{run}: {counted} calls of {call}", flush=True)
             for index, number in enumerate(range(1, counted + 1, args.every)):
@@ -181,7 +186,7 @@ def calls(folder: Path, args) -> Iterator[tuple[str, list[str]]]:
                     fault = Fault(call, number, error, onward=call in ("write", "sync") and index % 3 == 2 and error != SHORT)
                     place.renew()
                     before = place.contents()
-                    done = system.run(command, fault, **how)
+                    done = system.run(words, fault, **how)
                     if system.faults:
                         yield f"{run}: {fault}: code {done.returncode}", place.problems(before, done.returncode, done.stderr)
 
@@ -197,7 +202,7 @@ def memory(folder: Path, args) -> Iterator[tuple[str, list[str]]]:
             def limited(limit=limit) -> None:
                 resource.setrlimit(resource.RLIMIT_AS, (limit * 2**20, limit * 2**20))
 
-            process = place.start([*TOOL, *RUNS[run]], preexec_fn=limited)
+            process = place.start(*RUNS[run], preexec_fn=limited)
             _, said = process.communicate()
             yield f"{run}: {limit} MB: code {process.returncode}", place.problems(before, process.returncode, said)
 
@@ -208,14 +213,14 @@ def kills(folder: Path, args) -> Iterator[tuple[str, list[str]]]:
     for run in RUNS:
         place = Place(folder / run, run)
         started = time.monotonic()
-        place.start([*TOOL, *RUNS[run]]).communicate()
+        place.start(*RUNS[run]).communicate()
         seconds = time.monotonic() - started
         for _ in range(args.kills // len(RUNS)):
             number, moment = chosen.choice((signal.SIGKILL, signal.SIGTERM, signal.SIGINT)), chosen.uniform(0, 1.05 * seconds)
             if number != signal.SIGKILL or not list(place.work.rglob("*.tmp")):
                 place.renew()
             before = place.contents()
-            process = place.start([*TOOL, *RUNS[run]], preexec_fn=_heeding)
+            process = place.start(*RUNS[run], preexec_fn=_heeding)
             time.sleep(moment)
             process.send_signal(number)
             _, said = process.communicate()
@@ -223,7 +228,7 @@ def kills(folder: Path, args) -> Iterator[tuple[str, list[str]]]:
             time.sleep(0.3 if killed else 0)  # the child ends with its parent
             found = place.problems(before, process.returncode, said, killed=killed or process.returncode == -number)
             yield f"{run}: {number.name} after {moment:.2f} s: code {process.returncode}", found
-        _, said = place.start([*TOOL, *RUNS[run]]).communicate()
+        _, said = place.start(*RUNS[run]).communicate()
         left = [f"left {path}" for path in place.work.parent.rglob("*.tmp")]
         yield f"{run}: once more", left + _apart(place.contents())
 
@@ -239,8 +244,8 @@ def writers(folder: Path, args) -> Iterator[tuple[str, list[str]]]:
     place = Place(folder / "writers", "engine")
     for index in range(args.rounds):
         before = place.contents()
-        ways = (RUNS["engine"], RUNS["cache"], ("--precision", "fp32"), (*RUNS["cache"], "--calibration-method", "minmax")) * 2
-        started = [place.start([*TOOL, *flags]) for flags in ways]
+        ways = (RUNS["engine"], RUNS["cache"], (*ONNX2TRT, "--precision", "fp32"), (*RUNS["cache"], "--calibration-method", "minmax")) * 2
+        started = [place.start(*words) for words in ways]
         time.sleep(1.0 + 0.5 * index)
         for process in started[:2]:
             process.kill()
@@ -250,7 +255,7 @@ def writers(folder: Path, args) -> Iterator[tuple[str, list[str]]]:
             done = place.problems(before, 0 if stale else process.returncode, text, killed=True)
             found = [text for text in done if not text.startswith("new ")]
             yield f"round {index}: code {process.returncode}", found
-    place.start([*TOOL, *RUNS["engine"]]).communicate()
+    place.start(*RUNS["engine"]).communicate()
     yield "once more", [f"left {path}" for path in place.work.rglob("*.tmp")] + _apart(place.contents())
 
 

@@ -7,29 +7,37 @@ import shutil
 import sys
 import traceback
 
-from onnx2trt.base.errors import ConversionError, unforeseen
+from onnx2trt.base.errors import ConversionError, ExitCode, unforeseen
+from onnx2trt.base.system import deepen_stack
 from onnx2trt.base.words import printable
 from onnx2trt.process.channel import Channel
 
 # The products of matrices are many and small: with threads of their own they mostly wait for each other, and for ONNX Runtime's
 # (fitting INT8 weights of the example on 2 busy cores: 20.9 s with OpenBLAS's 2 threads, 5.6 s with 1)
 BLAS_THREADS = ("OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+RESERVE = 2**24  # bytes of addresses that are given back where something has failed, to say so: memory may be what was missing
 TABLE_WIDTH = 110  # columns of the table where there is no terminal to ask
 
 
 def work(args, channel: Channel) -> None:
     """Do what the arguments ask for; this process ends with it, and the parent knows why."""
+    reserve = [bytearray(RESERVE)]
     try:
-        _work(args, channel)
+        _work(args, channel, reserve)
     except Exception as error:  # not even a result could be made: there is no memory, or a library is missing
-        if args.verbose:
-            print(printable(traceback.format_exc()), file=sys.stderr)
-        known = error if isinstance(error, ConversionError) else unforeseen(error)
-        channel.failed(known.message, known.hint, int(known.code))
-        channel.leave(int(known.code))
+        reserve.clear()
+        try:
+            if args.verbose:
+                print(printable(traceback.format_exc()), file=sys.stderr)
+            known = error if isinstance(error, ConversionError) else unforeseen(error)
+            channel.failed(known.message, known.hint, int(known.code))
+        except Exception:
+            channel.exhausted()
+        channel.leave(int(ExitCode.MACHINE))
 
 
-def _work(args, channel: Channel) -> None:
+def _work(args, channel: Channel, reserve: list) -> None:
+    deepen_stack()
     for variable in BLAS_THREADS:  # read when numpy is loaded
         os.environ.setdefault(variable, "1")
     from onnx2trt.conversion.run import Run
@@ -41,8 +49,10 @@ def _work(args, channel: Channel) -> None:
     try:
         _pipeline(args)(args, result, run)
     except Exception as error:  # the boundary: whatever it is, the user gets a sentence and a code
+        reserve.clear()
         if args.verbose:
             print(printable(traceback.format_exc()), file=sys.stderr)
+        error.with_traceback(None)  # what its frames hold is needed no more
         run.files.clear()
         run.files += run.rejected
         for _, kept in run.files:

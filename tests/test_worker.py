@@ -192,3 +192,23 @@ def test_a_failure_tells_of_times_and_warnings_up_to_its_end(folder):
         run.console.warn("odd")
     told = end(run, result, error=ConversionError("no", code=ExitCode.BUILD))
     assert "build" in told.result["timings_s"] and told.result["warnings"] == ["odd"]
+
+
+@pytest.mark.parametrize("memory_left", [True, False])
+def test_a_run_that_cannot_even_make_a_result_is_told_to_the_parent(monkeypatch, memory_left):
+    told = []
+
+    def failed(*what):
+        if not memory_left:
+            raise MemoryError
+        told.append(what)
+
+    def starve(args, channel, reserve):
+        assert len(reserve[0]) == worker.RESERVE
+        raise MemoryError
+
+    channel = SimpleNamespace(failed=failed, exhausted=lambda: told.append("exhausted"), leave=lambda code: told.append(code))
+    monkeypatch.setattr(worker, "_work", starve)
+    worker.work(SimpleNamespace(verbose=0), channel)
+    assert told[0] == "exhausted" if not memory_left else told[0][0] == "out of memory"
+    assert told[1:] == [ExitCode.MACHINE]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 
 CONVERTED, LIBRARY, INACCURATE = "converted", "refused by the library too", "refused as inaccurate"
+NOTHING = "nothing to quantize"  # what INT8 could compute is next to nothing beside recurrent layers
 OURS, WRONG, LATE, CRASHED = "refused by us", "wrong", "out of time", "crashed"
-CLASSES = (CONVERTED, LIBRARY, INACCURATE, OURS, WRONG, LATE, CRASHED)
-GOOD = (CONVERTED, LIBRARY, INACCURATE)
-UNFORESEEN, VALIDATION = 1, 7  # exit codes of a defect of ours, and of a verdict
+CLASSES = (CONVERTED, LIBRARY, INACCURATE, NOTHING, OURS, WRONG, LATE, CRASHED)
+GOOD = (CONVERTED, LIBRARY, INACCURATE, NOTHING)
+UNFORESEEN, MODEL, VALIDATION = 1, 3, 7  # exit codes of a defect of ours, of what is wrong with a model, and of a verdict
+RECURRENT = "of the work is in recurrent layers"  # in the message of a refusal of INT8
 NO_RESULT = "no result"  # of a process that ended by itself, without a signal
 OUT_OF_TIME = "not done in time"  # of a process that was ended for the time that it took
 ACCURACY = "--max-accuracy-drop"  # in the message of a refusal that measurements stand behind
@@ -29,6 +31,8 @@ def outcome(found: dict, library: dict) -> str:
         return CRASHED
     if found.get("exit") == VALIDATION and (ACCURACY in found["message"] or OVERFLOW in found.get("hint", "")):
         return INACCURATE
+    if found.get("exit") == MODEL and RECURRENT in found["message"]:
+        return NOTHING
     if library.get("crash") or not library.get("taken"):
         return LIBRARY
     return CRASHED if found.get("crash") else OURS

@@ -69,7 +69,9 @@ def render(rows: list[dict], about: dict, before: list[dict] | None = None) -> s
         "Each is converted with default flags, shapes for what is free, and its data; INT8 is calibrated with eight samples that were "
         "made up, so its accuracy says nothing here. *Refused by the library too*: the bare library, given the untouched "
         "file with the same library, does not parse or build it. *Refused as inaccurate*: by measurement, the outputs would differ "
-        "by more than `--max-accuracy-drop`, or values are beyond FP16. *Wrong*: outputs that are not those that come with the model. "
+        "by more than `--max-accuracy-drop`, or values are beyond FP16. *Nothing to quantize*: INT8 of a model whose work is in recurrent "
+        "layers, which TensorRT has not in INT8, and whose other layers are next to nothing. "
+        "*Wrong*: outputs that are not those that come with the model. "
         "*Out of time*: ended after five minutes, or half an hour for real models.",
         _made(rows),
         _counts(rows),
@@ -120,7 +122,7 @@ def _refusals(rows: list[dict], before: list[dict] | None) -> str:
         return "## What is refused by us or as inaccurate, wrong or crashed\n\nNothing."
     head = ["class", "asked for", "reason", *(["before"] if before else []), "now", "example"]
     table = []
-    for key in sorted({*now, *then}, key=lambda key: (-len(then.get(key, ())), -len(now.get(key, ())))):
+    for key in sorted({*now, *then}, key=lambda key: (-len(then.get(key, ())), -len(now.get(key, ())), key)):
         example = (now.get(key) or then[key])[0]
         counts = ([len(then.get(key, ()))] if before else []) + [len(now.get(key, ()))]
         table.append([key[0], key[1].upper(), key[2], *counts, f"`{example}`"])

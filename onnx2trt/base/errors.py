@@ -91,7 +91,8 @@ def unforeseen(error: BaseException) -> ConversionError:
     """An exception that nobody explained: what the machine has refused in its words, anything else as one that says so."""
     from onnx2trt.base.memory import limited  # only where something has failed
 
-    if isinstance(error, MemoryError) or NO_MEMORY.search(str(error)):
+    starved = isinstance(error, SystemError) and limited()  # Python's own words where it could not even make the exception
+    if isinstance(error, MemoryError) or starved or NO_MEMORY.search(str(error)):
         return ConversionError("out of memory", hint=limited() or MEMORY_HINT, code=ExitCode.MACHINE)
     if isinstance(error, OSError) and error.errno is not None:
         known = errno.ENOSPC if "No usable temporary directory" in str(error) else error.errno  # in a file that Python tries to write there

@@ -11,13 +11,21 @@ import onnx
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import Profile
-from onnx2trt.model.graph import Graph, array_of
+from onnx2trt.model.graph import Graph, array_of, constant_value
 from onnx2trt.model.nodes import all_nodes, reads, subgraphs
 from onnx2trt.model.observe import static_shapes
+from onnx2trt.model.structure import true_inputs
 
 MOST_NODES = 50_000  # once local functions are written out; the largest exports of language models have some 20 000
 MOST_NESTED = 100  # functions that call one another: onnx itself writes out no more
+MOST_IO = 5_000  # inputs and outputs; what is said of each, and TensorRT's time, adds up
+MOST_OPERANDS = 5_000  # that one node reads, or makes
+# from which on a build takes minutes: TensorRT-RTX 1.7 took 1 s of one core for a chain of 1000 nodes, 4 s for 2000, 105 s for 10 000
+MANY_NODES = 5_000
+MANY_IO = 1_000  # also of the operands of one node
 MOST_CONSTANT_BYTES = 2**31  # of what nodes make out of constants alone
+MANY_CONSTANT_BYTES = 2**28  # from which on it is said
+MOST_RUNS = 10**7  # of nodes in loops, within one inference; ONNX Runtime takes some 20 seconds for so many
 MOST_ALIVE_BYTES = 2**37  # of one tensor: no GPU has room for more
 BYTES = 4  # of a value; most are float32
 
@@ -65,6 +73,44 @@ def check_functions(model: onnx.ModelProto, path: str) -> None:
             hint="Convert it in parts, or export it with fewer, larger operators.",
             code=ExitCode.MODEL,
         )
+
+
+def check_counts(model: onnx.ModelProto, path: str) -> None:
+    """
+    Raises:
+        ConversionError: MODEL, for more inputs and outputs, or more operands of one node, than anybody would wait for.
+    """
+    inputs, outputs = len(true_inputs(model.graph)), len(model.graph.output)
+    if inputs + outputs > MOST_IO:
+        raise ConversionError(
+            f"{path}: the model has {inputs} inputs and {outputs} outputs; {MOST_IO} are taken together",
+            hint="Join them into fewer, larger tensors, or convert the model in parts.",
+            code=ExitCode.MODEL,
+        )
+    functions = (node for function in model.functions for node in function.node)
+    for node in _with_inner((*model.graph.node, *functions)):
+        if len(node.input) + len(node.output) > MOST_OPERANDS:
+            raise ConversionError(
+                f"{path}: node {node.name!r} ({node.op_type}) has {len(node.input)} inputs and {len(node.output)} outputs; "
+                f"{MOST_OPERANDS} are taken together",
+                hint="Join them in several steps.",
+                code=ExitCode.MODEL,
+            )
+
+
+def what_takes_long(graph: Graph) -> str:
+    """What of a graph makes TensorRT work for minutes, as a sentence; empty where nothing does."""
+    operands = max((len(node.input) + len(node.output) for node in graph.nodes), default=0)
+    found = []
+    if len(graph.nodes) > MANY_NODES:
+        found.append(f"{len(graph.nodes)} nodes")
+    if len(graph.input_names) + len(graph.output_names) > MANY_IO:
+        found.append(f"{len(graph.input_names)} inputs and {len(graph.output_names)} outputs")
+    if operands > MANY_IO:
+        found.append(f"a node with {operands} operands")
+    if not found:
+        return ""
+    return f"the model has {' and '.join(found)}: TensorRT's time grows with the square of their number, so the build may take many minutes"
 
 
 def _with_inner(nodes) -> Iterator[onnx.NodeProto]:
@@ -115,14 +161,18 @@ def _sparse_tensors(model: onnx.ModelProto) -> Iterator[onnx.SparseTensorProto]:
             yield from attribute.sparse_tensors
 
 
-def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> None:
+def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> tuple[str, ...]:
     """Tensors at the opt shapes, as far as onnx can infer them without computing any.
+
+    Returns:
+        What will take long or much memory, a sentence each.
 
     Raises:
         ConversionError: MODEL, for constants that nodes would blow up, and for a tensor that no GPU has room for.
     """
-    shapes = static_shapes(graph, profiles)
-    constant, made = set(graph.weights), 0
+    _check_loops(graph, path)
+    shapes = {**static_shapes(graph, profiles), **{name: array.shape for name, array in graph.weights.items()}}
+    constant, made, grown = set(graph.weights), 0, 0
     for node in graph.nodes:
         read = reads(node)
         fixed = bool(read) and constant.issuperset(read) and not node.op_type.startswith("Random")
@@ -131,6 +181,7 @@ def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> None:
                 constant.add(name)
             size = BYTES * math.prod(shapes.get(name, (0,)))
             made += size if fixed else 0
+            grown += max(size - sum(BYTES * math.prod(shapes.get(other, (0,))) for other in set(read)), 0) if fixed else 0
             limit = MOST_CONSTANT_BYTES if fixed else MOST_ALIVE_BYTES
             if size > limit or made > MOST_CONSTANT_BYTES and fixed:
                 what = f"would make {_giga(max(size, made))} out of constants alone" if fixed else f"would make a tensor of {_giga(size)}"
@@ -139,6 +190,51 @@ def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> None:
                     hint=f"At most {_giga(limit)} are taken: smaller shapes, or another form of the model.",
                     code=ExitCode.MODEL,
                 )
+    remarks = [what_takes_long(graph)]
+    if grown > MANY_CONSTANT_BYTES:
+        remarks.append(f"nodes make {_giga(grown)} out of small constants: the conversion takes several times that much memory")
+    return tuple(filter(None, remarks))
+
+
+def _check_loops(graph: Graph, path: str) -> None:
+    """
+    Raises:
+        ConversionError: MODEL, for a Loop that nothing ends before a constant number of runs that nobody would wait for.
+    """
+    constant = dict(graph.weights)
+
+    def runs(nodes, often: int) -> int:
+        """How often nodes are run, those of bodies included, where each of these nodes is run so often."""
+        total = 0
+        for node in nodes:
+            trips = _trips(node, constant)
+            inner = sum(runs(body.node, often * trips) for body in subgraphs(node))
+            total += often + inner
+            if trips > 1 and inner > MOST_RUNS:
+                raise ConversionError(
+                    f"{path}: Loop {node.name!r} has a constant number of {trips} steps, of which each inference would run all",
+                    hint=f"Nodes in loops may be run {MOST_RUNS} times in one inference: export it with fewer steps, or with a condition.",
+                    code=ExitCode.MODEL,
+                )
+        return total
+
+    runs(graph.nodes, 1)
+
+
+def _trips(node: onnx.NodeProto, constant: dict[str, np.ndarray]) -> int:
+    """Steps of a Loop whose number is constant and whose condition never changes; 1 for any other node."""
+    if node.op_type != "Loop" or len(node.input) < 2 or node.input[0] not in constant:
+        return 1
+    body = subgraphs(node)[0]
+    inside = {tensor.name: array_of(tensor) for tensor in body.initializer}
+    inside |= {inner.output[0]: value for inner in body.node if (value := constant_value(inner)) is not None}
+    made = {inner.output[0]: inner.input[0] for inner in body.node if inner.op_type == "Identity"}
+    condition = body.output[0].name
+    while condition in made:
+        condition = made.pop(condition)
+    known = inside.get(condition, constant.get(condition))
+    goes_on = condition == body.input[1].name or known is not None and bool(known.all())
+    return max(int(constant[node.input[0]].reshape(-1)[0]), 1) if goes_on else 1
 
 
 def _giga(count: int) -> str:

@@ -73,6 +73,7 @@ def _observe(graph: Graph, profiles, names, feeds, visitor: Callable[[], Visit],
                 visits = [pool.submit(visit, name, array) for name, array in found.items()]
                 if not parallel or sum(array.nbytes for array in found.values()) > OVERLAP_BYTES:
                     _wait(visits)
+                del found  # else it lives until the next tensors are there
             inferences += 1
         _wait(visits)
     return inferences

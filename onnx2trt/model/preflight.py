@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -16,7 +17,7 @@ from google.protobuf.message import DecodeError
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.files import feed
 from onnx2trt.base.model_info import STANDARD_DOMAINS, ModelInfo, TensorSpec, dims
-from onnx2trt.model.counted import check_functions, check_sparse
+from onnx2trt.model.counted import check_counts, check_functions, check_sparse
 from onnx2trt.model.external_data import all_tensors, byte_count, check_tensors, named_tensors
 from onnx2trt.model.nodes import all_nodes
 from onnx2trt.model.operators import QUANTIZERS
@@ -46,6 +47,7 @@ def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelI
     _check_versions(model, path)
     check_structure(model, path, plugins)
     check_functions(model, path)
+    check_counts(model, path)
     inputs = _specs(true_inputs(model.graph), "input", path)
     outputs = _outputs(model, path)
     external = check_tensors(model, path)
@@ -150,10 +152,9 @@ def _parse(path: str) -> onnx.ModelProto:
 
 def _specs(values, role: str, path: str) -> tuple[TensorSpec, ...]:
     specs = tuple(_spec(value, role, path) for value in values)
-    names = [spec.name for spec in specs]
-    twice = {name for name in names if names.count(name) > 1 or not name}
+    twice = [name for name, count in Counter(spec.name for spec in specs).items() if count > 1 or not name]
     if twice:
-        raise ConversionError(f"{path}: {role} name {twice.pop()!r} is empty or occurs twice", code=ExitCode.MODEL)
+        raise ConversionError(f"{path}: {role} name {twice[0]!r} is empty or occurs twice", code=ExitCode.MODEL)
     return specs
 
 

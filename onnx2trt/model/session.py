@@ -94,7 +94,8 @@ class Session:
         """
         proto = onnx.ModelProto()
         proto.CopyFrom(graph.proto)
-        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra_outputs if name not in graph.output_names)
+        known = frozenset(graph.output_names)
+        proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra_outputs if name not in known)
         at_once = cls.most_at_once(in_turn)
         options = _options(at_once)
         if not optimize:

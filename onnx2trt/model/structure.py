@@ -12,6 +12,7 @@ from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.nodes import all_nodes, reads
 
 RUNTIME_DOMAINS = ("ai.onnx.ml", "ai.onnx.training", "com.microsoft", "com.ms.internal.nhwc")  # operators that ONNX Runtime brings
+RUNTIME_OPERATORS = ("SimplifiedLayerNormalization",)  # that it has without a domain, as its optimizers write them
 MOST_NAMED = 10  # nodes in one message
 
 
@@ -135,7 +136,7 @@ def _newer(model: onnx.ModelProto) -> str:
 
 def _is_known(node: onnx.NodeProto) -> bool:
     if node.domain in STANDARD_DOMAINS:
-        return onnx.defs.has(node.op_type, "")
+        return onnx.defs.has(node.op_type, "") or node.op_type in RUNTIME_OPERATORS
     return node.domain in RUNTIME_DOMAINS
 
 

@@ -29,7 +29,7 @@ from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, Prepared
 from onnx2trt.rewrite.qdq import QUANTIZE_OPSET, Layer, scales_by_range
 from onnx2trt.rewrite.refused import NOT_BUILT, Refused
-from onnx2trt.rewrite.shares import by_layer, macs_of
+from onnx2trt.rewrite.shares import by_layer, macs_of, recurrent_share
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
 from onnx2trt.stages.blank_input import kept_for_blank
@@ -115,7 +115,7 @@ class Int8Choice:
         if self._all_layers:
             self._by_rule = prepare.seldom_faster(graph, job.profiles, layers)
         if not layers:
-            raise prepare.nothing_left(self._kept_fp16, job.number_format)
+            raise prepare.nothing_left(self._kept_fp16, job.number_format, recurrent_share(graph, job.profiles))
         refuse_too_little(job, graph, layers)
         fitted = make_ready(job, graph, known, layers, scales_by_range(maxima, job.number_format), run)
         self._fitted, silent = fitted.without_int8(self._refused.without_int8).without_silent()

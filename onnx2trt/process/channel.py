@@ -21,6 +21,7 @@ class Channel:
     def __init__(self, fd: int):
         self._stream = os.fdopen(fd, "w", encoding="utf-8", errors="surrogateescape")
         self._lock = threading.Lock()
+        self._fd, self._no_memory = fd, b'{"kind": "exhausted"}\n'  # there may be none left to make it of
 
     def stage(self, name: str) -> None:
         """Work on this stage begins; if we die, the parent names it."""
@@ -50,6 +51,10 @@ class Channel:
     def failed(self, message: str, hint: str, code: int) -> None:
         """The last message of a run that cannot even make a result: what is to be said, and the exit code."""
         self._send(kind="failed", message=message, hint=hint, code=code)
+
+    def exhausted(self) -> None:
+        """The last message of a run that has not even the memory to say so."""
+        os.write(self._fd, self._no_memory)
 
     def leave(self, code: int) -> None:
         """End this process, not through the teardown of libraries that may crash or hang in it.

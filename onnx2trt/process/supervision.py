@@ -132,6 +132,8 @@ class Supervisor:
             self.outcome = message
         elif message["kind"] == "failed":
             raise ConversionError(message["message"], hint=message["hint"], code=message["code"])
+        elif message["kind"] == "exhausted":
+            raise unforeseen(MemoryError())
 
     def _rename_optional(self, pair: tuple[str, str]) -> str:
         """Why it could not be done, in words; a temporary that is left is removed with the others."""

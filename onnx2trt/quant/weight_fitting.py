@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnx2trt.base.cores import usable_cores
+from onnx2trt.base.memory import return_freed
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import in_groups, observe
@@ -127,6 +128,8 @@ def fit_weights(
             for found in samples.counted(pool.map(Family.fit, group, sums, [samples.trials] * len(group)), len(group)):
                 for fitted, own in zip(fits, found):
                     fitted.update(own)
+                return_freed()  # what the solver had stands between weights that are kept
+            del sums  # before those of the next group are added up
     return fits
 
 

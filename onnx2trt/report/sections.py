@@ -44,9 +44,10 @@ METRICS = {
 
 
 def percent(value: float, digits: int = 2) -> str:
-    """Of a number that is in percent already; small ones do not become 0.00."""
-    if value and abs(value) < 0.5 * 10**-digits:
-        return f"{value:.1e} %"
+    """Of a number that is in percent already; small ones do not become 0.00, but "< 0.01"."""
+    least = 10**-digits
+    if value and abs(value) < 0.5 * least:
+        return f"{'< ' if value > 0 else '> -'}{least:.{digits}f} %"
     return f"{value:.{digits}f} %"
 
 
@@ -146,7 +147,7 @@ def _accuracy_card(result: dict) -> dict | None:
     if left_open := Accuracy(**row).left_open(limit):
         note += f"; {left_open}"
     drop = row["drop_percent"]
-    card = {"label": "Accuracy drop", "value": "< 0.01 %" if 0 < drop < 0.005 else percent(drop), "note": note}
+    card = {"label": "Accuracy drop", "value": percent(drop), "note": note}
     if row["nonfinite"]:
         return {**card, "value": "NaN", "note": f"{row['nonfinite']} values are NaN or infinite", "level": "bad"}
     if row["inputs"] == "synthetic" and result["status"] == "not_validated":

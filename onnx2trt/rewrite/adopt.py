@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+import numpy as np
 import onnx
 
 from onnx2trt.base.model_info import STANDARD_DOMAINS
+from onnx2trt.base.words import listed
 from onnx2trt.model.external_data import all_tensors
 from onnx2trt.model.graph import Graph, array_of
 from onnx2trt.model.nodes import all_nodes, all_subgraphs, attribute, equal_names
+from onnx2trt.rewrite.contrib import is_fused, with_onnx_operators
 from onnx2trt.rewrite.element_types import BFLOAT16, DOUBLE, HALF, NAMING_A_TYPE, TYPED_DOMAINS, as_float32
 from onnx2trt.rewrite.fold import fold_constants
-from onnx2trt.rewrite.foreign import is_foreign, refuse_dynamic, with_int8
+from onnx2trt.rewrite.foreign import MOST_NAMED, is_foreign, refuse_dynamic, with_int8
 from onnx2trt.rewrite.fp8_io import fp8_io, with_fp32_io
 
 RATIO = 1  # the place of the ratio among the inputs of Dropout; behind it stands whether the model is being trained
@@ -42,13 +45,21 @@ def adopt(model: onnx.ModelProto, path: str, for_tensorrt: bool = True) -> Adopt
     """
     if for_tensorrt:
         refuse_dynamic(model, path)
+    fused = for_tensorrt and is_fused(model)
     lifted, foreign = _types_to_lift(model), for_tensorrt and is_foreign(model)
     renamed = any(map(equal_names, (model.graph, *(inner for node in model.graph.node for inner in all_subgraphs(node)))))
     passed, remarks = _outputs_of_their_own(model)
-    fp8, idle = fp8_io(model), _idle_dropouts(model)
-    if not (lifted or foreign or renamed or remarks or fp8 or idle):
+    fp8, idle, endless = fp8_io(model), _idle_dropouts(model), for_tensorrt and any(map(_is_unconditional, all_nodes(model.graph)))
+    if not (lifted or foreign or renamed or remarks or fp8 or idle or fused or endless):
         return None
     graph = Graph.from_model(passed)
+    if endless:
+        graph = _with_conditions(graph)
+    if fused:
+        graph, written = with_onnx_operators(graph)
+        if written:
+            names = listed([f"{count} {name}" for name, count in written.most_common()], MOST_NAMED)
+            remarks.append(f"operators of ONNX Runtime's optimizer are written as those of ONNX, with the same values: {names}")
     if idle:
         graph = _without_training(graph, idle)
         remarks.append("Dropout was exported for training, with a ratio of 0: it does nothing, and is written as for inference")
@@ -79,6 +90,22 @@ def _types_to_lift(model: onnx.ModelProto) -> frozenset[int]:
     typed = (entry for node in nodes if node.domain in TYPED_DOMAINS for entry in node.attribute)
     found.update(entry.i for entry in typed if entry.name in NAMING_A_TYPE and entry.type == entry.INT)
     return frozenset(LIFTED) & found
+
+
+# ---- Loop
+
+
+def _is_unconditional(node: onnx.NodeProto) -> bool:
+    """Whether it is a Loop that makes all its steps, which ONNX writes without a condition; TensorRT's parser asks for one."""
+    return node.op_type == "Loop" and node.domain in STANDARD_DOMAINS and len(node.input) > 1 and not node.input[1]
+
+
+def _with_conditions(graph: Graph) -> Graph:
+    true = graph.unique("loop__condition")
+    graph.weights[true] = np.array(True)
+    for node in filter(_is_unconditional, all_nodes(graph.proto.graph)):
+        node.input[1] = true
+    return graph
 
 
 # ---- Dropout

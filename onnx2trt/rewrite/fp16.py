@@ -76,6 +76,7 @@ class _Converter:
         """
         self._source = graph
         self._result = graph.copy()
+        self._outputs = frozenset(graph.output_names)
         self._outside = outside
         self._captured: frozenset[str] = frozenset()
         self._unique: Callable[[str], str] = outside._unique if outside else self._result.unique
@@ -92,9 +93,8 @@ class _Converter:
             if value.name in self._half_io and self._types.get(value.name) == FLOAT:
                 value.type.tensor_type.elem_type = self._half.elem_type
                 self._made_half[value.name] = value.name
-        outputs = {value.name for value in self._result.proto.graph.output}
         for node in list(self._result.nodes):
-            self._convert_node(node, outputs)
+            self._convert_node(node)
         for value in self._result.proto.graph.output:
             if value.name in self._half_io and self._types.get(value.name) == FLOAT:
                 self._half_output(value)
@@ -104,7 +104,7 @@ class _Converter:
         self._result.prune()
         return self._result
 
-    def _convert_node(self, node: onnx.NodeProto, outputs: set[str]) -> None:
+    def _convert_node(self, node: onnx.NodeProto) -> None:
         if node.name not in self._kept_fp32 and is_plain(node):
             self._convert_bodies(node)
             return
@@ -128,7 +128,7 @@ class _Converter:
         _write_half(node, self._half)
         for index, name in enumerate(node.output):
             if self._types.get(name) == FLOAT and _takes_half(schema, schema.outputs, index):
-                half_name = self._unique(f"{name}__{self._half.name}") if name in outputs else name
+                half_name = self._unique(f"{name}__{self._half.name}") if name in self._outputs else name
                 node.output[index] = half_name
                 self._made_half[name] = half_name
 
@@ -189,7 +189,7 @@ class _Converter:
         if name not in self._made_half:
             return name
         if name not in self._cast_float:
-            target = name if name in self._source.output_names else self._unique(f"{name}__fp32")
+            target = name if name in self._outputs else self._unique(f"{name}__fp32")
             self._cast(self._made_half[name], target, FLOAT)
             self._cast_float[name] = target
         return self._cast_float[name]

@@ -119,11 +119,11 @@ def negligible_tensors(graph: Graph, maxima: dict[str, float]) -> frozenset[str]
     Args:
         maxima: tensor -> max |x| over the data.
     """
-    readers, found = graph.consumers(), set()
+    readers, outputs, found = graph.consumers(), frozenset(graph.output_names), set()
     for node in reversed(graph.nodes):
         for name in node.output:
             largest, reading = maxima.get(name, math.inf), readers.get(name, [])
-            if reading and name not in graph.output_names and all(_loses(one, name, largest, maxima, found) for one in reading):
+            if reading and name not in outputs and all(_loses(one, name, largest, maxima, found) for one in reading):
                 found.add(name)
     return frozenset(found)
 

@@ -100,6 +100,7 @@ class _Search:
     def __init__(self, graph: Graph, layers: Iterable[Layer], known: Container[str] | None):
         layers = tuple(layers)
         self._graph, self._known = graph, known
+        self._outputs = frozenset(graph.output_names)
         self._consumers, self._producers = graph.consumers(), graph.producers()
         self._layers = {node for layer in layers for node in layer.nodes}
         direct = [reading for layer in layers for reading in layer.readings if not _by_factor(layer, reading)]
@@ -151,20 +152,20 @@ class _Search:
         readers = self._consumers.get(tensor, [])
         inputs = {(reader.name, index) for reader in readers for index, name in enumerate(reader.input) if name == tensor}
         inside = any(tensor not in reader.input for reader in readers)  # by a subgraph
-        return bool(inputs) and not inside and inputs <= self._int8 and tensor not in self._graph.output_names
+        return bool(inputs) and not inside and inputs <= self._int8 and tensor not in self._outputs
 
     def _behind(self, node: onnx.NodeProto) -> str:
         """The result of an addition, behind the activation that is fused with it."""
         output = node.output[0]
         readers = self._consumers.get(output, [])
-        if len(readers) == 1 and readers[0].op_type in FUSED_WITH_ADD and output not in self._graph.output_names:
+        if len(readers) == 1 and readers[0].op_type in FUSED_WITH_ADD and output not in self._outputs:
             return readers[0].output[0]
         return output
 
     def _fuses(self, tensor: str) -> bool:
         """Whether an INT8 layer makes it for this one reader."""
         producer = self._producers.get(tensor)
-        alone = len(self._consumers.get(tensor, [])) == 1 and tensor not in self._graph.output_names
+        alone = len(self._consumers.get(tensor, [])) == 1 and tensor not in self._outputs
         return alone and producer is not None and producer.name in self._layers
 
     def _depth(self) -> dict[str, int]:

@@ -23,6 +23,8 @@ OVERRIDE = "--layer-precisions"  # how the reason of what the user has asked for
 LEAST_OTHER_WORK = 0.5  # share of the work outside depthwise convolutions from which on these are left out
 SHAPES_OPSET = 17  # the newest that TensorRT 8.6 reads; before 15, onnx does not infer the shapes behind a Softmax that was raised
 REASONS = 3  # in a message
+MOST_OF_ALL = 0.5  # share of the work from which on it is said who does it
+RECURRENT_LAYERS = "recurrent layers (LSTM, GRU, RNN)"
 BF16_OPSET = 13  # Cast knows BF16 from there on
 SMALLEST_INT8_SHARE = 1e-4  # of all multiply-accumulates; for less, converting to INT8 and back costs more than it saves
 
@@ -186,15 +188,18 @@ def seldom_faster(graph: Graph, profiles: tuple[Profile, ...], layers: tuple[qdq
     return found
 
 
-def nothing_left(left: dict[str, str], number_format: NumberFormat = INT8) -> ConversionError:
+def nothing_left(left: dict[str, str], number_format: NumberFormat = INT8, recurrent: float = 0.0) -> ConversionError:
     """What to say where none of the layers would be INT8 (or FP8).
 
     Args:
         left: layer -> reason.
+        recurrent: share of the work that recurrent layers do.
     """
     named = "; ".join(f"{node!r} {reason}" for node, reason in list(left.items())[:REASONS])
     more = f"; and {len(left) - REASONS} more" if len(left) > REASONS else ""
     message = f"--precision {number_format.name}, but no layer would be {number_format.label}: {named}{more}"
+    if recurrent >= MOST_OF_ALL:
+        message += f". {recurrent:.0%} of the work is in {RECURRENT_LAYERS}, which TensorRT has not in {number_format.label}"
     return ConversionError(message, hint="Use --precision fp16.", code=ExitCode.MODEL)
 
 

@@ -9,6 +9,7 @@ from onnx2trt.model.bodies import inner_graphs
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.half_types import FP16, HalfType
 from onnx2trt.model.observe import static_shapes
+from onnx2trt.model.operators import RECURRENT
 from onnx2trt.model.work import count_macs
 from onnx2trt.rewrite import qdq
 from onnx2trt.rewrite.inner_work import macs_in_bodies
@@ -33,6 +34,12 @@ def mac_shares(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, float]:
     found = {name: nodes for name, nodes in qdq.layers_by_format(graph).items() if nodes} or {INT8.name: set()}
     macs = macs_of(graph, profiles)
     return {name: _share(macs, nodes) or 0.0 for name, nodes in found.items()}
+
+
+def recurrent_share(graph: Graph, profiles: tuple[Profile, ...]) -> float:
+    """Share of the multiply-accumulates (macs_of) that recurrent layers do."""
+    nodes = {node.name for one in (graph, *inner_graphs(graph)) for node in one.nodes if node.op_type in RECURRENT}
+    return _share(macs_of(graph, profiles), nodes) or 0.0
 
 
 def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] | None = None, half_type: HalfType = FP16) -> float | None:

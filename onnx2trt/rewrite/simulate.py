@@ -56,6 +56,7 @@ class _Simulation:
         self._half = {name: elem_type for name, elem_type in types.items() if elem_type in BY_ELEM_TYPE}
         self._nodes: list[onnx.NodeProto] = []
         self._result = graph.copy()
+        self._outputs = frozenset(graph.output_names)
         weights = graph.weights.items()
         self._result.weights = {name: array.astype(np.float32) if array.dtype.name in ARRAYS else array for name, array in weights}
         self.renamed: dict[str, str] = {}
@@ -92,11 +93,10 @@ class _Simulation:
     def _simulate_node(self, node: onnx.NodeProto) -> None:
         for index, name in enumerate(node.input):
             node.input[index] = self.renamed.get(name, name)
-        outputs = set(self._result.output_names)
         if node.op_type == "Cast" and node.output[0] in self._half:
             self.renamed[node.output[0]] = self._rounded(node.input[0], node.output[0], self._half[node.output[0]])
             return
-        if node.op_type == "DequantizeLinear" and node.output[0] in self._half and outputs.isdisjoint(node.output):
+        if node.op_type == "DequantizeLinear" and node.output[0] in self._half and self._outputs.isdisjoint(node.output):
             values = dequantized(node, self._result.weights, INT8)
             if values is not None:
                 self._round_weights(node.output[0], values)
@@ -106,7 +106,7 @@ class _Simulation:
         for index, name in enumerate(node.output):
             if name not in self._half:
                 continue
-            value = self._result.unique(f"{name}__exact") if node.op_type not in EXACT or name in outputs else name
+            value = self._result.unique(f"{name}__exact") if node.op_type not in EXACT or name in self._outputs else name
             node.output[index] = value
             self.renamed[name] = value if node.op_type in EXACT else self._rounded(value, name, self._half[name])
 
@@ -145,7 +145,7 @@ class _Simulation:
         return self._cast(as_half, f"{name}__rounded", FLOAT)
 
     def _cast(self, source: str, target: str, elem_type: int) -> str:
-        target = target if target in self._result.output_names else self._result.unique(target)
+        target = target if target in self._outputs else self._result.unique(target)
         name = self._result.unique(f"{target}__cast")
         self._nodes.append(onnx.helper.make_node("Cast", [source], [target], name=name, to=elem_type))
         return target

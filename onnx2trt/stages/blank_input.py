@@ -64,8 +64,8 @@ class _Search:
         self._producers = graph.producers()
 
     def run(self) -> dict[str, str]:
-        session = Session.from_graph(self._graph)
-        for batch, expected in blank_inputs(self._job, session.run):
+        tried = list(blank_inputs(self._job, Session.from_graph(self._graph).run))  # the graph is let go before others are loaded
+        for batch, expected in tried:
             for _ in range(ROUNDS):
                 half, names = simulated(convert(self._graph, {**self._others, **self._kept}, half=self._job.half))
                 if not lost(expected, Session.from_graph(half).run(batch.arrays)) or not self._keep_more(half, names, batch.arrays):

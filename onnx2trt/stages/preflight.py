@@ -59,7 +59,8 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         found["model"] = describe_model(info)
         profiles = input_profiles(plan, model, info, run)
         found["plan"] = describe_plan(plan, profiles)
-        check_sizes(Graph.from_model(model, profiles), profiles, plan.onnx)
+        for remark in check_sizes(Graph.from_model(model, profiles), profiles, plan.onnx):
+            run.console.warn(remark)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _spare_inputs(plan, info, data)
         _check_metric(plan, info, data)

@@ -40,8 +40,12 @@ class _Problem:
 
 
 OPERATOR, GAP, CONTROL, TYPE, DYNAMIC, FORM, DATA, OTHER = "operator", "gap", "control", "type", "dynamic", "form", "data", "other"
+OLD = "old"
 CAUSES = (  # words in TensorRT's description -> cause; the first that fits
-    (r"plugin creator version .* was not found|failed to load .* plugin", GAP),  # the importer is there, TensorRT's own plugin is not
+    (
+        r"plugin creator version .* was not found|plugin was not found in the plugin registry|failed to load .* plugin",
+        GAP,
+    ),  # the importer is there, TensorRT's own plugin is not
     (r"plugin not found|no importer registered|checkFallbackPluginImporter", OPERATOR),
     (r"unsupported (onnx )?data ?type|unsupported data type|must have type|requires inputs with type|UNSUPPORTED_NODE_DATATYPE", TYPE),
     (r"kUINT8|UINT8 types|does not support (double|uint8|int64)|INT64.*(overflow|range)", TYPE),
@@ -49,6 +53,7 @@ CAUSES = (  # words in TensorRT's description -> cause; the first that fits
         r"must be (an initializer|a constant|static)|shape tensor|\bdynamic\b|UNSUPPORTED_NODE_DYNAMIC|: -1\b|not known at build time",
         DYNAMIC,
     ),
+    (r"pre-opset 7", OLD),
     (r"failed to (open|load|read).*(file|weight)|external data|MODEL_DESERIALIZE_FAILED", DATA),
 )
 HINTS = {
@@ -59,6 +64,7 @@ HINTS = {
     DYNAMIC: "A size or value that is free there has to be fixed: export with fixed dimensions, or make that input a constant "
     "(onnxsim does, where it can be calculated).",
     FORM: "TensorRT has the operator, but not in this form: export it with the attributes or inputs that the message names.",
+    OLD: "TensorRT reads opset 7 and newer: export the model again, with opset 17 or so, or raise it with onnx.version_converter.",
     DATA: "The file or the external data beside it is missing or damaged: copy the model whole, or export it again.",
     OTHER: "Check the model with onnx.checker and shape inference; what ONNX Runtime runs and TensorRT refuses can often be simplified.",
 }
@@ -181,7 +187,10 @@ def _operator_hints(operators: list[str], opset: int, backend: str) -> list[str]
     full = "" if backend == "tensorrt" else " of the full TensorRT (--backend tensorrt), which takes plugins"
     hints = []
     if theirs:
-        text = f"TensorRT lacks {', '.join(theirs)}: replace {_it(theirs)} by operators of ONNX before exporting"
+        text = f": replace {_it(theirs)} by operators of ONNX before exporting"
+        if any(name.startswith("com.microsoft.") for name in theirs):
+            text = f", as ONNX Runtime's optimizers write {_it(theirs)}: give the model that was optimized"
+        text = f"TensorRT lacks {', '.join(theirs)}{text}"
         hints.append(f"{text}, or give the library that has a plugin of that name with --plugins{full}.")
     if of_onnx:
         text = f"TensorRT lacks {', '.join(of_onnx)}: replace {_it(of_onnx)} by other operators before exporting"

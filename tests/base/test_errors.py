@@ -71,3 +71,10 @@ def test_memory_that_is_limited():
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, preexec_fn=limit).stdout
     assert "1024 MiB" in said and "ulimit -v" in said
     assert "Free memory" in unforeseen(MemoryError()).hint
+
+
+def test_what_python_says_where_it_could_not_even_make_the_exception(monkeypatch):
+    error = SystemError("error return without exception set")
+    assert unforeseen(error).code == ExitCode.UNFORESEEN
+    monkeypatch.setattr("onnx2trt.base.memory.limited", lambda: "allow more")
+    assert unforeseen(error).code == ExitCode.MACHINE and unforeseen(error).hint == "allow more"

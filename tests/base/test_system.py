@@ -10,7 +10,7 @@ from command import IMPORTABLE, ROOT
 from helpers import refused
 
 from onnx2trt.base.errors import ExitCode
-from onnx2trt.base.system import check_system
+from onnx2trt.base.system import DEEP_STACK, check_system
 
 PACKAGE = ROOT / "onnx2trt"
 BRANCH = re.compile(r"sys\.platform|os\.name\b|platform\.(system|uname)|win32|msvcrt|LOCALAPPDATA|O_BINARY|\.dll\b|Windows")
@@ -55,3 +55,22 @@ def test_no_branch_is_left_for_a_system_on_which_the_tool_cannot_start(path):
         if caught & {"ImportError", "ModuleNotFoundError"}:
             imported = [alias.name for node in attempt.body if isinstance(node, ast.Import) for alias in node.names]
             assert not sys.stdlib_module_names.intersection(imported), f"{imported}: the standard library is there wherever the tool starts"
+
+
+DEEP = """
+import resource, sys
+resource.setrlimit(resource.RLIMIT_STACK, (int(sys.argv[1]), resource.getrlimit(resource.RLIMIT_STACK)[1]))
+from onnx2trt.base.system import deepen_stack
+deepen_stack()
+sys.setrecursionlimit(10**6)
+import ctypes
+callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_int)
+deeper = callback(lambda depth: deeper(depth - 1) if depth else 7)
+print(deeper(30_000), resource.getrlimit(resource.RLIMIT_STACK)[0])
+"""
+
+
+def test_the_stack_grows_further_than_the_shell_allows():
+    """Recursion through C, as a library's, that crashes within 8 MiB."""
+    done = subprocess.run([sys.executable, "-c", IMPORTABLE + DEEP, str(2**23)], capture_output=True, text=True)
+    assert done.stdout.split() == ["7", str(DEEP_STACK)], done.stderr

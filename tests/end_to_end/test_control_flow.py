@@ -1,5 +1,6 @@
-"""Control flow as a user meets it: what is in If, Loop and Scan is FP16 in engines of TensorRT-RTX."""
+"""Control flow as a user meets it: what is in If, Loop and Scan is FP16, or INT8, in engines of TensorRT-RTX."""
 
+import numpy as np
 import onnx
 import pytest
 from command import onnx2trt
@@ -29,6 +30,20 @@ def test_what_is_inside_is_fp16(tmp_path, source):
     assert done.code == 0, done.stderr
     precision = done.json("r.json")["precision"]
     assert precision["delivered"] == "fp16" and precision["layers"]["fp16"] >= 3 and precision["fallback"] == []
+    assert precision["fp16_mac_share"] == 1.0
+
+
+def test_what_is_inside_is_int8(tmp_path):
+    onnx.save(branches(), tmp_path / "net.onnx")
+    (tmp_path / "data").mkdir()
+    for number in range(8):
+        np.savez(tmp_path / "data" / f"{number}.npz", x=random(1, 3, 16, 16, seed=number), c=np.array(number % 2 == 0))
+    flags = ("--precision", "int8", "--calibration-dir", "data", "--calibration-cache", "c.cache", "--quantization-effort", "fast")
+    done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--json", "r.json", *flags)
+    assert done.code == 0, done.stderr
+    precision = done.json("r.json")["precision"]
+    assert precision["delivered"] == "int8" and precision["int8_mac_share"] == 1.0 and precision["layers"]["int8"] == 2
+    assert b"a/conv/x: " in (tmp_path / "c.cache").read_bytes()
 
 
 def test_what_is_kept_is_said_with_its_reason(tmp_path):

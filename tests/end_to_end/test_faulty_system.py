@@ -36,8 +36,7 @@ def system(place, tmp_path_factory):
 def test_a_call_that_fails_leaves_old_files_or_complete_new_ones(place, system, fault, code):
     place.renew()
     before = place.contents()
-    command = [*faults.TOOL, *faults.RUNS["engine"]]
-    done = system.run(command, fault, cwd=place.work, env=place.environment, capture_output=True, text=True)
+    done = system.run(faults.command(*faults.RUNS["engine"]), fault, cwd=place.work, env=place.environment, capture_output=True, text=True)
     assert system.faults and done.returncode == code, done.stderr
     assert place.problems(before, done.returncode, done.stderr) == []
     if code:

@@ -9,10 +9,23 @@ from helpers import refused
 from onnx import helper, numpy_helper
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.model.counted import MOST_NESTED, MOST_NODES, check_functions, check_sizes, check_sparse
+from onnx2trt.model.counted import (
+    MANY_IO,
+    MANY_NODES,
+    MOST_IO,
+    MOST_NESTED,
+    MOST_NODES,
+    MOST_OPERANDS,
+    MOST_RUNS,
+    check_counts,
+    check_functions,
+    check_sizes,
+    check_sparse,
+    what_takes_long,
+)
 from onnx2trt.model.graph import Graph
 
-F = onnx.TensorProto.FLOAT
+F, INT64, BOOL = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.BOOL
 
 
 def built(nodes, weights=(), functions=(), sparse=()):
@@ -150,3 +163,95 @@ def test_a_tensor_that_no_gpu_has_room_for_is_named():
 def test_usual_models_are_taken():
     nodes = [helper.make_node("Expand", ["w", "s"], ["t"]), helper.make_node("Add", ["x", "t"], ["y"])]
     check_sizes(Graph.from_model(built(nodes, [("w", np.ones(1, np.float32)), ("s", np.array([2**20, 4]))])), (), "m.onnx")
+
+
+# ---- how many there are
+
+
+def with_io(inputs, outputs):
+    """So many inputs, of which the first is what all outputs are made of."""
+    values = [
+        [helper.make_tensor_value_info(f"{kind}{index}", F, [1, 4]) for index in range(count)]
+        for kind, count in (("x", inputs), ("y", outputs))
+    ]
+    nodes = [helper.make_node("Relu", ["x0"], [value.name]) for value in values[1]]
+    nodes += [helper.make_node("Identity", [value.name], [f"unused_{value.name}"]) for value in values[0]]
+    return helper.make_model(helper.make_graph(nodes, "g", *values), opset_imports=[helper.make_opsetid("", 17)])
+
+
+@pytest.mark.parametrize("inputs, outputs", [(1, MOST_IO), (MOST_IO, 1), (MOST_IO // 2, MOST_IO // 2 + 1)])
+def test_inputs_and_outputs_are_counted(inputs, outputs):
+    with refused(ExitCode.MODEL, f"has {inputs} inputs and {outputs} outputs; {MOST_IO} are taken", hint="Join them"):
+        check_counts(with_io(inputs, outputs), "m.onnx")
+    check_counts(with_io(inputs, MOST_IO - inputs), "m.onnx")
+
+
+def wide(count, name="Sum"):
+    return helper.make_node(name, ["x"] + ["w"] * (count - 1), ["y"], "wide")
+
+
+def test_operands_of_one_node_are_counted_in_bodies_and_functions_too():
+    body = helper.make_graph([wide(MOST_OPERANDS)], "body", [], [helper.make_tensor_value_info("y", F, None)])
+    inner = helper.make_node("If", ["c"], ["y"], then_branch=body, else_branch=body)
+    local = helper.make_function("d", "f", ["x", "w"], ["y"], [wide(MOST_OPERANDS)], [helper.make_opsetid("", 17)])
+    for model in (built([wide(MOST_OPERANDS)]), built([inner]), built(call("f"), functions=[local])):
+        with refused(ExitCode.MODEL, f"node 'wide' (Sum) has {MOST_OPERANDS} inputs and 1 outputs"):
+            check_counts(model, "m.onnx")
+    check_counts(built([wide(MOST_OPERANDS - 1)]), "m.onnx")
+
+
+def test_what_takes_minutes_is_said_and_nothing_else():
+    relus = [helper.make_node("Relu", [f"t{index}" if index else "x"], [f"t{index + 1}"]) for index in range(MANY_NODES + 1)]
+    relus[-1].output[0] = "y"
+    (said,) = check_sizes(Graph.from_model(built(relus)), (), "m.onnx")
+    assert f"has {MANY_NODES + 1} nodes: TensorRT's time" in said
+    assert f"has a node with {MANY_IO + 1} operands" in what_takes_long(
+        Graph.from_model(built([wide(MANY_IO)], [("w", np.ones(4, np.float32))]))
+    )
+    assert f"has 1 inputs and {MANY_IO} outputs" in what_takes_long(Graph.from_model(with_io(1, MANY_IO)))
+    assert check_sizes(Graph.from_model(built([helper.make_node("Relu", ["x"], ["y"])])), (), "m.onnx") == ()
+
+
+@pytest.mark.parametrize("op_type, said", [("Expand", True), ("Cast", False)])
+def test_constants_that_grow_large_are_said_and_large_weights_are_not(op_type, said, monkeypatch):
+    monkeypatch.setattr("onnx2trt.model.counted.MANY_CONSTANT_BYTES", 2**10)
+    sizes, given = np.array([1000, 4]), np.ones((1, 4) if said else (1000, 4), np.float32)
+    attributes, names = ({}, ["w", "s"]) if said else ({"to": F}, ["w"])
+    nodes = [helper.make_node(op_type, names, ["t"], **attributes), helper.make_node("ReduceSum", ["t"], ["r"], keepdims=0)]
+    model = built([*nodes, helper.make_node("Add", ["x", "r"], ["y"])], [("w", given), ("s", sizes)])
+    assert bool(check_sizes(Graph.from_model(model), (), "m.onnx")) == said
+
+
+# ---- loops
+
+
+def loop(ends=False, inner=None, steps="m"):
+    """A Loop of as many steps as an input says, whose condition a step may make false."""
+    values = [
+        helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in (("i", INT64, []), ("c", BOOL, []), ("v", F, [1, 4]))
+    ]
+    condition = [helper.make_node("Identity", ["c"], ["c1"]), helper.make_node("Not" if ends else "Identity", ["c1"], ["co"])]
+    made = [helper.make_tensor_value_info("co", BOOL, []), helper.make_tensor_value_info("vo", F, [1, 4])]
+    body = helper.make_graph([*condition, inner or helper.make_node("Relu", ["v"], ["vo"])], "body", values, made)
+    return helper.make_node("Loop", [steps, "", "x" if steps == "m" else "v"], ["y" if steps == "m" else "vo"], "round", body=body)
+
+
+def looped(node, **steps):
+    check_sizes(Graph.from_model(built([node], [(name, np.array(count)) for name, count in steps.items()])), (), "m.onnx")
+
+
+@pytest.mark.parametrize("trips", [MOST_RUNS, 2**62])
+def test_a_loop_that_nothing_ends_is_counted(trips):
+    with refused(ExitCode.MODEL, f"Loop 'round' has a constant number of {trips} steps", hint=f"{MOST_RUNS} times"):
+        looped(loop(), m=trips)
+
+
+def test_loops_in_loops_are_multiplied():
+    with refused(ExitCode.MODEL, "has a constant number of 10000 steps"):
+        looped(loop(inner=loop(steps="k")), m=10**4, k=10**4)
+    looped(loop(inner=loop(steps="k")), m=10**2, k=10**2)
+
+
+def test_loops_that_end_by_a_condition_are_taken():
+    looped(loop(ends=True), m=2**62)
+    looped(loop(), m=1000)

@@ -1,6 +1,7 @@
 """model/observe.py: inner tensors while the model runs."""
 
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -101,6 +102,29 @@ def test_visits_of_one_tensor_come_in_order_and_one_at_a_time(overlap, monkeypat
     for index, feed in enumerate(feeds()):
         found = {**reference.run(feed), **feed}
         assert all(seen[name][index] == pytest.approx(float(found[name].sum()), rel=1e-5) for name in seen)
+
+
+@pytest.mark.parametrize("parallel", [False, True])
+def test_the_tensors_of_an_inference_are_gone_before_the_next_one_runs(parallel, monkeypatch):
+    """Where they are large; small ones are visited meanwhile."""
+    monkeypatch.setattr(observe_module, "OVERLAP_BYTES", 0)
+    alive, left = [], []
+
+    def data():
+        for seed in range(3):
+            left.append(sum(array() is not None for array in alive))
+            yield {"x": random(1, 3, 16, 16, seed=seed)}
+
+    def visit(name, values):
+        alive.append(weakref.ref(values))
+
+    graph, shapes = Graph.from_model(conv_net()), profiles(x=(1, 3, 16, 16))
+    names = ["c1", "r1", "y"]
+    if parallel:
+        observe_parallel(graph, shapes, names, data, lambda: visit)
+    else:
+        observe(graph, shapes, names, data, visit)
+    assert left == [0, 0, 0] and len(alive) == 9
 
 
 def test_tensors_are_visited_in_order_of_execution_unless_in_parallel():

@@ -272,6 +272,12 @@ def test_a_child_that_cannot_even_make_a_result_says_why(tmp_path):
     assert results(tmp_path) == []
 
 
+def test_a_child_without_the_memory_to_say_so(tmp_path):
+    with refused(ExitCode.MACHINE, "out of memory"):
+        supervise(tmp_path, 'written("a.engine")\nchannel.exhausted()\ntime.sleep(60)')
+    assert results(tmp_path) == []
+
+
 def test_without_descriptors_no_child_is_started_and_none_is_lost(tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)

@@ -14,11 +14,12 @@ from command import ROOT
 from models import model, node
 
 from benchmarks.scoreboard import attempt, case, page, pool
-from benchmarks.scoreboard.classes import CLASSES, CONVERTED, CRASHED, INACCURATE, LATE, LIBRARY, OURS, WRONG, outcome, reason
+from benchmarks.scoreboard.classes import CLASSES, CONVERTED, CRASHED, INACCURATE, LATE, LIBRARY, NOTHING, OURS, WRONG, outcome, reason
 from benchmarks.scoreboard.judge import difference
 from benchmarks.scoreboard.raw import lacking_types
 from benchmarks.scoreboard.results import Results, Version, version
 from onnx2trt.plan.arguments import build_parser
+from onnx2trt.rewrite.prepare import nothing_left
 
 TAKEN, REFUSED = {"taken": True}, {"taken": False, "refused_at": "parse", "message": "no", "operators": ["NonZero"], "types": []}
 
@@ -32,6 +33,8 @@ TAKEN, REFUSED = {"taken": True}, {"taken": False, "refused_at": "parse", "messa
         ({"exit": 0, "right": False}, REFUSED, WRONG),
         ({"exit": 3, "message": "no"}, TAKEN, OURS),
         ({"exit": 3, "message": "no"}, REFUSED, LIBRARY),
+        ({"exit": 3, "message": nothing_left({}, recurrent=0.9).message}, TAKEN, NOTHING),
+        ({"exit": 3, "message": nothing_left({}, recurrent=0.1).message}, TAKEN, OURS),
         ({"exit": 1, "message": "unforeseen"}, REFUSED, CRASHED),
         ({"exit": 7, "message": "more than --max-accuracy-drop allows"}, TAKEN, INACCURATE),
         ({"exit": 7, "message": "the engine is fp32"}, TAKEN, OURS),
@@ -178,7 +181,7 @@ def test_the_page_counts_classes_and_groups_reasons():
     assert reason(rows[1]) == reason(rows[2]) == "FILE input '…' has # things" and reason(rows[3]) == "operator NonZero"
     about = {"library": "lib 1", "gpu": None, "onnx": "1", "onnxruntime": "1", "numpy": "1", "skipped": ["(c) skipped: no torch"]}
     text = page.render(rows, about, rows[:2])
-    assert "| Model tests of the `onnx` package | FP16 | 1 | 1 | 0 | 2 | 0 | 0 | 1 |" in text and len(CLASSES) == 7
+    assert "| Model tests of the `onnx` package | FP16 | 1 | 1 | 0 | 0 | 2 | 0 | 0 | 1 |" in text and len(CLASSES) == 8
     assert "| refused by us | FP16 | FILE input '…' has # things | 1 | 2 | `b` |" in text
     assert "| crashed | FP16 | SIGSEGV in stage build | 0 | 1 | `e` |" in text and "(c) skipped: no torch" in text
     assert "onnx/e fp16: crashed: SIGSEGV in stage build" in page.console(rows, about)

@@ -1,5 +1,7 @@
 """quant/weight_fitting.py: weights are fitted to all samples, and once more without each part that accuracy is measured on."""
 
+import weakref
+
 import numpy as np
 from models import correlated, model, node, profiles, random
 
@@ -63,7 +65,17 @@ def test_a_trial_that_would_have_no_sample_left_fits_nothing():
 def test_layers_that_do_not_fit_into_memory_together_take_another_pass(monkeypatch):
     together = fits(feeds(), 1, [0, -1] * 3)
     monkeypatch.setattr(weight_fitting, "SUMS_BYTES", 1)
+    collect, alive, left = weight_fitting._collect, weakref.WeakSet(), []
+
+    def collected(*arguments):
+        left.append(len(alive))
+        found = collect(*arguments)
+        alive.update(sums for parts in found for sums in parts.values())
+        return found
+
+    monkeypatch.setattr(weight_fitting, "_collect", collected)
     assert all(same(a, b) for a, b in zip(together, fits(feeds(), 1, [0, -1] * 3)))
+    assert left == [0, 0, 0], "nothing of a group is kept while the next one is looked at"
 
 
 def test_layers_without_a_scale_are_not_fitted():

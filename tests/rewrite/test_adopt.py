@@ -123,3 +123,19 @@ def test_scales_in_fp16_are_lifted_with_the_model():
     expected = (np.clip(np.rint(x.astype(np.float32) / np.float32(np.float16(0.05))) + 100, 0, 255) - 100) * np.float32(np.float16(0.05))
     found = Session.from_graph(graph).run({"x": x})["y"]
     assert found.dtype == np.float16 and np.abs(found - expected).max() < 0.01
+
+
+def test_a_loop_gets_the_condition_that_tensorrt_asks_for():
+    values = [
+        helper.make_tensor_value_info(name, elem_type, []) for name, elem_type in (("i", TensorProto.INT64), ("go", TensorProto.BOOL))
+    ]
+    state, after = (helper.make_tensor_value_info(name, FLOAT, [4]) for name in ("s", "t"))
+    on = helper.make_tensor_value_info("on", TensorProto.BOOL, [])
+    body = helper.make_graph([node("Identity", "go", "on"), node("Add", "s s", "t")], "body", [*values, state], [on, after])
+    source = model([], {"x": [4]}, {"y": [4]}, {"n": np.int64(3)})
+    source.graph.node.append(helper.make_node("Loop", ["n", "", "x"], ["y"], name="loop", body=body))
+    written = adopt(source, "m.onnx")
+    assert written.remarks == () and written.model.graph.node[0].input[1]
+    feed = {"x": random(4)}
+    np.testing.assert_array_equal(Session.from_graph(Graph.from_model(written.model)).run(feed)["y"], 8 * feed["x"])
+    assert adopt(source, "m.onnx", for_tensorrt=False) is None

@@ -1,9 +1,10 @@
 """rewrite/refused.py: which nodes of the FP32 graph are to blame for what the parser refuses, and what they give up."""
 
 import pytest
-from models import model, node, random
+from models import model, node, random, stepped
 
 from onnx2trt.model.graph import Graph
+from onnx2trt.rewrite.body_layers import body_layers
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.prepare import working_graph
 from onnx2trt.rewrite.qdq import quantizable_layers
@@ -104,3 +105,13 @@ def test_a_reading_between_layers_is_given_up_as_well():
     assert names == {"left", "right", "sum", "behind"}
     refused = Refused().more(residual, made, {"sum": "odd"}, True, "FP16")
     assert refused.without_int8.keys() == {"sum"} and reads_int8(refused)[0] == {"left", "right", "behind"}
+
+
+def test_bodies_lose_int8_first_and_then_their_16_bits():
+    graph = Graph.from_model(stepped("Loop"))
+    (layer,) = body_layers(graph)
+    made = Fit({layer.activation: 0.1}, fp16_scales=True).apply(graph, (layer,))
+    once = Refused().more(graph, made, {"loop": "odd"}, True, "FP16")
+    assert once.without_int8 == {"loop": "TensorRT's parser refuses it in INT8: odd"} and not once.in_fp32
+    twice = once.more(graph, graph, {"loop": "odd"}, True, "FP16")
+    assert twice.in_fp32.keys() == {"loop"} and not set(layer.nodes).isdisjoint(once.without_int8)

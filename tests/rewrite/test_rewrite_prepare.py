@@ -80,6 +80,8 @@ def test_products_inside_a_branch_are_named_and_what_may_be_done_about_them():
 def test_where_no_layer_is_left_for_int8_it_says_why():
     graph, _ = chain((1, 1, 1, 1))
     chosen, left = prepare.choose_layers(graph, {"c0": "overflow"}, (("c[1-3]", "fp16"),))
+    assert "recurrent" not in prepare.nothing_left(left, recurrent=0.4).message
+    assert "99% of the work is in recurrent layers (LSTM, GRU, RNN)" in prepare.nothing_left(left, recurrent=0.99).message
     error = prepare.nothing_left(left)
     assert not chosen and error.code is ExitCode.MODEL and "fp16" in error.hint
     assert error.message.endswith("'c0' overflow; 'c1' --layer-precisions c[1-3]:fp16; 'c2' --layer-precisions c[1-3]:fp16; and 1 more")
