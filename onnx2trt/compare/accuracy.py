@@ -9,6 +9,7 @@ from typing import ClassVar
 LEAST_SQNR_DB = 10.0  # below which nothing passes that the user has not asked for by --metric
 MOST_NOISE_PERCENT = 10.0  # of what varies: the same, so that outputs that hardly do anything are not held against themselves
 HARDLY_PERCENT = 2.0  # of its size that an output changes over the samples, below which it is said
+LITTLE_PERCENT = 10.0  # the same, below which a drop looks much worse than the SQNR beside it
 UNSURE_FACTOR = 2.0  # between an error and what it may be, from which on it is said that the samples are few
 
 
@@ -82,6 +83,15 @@ class Accuracy:
         """Whatever the metric says, the error is as large as what the output tells."""
         told = not self.constant and not self.chosen and self.noise_percent is not None
         return told and self.sqnr_db < LEAST_SQNR_DB and self.noise_percent > MOST_NOISE_PERCENT
+
+    def left_open(self, limit_percent: float) -> str:
+        """What decides where the drop is above the limit and passes: what so few samples show of it; in words, empty elsewhere."""
+        if not self.shown <= limit_percent < self.drop_percent or self.excess(limit_percent) > 1:
+            return ""
+        text = f"{self.samples} sample{'s show' if self.samples > 1 else ' shows'} {self.shown:.2f} % of it, the rest may be chance"
+        if self.metric == "values" and self.change_percent is not None and self.change_percent < LITTLE_PERCENT:
+            text += f": from sample to sample the output changes by only {self.change_percent:.2g} % of its size"
+        return text
 
     def few(self, limit_percent: float) -> str:
         """That the samples are too few or too much alike to tell the limit, in words; empty where they do."""

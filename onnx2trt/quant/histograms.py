@@ -27,6 +27,7 @@ QUANTIZED_BINS = 128  # levels of |x| in symmetric INT8
 ENTROPY_BINS = 2048  # TensorRT's resolution (8-bit inference with TensorRT, GTC 2017)
 ENTROPY_ENDS = np.arange(QUANTIZED_BINS, ENTROPY_BINS + 1, 8)  # numbers of bins that are tried
 LEVEL_EDGES = np.stack([np.linspace(0, end, QUANTIZED_BINS + 1).astype(np.intp) for end in ENTROPY_ENDS])  # [ends, levels + 1]
+MOST_CUT_OFF = 0.05  # of the values that are not 0, by the entropy method
 EMPTY = 1e-12  # share given to a last bin that is empty but for outliers
 MSE_THRESHOLDS = np.geomspace(0.05, 1.0, 300)  # of the largest value
 MSE_STRIDE = 6  # thresholds that are tried first; the error has few minima
@@ -164,10 +165,14 @@ def _entropy(histogram: Histogram) -> float:
     8-bit inference with TensorRT, S. Migacz, GTC 2017: for each number of bins i, P is the first i bins with all outliers
     added to the last, Q the same bins quantised to 128 levels and expanded again over the bins that are not empty.
     Zeros are exact at any scale; left in, the heap of them after a ReLU would outweigh everything else.
+
+    Of values that stay away from 0, as the pixels of bright images, the first bins hold next to nothing: the smallest value alone makes a P
+    of one bin, which Q equals, and everything else would be cut off. So no end counts that cuts off a large part.
     """
     counts = histogram.over_range(ENTROPY_BINS)
     counts[0] = counts[1]
-    divergences = _divergences(counts)
+    kept = np.cumsum(counts)[ENTROPY_ENDS - 1]
+    divergences = np.where(kept >= (1 - MOST_CUT_OFF) * counts.sum(), _divergences(counts), math.inf)
     best = ENTROPY_ENDS[int(np.argmin(divergences))] if np.isfinite(divergences).any() else ENTROPY_BINS
     return float(best) * histogram.largest / ENTROPY_BINS
 

@@ -144,6 +144,8 @@ def _accuracy_card(result: dict) -> dict | None:
     note = f"{between}limit {limit:g} %, {row['metric']}, " + ("on the GPU" if row["executed_on"] == "gpu" else "simulated")
     if row.get("seen_in_calibration"):
         note += "; " + Accuracy(**row).seen()
+    if left_open := Accuracy(**row).left_open(limit):
+        note += f"; {left_open}"
     drop = row["drop_percent"]
     card = {"label": "Accuracy drop", "value": percent(drop), "note": note}
     if row["nonfinite"]:

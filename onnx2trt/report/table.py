@@ -138,7 +138,7 @@ def _rows(result: dict):
     yield from _precision_rows(result)
     yield from _calibration_rows(result)
     for row in result["accuracy"]:
-        yield "accuracy", _accuracy(row), "yellow" if row["constant"] or row["nonfinite"] else ""
+        yield "accuracy", _accuracy(row, plan["max_accuracy_drop"]), "yellow" if row["constant"] or row["nonfinite"] else ""
     if result["status"] in ("validated", "simulated", "not_validated") and not onnx:
         yield "latency", _latency(result), ""
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in result["timings_s"].items())
@@ -158,7 +158,8 @@ def _verdict(result: dict) -> str:
 def _agreement(row: dict, limit: float) -> str:
     """Of the output that decides: what few samples leave open is no miss of the limit (Accuracy.excess), and no proof."""
     if row["drop_percent"] > limit:
-        return f"{row['samples']} samples do not show that the drop exceeds {limit:g} %"
+        samples = f"{row['samples']} sample{'s do' if row['samples'] > 1 else ' does'} not show"
+        return f"{samples} a drop above {limit:g} % (measured {row['drop_percent']:.2f} %, shown {Accuracy(**row).shown:.2f} %)"
     return f"agrees within {limit:g} %" + " on made-up inputs" * (row["inputs"] == "synthetic")
 
 
@@ -227,9 +228,11 @@ def _calibration_rows(result: dict):
         yield "calibration", text, ""
 
 
-def _accuracy(row: dict) -> str:
+def _accuracy(row: dict, limit: float) -> str:
     number = f"{row['steps']} steps in a row" if row.get("steps") else row["samples"]
+    open_part = Accuracy(**row).left_open(limit)
     text = f"{row['output']} on {row['inputs']} ({number}): drop {row['drop_percent']:.2f} %{_interval(row)} ({row['metric']}), "
+    text += f"{open_part}; " if open_part else ""
     text += f"SQNR {row['sqnr_db']:.1f} dB, largest error {row['max_abs_error']:.3g}"
     if row.get("signal_percent") is not None and row.get("noise_percent") is not None:
         text += f", {row['noise_percent']:.2g} % of what varies lost"

@@ -46,6 +46,18 @@ def test_the_worst_is_the_one_furthest_above_its_own_limit():
     assert worst_of((ROW, lost), 1.0) is lost and worst_of((lost, ROW), 0.1) is ROW
 
 
+def test_what_decides_is_said_where_the_drop_alone_would_not_pass():
+    row = replace(ROW, metric="values", drop_percent=3.4, shown_percent=0.6, change_percent=30.0, noise_percent=3.4)
+    assert row.left_open(1.0) == f"{row.samples} samples show 0.60 % of it, the rest may be chance"
+    assert replace(row, samples=1).left_open(1.0).startswith("1 sample shows 0.60 %")
+    assert (
+        replace(row, change_percent=2.23)
+        .left_open(1.0)
+        .endswith("chance: from sample to sample the output changes by only 2.2 % of its size")
+    )
+    assert not row.left_open(5.0) and not row.left_open(0.5) and not replace(row, stuck=True).left_open(1.0)
+
+
 def test_few_samples_are_said_to_be_few():
     few = replace(ROW, metric="top1", samples=20, count=20.0)
     assert few.few(1.0) == "20 samples of images cannot show 1 % for output 'y': one of them is 5 %"

@@ -97,11 +97,11 @@ def gains(seed, folder, monkeypatch, effort):
 @pytest.mark.slow
 @pytest.mark.parametrize("effort, seeds", [("default", range(700, 720)), ("best", range(740, 750))])
 def test_int8_of_random_networks_is_not_worse_than_its_simplest_form(tmp_path, monkeypatch, effort, seeds):
-    """Twelve samples cannot show everything: a network in twenty may lose a little more than the limit on fresh ones."""
+    """On samples that nothing has seen, no network loses more than the limit, however few samples it was made from."""
     worst, all_gains = [], []
     for seed in seeds:
         found = gains(seed, tmp_path / str(seed), monkeypatch, effort)
         worst.append(min(found))
         all_gains += found
-    assert sum(loss < -1 for loss in worst) <= len(seeds) / 20 and min(worst) > -4, dict(zip(seeds, np.round(worst, 1)))
+    assert min(worst) >= -1, dict(zip(seeds, np.round(worst, 1)))
     assert np.mean(all_gains) > 0.5, "there is something to gain"

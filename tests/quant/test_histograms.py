@@ -173,6 +173,15 @@ def test_entropy_is_the_published_algorithm(seed, tail):
     assert scale_of(histogram, "entropy") == pytest.approx(brute_force_entropy(histogram), rel=1e-9)
 
 
+@pytest.mark.parametrize("low", [0.05, 0.3, 0.8])
+def test_entropy_does_not_cut_off_values_that_stay_away_from_zero(low):
+    """The smallest value alone in its bin is all that a small threshold keeps, and of that it keeps everything."""
+    random = np.random.default_rng(0)
+    bright = np.append(low, random.uniform(low + 0.02, 1.0, 5000)).astype(np.float32)
+    for values in (bright, -bright, np.append(bright, np.zeros(100, np.float32))):
+        assert scale_of(filled(values), "entropy") * 127 > 0.9
+
+
 def test_entropy_clips_an_outlier_and_minmax_does_not():
     values = np.concatenate([normal(100_000), np.float32([60.0])])
     assert scale_of(filled(values), "entropy") * 127 < 10 < scale_of(filled(values), "minmax") * 127

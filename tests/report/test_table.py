@@ -36,7 +36,10 @@ def test_a_terminal_gets_what_a_pipe_gets_in_colour(width, changes):
         ({}, "agrees within 1 %: simulated on the CPU, the engine was not executed here"),
         ({"status": "validated"}, "agrees within 1 %: validated on the GPU"),
         ({"accuracy": [row(inputs="synthetic")]}, "agrees within 1 % on made-up inputs: simulated on the CPU"),
-        ({"accuracy": [row(drop_percent=3.4, interval_percent=[0.0, 19.0])]}, "3 samples do not show that the drop exceeds 1 %: simulated"),
+        (
+            {"accuracy": [row(drop_percent=3.4, shown_percent=0.6, interval_percent=[0.0, 19.0])]},
+            "3 samples do not show a drop above 1 % (measured 3.40 %, shown 0.60 %): simulated",
+        ),
         ({"status": "not_validated", "not_validated_because": "nobody looked"}, "not validated: nobody looked"),
         ({"skipped": True}, "executed here; unchanged, so it was not built again"),
         ({"status": "planned", "engine": None, "accuracy": []}, "planned: nothing was built (--dry-run)"),
@@ -50,6 +53,15 @@ def test_the_verdict_is_the_first_line(changes, verdict):
 def test_a_limit_that_was_chosen_is_the_one_in_the_verdict():
     plan = {**result()["plan"], "max_accuracy_drop": 2.5}
     assert "agrees within 2.5 %:" in lines(result(plan=plan))[0]
+
+
+def test_what_decides_stands_beside_a_drop_above_the_limit_that_passes():
+    few = row(metric="values", drop_percent=3.4, shown_percent=0.6, interval_percent=[0.0, 19.0], change_percent=2.23, sqnr_db=50.7)
+    (shown,) = [line for line in lines(result(accuracy=[few]), 300) if line.startswith("accuracy")]
+    assert "drop 3.40 % (0.00 to 19.00) (values), 3 samples show 0.60 % of it, the rest may be chance: from sample to sample" in shown
+    assert "changes by only 2.2 % of its size; SQNR 50.7 dB" in shown
+    for other in (row(), {**few, "drop_percent": 0.9}, {**few, "shown_percent": 1.1}, {**few, "nonfinite": 1}):
+        assert "chance" not in "".join(lines(result(accuracy=[other]), 300)), "there is nothing to explain"
 
 
 def test_the_next_step_is_the_last_line_also_after_a_comparison():

@@ -44,8 +44,8 @@ class Equalization:
         """
         chosen = {layer.node for layer in layers}
         written = {name for node in self.original.nodes if node.name in chosen for name in node.output}
-        shifts = [(group, vector) for group, vector in self.shifts if any(name in tensors for name in group.places)]
-        scales = [(g, vector) for g, vector in self.scales if any(name in tensors or name in written for name in g.places)]
+        shifts = [(group, vector) for group, vector in self.shifts if vector.any() and any(name in tensors for name in group.places)]
+        scales = [(g, v) for g, v in self.scales if (v != 1).any() and any(name in tensors or name in written for name in g.places)]
         graph = shift(self.original, [group for group, _ in shifts], [vector for _, vector in shifts]) if shifts else self.original
         return equalize(graph, [group for group, _ in scales], [vector for _, vector in scales]) if scales else graph
 

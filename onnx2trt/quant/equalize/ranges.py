@@ -21,6 +21,11 @@ class ChannelRanges:
         self._sums: np.ndarray | None = None  # [3, C]: number, sum, and sum of squares of the values
         self._counts: np.ndarray | None = None  # [C, BINS]
 
+    @property
+    def values(self) -> float:
+        """How many were seen of each channel."""
+        return 0.0 if self._sums is None else float(self._sums[0].min())
+
     def measure(self, values: np.ndarray) -> None:
         """First pass: float32, the tensor of one inference."""
         others = tuple(axis for axis in range(values.ndim) if axis != self._axis)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from onnx2trt.conversion.job import Job
@@ -17,7 +19,11 @@ from onnx2trt.quant.equalize.ranges import ChannelRanges
 from onnx2trt.quant.equalize.relations import Group
 from onnx2trt.quant.equalize.strength import Reach, choose_strength, reads
 
-SAMPLES = 16  # of which the channels' ranges are taken
+SAMPLES = 16  # of which the channels' ranges are taken; more where a sample is a few vectors
+# Values of a channel below which a group is left as it is. On fewer, equalizing may lose more than it gains, however it looks on as few
+# held-out samples: each channel fills the range of INT8 by what was seen, so that of a sample a little larger all channels are cut off.
+# Of 98 random networks of vectors and short sequences, with at most 160 values, 16 lost 1 to 12 dB by it, and the mean gained 0.1 dB.
+FEWEST_VALUES = 500
 
 
 def equalize(job: Job, graph: Graph, tensors: tuple[str, ...], run: Run) -> Equalization:
@@ -29,13 +35,14 @@ def equalize(job: Job, graph: Graph, tensors: tuple[str, ...], run: Run) -> Equa
     """
     shapes = static_shapes(graph, job.profiles)
     shifts, groups = shift_groups(graph, shapes), scale_groups(graph, shapes)
-    ranges = _channel_ranges(job, graph, (*shifts, *groups), tensors, run)
+    ranges = _channel_ranges(job, graph, shapes, (*shifts, *groups), tensors, run)
     largest = {name: channels.symmetric() for name, channels in ranges.items()}
     middles = {name: np.zeros(len(reach)) for name, reach in largest.items()}
     shifted = {name for group in shifts for name in group.places}
     intervals = {name: channels.interval() for name, channels in ranges.items() if name in shifted}
     low, high = ({name: interval[i] for name, interval in intervals.items()} for i in (0, 1))
     vectors = [choose_shifts(-group.largest({name: -values for name, values in low.items()}), group.largest(high)) for group in shifts]
+    vectors = [vector if _told(group, ranges) else np.zeros(group.size) for group, vector in zip(shifts, vectors)]
     for group, vector in zip(shifts, vectors):
         for name in group.places.keys() & intervals.keys():
             middles[name] = group.expand(name, vector, 0.0)
@@ -48,14 +55,25 @@ def equalize(job: Job, graph: Graph, tensors: tuple[str, ...], run: Run) -> Equa
     for group in groups:
         reach = group.relative({name: reach.largest for name, reach in reaches.items()})
         vector = choose_scales(group.largest(reach), group.anchor(reach))
-        scales.append(vector ** choose_strength(vector, reads(graph, group, reaches)))
+        scales.append(vector ** (choose_strength(vector, reads(graph, group, reaches)) if _told(group, ranges) else 0.0))
+    if not any(_told(group, ranges) for group in (*shifts, *groups)):
+        return Equalization(graph)
     return Equalization(graph, tuple(zip(shifts, vectors)), tuple(zip(groups, scales)))
 
 
-def _channel_ranges(job: Job, graph: Graph, groups: tuple[Group, ...], tensors: tuple[str, ...], run: Run) -> dict[str, ChannelRanges]:
+def _told(group: Group, ranges: dict[str, ChannelRanges]) -> bool:
+    """Whether enough values were seen of its channels, in that of its tensors that has most."""
+    return any(ranges[name].values >= FEWEST_VALUES for name in group.places.keys() & ranges.keys())
+
+
+def _channel_ranges(
+    job: Job, graph: Graph, shapes: dict[str, tuple[int, ...]], groups: tuple[Group, ...], tensors: tuple[str, ...], run: Run
+) -> dict[str, ChannelRanges]:
     axes = {name: place.axis for group in groups for name, place in group.places.items() if name in tensors}
     ranges = {name: ChannelRanges(axis) for name, axis in axes.items()}
-    dataset = choose_split(job.data).to_decide(SAMPLES)  # whether it pays is judged by others
+    sizes = [math.prod(shapes[name][1:]) // shapes[name][axis] for name, axis in axes.items() if name in shapes and axis]
+    most = max(SAMPLES, -(-FEWEST_VALUES // max(*sizes, 1, 1)))
+    dataset = choose_split(job.data).to_decide(most)  # whether it pays is judged by others
     feeds = Feeds(job.data.reader, dataset, run.console, "equalizing channels")
     observe(graph, job.profiles, list(axes), feeds, lambda name, values: ranges[name].measure(values))
     observe(graph, job.profiles, list(axes), feeds, lambda name, values: ranges[name].count(values))

@@ -19,6 +19,8 @@ HELD_OUT_SAMPLES = 24
 def signal_to_noise(job: Job, fitted: Fitted, run: Run, way: str) -> dict[str, list[float]]:
     """Output -> dB of each sample, with all layers in INT8; channels were equalized, and weights fitted, without these samples.
 
+    Labels and places say nothing where there are values, too: how far apart two of them are in number means nothing.
+
     Args:
         fitted: with a split.
         way: what is special about it, in words.
@@ -29,15 +31,17 @@ def signal_to_noise(job: Job, fitted: Fitted, run: Run, way: str) -> dict[str, l
     fits = fitted.trials[: len(split.judged)] or (fitted.fit,)  # those of the first trials are the only ones asked for
     candidate = ByPart(split, [fit.apply(fitted.graph, fitted.layers) for fit in fits])
     found: dict[str, list[float]] = {name: [] for name in fitted.graph.output_names}
+    labels = set()
     with run.stage("choose", f"trying {job.number_format.label} {way} on held-out samples"):
         if is_large(fitted.graph):
             reference.remember(batches_to_compare(job.data, split.cuts(dataset)))
         batches, expects = batches_to_compare(job.data, split.cuts(dataset)), reference.one_pass()
         for batch in run.console.track(batches, inferences(job.data.reader, dataset), "held-out samples"):
             expected, outputs = expects(batch), candidate(batch)
-            for name, values in found.items():
-                values += [sqnr_db([pair]) for pair in _samples(batch, expected[name], outputs[name])]
-    return found
+            for name, dbs in found.items():
+                dbs += [sqnr_db([pair]) for pair in _samples(batch, expected[name], outputs[name])]
+                labels |= {name} if expected[name].dtype.kind != "f" else set()
+    return {name: dbs for name, dbs in found.items() if name not in labels} or found
 
 
 def _samples(batch: Batch, expected: np.ndarray, output: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -145,3 +145,23 @@ def test_nothing_to_equalize_leaves_the_values_as_they_are(job):
     graph = Graph.from_model(model(nodes, {"x": list(SHAPE)}, {"y": [1, 4, 16, 16]}, {"w": random(4, 3, 1, 1)}))
     result = equalized(job, graph, ("x",))
     assert np.array_equal(result.weights["w"], graph.weights["w"])
+
+
+@pytest.mark.parametrize("count, told", [(40, False), (700, True)])
+def test_channels_of_which_few_values_are_known_stay_as_they_are(tmp_path, count, told):
+    """A vector for each sample: of 40 samples, what is equalized without the held-out ones would be known by 24 values a channel."""
+    factors = np.geomspace(1e-2, 1, 8).astype(np.float32)
+    nodes = [node("MatMul", "x w1", "m", "first"), node("Relu", "m", "r"), node("MatMul", "r w2", "y", "second")]
+    weights = {"w1": random(8, 8, seed=1) * factors, "w2": random(8, 4, seed=2) / factors[:, None]}
+    graph = Graph.from_model(model(nodes, {"x": ["N", 8]}, {"y": ["N", 4]}, weights))
+    np.save(tmp_path / "all.npy", random(count, 8, seed=3))
+    reader = Reader((TensorSpec("x", ("N", 8), "float32"),), profiles(x=(1, 8)), None)
+    found = samples.find(
+        str(tmp_path), "--calibration-dir", 1000, ExitCode.CALIBRATION, lambda path: reader.rows.count(path, reader.inputs)
+    )
+    vectors = SimpleNamespace(profiles=profiles(x=(1, 8)), data=Data(reader, found, None, None))
+    console = SimpleNamespace(track=lambda found, *_: found, warn=lambda _: None)
+    equalization = equalize(vectors, graph, ("x", "r"), SimpleNamespace(console=console))
+    assert equalization.empty != told
+    changed = equalization.graph(("x", "r"), quantizable_layers(graph))
+    assert np.array_equal(changed.weights["w1"], graph.weights["w1"]) != told
