@@ -122,7 +122,7 @@ def _refusals(rows: list[dict], before: list[dict] | None) -> str:
         return "## What is refused by us or as inaccurate, wrong or crashed\n\nNothing."
     head = ["class", "asked for", "reason", *(["before"] if before else []), "now", "example"]
     table = []
-    for key in sorted({*now, *then}, key=lambda key: (-len(then.get(key, ())), -len(now.get(key, ())))):
+    for key in sorted({*now, *then}, key=lambda key: (-len(then.get(key, ())), -len(now.get(key, ())), key)):
         example = (now.get(key) or then[key])[0]
         counts = ([len(then.get(key, ()))] if before else []) + [len(now.get(key, ()))]
         table.append([key[0], key[1].upper(), key[2], *counts, f"`{example}`"])

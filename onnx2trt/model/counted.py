@@ -11,7 +11,7 @@ import onnx
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import Profile
-from onnx2trt.model.graph import Graph, array_of
+from onnx2trt.model.graph import Graph, array_of, constant_value
 from onnx2trt.model.nodes import all_nodes, reads, subgraphs
 from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.structure import true_inputs
@@ -25,6 +25,7 @@ MANY_NODES = 5_000
 MANY_IO = 1_000  # also of the operands of one node
 MOST_CONSTANT_BYTES = 2**31  # of what nodes make out of constants alone
 MANY_CONSTANT_BYTES = 2**28  # from which on it is said
+MOST_RUNS = 10**7  # of nodes in loops, within one inference; ONNX Runtime takes some 20 seconds for so many
 MOST_ALIVE_BYTES = 2**37  # of one tensor: no GPU has room for more
 BYTES = 4  # of a value; most are float32
 
@@ -169,6 +170,7 @@ def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> tuple
     Raises:
         ConversionError: MODEL, for constants that nodes would blow up, and for a tensor that no GPU has room for.
     """
+    _check_loops(graph, path)
     shapes = {**static_shapes(graph, profiles), **{name: array.shape for name, array in graph.weights.items()}}
     constant, made, grown = set(graph.weights), 0, 0
     for node in graph.nodes:
@@ -192,6 +194,47 @@ def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> tuple
     if grown > MANY_CONSTANT_BYTES:
         remarks.append(f"nodes make {_giga(grown)} out of small constants: the conversion takes several times that much memory")
     return tuple(filter(None, remarks))
+
+
+def _check_loops(graph: Graph, path: str) -> None:
+    """
+    Raises:
+        ConversionError: MODEL, for a Loop that nothing ends before a constant number of runs that nobody would wait for.
+    """
+    constant = dict(graph.weights)
+
+    def runs(nodes, often: int) -> int:
+        """How often nodes are run, those of bodies included, where each of these nodes is run so often."""
+        total = 0
+        for node in nodes:
+            trips = _trips(node, constant)
+            inner = sum(runs(body.node, often * trips) for body in subgraphs(node))
+            total += often + inner
+            if trips > 1 and inner > MOST_RUNS:
+                raise ConversionError(
+                    f"{path}: Loop {node.name!r} has a constant number of {trips} steps, of which each inference would run all",
+                    hint=f"Nodes in loops may be run {MOST_RUNS} times in one inference: export it with fewer steps, or with a condition.",
+                    code=ExitCode.MODEL,
+                )
+        return total
+
+    runs(graph.nodes, 1)
+
+
+def _trips(node: onnx.NodeProto, constant: dict[str, np.ndarray]) -> int:
+    """Steps of a Loop whose number is constant and whose condition never changes; 1 for any other node."""
+    if node.op_type != "Loop" or len(node.input) < 2 or node.input[0] not in constant:
+        return 1
+    body = subgraphs(node)[0]
+    inside = {tensor.name: array_of(tensor) for tensor in body.initializer}
+    inside |= {inner.output[0]: value for inner in body.node if (value := constant_value(inner)) is not None}
+    made = {inner.output[0]: inner.input[0] for inner in body.node if inner.op_type == "Identity"}
+    condition = body.output[0].name
+    while condition in made:
+        condition = made.pop(condition)
+    known = inside.get(condition, constant.get(condition))
+    goes_on = condition == body.input[1].name or known is not None and bool(known.all())
+    return max(int(constant[node.input[0]].reshape(-1)[0]), 1) if goes_on else 1
 
 
 def _giga(count: int) -> str:

@@ -9,7 +9,7 @@ import onnx
 
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.model_info import STANDARD_DOMAINS
-from onnx2trt.model.graph import Graph
+from onnx2trt.model.graph import Graph, array_of
 from onnx2trt.model.nodes import all_nodes, attribute, reads, standard_schema, subgraphs
 from onnx2trt.model.operators import EXPANDING, QUANTIZERS, RANDOM
 from onnx2trt.model.session import Session
@@ -17,6 +17,8 @@ from onnx2trt.rewrite.activations import name_activations
 from onnx2trt.rewrite.qdq import along
 
 LARGEST_FOLDED = 2**27  # elements of one folded constant; a hostile or careless shape must not fill the memory
+HARDMAX_OPSET = 13  # from which on it takes the largest along one axis, not along all from that axis on; the converter overlooks it
+RESIZE_OPSET = 11  # from which on Resize names the place of each value
 LARGE = 2**16  # bytes of a weight that is not stored twice
 LARGEST_FACTOR = 2**10  # that a convolution takes, and its inverse the smallest: FP16 would not hold weights that are far from 1
 
@@ -232,10 +234,26 @@ def _attributes_known(raised: onnx.ModelProto, version: int) -> bool:
     return True
 
 
+def _keep_coordinates(raised: onnx.ModelProto) -> None:
+    """Resize as it was in opset 10 and Upsample before: from opset 11 on, the default is another place for each value, which the converter
+    overlooks."""
+    tensors = {tensor.name: tensor for tensor in raised.graph.initializer}
+    nodes = list(all_nodes(raised.graph))
+    tensors |= {node.output[0]: node.attribute[0].t for node in nodes if node.op_type == "Constant" and node.attribute[0].HasField("t")}
+    for node in nodes:
+        if node.op_type == "Resize" and attribute(node, "coordinate_transformation_mode") is None:
+            scales = tensors.get(node.input[2]) if len(node.input) > 2 else None
+            shrinks = scales is not None and bool((array_of(scales) < 1).any())
+            own = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "ceil" if shrinks else "floor"}
+            node.attribute.extend(onnx.helper.make_attribute(name, value) for name, value in own.items())
+
+
 def raise_opset(graph: Graph, version: int) -> Graph | None:
-    """The same graph in opset `version` or newer; None where onnx knows no way."""
+    """The same graph in opset `version` or newer; None where onnx knows no way, or a wrong one."""
     if graph.opset >= version:
         return graph
+    if graph.opset < HARDMAX_OPSET <= version and any(node.op_type == "Hardmax" for node in all_nodes(graph.proto.graph)):
+        return None
     skeleton = graph.skeleton()
     try:
         raised = onnx.version_converter.convert_version(skeleton, version)
@@ -243,6 +261,8 @@ def raise_opset(graph: Graph, version: int) -> Graph | None:
         return None
     if not _attributes_known(raised, version):
         return None
+    if graph.opset < RESIZE_OPSET <= version:
+        _keep_coordinates(raised)
     small = {tensor.name for tensor in skeleton.graph.initializer}
     large = {name: array for name, array in graph.weights.items() if name not in small}
     inputs = [value for value in raised.graph.input if value.name not in graph.weights]

@@ -16,6 +16,7 @@ from onnx2trt.model.counted import (
     MOST_NESTED,
     MOST_NODES,
     MOST_OPERANDS,
+    MOST_RUNS,
     check_counts,
     check_functions,
     check_sizes,
@@ -24,7 +25,7 @@ from onnx2trt.model.counted import (
 )
 from onnx2trt.model.graph import Graph
 
-F = onnx.TensorProto.FLOAT
+F, INT64, BOOL = onnx.TensorProto.FLOAT, onnx.TensorProto.INT64, onnx.TensorProto.BOOL
 
 
 def built(nodes, weights=(), functions=(), sparse=()):
@@ -219,3 +220,38 @@ def test_constants_that_grow_large_are_said_and_large_weights_are_not(op_type, s
     nodes = [helper.make_node(op_type, names, ["t"], **attributes), helper.make_node("ReduceSum", ["t"], ["r"], keepdims=0)]
     model = built([*nodes, helper.make_node("Add", ["x", "r"], ["y"])], [("w", given), ("s", sizes)])
     assert bool(check_sizes(Graph.from_model(model), (), "m.onnx")) == said
+
+
+# ---- loops
+
+
+def loop(ends=False, inner=None, steps="m"):
+    """A Loop of as many steps as an input says, whose condition a step may make false."""
+    values = [
+        helper.make_tensor_value_info(name, kind, shape) for name, kind, shape in (("i", INT64, []), ("c", BOOL, []), ("v", F, [1, 4]))
+    ]
+    condition = [helper.make_node("Identity", ["c"], ["c1"]), helper.make_node("Not" if ends else "Identity", ["c1"], ["co"])]
+    made = [helper.make_tensor_value_info("co", BOOL, []), helper.make_tensor_value_info("vo", F, [1, 4])]
+    body = helper.make_graph([*condition, inner or helper.make_node("Relu", ["v"], ["vo"])], "body", values, made)
+    return helper.make_node("Loop", [steps, "", "x" if steps == "m" else "v"], ["y" if steps == "m" else "vo"], "round", body=body)
+
+
+def looped(node, **steps):
+    check_sizes(Graph.from_model(built([node], [(name, np.array(count)) for name, count in steps.items()])), (), "m.onnx")
+
+
+@pytest.mark.parametrize("trips", [MOST_RUNS, 2**62])
+def test_a_loop_that_nothing_ends_is_counted(trips):
+    with refused(ExitCode.MODEL, f"Loop 'round' has a constant number of {trips} steps", hint=f"{MOST_RUNS} times"):
+        looped(loop(), m=trips)
+
+
+def test_loops_in_loops_are_multiplied():
+    with refused(ExitCode.MODEL, "has a constant number of 10000 steps"):
+        looped(loop(inner=loop(steps="k")), m=10**4, k=10**4)
+    looped(loop(inner=loop(steps="k")), m=10**2, k=10**2)
+
+
+def test_loops_that_end_by_a_condition_are_taken():
+    looped(loop(ends=True), m=2**62)
+    looped(loop(), m=1000)

@@ -236,3 +236,25 @@ def test_a_pad_of_an_old_opset_is_raised_with_its_value_or_without_one(mode):
     raised = raise_opset(Graph.from_model(source), 19)
     feed = {"x": random(1, 3, 6, 6, seed=1)}
     np.testing.assert_allclose(outputs_of(raised, feed)[0], outputs_of(Graph.from_model(source), feed)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize("factor", [0.5, 1.5, 2.0, 3.0])
+@pytest.mark.parametrize("opset", [7, 9, 10])
+def test_values_of_a_resize_stay_where_they_are(opset, factor, mode):
+    scales = np.float32([1, 1, factor, factor])
+    if opset == 7:
+        nodes, weights = [node("Upsample", "x", "y", mode=mode, scales=scales.tolist())], {}
+    else:
+        nodes, weights = [node("Upsample" if opset == 9 else "Resize", "x s", "y", mode=mode)], {"s": scales}
+    if opset < 10 and factor < 1:
+        pytest.skip("Upsample does not shrink")
+    graph = Graph.from_model(model(nodes, {"x": [1, 2, 6, 8]}, {"y": ["a", "b", "c", "d"]}, weights, opset))
+    feed = {"x": random(1, 2, 6, 8)}
+    expected, found = (Session.from_graph(one).run(feed)["y"] for one in (graph, raise_opset(graph, 19)))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_hardmax_is_not_raised_to_where_it_means_something_else():
+    graph = Graph.from_model(model([node("Hardmax", "x", "y", axis=1)], {"x": [2, 3, 4]}, {"y": [2, 3, 4]}, opset=12))
+    assert raise_opset(graph, 13) is None and raise_opset(graph, 12) is graph
