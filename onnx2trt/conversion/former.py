@@ -6,7 +6,7 @@ import hashlib
 
 from onnx2trt.base.files import feed
 from onnx2trt.base.side_files import NotTaken
-from onnx2trt.report.read_result import read_result
+from onnx2trt.report.read_result import OddResult, read_result
 from onnx2trt.report.result import Result
 
 DONE = ("validated", "simulated", "not_validated")
@@ -19,11 +19,12 @@ def read_former(engine: str, side: str) -> tuple[Result | None, str]:
         return None, f"there is no {engine} yet"
     try:
         former, sealed = read_result(side)
-    except OSError:
-        return None, f"{side}, which would say how {engine} was made, is missing or cannot be read"
-    except NotTaken as error:
-        return None, f"{side}, which would say how {engine} was made, is damaged: {error}"
-    if former.engine is None or former.engine.sha256 != sha256:
+    except OddResult as error:
+        return None, f"{side} does not say what {engine} was made from, or that it was in order ({error})"
+    except (OSError, NotTaken) as error:
+        why = error.strerror if isinstance(error, OSError) else error
+        return None, f"{side}, which would say how {engine} was made, is missing or damaged ({why})"
+    if former.engine.sha256 != sha256:
         return None, f"{engine} is not the file that {side} speaks of"
     if sealed is False:
         return None, f"{side} is damaged, or was changed by hand"

@@ -10,18 +10,25 @@ ODD = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticEr
 WIDTH = 80  # columns; any will do
 
 
+class OddResult(NotTaken):
+    """It speaks of an engine, but not as a conversion writes it."""
+
+
 def read_result(path: str) -> tuple[Result, bool | None]:
     """(a result that can be shown, whether it is as it was sealed; None where it carries no seal)
 
     Raises:
         OSError: the file cannot be read; FileNotFoundError where there is none.
-        NotTaken: it is no result; the message says why.
+        NotTaken: it is no result with an engine; the message says why.
     """
     record = read_json(path)
+    engine = record.get("engine") if isinstance(record, dict) else None
+    if not isinstance(engine, dict) or not isinstance(engine.get("sha256"), str):
+        raise NotTaken("it is no result of a conversion that made an engine")
     try:
         result = Result.from_dict(record)
         check_types(result)
         render(result.to_dict(), WIDTH, color=False)  # of what is a list or a dict, this alone knows what must be in it
         return result, intact(record)
     except ODD as error:
-        raise NotTaken(f"it is no result of a conversion ({error})") from None
+        raise OddResult(f"it is no result of a conversion ({error})") from None

@@ -108,9 +108,8 @@ def _side_file(engine: EngineFile, run: Run) -> Result | None:
 
 def _why_not(side: Result, sealed: bool | None, engine: EngineFile) -> str:
     """Why the JSON beside an engine tells nothing of it; empty where it does."""
-    sha256 = side.engine and side.engine.sha256
-    if sha256 != engine.sha256:
-        return f"it belongs to another engine, with sha256 {sha256}" if sha256 else "it is no result of a conversion that made an engine"
+    if side.engine.sha256 != engine.sha256:
+        return f"it belongs to another engine, with sha256 {side.engine.sha256}"
     if sealed is False:
         return "it is damaged, or was changed by hand"
     try:
