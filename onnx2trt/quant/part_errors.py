@@ -12,6 +12,7 @@ from itertools import accumulate
 
 import numpy as np
 
+from onnx2trt.base.memory import return_freed
 from onnx2trt.base.model_info import Profile
 from onnx2trt.base.read_ahead import map_in_order
 from onnx2trt.model.graph import Graph
@@ -80,6 +81,7 @@ def part_errors(
             yield part, change([made for _, made in found])
         inferences = [through(one, index) for one in inferences]
         segments.sessions[index] = None  # its weights are needed no more
+        return_freed()
 
 
 def _bounds(graph: Graph, profiles: tuple[Profile, ...], spans: list[tuple[int, int]]) -> list[int]:
