@@ -20,7 +20,7 @@ MOST_NODES = 50_000  # once local functions are written out; the largest exports
 MOST_NESTED = 100  # functions that call one another: onnx itself writes out no more
 MOST_IO = 5_000  # inputs and outputs; what is said of each, and TensorRT's time, adds up
 MOST_OPERANDS = 5_000  # that one node reads, or makes
-# from which on a build takes minutes: TensorRT-RTX 1.7 took 1 s of one core for a chain of 1000 nodes, 4 s for 2000, 105 s for 10 000
+# from which on a build takes minutes: TensorRT-RTX 1.7 took 1 s of one core for a chain of 1000 nodes, 4 s for 2000, 240 s for 10 000
 MANY_NODES = 5_000
 MANY_IO = 1_000  # also of the operands of one node
 MOST_CONSTANT_BYTES = 2**31  # of what nodes make out of constants alone

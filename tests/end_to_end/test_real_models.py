@@ -78,16 +78,15 @@ def pooled_iou(model, images, shape):
 DET_INT8 = ("--opt-shapes", "x:1x3x640x640", "--precision", "int8", "--no-baseline", "-o", "m.engine", "--save-onnx", "m.onnx")
 
 
-@pytest.mark.parametrize("flags, share, iou", [((), 0.8, 0.988), (("--max-accuracy-drop", "0.4"), 0.57, 0.994)])
-def test_ppocr_detection_in_int8(tmp_path, flags, share, iou):
+def test_ppocr_detection_in_int8(tmp_path):
     """Nothing but the calibration images; the test images are only looked at here."""
-    done = onnx2trt(tmp_path, "--onnx", model_of("det"), *DET_INT8, "--calibration-dir", DATA / "calibration", *flags, timeout=600)
+    done = onnx2trt(tmp_path, "--onnx", model_of("det"), *DET_INT8, "--calibration-dir", DATA / "calibration", timeout=600)
     assert done.code == 0, done.stderr
     result = done.json("m.engine.json")
     assert result["calibration"]["samples_used"] == 20 and result["accuracy"][0]["metric"] == "mask:0.3"
     found = int8_share(tmp_path / "m.onnx", x=SHAPES["det"])
-    assert found > share and found == pytest.approx(result["precision"]["int8_mac_share"], abs=1e-3)
-    assert pooled_iou(tmp_path / "m.onnx", TEST_IMAGES, SHAPES["det"]) > iou
+    assert found > 0.8 and found == pytest.approx(result["precision"]["int8_mac_share"], abs=1e-3)
+    assert pooled_iou(tmp_path / "m.onnx", TEST_IMAGES, SHAPES["det"]) > 0.988
     found, fused = (outputs(tmp_path / "m.onnx", TEST_IMAGES[:3], SHAPES["det"], as_it_stands) for as_it_stands in (True, False))
     assert sqnr_db(found, fused) > 20, "with the fusions that anybody gets from ONNX Runtime"
 
