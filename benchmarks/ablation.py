@@ -168,7 +168,6 @@ class Study:
         in_threads = [
             ("rounding", weight_solver, "settle"),
             ("least squares", weight_fitting, "learn"),
-            ("pays", weight_fitting.Shared, "pays"),
         ]
         with contextlib.ExitStack() as stack:
             stack.enter_context(mock.patch.object(int8, "make_ready", keep))
@@ -260,7 +259,6 @@ class Study:
             ("no least squares", weight_fitting, {"learn": unlearned}),
             ("no bias correction", weight_fitting, {"solve": unbiased}),
             ("weights rounded to the nearest", weight_solver, {"settle": nearest}),
-            ("fitted weights kept unseen", weight_fitting.Shared, {"pays": lambda *_: True}),
         ):
             with mock.patch.multiple(holder, **patches):
                 measured(name, both, found)

@@ -14,8 +14,8 @@ from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import in_groups, observe
 from onnx2trt.quant.columns import Columns, supports
-from onnx2trt.quant.weight_solver import Inputs, Sums, learn, rows_wanted, saved, solve
-from onnx2trt.rewrite.qdq import Layer, Rounded, quantize_weights, takes_bias, weight_layout
+from onnx2trt.quant.weight_solver import Inputs, Sums, learn, rows_wanted, solve
+from onnx2trt.rewrite.qdq import Layer, Rounded, takes_bias, weight_layout
 
 Feed = dict[str, np.ndarray]
 SUMS_BYTES = 2**28  # sums kept at a time; the layers beyond take another pass over the data
@@ -57,19 +57,6 @@ class Shared:
         """For each layer."""
         return solve(self.columns[0], self.weight, inputs, self.units, self.biased)
 
-    def pays(self, parts: dict[int, Sums], fits: dict[int, list[Rounded]]) -> bool:
-        """Whether weights that were fitted without a part of the data are better for it than the nearest integers, over all parts; so where
-        no part was left out.
-
-        Args:
-            parts: trial -> sums of what it leaves out.
-            fits: trial -> for each layer, without that part.
-        """
-        columns, trials, number_format = self.columns[0], fits.keys() & parts.keys(), self.layers[0].number_format
-        axis = columns.axis if number_format.per_channel else None
-        nearest = [Rounded(*quantize_weights(self.weight, axis, True, number_format), bias=None)] * len(self.layers)
-        return not trials or sum(saved(columns, self.weight, parts[trial], self.units, (nearest, fits[trial])) for trial in trials) > 0
-
 
 @dataclass(frozen=True)
 class Family:
@@ -92,18 +79,14 @@ class Family:
         Args:
             parts: trial -> sums of what it leaves out.
         """
-        found: dict[int, list[list[Rounded]]] = {}  # trial -> of each member
-        for number in range(trials + 1):
+        fits: list[dict[str, Rounded]] = [{} for _ in range(trials + 1)]
+        for number, fitted in enumerate(fits):
             seen = [part for key, part in parts.items() if key != number]  # the last number is no part's
             if seen:
                 sums = Sums.of(seen)
                 inputs = {means: learn(sums, means) for means in {shared.means for shared in self.members}}
-                found[number] = [shared.fit(inputs[shared.means]) for shared in self.members]
-        fits: list[dict[str, Rounded]] = [{} for _ in range(trials + 1)]
-        for index, shared in enumerate(self.members):
-            if shared.pays(parts, {number: fitted[index] for number, fitted in found.items()}):
-                for number, fitted in found.items():
-                    fits[number].update(zip((layer.node for layer in shared.layers), fitted[index]))
+                for shared in self.members:
+                    fitted.update(zip((layer.node for layer in shared.layers), shared.fit(inputs[shared.means])))
         return fits
 
 
@@ -118,7 +101,7 @@ def fit_weights(
         scales: activation tensor -> scale.
 
     Returns:
-        Node -> fitted weights, where they are better than the nearest integers: one for each trial, and last for all samples.
+        Node -> fitted weights: one for each trial, and last for all samples.
     """
     fits: list[dict[str, Rounded]] = [{} for _ in range(samples.trials + 1)]
     families = _families(_by_weight(graph, layers, scales))

@@ -181,36 +181,6 @@ def solve(columns: Columns, weight: np.ndarray, inputs: Inputs, units: Sequence[
     return [Rounded(integers, scales, columns.channels(own * unit).astype(np.float32)) for own, unit in zip(wrong, units)]
 
 
-def saved(
-    columns: Columns, weight: np.ndarray, sums: Sums, units: Sequence[float], both: tuple[Sequence[Rounded], Sequence[Rounded]]
-) -> float:
-    """By how much the squared error of the outputs is smaller with the second of two kinds of INT8 weights, summed over the outputs of all
-    layers that read one weight. What weights were not fitted to tells whether they are better than others.
-
-    With D = W' - W, W' x' - W x = D x' - W (x - x'), whose square is D x' x'^T D^T - 2 W (x - x') x'^T D^T but for what no weights change.
-    What blocks of columns of one layer have to do with one another is left out, but for their means.
-
-    Args:
-        weight: W, float32.
-        units: the INT8 scale of each layer's inputs.
-        both: W' and b' of each layer.
-    """
-    rows = columns.rows(weight)
-    lost = _of_means(rows, (sums.mean - sums.quantized_mean).astype(np.float32))
-    axis = columns.axis if sums.number_format.per_channel else None
-    values = (own[0].weights.astype(np.float32) * along(own[0].scales, axis, weight.ndim) for own in both)
-    first, second = (columns.rows(one) - rows for one in values)
-    around = np.vdot(first - second, (first + second) @ sums.within - 2 * (rows @ sums.left))
-    errors = []
-    for difference, own in zip((first, second), both):
-        apart = columns.summed(_of_means(difference, sums.quantized_mean.astype(np.float32)) - lost)
-        if columns.single:  # of others, a row is a part of an output value, and has no bias of its own
-            shape = apart.shape[1:]
-            apart += [np.zeros(shape) if one.bias is None else one.bias.reshape(shape) / unit for one, unit in zip(own, units)]
-        errors.append((sums.numbers[:, None, None] * np.square(apart)).sum())
-    return float(around + errors[0] - errors[1])
-
-
 def _of_means(rows: np.ndarray, means: np.ndarray) -> np.ndarray:
     """[L, G, O] of [G, O, K] and [L, G, K]."""
     return (rows @ means.transpose(1, 2, 0)).transpose(2, 0, 1)

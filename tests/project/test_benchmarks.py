@@ -258,7 +258,7 @@ def test_the_ablation_leaves_out_what_its_rows_say(tmp_path, monkeypatch):
     before = stages_equalize.shift_groups, weight_solver.settle, weight_fitting.learn
     found = ablation.study(tmp_path, ())
     assert found["failed"] is None and found["share"] > 0.5 and found["cpu_s"]["total"] > found["cpu_s"]["fit"] > 0
-    assert all(10 < db <= 60 for db in found["db"].values()) and len(found["db"]) == 17
+    assert all(10 < db <= 60 for db in found["db"].values()) and len(found["db"]) == 16
     changed = {name for name, db in found["db"].items() if db != found["db"]["all steps"]}
     assert changed >= {"no fitting of weights", "no least squares", "no bias correction", "weights rounded to the nearest"}
     assert before == (stages_equalize.shift_groups, weight_solver.settle, weight_fitting.learn)

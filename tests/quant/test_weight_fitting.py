@@ -119,16 +119,6 @@ def test_a_layer_without_a_scale_has_no_part_in_what_others_share():
     assert set(found[0]) == set(found[1]) == {"one"} and same(*found)
 
 
-def test_a_layer_whose_fit_does_not_hold_for_other_samples_keeps_the_nearest_weights():
-    """Each part has outliers in another channel, which a fit without it knows nothing of; the layer behind sees them cut off."""
-    strange = feeds(3)
-    for index, feed in enumerate(strange):
-        feed[0, 2 * index] = random(8, 8, seed=60 + index) * 300
-    found = fits(strange, 3, [0, 1, 2], {"x": 8.0, "r": 0.05})
-    assert "three" not in found[-1] and "one" not in found[-1]
-    assert set(fits(feeds(16), 3, [0, 1, 2, 1] * 4)[-1]) == {"one", "two", "three"}
-
-
 # ---- what layers share
 
 

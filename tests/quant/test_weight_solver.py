@@ -5,8 +5,8 @@ import pytest
 from models import correlated, node, random
 
 from onnx2trt.quant.columns import Columns
-from onnx2trt.quant.weight_solver import RIDGE, RIDGE_PER_SCARCITY, Sums, learn, saved, solve
-from onnx2trt.rewrite.qdq import Rounded, along, quantize_weights
+from onnx2trt.quant.weight_solver import RIDGE, RIDGE_PER_SCARCITY, Sums, learn, solve
+from onnx2trt.rewrite.qdq import along, quantize_weights
 
 
 def fitted(columns, weight, sums, units, biased=True):
@@ -216,30 +216,3 @@ def test_the_best_weights_are_those_of_the_formula(groups, count, number, means,
     change = np.abs(expected - rows).max()
     assert change > 1e-3 * np.abs(rows).max(), "there is something to find"
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.01 * change)
-
-
-# ---- what is saved
-
-
-@pytest.mark.parametrize("mean", [0.0, 5.0])
-@pytest.mark.parametrize("kind", ["conv", "grouped", "gemm", "matmul"])
-def test_what_is_saved_is_measured_as_a_smaller_squared_error(kind, mean):
-    op, attributes, shape, axis = KINDS[kind]
-    weight = random(*shape, seed=7)
-    columns, biased = Columns(node(op, "x w", "y", "layer", **attributes), weight), op != "MatMul"
-    inputs = [correlated(24, 500, seed, mean).reshape(columns.groups, columns.count, -1) for seed in (1, 2)]
-    units = [np.float32(np.abs(x).max() / reach) for x, reach in zip(inputs, (5, 100))]
-    sums = joint(columns, inputs, units)
-    candidates = {
-        "nearest": [Rounded(*quantize_weights(weight, axis, half=True), bias=None)] * 2,
-        "fitted": fitted(columns, weight, sums, units, biased),
-    }
-    measured = {}
-    for name, fits in candidates.items():
-        measured[name] = 0.0
-        for x, unit, fit in zip(inputs, units, fits):
-            found = columns.rows(fit.weights * along(fit.scales, axis, weight.ndim)).astype(np.float64) @ quantized(x, unit)
-            found += 0 if fit.bias is None else fit.bias.reshape(columns.groups, -1, 1)
-            measured[name] += np.square((found - columns.rows(weight).astype(np.float64) @ x) / unit).sum()
-    told = saved(columns, weight, sums, units, (candidates["nearest"], candidates["fitted"]))
-    assert told == pytest.approx(measured["nearest"] - measured["fitted"], rel=0.02)
