@@ -1,5 +1,6 @@
 """--refit as users call it on a machine without a GPU: what can be checked before is said, and then why it does not go on."""
 
+import made_results
 import numpy as np
 import onnx
 import pytest
@@ -26,10 +27,8 @@ def folder(tmp_path):
     packed = fingerprint(Graph.from_model(source)).pack()
     data = header_bytes(b"vtrt", (1, 7, 1, 116), size=64)
     known = Refittable(to_remember(parse("--refittable")), packed, packed, {}, False, True, False)
-    result = Result(
-        status="validated", exit_code=0, refit=known, key={"sha256": "0" * 64, "model": "", "options": {}, "data": {}, "versions": {}}
-    )
-    result.take(engine=EngineFile("old.engine", len(data), sha256(data), []))
+    result, key = Result.from_dict(made_results.result()), {"sha256": "0" * 64, "model": "", "options": {}, "data": {}, "versions": {}}
+    result.take(status="validated", refit=known, key=key, engine=EngineFile("old.engine", len(data), sha256(data), []))
     result.seal()
     (tmp_path / "old.engine").write_bytes(data)
     (tmp_path / "old.engine.json").write_text(to_json(result))
