@@ -122,6 +122,8 @@ def test_interrupted_and_run_again_and_then_nothing_is_left_to_do(folder):
     def ours():
         return [line for line in conversions() if str(folder) in line]
 
+    onnx.save(conv_net(batch=1, classes=3), folder / "models" / "net3.onnx")
+    (folder / "plan.yaml").write_text(f"{PLAN}workers: {{cpus: {os.cpu_count()}}}\n")  # one after the other, so that something is left
     process = start(folder, "plan.yaml", "--json", "f.json")
     until(ours)
     process.send_signal(signal.SIGINT)
@@ -134,10 +136,10 @@ def test_interrupted_and_run_again_and_then_nothing_is_left_to_do(folder):
 
     code, out, said = fleet(folder, "plan.yaml", "--json", "-")
     found = json.loads(out)
-    assert code == 0 and found["counts"]["built"] + found["counts"]["unchanged"] == 2, said
+    assert code == 0 and found["counts"]["built"] + found["counts"]["unchanged"] == 3, said
     made = {path: path.stat().st_mtime_ns for path in folder.rglob("*.engine")}
-    assert len(made) == 2
+    assert len(made) == 3
 
     code, out, said = fleet(folder, "plan.yaml", ray=False)
-    assert code == 0 and "2 unchanged" in out, said
+    assert code == 0 and "3 unchanged" in out, said
     assert made == {path: path.stat().st_mtime_ns for path in folder.rglob("*.engine")}
