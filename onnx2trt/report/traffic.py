@@ -26,9 +26,13 @@ def least_times(engine: dict) -> str:
         engine: of a result, with least_ms.
     """
     half = engine.get("fp16_least_ms") or {}
-    each = [f"{_short(gpu)} {ms:.3f}" + (f" ({half[gpu]:.3f})" if gpu in half else "") for gpu, ms in engine["least_ms"].items()]
+    each = [f"{_short(gpu)} {_ms(ms)}" + (f" ({_ms(half[gpu])})" if gpu in half else "") for gpu, ms in engine["least_ms"].items()]
     head = "ms (FP16): " if half else "ms: "
     return f"{head}{', '.join(each)}; by bytes, arithmetic and data sheets (a bound, no time)"
+
+
+def _ms(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.0005 else "< 0.001"
 
 
 def _short(gpu: str) -> str:

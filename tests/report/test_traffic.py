@@ -22,3 +22,7 @@ def test_beside_fp16_it_says_where_int8_cannot_be_faster(moved, said):
     text = traffic({**ENGINE, **BESIDE, "moved_bytes": moved})
     assert "in FP16 9 would move 2.0 MB" in text and ("that is the faster" in text) is said and text.endswith("(an estimate, no time)")
     assert "ms (FP16): A 0.200 (0.300), B 0.100 (0.100); " in least_times({**ENGINE, **BESIDE})
+
+
+def test_a_time_that_is_no_time_is_not_zero():
+    assert least_times({**ENGINE, "least_ms": {"GeForce RTX 4090": 0.00004}}).startswith("ms: RTX 4090 < 0.001; ")
