@@ -32,7 +32,7 @@ class RandomNetwork:
     seed: int
     model: onnx.ModelProto
     feed: Callable[[int], Feed]  # number of a sample -> its arrays, batch 1
-    kinds: tuple[str, ...]  # of the blocks in it
+    kinds: tuple[str, ...]  # of what is in it
 
 
 class Builder:

@@ -64,11 +64,11 @@ def with_more(data: bytes, runs: list[np.ndarray]) -> bytes | None:
         None where there can be no doubt, or where it is no JPEG of one scan. Of a progressive one, whose scans are all there, a cut of
         the last takes no more than the lowest bit of some coefficients.
     """
-    if not data.startswith(JPEG):
+    if not data.startswith(JPEG) or not any(map(_grey, runs)):
         return None
     found = _jpeg(data)
     plain = found.scans == 1 and found.frame not in PROGRESSIVE and len(found.missing) in (1, 3)
-    if found.end < 0 or not plain or not any(map(_grey, runs)):
+    if found.end < 0 or not plain:
         return None
     return data[: found.end] + MORE + data[found.end :]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
+from itertools import chain
 
 import numpy as np
 import onnx
@@ -12,7 +13,7 @@ import onnx
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph, array_of, constant_value
-from onnx2trt.model.nodes import all_nodes, reads, subgraphs
+from onnx2trt.model.nodes import reads, subgraphs, with_inner_nodes
 from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.structure import true_inputs
 
@@ -115,10 +116,7 @@ def what_takes_long(graph: Graph) -> str:
 
 def _with_inner(nodes) -> Iterator[onnx.NodeProto]:
     """The nodes, and those of graphs inside them."""
-    for node in nodes:
-        yield node
-        for graph in subgraphs(node):
-            yield from all_nodes(graph)
+    return chain.from_iterable(map(with_inner_nodes, nodes))
 
 
 def check_sparse(model: onnx.ModelProto, path: str) -> None:

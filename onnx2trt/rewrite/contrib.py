@@ -107,7 +107,7 @@ def _activate(n: Replacement, source: str) -> None:
 
 
 def _normalized(n: Replacement, x: str, scale: str, bias: str, epsilon: float) -> None:
-    """Of the last axis; without a bias, as RMS normalization does it, by `_rms`."""
+    """Of the last axis, around its mean; `_rms` is without."""
     centred = n("Sub", x, n.mean(x))
     spread = n("Sqrt", n("Add", n.mean(n("Mul", centred, centred)), n.constant(epsilon)))
     scaled = n("Mul", n("Div", centred, spread), scale, to="" if bias else n.output(0))
@@ -120,17 +120,19 @@ def _rms(n: Replacement, x: str, scale: str, epsilon: float) -> None:
     n("Mul", n("Div", x, size), scale, to=n.output(0))
 
 
-def _layer_norm(n: Replacement) -> None:
+def _check_last_axis(n: Replacement) -> None:
     n.without_outputs(1)
     if attribute(n.node, "axis", -1) != -1:
         raise Other
+
+
+def _layer_norm(n: Replacement) -> None:
+    _check_last_axis(n)
     _normalized(n, n.input(0), n.input(1), n.input(2), attribute(n.node, "epsilon", LAYER_EPSILON))
 
 
 def _simplified(n: Replacement) -> None:
-    n.without_outputs(1)
-    if attribute(n.node, "axis", -1) != -1:
-        raise Other
+    _check_last_axis(n)
     _rms(n, n.input(0), n.input(1), attribute(n.node, "epsilon", LAYER_EPSILON))
 
 
@@ -177,14 +179,18 @@ def _embed(n: Replacement) -> None:
 
 
 def _fused_conv(n: Replacement) -> None:
-    own = {entry.name: onnx.helper.get_attribute_value(entry) for entry in n.node.attribute if not entry.name.startswith("activation")}
-    made = n("Conv", *filter(None, [n.input(index) for index in range(3)]), **own)
+    made = _before_activation(n, "Conv")
     _activate(n, n("Add", made, n.input(3)) if n.input(3) else made)
 
 
 def _fused_gemm(n: Replacement) -> None:
+    _activate(n, _before_activation(n, "Gemm"))
+
+
+def _before_activation(n: Replacement, operator: str) -> str:
+    """The operator of ONNX that an activation was fused with."""
     own = {entry.name: onnx.helper.get_attribute_value(entry) for entry in n.node.attribute if not entry.name.startswith("activation")}
-    _activate(n, n("Gemm", *filter(None, [n.input(index) for index in range(3)]), **own))
+    return n(operator, *filter(None, [n.input(index) for index in range(3)]), **own)
 
 
 def _fused_matmul(n: Replacement) -> None:

@@ -67,12 +67,8 @@ def _attend(n: Replacement, parts: list[str], mask: str, bias: str) -> None:
     shape = n.constant([0, 0, heads, -1], np.int64)
     queries, keys, values = (n("Reshape", part, shape) for part in parts)
     queries, values = (n("Transpose", part, perm=[0, 2, 1, 3]) for part in (queries, values))
-    scores = n("MatMul", queries, n("Transpose", keys, perm=[0, 2, 3, 1]))
-    scale = attribute(n.node, "scale", 0.0)
-    if scale:
-        scores = n("Mul", scores, n.constant(scale))
-    else:
-        scores = n("Mul", scores, n.constant(1 / math.sqrt(_head_size(n, heads))))
+    scale = attribute(n.node, "scale", 0.0) or 1 / math.sqrt(_head_size(n, heads))
+    scores = n("Mul", n("MatMul", queries, n("Transpose", keys, perm=[0, 2, 3, 1])), n.constant(scale))
     for added in filter(None, (mask, bias)):
         scores = n("Add", scores, added)
     mixed = n("MatMul", n("Softmax", scores, axis=-1 if n.opset >= 13 else 3), values)

@@ -27,10 +27,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import numpy as np  # noqa: E402
 import onnx  # noqa: E402
-from random_networks import prepared_by  # noqa: E402
+from random_networks import RandomNetwork, prepared_by  # noqa: E402
 
 from onnx2trt.base.errors import ConversionError, unforeseen  # noqa: E402
-from tests.fuzz.valid_models import ValidModel, random_model  # noqa: E402
+from tests.fuzz.valid_models import random_model  # noqa: E402
 
 CALIBRATED, MEASURED = 12, 24  # samples
 LEAST_DB = 25.0  # of FP16, where the model's outputs are tame
@@ -77,7 +77,7 @@ def judge(seed: int, folder: Path) -> Verdict:
 class Measure:
     """How near a graph comes to the model, on samples that no conversion has seen."""
 
-    def __init__(self, found: ValidModel):
+    def __init__(self, found: RandomNetwork):
         from onnx2trt.model.graph import Graph
         from onnx2trt.model.session import Session
 

@@ -7,25 +7,14 @@ and outputs of the model. Nodes have names, or none, or the same.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
+from random_networks import RandomNetwork
 
 OPSETS = range(7, 23)
-Feed = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class ValidModel:
-    """A model and a source of data for it."""
-
-    seed: int
-    model: onnx.ModelProto
-    feed: Callable[[int], Feed]  # number of a sample -> its arrays, batch 1
-    kinds: tuple[str, ...]  # of the parts in it
 
 
 @dataclass
@@ -182,7 +171,7 @@ def finish(maker: Maker, inputs: dict[str, tuple[int, list]]) -> onnx.ModelProto
     return model
 
 
-def random_model(seed: int) -> ValidModel:
+def random_model(seed: int) -> RandomNetwork:
     """The model of this number."""
     from tests.fuzz.valid_parts import images, sequences, vectors
 
@@ -194,4 +183,4 @@ def random_model(seed: int) -> ValidModel:
     inputs = {name: (kind, [batch if size == "N" else size for size in shape]) for name, (kind, shape) in inputs.items()}
     model = finish(maker, inputs)
     salt = int(random.integers(2**31))
-    return ValidModel(seed, model, lambda number: make(np.random.default_rng([salt, number])), tuple(sorted(set(maker.kinds))))
+    return RandomNetwork(seed, model, lambda number: make(np.random.default_rng([salt, number])), tuple(sorted(set(maker.kinds))))

@@ -51,11 +51,11 @@ class Wanted:
     def scales(self, collector: Collector, method: str, number_format: NumberFormat, chosen: bool = True) -> dict[str, float]:
         """Tensor -> scale by a method, but nothing of the probabilities of an attention is cut off.
 
-        Args:
-            chosen: by us, so that nothing is cut off where too few values are known either; a method of the user's is followed.
-
         Most of them are next to nothing, so that a method finds it cheap to cut off the few that decide: in a ViT-S all methods but that of
         the largest value are better off (by 1.5 to 13 dB) where it is taken for them.
+
+        Args:
+            chosen: by us, so that nothing is cut off where too few values are known either; a method of the user's is followed.
         """
         whole = frozenset(layer.attention.probabilities for layer in self.layers if layer.attention)
         whole |= collector.sparse() if chosen else frozenset()
