@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+
+from onnx2trt.trt.driver import probe_driver
 
 from .classes import CLASSES, CONVERTED, GOOD, LIBRARY, reason
 
@@ -23,17 +27,22 @@ def environment() -> dict:
     import onnx
     import onnxruntime
 
-    from onnx2trt.trt.driver import probe_driver
     from onnx2trt.trt.library import load_library
 
     library = load_library("auto")
     return {
         "library": f"{library.backend} {library.version}",
-        "gpu": probe_driver().gpu,
+        "gpu": _gpu(),
         "onnx": onnx.__version__,
         "onnxruntime": onnxruntime.__version__,
         "numpy": numpy.__version__,
     }
+
+
+def _gpu() -> str:
+    """Its name; asked for in another process, since children that are forked from one that has started CUDA cannot start it."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        return pool.submit(probe_driver).result().gpu
 
 
 def console(rows: list[dict], about: dict) -> str:
