@@ -79,7 +79,7 @@ def run(data, result, feed, graph=False, benchmark=0):
     names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
     inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
     for name in inputs:
-        array = np.ascontiguousarray(feed[name], dtype=trt.nptype(engine.get_tensor_dtype(name)))
+        array = np.asarray(feed[name], trt.nptype(engine.get_tensor_dtype(name)), order="C")  # a scalar stays one
         if not context.set_input_shape(name, array.shape):
             raise RuntimeError(f"the engine refuses shape {array.shape} for {name}")
         addresses[name] = int(cuda("cudaMalloc", max(array.nbytes, 1)))

@@ -163,7 +163,7 @@ class Engine:
             self._select_profile({tensor.name: np.shape(feed[tensor.name]) for tensor in self.tensors if tensor.is_input})
         for tensor in self.tensors:
             if tensor.is_input:
-                array = np.ascontiguousarray(feed[tensor.name], dtype=tensor.dtype)
+                array = np.asarray(feed[tensor.name], tensor.dtype, order="C")  # a scalar stays one
                 if not context.set_input_shape(tensor.name, array.shape):
                     raise self._failure(f"the engine refuses shape {list(array.shape)} for input {tensor.name!r}", ExitCode.VALIDATION)
                 if self._on_host(tensor.name):

@@ -126,7 +126,7 @@ def _problem(error, known: list[NodeInfo]) -> _Problem:
     operator = operator or (node.operator if node else "")
     description = error.desc()
     text = _clean(description)
-    code = getattr(error.code(), "name", str(error.code()))
+    code = str(error.code()).rpartition(".")[2]  # not .name, which is a method on TensorRT 10.6
     cause = _cause(f"{description} {code} {error.func()}")
     if code == "UNSUPPORTED_NODE" and text in ("", "false"):
         cause, text = OPERATOR, "TensorRT does not have this operator"

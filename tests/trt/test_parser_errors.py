@@ -143,11 +143,24 @@ def test_nodes_of_subgraphs_and_functions_are_listed_after_those_of_the_graph():
     assert listed == [NodeInfo("blk", "Block", "", ("x",), True), NodeInfo("fr", "Relu", "", ("a",), False)]
 
 
+class Code:
+    """A member of TensorRT 10.6's ErrorCode, whose name is a method."""
+
+    def __init__(self, name):
+        self._name = name
+
+    def name(self):
+        return self._name
+
+    def __str__(self):
+        return f"ErrorCode.{self._name}"
+
+
 def of(node, operator, name, desc="false", code="UNSUPPORTED_NODE", inside=()):
     """An error as TensorRT 10's parser gives it."""
     parts = {"node": node, "node_operator": operator, "node_name": name, "desc": desc, "func": "", "local_function_stack": list(inside)}
     return SimpleNamespace(
-        code=lambda: SimpleNamespace(name=code),
+        code=lambda: Code(code),
         **{key: partial(str if isinstance(value, str) else type(value), value) for key, value in parts.items()},
     )
 

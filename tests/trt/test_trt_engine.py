@@ -71,6 +71,13 @@ def test_values_that_decide_about_shapes_are_given_in_the_hosts_memory():
     assert engine._context.shapes == {"x": (2, 3), "size": (2,)} and [shape for _, shape in engine._cuda.uploaded] == [(2, 3)]
 
 
+def test_a_scalar_is_given_as_one():
+    """numpy.ascontiguousarray would make it an array of one value, whose shape TensorRT refuses."""
+    engine = engine_of()
+    engine.load({"x": np.float64(2.5), "size": np.array([24, 32])})
+    assert engine._context.shapes["x"] == () and engine._cuda.uploaded[0][1] == ()
+
+
 def test_their_profile_is_one_of_values():
     engine = engine_of(get_tensor_profile_values=lambda index, name: [[8, 8], [16, 16], [40, 40]])
     assert engine._profile("size", 0) == Profile("size", (2,), (2,), (2,), ((8, 8), (16, 16), (40, 40)))
