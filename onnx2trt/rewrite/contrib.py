@@ -17,6 +17,7 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute, standard_schema
 from onnx2trt.rewrite.contrib_attention import attention, multi_head
 from onnx2trt.rewrite.contrib_nodes import Other, Replacement
+from onnx2trt.rewrite.gelu import by_tanh
 
 DOMAIN = "com.microsoft"
 OF_ONNX_LATER = ("LayerNormalization", "SimplifiedLayerNormalization")  # written without a domain, whatever the opset
@@ -83,10 +84,7 @@ def _bias_gelu(n: Replacement) -> None:
 
 
 def _fast_gelu(n: Replacement) -> None:
-    x = n("Add", n.input(0), n.input(1)) if n.input(1) else n.input(0)
-    cubic = n("Mul", n("Mul", n("Mul", x, x), x), n.constant(0.044715))
-    whole = n("Add", n("Tanh", n("Mul", n("Add", x, cubic), n.constant(math.sqrt(2 / math.pi)))), n.constant(1.0))
-    n("Mul", n("Mul", x, whole), n.constant(0.5), to=n.output(0))
+    by_tanh(n, n("Add", n.input(0), n.input(1)) if n.input(1) else n.input(0))
 
 
 def _quick_gelu(n: Replacement) -> None:

@@ -15,6 +15,7 @@ from onnx2trt.model.operators import WEIGHTED
 from onnx2trt.rewrite import placement, qdq
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold, raise_opset
+from onnx2trt.rewrite.gelu import gelus_by_tanh
 from onnx2trt.rewrite.number_formats import INT8, NumberFormat
 from onnx2trt.rewrite.shares import by_layer, mac_shares, macs_of
 from onnx2trt.rewrite.strong_typing import strongly_typed
@@ -262,7 +263,7 @@ def prepare_weak(graph: Graph, kept_fp32: dict[str, str], overrides: tuple[tuple
 
 def prepare_weak_int8(plan: Int8Plan) -> Prepared:
     """Q/DQ with FP32 scales in an FP32 graph; TensorRT's INT8 and FP16 flags do the rest."""
-    quantized = plan.quantized()
+    quantized = gelus_by_tanh(plan.quantized(), plan.kept_fp32)
     constraints = {**dict.fromkeys(_overridden(plan.in_fp16), "fp16"), **dict.fromkeys(plan.kept_fp32, "fp32")}
     return Prepared(quantized, plan.fallback, mac_shares(quantized, plan.profiles), constraints=constraints)
 
@@ -308,7 +309,7 @@ def prepare_calibrated(plan: Int8Plan, others: dict[str, float] | None, strict: 
 
 def prepare_int8(plan: Int8Plan, fp16_io: frozenset[str], one_scale: bool = False) -> Prepared:
     """INT8 (or FP8) by Q/DQ for the layers, FP16 for the rest, FP32 for the nodes kept in it; see strongly_typed for `one_scale`."""
-    quantized = plan.quantized()
+    quantized = gelus_by_tanh(plan.quantized(), plan.kept_fp32)
     typed = strongly_typed(quantized, plan.kept_fp32, plan.fit.fp16_scales, fp16_io, one_scale)
     return Prepared(typed, plan.fallback, mac_shares(quantized, plan.profiles))
 
