@@ -171,6 +171,7 @@ def _options(at_once: int = 1) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what matters comes back as an exception
     options.add_session_config_entry("session.disable_quant_qdq", "1")
+    options.add_session_config_entry("session.x64quantprecision", "1")  # else sums of QLinearConv and QGemm saturate on CPUs without VNNI
     # ONNX Runtime takes all cores of the machine, in a container, too, and then its threads wait for each other
     cores = usable_cores()
     if at_once > 1 or cores < (os.cpu_count() or 1) or cores > MOST_THREADS:

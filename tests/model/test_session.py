@@ -69,3 +69,14 @@ def test_fp64_inputs_take_fp32(tmp_path):
     source = model([node("Add", "x x", "y")], {"x": (TensorProto.DOUBLE, [4])}, {"y": (TensorProto.DOUBLE, [4])})
     found = of_model(tmp_path, source, source).run({"x": np.ones(4, np.float32)})["y"]
     assert found.dtype == np.float64 and (found == 2).all()
+
+
+@pytest.mark.parametrize("name", ["file", "graph"])
+def test_quantized_operators_are_summed_without_saturation(tmp_path, name):
+    """x86 CPUs without VNNI add pairs of products in 16 bits, where 255 * 127 * 2 has no room; on others this cannot fail."""
+    scales = {"one": np.float32(1), "zero": np.uint8(0), "wzero": np.int8(0), "out": np.float32(1000)}
+    weights = {"w": np.full((2, 4, 1, 1), 127, np.int8), **scales}
+    ends = {"x": (TensorProto.UINT8, [1, 4, 3, 3])}, {"y": (TensorProto.UINT8, [1, 2, 3, 3])}
+    proto = model([node("QLinearConv", "x one zero w one wzero out zero", "y")], *ends, weights)
+    session = Session.from_path(save(proto, tmp_path / "m.onnx")) if name == "file" else Session.from_graph(Graph.from_model(proto))
+    assert np.array_equal(session.run({"x": np.full((1, 4, 3, 3), 255, np.uint8)})["y"], np.full((1, 2, 3, 3), round(4 * 255 * 127 / 1000)))
