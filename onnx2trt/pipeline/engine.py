@@ -23,7 +23,7 @@ from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8 import reuse, trt_calibrator
 from onnx2trt.stages.latency import latencies, profile_rows
 from onnx2trt.stages.load import loaded_engine
-from onnx2trt.stages.read_back import judge_precision, read_precision
+from onnx2trt.stages.read_back import LessThanAsked, judge_precision, read_precision
 from onnx2trt.stages.refit import refit_engine
 from onnx2trt.stages.write import keep_rejected
 from onnx2trt.trt.builder import BuiltEngine
@@ -78,6 +78,12 @@ def make_engine(job: Job, result: Result, run: Run) -> Made:
         return build_and_check(job, choice, prepared, result, run)
     except AccuracyError as error:
         return build_and_check(job, choice, choice.lower(error, run), result, run)
+    except LessThanAsked as error:
+        bound = prepare.bound_to_half(job, prepared)
+        if bound is None:
+            raise
+        run.console.warn(f"built once more with its layers bound to FP16, since TensorRT found others faster: {error.message}")
+        return build_and_check(job, choice, bound, result, run)
     except ConversionError as error:
         half = error.code is ExitCode.BUILD and isinstance(choice, (prepare.HalfChoice, int8.Int8Choice))
         other = choice.with_bodies_in_fp32() if half else None

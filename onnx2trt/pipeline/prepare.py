@@ -12,6 +12,7 @@ from onnx2trt.model.bodies import is_plain
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.half_types import FP16
 from onnx2trt.pipeline.refused import find_refused, more_refused, say
+from onnx2trt.plan.plan import Route
 from onnx2trt.quant.fp16_segments import unconvertible
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
@@ -24,6 +25,19 @@ from onnx2trt.stages.fp16_guard import choose_fp16
 from onnx2trt.stages.masks import with_clipped_masks
 from onnx2trt.stages.ranges import kept_fp32, measure_ranges, offer_bf16
 from onnx2trt.trt.parser_errors import Refusal
+
+
+def bound_to_half(job: Job, prepared: Prepared) -> Prepared | None:
+    """The same network with all layers that are free bound to FP16, for where TensorRT found FP32 faster for them.
+
+    Returns:
+        None where no layer is free, or --precision-constraints is none.
+    """
+    plan = job.plan
+    free = frozenset(node.name for node in prepared.graph.nodes) - prepared.half_nodes - prepared.constraints.keys()
+    if plan.route is not Route.WEAK or plan.precision != FP16.name or plan.build.precision_constraints == "none" or not free:
+        return None
+    return replace(prepared, half_nodes=prepared.half_nodes | free)
 
 
 @dataclass(frozen=True)

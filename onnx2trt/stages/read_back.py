@@ -35,6 +35,10 @@ REASONS_SHOWN = 3  # of what is kept in a higher precision, in an error
 NO_LAYER = QUANTIZERS | NO_WORK  # operators that are no layers by themselves
 
 
+class LessThanAsked(ConversionError):
+    """An engine in a higher precision than was asked for."""
+
+
 def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Engine | None, run: Run) -> Precision:
     """The precision that was delivered.
 
@@ -76,7 +80,7 @@ def judge_precision(job: Job, prepared: Prepared, precision: Precision, run: Run
     """A model in which nothing could be of a lower precision has what was asked for, and it is said.
 
     Raises:
-        ConversionError: VALIDATION, where less was delivered than was asked for.
+        LessThanAsked: VALIDATION, where less was delivered than was asked for.
     """
     asked, delivered = job.plan.precision, precision.delivered
     if delivered in ENOUGH[asked]:
@@ -197,7 +201,7 @@ def _why(precision: Precision) -> str:
     return f"Kept in a higher precision: {'; '.join(said)}{more}: all stand under fallback in --json. "
 
 
-def _less_than_asked(job: Job, precision: Precision) -> ConversionError:
+def _less_than_asked(job: Job, precision: Precision) -> LessThanAsked:
     asked, layers, delivered = job.plan.precision, precision.layers, precision.delivered
     share = precision.fp8_mac_share if asked == "fp8" else precision.int8_mac_share
     half_share = getattr(precision, f"{job.half.name}_mac_share")
@@ -213,6 +217,6 @@ def _less_than_asked(job: Job, precision: Precision) -> ConversionError:
     if job.plan.route is Route.WEAK:
         other = f"--layer-precisions '*:{asked}'" if asked in BY_NAME else "--quantization qdq"
         hint = f"TensorRT times its kernels and found others faster: use --precision {delivered}, or bind it with {other}."
-    return ConversionError(
+    return LessThanAsked(
         f"{asked} was asked for, but the engine is {delivered}: layers {counts}{text}", hint=hint, code=ExitCode.VALIDATION
     )

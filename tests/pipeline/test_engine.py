@@ -14,6 +14,7 @@ from onnx2trt.pipeline import engine as pipeline
 from onnx2trt.report.result import Result
 from onnx2trt.report.table import render
 from onnx2trt.stages.load import loaded_engine
+from onnx2trt.stages.read_back import LessThanAsked
 
 HALF = TensorProto.FLOAT16
 
@@ -111,3 +112,25 @@ def test_what_is_not_built_without_control_flow_is_an_error(folder, monkeypatch)
     monkeypatch.setattr(pipeline, "build_and_check", build)
     with pytest.raises(ConversionError, match="could not build"):
         pipeline.make_engine(job, Result(), run)
+
+
+@pytest.mark.parametrize("flags, bound", [((), True), (("--precision-constraints", "none"), False), (("--precision", "fp32"), False)])
+def test_layers_that_tensorrt_leaves_in_fp32_are_bound_to_fp16(folder, monkeypatch, flags, bound):
+    """TensorRT 10.6 computes a network of one Elu, a MaxPool or one small convolution in FP32, which it times as faster."""
+    job, run = planned(*flags)
+    built = []
+
+    def build(job, choice, prepared, result, run):
+        built.append(prepared)
+        if not prepared.half_nodes:
+            raise LessThanAsked("fp16 was asked for, but the engine is fp32", code=ExitCode.VALIDATION)
+        return prepared
+
+    monkeypatch.setattr(pipeline, "build_and_check", build)
+    if not bound:
+        with pytest.raises(LessThanAsked):
+            pipeline.make_engine(job, Result(), run)
+        return
+    prepared = pipeline.make_engine(job, Result(), run)
+    assert len(built) == 2 and prepared.half_nodes == {node.name for node in prepared.graph.nodes}
+    assert any("bound to FP16" in warning for warning in run.console.warnings)
