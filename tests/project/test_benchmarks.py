@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 import pytest
@@ -16,7 +17,7 @@ from helpers import write_conv_net
 from models import conv_net, random
 from real_models import ppocr
 
-from benchmarks import ablation, endurance, fleet_kills, networks, scaling
+from benchmarks import ablation, endurance, fleet_kills, gelu, networks, scaling
 from benchmarks.calibration import table as calibration_table
 from onnx2trt.fleet.plan_file import read_plan
 from onnx2trt.quant import weight_fitting, weight_solver
@@ -24,6 +25,14 @@ from onnx2trt.quant.calibration_cache import to_text
 from onnx2trt.stages.int8 import equalize as stages_equalize
 
 IMAGES = ROOT / "tests" / "data" / "ppocr_det" / "calibration"
+
+
+def test_the_forms_of_gelu_compute_the_same():
+    feed = {"x": random(1, 16, 8)}
+    found = {form: ort.InferenceSession(gelu.network(form, 16, 8, 2)).run(None, feed)[0] for form in gelu.FORMS}
+    exact = found.pop("FP16, erf")
+    assert found.pop("INT8, ReLU").shape == exact.shape
+    assert all(np.sum((array - exact) ** 2) < 0.01 * np.sum(exact**2) for array in found.values())
 
 
 @pytest.mark.slow
