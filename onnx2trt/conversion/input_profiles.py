@@ -150,7 +150,7 @@ def _missing(lacking: tuple[TensorSpec, ...], valueless: tuple[TensorSpec, ...],
     """Everything that has to be given, in one error."""
     told = f" {example.told}" if example.told else ""
     if not valueless:
-        return shapes_missing(lacking, example.shapes, told)
+        return shapes_missing(lacking, example.shapes, told, example.bounds)
     lines = [f"values of input {spec.name!r} decide about shapes, and TensorRT needs to know between which they lie" for spec in valueless]
     flags = " ".join(to_type(spec.name, dims(example.values[spec.name])) for spec in valueless)
     hint = f"Add --shape-values {flags}, or with a range NAME:MIN:OPT:MAX, or give data that hold them; --bind-input makes it a constant."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -38,6 +38,7 @@ class Example:
     shapes: dict[str, tuple[int, ...]]
     values: dict[str, tuple[int, ...]]
     told: str = ""  # what is known of them
+    bounds: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = field(default_factory=dict)  # smallest and largest shapes, where they vary
 
 
 @dataclass
@@ -77,9 +78,10 @@ def propose(
         model: onnx.ModelProto, of which `info` tells.
         values: of the other inputs of that kind.
     """
-    in_data = {spec.name: next((array.shape for array in arrays_of(plan, spec.name) if _fits(spec, array.shape)), None) for spec in lacking}
-    if lacking and not valueless and all(in_data.values()):
-        return Example(in_data, {}, "These are the sizes in your data.")
+    if lacking and not valueless:
+        in_data = _in_data(plan, lacking)
+        if in_data:
+            return in_data
     unknowns = _unknowns(plan, info, valueless, values)
     first = {variable: sizes[0] for variable, sizes in unknowns.candidates.items()}
     found = _search(unknowns, first, model, info) if not (plan.build.plugins or any(spec.shape is None for spec in info.inputs)) else None
@@ -88,8 +90,47 @@ def propose(
     return Example(shapes, sizes.values_of, "The model runs with these sizes." if found else "")
 
 
-def _fits(spec: TensorSpec, shape: tuple[int, ...]) -> bool:
-    return spec.shape is not None and spec.takes(shape) and 0 not in shape
+def _in_data(plan: Plan, lacking: tuple[TensorSpec, ...]) -> Example | None:
+    """The sizes of the first sample that holds something for each input, and the bounds of all where they vary; None where there is none.
+
+    Sizes may hang on each other, so the usual ones of all inputs are those of one sample.
+    """
+    if any(spec.shape is None for spec in lacking):
+        return None
+    shapes = [[array.shape for array in arrays_of(plan, spec.name) if spec.takes(array.shape)] for spec in lacking]
+    samples = list(zip(*shapes))
+    usual = next((one for one in samples if all(0 not in shape for shape in one)), None)
+    if usual is None:
+        return None
+    least, most = (_bound(lacking, samples, bound) for bound in (min, max))
+    bounds = {spec.name: (_from_one(spec, low), high) for spec, low, high in zip(lacking, least, most) if low != high}
+    return Example({spec.name: shape for spec, shape in zip(lacking, usual)}, {}, "These are the sizes in your data.", bounds)
+
+
+def _from_one(spec: TensorSpec, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape whose first dimension, which may count the samples in a file, is 1 where it is free."""
+    return shape if isinstance(spec.shape[0], int) else (1, *shape[1:])
+
+
+def _bound(specs: tuple[TensorSpec, ...], samples: list[tuple[tuple[int, ...], ...]], bound: Callable) -> list[tuple[int, ...]]:
+    """For each input, the smallest or largest size of each dimension. What is the sum of two others in every sample, as the length of a
+    mask is that of a cache and of what comes to it, is the sum of theirs: that of all samples might not fit them.
+
+    Args:
+        samples: the shapes of all inputs in each.
+        bound: min or max.
+    """
+    sizes = [[tuple(sample[number][axis] for sample in samples) for axis in range(len(spec.shape))] for number, spec in enumerate(specs)]
+    free = dict.fromkeys(own for spec, axes in zip(specs, sizes) for dim, own in zip(spec.shape, axes) if not isinstance(dim, int))
+
+    def of(own: tuple[int, ...]) -> int:
+        for part in free if min(own) < max(own) else ():
+            rest = tuple(size - less for size, less in zip(own, part))
+            if part != own and rest != own and rest in free:
+                return bound(part) + bound(rest)
+        return bound(own)
+
+    return [tuple(map(of, axes)) for axes in sizes]
 
 
 def _unknowns(plan: Plan, info: ModelInfo, valueless: tuple[TensorSpec, ...], values: dict[str, tuple[int, ...]]) -> _Unknowns:

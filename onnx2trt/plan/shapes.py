@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import ImageInput, Profile, TensorSpec, dims
@@ -207,12 +209,18 @@ def missing_shapes(inputs: tuple[TensorSpec, ...], shapes: Shapes) -> tuple[Tens
     return tuple(spec for spec in inputs if _lacks(spec, typed))
 
 
-def shapes_missing(lacking: tuple[TensorSpec, ...], examples: dict[str, tuple[int, ...]], tried: str = "") -> ConversionError:
+def shapes_missing(
+    lacking: tuple[TensorSpec, ...],
+    examples: dict[str, tuple[int, ...]],
+    tried: str = "",
+    bounds: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = MappingProxyType({}),
+) -> ConversionError:
     """All inputs that need a shape, in one error.
 
     Args:
         examples: input -> a shape to write in the hint.
         tried: what is known of these shapes.
+        bounds: input -> (smallest, largest) shape to write there, too, where sizes vary.
     """
     ranked = [spec for spec in lacking if spec.shape is not None]
     rankless = [spec for spec in lacking if spec.shape is None]
@@ -220,6 +228,9 @@ def shapes_missing(lacking: tuple[TensorSpec, ...], examples: dict[str, tuple[in
     lines += [f"input {spec.name!r} has no declared rank" for spec in rankless]
     flags = [to_type(spec.name, dims(examples[spec.name])) for spec in ranked] + [to_type(spec.name, "DIMS") for spec in rankless]
     words = " with the sizes you will use (and --min-shapes / --max-shapes for a range)" if ranked else " with all its dimensions"
+    if bounds:
+        least, most = (" ".join(to_type(name, dims(both[place])) for name, both in bounds.items()) for place in (0, 1))
+        words = f" --min-shapes {least} --max-shapes {most}"
     alone = f", or {_image_size_flag(lacking[0], examples)}" if len(lacking) == 1 and image_axes(lacking[0]) else ""
     return ConversionError("\n  ".join(lines), hint=f"Add --opt-shapes {' '.join(flags)}{words}{alone}.{tried}", code=ExitCode.USAGE)
 

@@ -57,7 +57,7 @@ def proposal(tmp_path, source, *flags):
     plan = make_plan(parse(*flags), LIBRARIES["rtx"])
     with pytest.raises(ConversionError) as caught:
         input_profiles(plan, *preflight(path), quiet_run())
-    shapes = re.search(r"--opt-shapes (.*?) with", caught.value.hint)[1].split()
+    shapes = re.search(r"--opt-shapes (.*?) (?:with|--min-shapes)", caught.value.hint)[1].split()
     return {name: tuple(map(int, shape.split("x"))) for name, _, shape in (text.partition(":") for text in shapes)}, caught.value.hint
 
 
@@ -94,6 +94,23 @@ def test_the_sizes_of_the_data(tmp_path):
     np.savez(tmp_path / "a.npz", new=random(1, 3, 4), past=random(1, 5, 4), mask=np.ones((1, 8), bool))
     shapes, hint = proposal(tmp_path, cache(), "--test-image", str(tmp_path / "a.npz"))
     assert shapes == {"new": (1, 3, 4), "past": (1, 5, 4), "mask": (1, 8)} and "in your data" in hint
+
+
+def test_sizes_that_vary_in_the_data_are_proposed_as_a_range_that_takes_all_of_them(tmp_path):
+    for past, new in ((5, 1), (0, 3), (9, 2)):
+        arrays = {"new": random(1, new, 4), "past": random(1, past, 4), "mask": np.ones((1, past + new), bool)}
+        np.savez(tmp_path / f"{past}.npz", **arrays)
+    _, hint = proposal(tmp_path, cache(), "--validate", str(tmp_path))
+    flags = re.search(r"Add (--opt-shapes .*?)\. ", hint)[1].split()
+    plan = make_plan(parse(*flags), LIBRARIES["rtx"])
+    profiles = {one.name: one for one in input_profiles(plan, *preflight(str(tmp_path / "net.onnx")), quiet_run())}
+    assert {name: (one.min, one.max) for name, one in profiles.items()} == {
+        "new": ((1, 1, 4), (1, 3, 4)),
+        "past": ((1, 0, 4), (1, 9, 4)),
+        "mask": ((1, 1), (1, 12)),
+    }
+    assert profiles["mask"].min[1] == 0 + 1, "no sample has it, but the smallest of the others have"
+    assert profiles["past"].opt[1] + profiles["new"].opt[1] == profiles["mask"].opt[1], "a sample's, not the middle of each"
 
 
 def test_a_symbol_whose_size_is_known_keeps_it(tmp_path):
