@@ -39,5 +39,5 @@ def hash_file(path: str) -> str | None:
     try:
         feed(digest, path)
         return digest.hexdigest()
-    except OSError:
+    except (OSError, ValueError):  # the latter of a name that is none, with a null in it
         return None

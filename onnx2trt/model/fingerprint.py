@@ -13,8 +13,10 @@ import numpy as np
 import onnx
 
 from onnx2trt.base.model_info import STANDARD_DOMAINS, dims
+from onnx2trt.base.side_files import fits
 from onnx2trt.model.graph import Graph, array_of
 
+MOST_BYTES = 2**28  # of the lines; those of a network of 20 000 nodes have some 5 MB
 DIGEST_BYTES = 8
 SHOWN = 160  # characters of a line in a message
 
@@ -36,11 +38,16 @@ class Fingerprint:
         """The inverse of pack.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is none, or larger than any network's.
         """
         try:
-            text = zlib.decompress(base64.b64decode(packed["lines"])).decode("utf-8", "surrogateescape")
-            return cls(tuple(text.split("\n")), dict(packed["values"]))
+            inflated = zlib.decompressobj()
+            text = inflated.decompress(base64.b64decode(packed["lines"], validate=True), MOST_BYTES)  # some kB can stand for gigabytes
+            if not inflated.eof:
+                raise ValueError(f"no fingerprint: it is cut, or has more than {MOST_BYTES} bytes")
+            if not fits(packed["values"], dict[str, str]):
+                raise ValueError("no fingerprint: its values are none")
+            return cls(tuple(text.decode("utf-8", "surrogateescape").split("\n")), packed["values"])
         except (KeyError, TypeError, UnicodeError, zlib.error, binascii.Error) as error:
             raise ValueError(f"no fingerprint ({type(error).__name__}: {error})") from None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from dataclasses import replace
 from functools import partial
 
@@ -15,6 +16,7 @@ from onnx2trt.plan import key as identity
 from onnx2trt.plan.capabilities import NO_LIBRARY
 from onnx2trt.plan.plan import Plan, make_plan
 from onnx2trt.plan.refit import as_built
+from onnx2trt.plan.rules import flag_problem
 from onnx2trt.report.built import Refittable
 from onnx2trt.report.result import Environment, Result
 from onnx2trt.rewrite.prepare import Prepared
@@ -36,7 +38,7 @@ def refit(args, result: Result, run: Run) -> None:
         ConversionError: MODEL for another network, MACHINE where the engine takes no weights, and from any stage.
     """
     data, header, former = stage.read_refittable(args.refit, run)
-    as_built(args, former.refit.flags)
+    _as_built(args, former.refit)
     library, plan, environment = _probe(args, header, former.refit, run)
     result.take(environment=environment)
     job = preflight.preflight(library, plan, run)
@@ -51,6 +53,21 @@ def refit(args, result: Result, run: Run) -> None:
         error.hint = HINT
         raise
     _write(job, made, former, result, run)
+
+
+def _as_built(args, known: Refittable) -> None:
+    """The flags that the engine was built with, held against the same rules as typed ones.
+
+    Raises:
+        ConversionError: MACHINE.
+    """
+    try:
+        as_built(args, known.flags)
+        problem = flag_problem(Namespace(**{**vars(args), "refit": None}))
+    except ValueError as error:
+        problem = str(error)
+    if problem:
+        raise stage.damaged(args.refit, problem)
 
 
 def _probe(args, header: Header | None, known: Refittable, run: Run) -> tuple[Library, Plan, Environment]:

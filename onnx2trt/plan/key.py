@@ -152,7 +152,8 @@ def differences(then: dict, now: dict, typed: tuple[str, ...] = ()) -> list[str]
     found = ["the model"] if then.get("model") != now["model"] else []
     following = []
     for part in ("options", "data", "versions"):
-        old, new = then.get(part) or {}, now[part]
+        old, new = then.get(part), now[part]
+        old = old if isinstance(old, dict) else {}  # out of a file that somebody else may have written
         for name in sorted(old.keys() | new.keys()):
             if old.get(name) != new.get(name):
                 follows = name in FOLLOWING and name not in typed

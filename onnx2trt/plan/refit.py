@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.plan.argument_words import words_of
 from onnx2trt.plan.capabilities import REFIT_SYMBOLS, Capabilities
 from onnx2trt.plan.effects import typed_flags
 
-# what decides about the network and about how data reach it: an engine remembers it, as `args` has it
+# what decides about the network and about how data reach it: an engine remembers it; names in `args`
 OF_THE_ENGINE = (
     *("precision", "layer_precisions", "precision_constraints", "disable_strict_types", "strongly_typed", "io_types", "tf32"),
     *("imgsz", "max_batch_size", "min_shapes", "opt_shapes", "max_shapes", "shape_values", "bind_input", "profile"),
@@ -43,28 +44,57 @@ def refit_problem(args) -> str:
     return ""
 
 
-def as_built(args, remembered: dict) -> None:
+def as_built(args, remembered: list[str]) -> None:
     """Set the flags that an engine was built with.
 
     Args:
         args: the parsed command line; what was typed of OF_THE_DATA stays.
-        remembered: as `to_remember` gives it, after JSON.
+        remembered: as `to_remember` gives it; out of a file that somebody else may have written.
+
+    Raises:
+        ValueError: it is nothing that to_remember gives; the message says why, as a part of a sentence.
     """
-    typed = typed_flags(args)
-    for dest, value in remembered.items():
-        if dest in OF_THE_ENGINE or dest in OF_THE_DATA and f"--{dest.replace('_', '-')}" not in typed:
-            setattr(args, dest, list(map(_frozen, value)) if isinstance(getattr(args, dest), list) else _frozen(value))
+    typed, known = typed_flags(args), _parsed(remembered)
+    for dest in OF_THE_ENGINE:
+        setattr(args, dest, getattr(known, dest))
+    for dest in OF_THE_DATA:
+        if flag_of(dest) not in typed:
+            setattr(args, dest, getattr(known, dest))
 
 
-def to_remember(args) -> dict:
-    """What an engine remembers of the flags that it was built with: name in `args` -> value."""
-    typed = typed_flags(args)
-    return {dest: getattr(args, dest) for dest in (*OF_THE_ENGINE, *OF_THE_DATA) if f"--{dest.replace('_', '-')}" in typed}
+def _parsed(words: list[str]):
+    """The arguments that the words stand for.
+
+    Raises:
+        ValueError: as as_built.
+    """
+    for word in words:
+        if word.partition("=")[0] not in map(flag_of, (*OF_THE_ENGINE, *OF_THE_DATA)):
+            raise ValueError(f"{word[:40]!r} is no flag that an engine is built with")
+    from onnx2trt.plan.arguments import build_parser
+
+    parser = build_parser()
+
+    def refuse(message: str):
+        raise ValueError(message)
+
+    parser.error = refuse
+    return parser.parse_args(["--onnx=", *words])
 
 
-def _frozen(value):
-    """Lists, which JSON makes of tuples, as tuples."""
-    return tuple(map(_frozen, value)) if isinstance(value, list) else value
+def to_remember(args) -> list[str]:
+    """What an engine remembers of the flags that it was built with: words of a command line, a flag and its value in each."""
+    typed, words = typed_flags(args), []
+    for dest in (*OF_THE_ENGINE, *OF_THE_DATA):
+        flag, value = flag_of(dest), getattr(args, dest)
+        if flag in typed:
+            words += [flag] if value is True else [f"{flag}={word}" for word in words_of(dest, value)]
+    return words
+
+
+def flag_of(dest: str) -> str:
+    """'min_shapes' -> '--min-shapes'."""
+    return f"--{dest.replace('_', '-')}"
 
 
 def refuse_refit(args, caps: Capabilities, archs: tuple[str, ...]) -> None:

@@ -87,7 +87,7 @@ class EngineFile:
 class Refittable:
     """What --refit needs to know of an engine that takes other weights."""
 
-    flags: dict  # that the network was made with: name in the command's arguments -> value
+    flags: list[str]  # that the network was made with, as words of a command line
     network: dict  # fingerprint of the model (model.fingerprint): lines, values
     prepared: dict  # and of what the parser has read
     kept_fp32: dict[str, str]  # node -> reason

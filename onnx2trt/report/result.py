@@ -6,7 +6,7 @@ import hashlib
 import json
 import sys
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.report.built import EngineFile, ProfileRow, Refittable, VariantRow
@@ -174,8 +174,8 @@ class Result:
     optimization_profiles: list[ProfileRow] = field(default_factory=list)  # where there are several
     engine: EngineFile | None = None
     skipped: bool = False
-    key: dict | None = None
-    saved_onnx: dict | None = None
+    key: dict[str, Any] | None = None
+    saved_onnx: dict[str, str] | None = None  # what stands behind the name of --save-onnx -> SHA-256
     triton: dict | None = None
     refit: Refittable | None = None  # where the engine takes other weights
     timings_s: dict[str, float] = field(default_factory=dict)

@@ -36,7 +36,7 @@ def check_refittable(job: Job) -> None:
         )
 
 
-def to_remember(job: Job, prepared: Prepared, flags: dict, exact_scales: bool) -> Refittable | None:
+def to_remember(job: Job, prepared: Prepared, flags: list[str], exact_scales: bool) -> Refittable | None:
     """What --refit needs to know of an engine; None where it takes no weights.
 
     Args:
@@ -71,6 +71,11 @@ def read_refittable(path: str, run: Run) -> tuple[bytes, Header | None, Result]:
     if why:
         raise ConversionError(f"--refit {path}: {why}", hint=BUILD + " Copy engines with the .json beside them.", code=ExitCode.MACHINE)
     return data, read_header(data), former
+
+
+def damaged(path: str, why: object) -> ConversionError:
+    """What to say of the JSON beside an engine."""
+    return ConversionError(f"--refit {path}: {path}.json is damaged, or was changed by hand: {why}", hint=BUILD, code=ExitCode.MACHINE)
 
 
 def check_network(job: Job, known: Refittable) -> None:

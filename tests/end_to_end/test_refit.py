@@ -1,5 +1,9 @@
 """--refit as users call it on a machine without a GPU: what can be checked before is said, and then why it does not go on."""
 
+import base64
+import json
+import zlib
+
 import made_results
 import numpy as np
 import onnx
@@ -14,7 +18,7 @@ from onnx2trt.model.fingerprint import fingerprint
 from onnx2trt.model.graph import Graph
 from onnx2trt.plan.refit import to_remember
 from onnx2trt.report.built import EngineFile, Refittable
-from onnx2trt.report.result import Result, to_json
+from onnx2trt.report.result import Result, _hash, to_json
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 pytestmark = pytest.mark.skipif("__import__('onnx2trt.trt.driver').trt.driver.probe_driver().gpu != ''", reason="this machine has a GPU")
@@ -48,6 +52,29 @@ def test_another_network_is_named_before_that(folder):
     onnx.save(conv_net(classes=7), folder / "other.onnx")
     done = onnx2trt(folder, "other.onnx", "--refit", "old.engine", "-o", "old.engine")
     assert done.code == 3 and "other.onnx is another network than the engine's: output 'y'" in done.error
+
+
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"flags": ["--output=elsewhere"]}, "is no flag that an engine is built with"),
+        ({"flags": ["--precision=fp17"]}, "invalid choice"),
+        ({"flags": ["--min-shapes=x:4x3x16x16", "--max-shapes=x:1x3x16x16"]}, "damaged, or was changed by hand"),
+        ({"flags": {"precision": "fp32"}}, "does not say what"),
+        ({"network": {"lines": base64.b64encode(zlib.compress(bytes(2**29))).decode(), "values": {}}}, "is damaged"),
+        ({"kept_fp32": {"a": 7}}, "does not say what"),
+    ],
+    ids=["a flag of files", "a value", "a rule", "the form", "a bomb", "reasons"],
+)
+def test_a_side_file_that_somebody_else_has_sealed_is_not_believed(folder, changes, said):
+    side = folder / "old.engine.json"
+    record = json.loads(side.read_text())
+    record["refit"].update(changes)
+    record["key"]["result_sha256"] = _hash(record)
+    side.write_text(json.dumps(record))
+    done = onnx2trt(folder, "new.onnx", "--refit", "old.engine")
+    assert done.code == 4 and said in done.error and "Traceback" not in done.stderr
+    assert not (folder / "new.engine").exists()
 
 
 def test_an_engine_that_takes_no_weights_is_named(folder):

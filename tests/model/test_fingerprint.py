@@ -1,6 +1,8 @@
 """model/fingerprint.py: other values of weights are the same network, and everything else is another, which is named."""
 
+import base64
 import copy
+import zlib
 
 import numpy as np
 import onnx
@@ -14,6 +16,24 @@ from onnx2trt.model.graph import Graph
 
 def of(proto: onnx.ModelProto) -> Fingerprint:
     return fingerprint(Graph.from_model(proto))
+
+
+@pytest.mark.parametrize(
+    "lines, values, said",
+    [
+        (zlib.compress(bytes(2**20)), {}, "more than 65536 bytes"),
+        (zlib.compress(b"input x")[:-3], {}, "it is cut"),
+        (b"xyz", {}, "no fingerprint"),
+        (zlib.compress(b"input x"), {"w": 7}, "its values are none"),
+        (zlib.compress(b"input x"), [["w", "7"]], "its values are none"),
+    ],
+    ids=["bomb", "cut", "not packed", "numbers", "a list"],
+)
+def test_what_is_unpacked_is_bounded_and_looked_at(lines, values, said, monkeypatch):
+    """A side file of 16 MB could stand for 16 GB."""
+    monkeypatch.setattr("onnx2trt.model.fingerprint.MOST_BYTES", 2**16)
+    with pytest.raises(ValueError, match=said):
+        Fingerprint.unpack({"lines": base64.b64encode(lines).decode(), "values": values})
 
 
 def trained(proto: onnx.ModelProto, *names: str) -> onnx.ModelProto:

@@ -1,5 +1,8 @@
 """plan/refit.py: what goes with --refit, --refittable and --strip-weights, and which library and machine can do it."""
 
+import json
+import random
+import re
 from dataclasses import replace
 
 import pytest
@@ -7,6 +10,7 @@ from helpers import LIBRARIES, parse, refused
 
 from onnx2trt.base.errors import ExitCode
 from onnx2trt.plan.plan import make_plan
+from onnx2trt.plan.refit import OF_THE_DATA, OF_THE_ENGINE, as_built, flag_of, to_remember
 from onnx2trt.plan.rules import flag_problem
 
 NO_GPU = {"gpu": "", "gpu_arch": "", "driver": "", "driver_problem": "the NVIDIA driver finds no GPU"}
@@ -50,6 +54,87 @@ def inspecting(words):
 )
 def test_what_can(flags):
     assert flag_problem(parse(*flags.split())) == ""
+
+
+# ---- what an engine remembers of its flags
+
+REMEMBERED = {
+    "--precision": ("fp32", "int8"),
+    "--layer-precisions": ("*/attn/*:fp32", "a:0:fp16,b*:fp32"),
+    "--precision-constraints": ("obey",),
+    "--strongly-typed": ("",),
+    "--io-types": ("x:fp16", "x:0:fp16,y:fp32"),
+    "--tf32": ("",),
+    "--imgsz": ("640", "480x640"),
+    "--max-batch-size": ("8",),
+    "--min-shapes": ("1x3x8x8", "x:0:0x8,y:2"),
+    "--opt-shapes": ("x:1,3,8,8", "[1, 3, 8, 8]"),
+    "--shape-values": ("size:8x8:16x16:40x40,keep:-5", "a:b:7"),
+    "--bind-input": ("sr=16000", "mask=[1,1,0]", "a=b=c.npy"),
+    "--workspace-size": ("0.5", "1e-1"),
+    "--builder-optimization-level": ("0", "5"),
+    "--tactic-sources": ("+CUBLAS,cudnn",),
+    "--dla-core": ("1",),
+    "--version-compatible": ("",),
+    "--hardware-compatibility-level": ("ampere_plus",),
+    "--gpu-arch": ("sm_89,8.9", "120"),
+    "--refittable": ("",),
+    "--input-range": ("255",),
+    "--mean": ("0.1,-0.25,1e-17", "-1"),
+    "--std": ("0.2",),
+    "--color": ("bgr",),
+    "--resize": ("crop",),
+    "--min-int8-share": ("33.3",),
+}
+
+
+def random_flags(seed: int) -> list[str]:
+    chosen, words = random.Random(seed), []
+    for flag in chosen.sample(list(REMEMBERED), chosen.randrange(1, 9)):
+        values = chosen.sample(REMEMBERED[flag], chosen.randrange(1, len(REMEMBERED[flag]) + 1))
+        words += [f"{flag}={value}" if value else flag for value in values]
+    return words
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_what_is_remembered_is_what_was_typed(seed):
+    args, again = parse(*random_flags(seed)), parse("--refit", "e")
+    as_built(again, json.loads(json.dumps(to_remember(args))))
+    for dest in (*OF_THE_ENGINE, *OF_THE_DATA):
+        assert getattr(again, dest) == getattr(args, dest), dest
+    assert to_remember(again) == to_remember(args)
+
+
+def test_every_flag_that_is_remembered_is_tried_here():
+    known = {flag_of(dest) for dest in (*OF_THE_ENGINE, *OF_THE_DATA)}
+    assert known - REMEMBERED.keys() == {"--max-shapes", "--profile", "--disable-strict-types", "--disable-tactic-sources"}, "as others"
+    args, again = parse("--profile", "small=x:1x8:2x8:4x8,y:1x4", "large=x:8x8", "--max-shapes=x:1x3"), parse()
+    as_built(again, to_remember(args))
+    assert again.profile == args.profile and again.max_shapes == args.max_shapes
+
+
+@pytest.mark.parametrize(
+    "word, said",
+    [
+        ("--output=/etc/passwd", "is no flag that an engine is built with"),
+        ("--plugins=evil.so", "is no flag that an engine is built with"),
+        ("--help", "is no flag that an engine is built with"),
+        ("-o", "is no flag that an engine is built with"),
+        ("evil.onnx", "is no flag that an engine is built with"),
+        ("", "is no flag that an engine is built with"),
+        ("--precision=fp17", "invalid choice"),
+        ("--precision", "expected one argument"),
+        ("--tf32=yes", "ignored explicit argument"),
+        ("--opt-shapes=x:-1x3", "is not NAME:DIMS"),
+        ("--max-batch-size=99999999999", "is not a whole number"),
+        ("--mean=nan", "is not a finite number"),
+        ("--workspace-size=1e300", "is not a number of GB"),
+    ],
+)
+def test_what_nobody_could_have_typed_is_refused(word, said, capsys):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        as_built(parse("--refit", "e"), ["--refittable", word])
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize("flag", ["--refit e", "--refittable", "--strip-weights", "--refittable --strip-weights"])

@@ -121,7 +121,7 @@ def test_without_refittable_only_the_same_weights_come_back():
     save(conv_net())
     job, run = planned("--strip-weights")
     prepared = choose(job, run).prepared(run)
-    known = refit.to_remember(job, prepared, {}, False)
+    known = refit.to_remember(job, prepared, [], False)
     assert known.stripped and not known.other_weights and changed_weights(prepared, known) == frozenset()
     save(conv_net(), factor=2)
     job, run = planned("--strip-weights")
@@ -144,7 +144,7 @@ def test_int8_that_is_found_here_takes_no_other_weights(flag):
 def test_a_plain_engine_remembers_nothing():
     save(conv_net())
     job, run = planned()
-    assert refit.to_remember(job, choose(job, run).prepared(run), {}, False) is None
+    assert refit.to_remember(job, choose(job, run).prepared(run), [], False) is None
 
 
 def test_values_that_are_in_the_kernels_are_named():
@@ -174,7 +174,7 @@ def test_an_engine_of_which_nothing_is_known_is_refused(folder):
 
 def test_what_was_remembered_and_is_damaged_is_said():
     save(conv_net())
-    known = Refittable({}, {"lines": "?", "values": {}}, {}, {}, False, True, False)
+    known = Refittable([], {"lines": "?", "values": {}}, {}, {}, False, True, False)
     with refused(ExitCode.MACHINE, "the JSON beside the engine is damaged"):
         check_network(planned()[0], known)
 
