@@ -22,6 +22,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import choose_data
+from onnx2trt.model.apart import apart
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.preflight import preflight
 from onnx2trt.plan.arguments import build_parser
@@ -130,7 +131,8 @@ def planned(*flags: str, library: str = "weak") -> tuple[Job, Run]:
     plan = make_plan(parse(*flags), LIBRARIES[library])
     found, info = preflight("model.onnx")
     profiles = make_profiles(info.inputs, plan.shapes)
-    job = Job(None, plan, found, info, profiles, choose_data(plan, info, profiles))
+    light, weights = apart(found)
+    job = Job(None, plan, light, info, profiles, choose_data(plan, info, profiles), weights=weights)
     return job, quiet_run()
 
 

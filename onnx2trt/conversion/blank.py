@@ -11,7 +11,6 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.data.feeds import batches_to_compare
 from onnx2trt.data.made_up import blank
 from onnx2trt.data.reader import Arrays, Batch
-from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import index_inputs
 
 
@@ -26,7 +25,7 @@ def blank_inputs(job: Job, run_model: Callable[[Arrays], Arrays]) -> Iterator[tu
     if sample is None:
         return
     whole = any(array.dtype.kind in "iu" for array in sample.arrays.values())
-    indices = index_inputs(Graph.from_model(job.model, job.profiles).nodes) if whole else ()
+    indices = index_inputs(job.graph().nodes) if whole else ()
     for arrays in blank(sample.arrays, job.data.reader.preprocessing, indices):
         try:
             outputs = run_model(arrays)

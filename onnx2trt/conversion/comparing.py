@@ -37,15 +37,34 @@ def as_declared(job: Job, run_it: Callable[[Arrays], Arrays], cast_inputs: bool 
     return runner
 
 
+class Lent:
+    """A session that can be let go, and is loaded again where it has to compute once more."""
+
+    def __init__(self, load: Callable[[], Session]):
+        """
+        Args:
+            load: called at once, so that what it raises is raised here.
+        """
+        self._load, self._session = load, load()
+
+    def run(self, arrays: Arrays) -> Arrays:
+        self._session = self._session or self._load()
+        return self._session.run(arrays)
+
+    def rest(self) -> None:
+        """Give its memory back."""
+        self._session = None
+
+
 class Reference:
     """A graph's outputs on the same batches again and again; computed once, as far as there is room to remember them.
 
     The graph is loaded when it has to compute.
     """
 
-    def __init__(self, load: Callable[[], Session]):
+    def __init__(self, load: Callable[[], Session | Lent]):
         self._load = load
-        self._session: Session | None = None
+        self._session: Session | Lent | None = None
         self._remembered: list[dict[str, np.ndarray]] = []
 
     def one_pass(self) -> Runner:

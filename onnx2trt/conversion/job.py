@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import onnx
 
 from onnx2trt.base.model_info import ModelInfo, Profile
@@ -12,6 +13,7 @@ from onnx2trt.compare.states import fed_back
 from onnx2trt.data.datasets import Data
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.half_types import BY_NAME, FP16, HalfType
+from onnx2trt.model.session import Session
 from onnx2trt.plan.plan import Plan, Route
 from onnx2trt.rewrite.number_formats import FORMATS, INT8, NumberFormat
 from onnx2trt.rewrite.qdq import QUANTIZE_OPSET
@@ -26,13 +28,14 @@ class Job:
 
     library: Library | None  # None where nothing is built or loaded
     plan: Plan
-    model: onnx.ModelProto
+    model: onnx.ModelProto  # without the data of its large initializers, which are in `weights`
     info: ModelInfo
     profiles: tuple[Profile, ...]
     data: Data
     folded: tuple[str, ...] = ()  # If nodes in whose place a branch stands
     inputs: dict = field(default_factory=dict)  # what the result depends on, by stages.unchanged
     observed: dict[str, tuple[int, ...]] = field(default_factory=dict)  # tensor -> shape at the opt shapes, where onnx cannot infer it
+    weights: dict[str, np.ndarray] = field(default_factory=dict)  # initializer of `model` -> its data
 
     @property
     def rewritten(self) -> bool:
@@ -86,9 +89,21 @@ class Job:
 
     def graph(self) -> Graph:
         """The model in its working form, with the shapes that were observed."""
-        graph = Graph.from_model(self.model, self.profiles)
+        graph = Graph.from_model(self.model, self.profiles, self.weights)
         graph.observed = self.observed
         return graph
+
+    def as_given(self) -> Graph:
+        """The same, its declarations not fitted to the profiles."""
+        return Graph.from_model(self.model, (), self.weights)
+
+    def reference(self) -> Session:
+        """The model ready to run on the CPU, which everything is held against.
+
+        Raises:
+            ConversionError: MODEL; a CannotLoad, where ONNX Runtime lacks something.
+        """
+        return Session.of_model(self.info, self.as_given)
 
     def fp16_scales(self, graph: Graph) -> bool:
         """Whether the Q/DQ scales of this graph are stored in FP16."""

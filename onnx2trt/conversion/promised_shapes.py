@@ -11,7 +11,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 
@@ -135,7 +135,7 @@ def try_shapes(model, info: ModelInfo, profiles: tuple[Profile, ...], declared_b
         return True
     started = time.monotonic()
     try:
-        trial = Trial(model, info, profiles, run, Session.of_model(info, model))
+        trial = Trial(model, info, profiles, run, Session.of_model(info, partial(Graph.from_model, model)))
     except CannotLoad as error:
         run.console.warn(f"the smallest and the largest shapes were not tried: {error.message}")
         return True
@@ -156,7 +156,7 @@ def rows_are_independent(model, info: ModelInfo, run: Run) -> bool:
     size = info.inputs[0].shape[0]
     feed = Padded(made_up(info.inputs, shapes), size, size - 1)
     try:
-        session = Session.of_model(info, model)
+        session = Session.of_model(info, partial(Graph.from_model, model))
         found, otherwise = session.run(feed), session.run(feed.filled_otherwise())
     except ConversionError as error:
         run.console.debug(f"whether rows are independent cannot be told: {error.message}")

@@ -190,7 +190,8 @@ def _search(unknowns: _Unknowns, first: dict[Variable, int], model, info: ModelI
         return None
     until = time.monotonic() + MOST_SECONDS
     try:
-        session, graph = Session.of_model(info, model), Graph.from_model(model)
+        graph = Graph.from_model(model)
+        session = Session.of_model(info, lambda: graph)
     except ConversionError:
         return None
     for chosen in _choices(unknowns.candidates, first):

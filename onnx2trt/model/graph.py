@@ -35,12 +35,13 @@ class Graph:
         self._taken: set[str] | None = None
 
     @classmethod
-    def from_model(cls, model: onnx.ModelProto, profiles: tuple[Profile, ...] = ()) -> Graph:
+    def from_model(cls, model: onnx.ModelProto, profiles: tuple[Profile, ...] = (), weights: dict[str, np.ndarray] | None = None) -> Graph:
         """Normalised: local functions inlined, constants as weights, every node named, in execution order.
 
         Args:
             model: with all its data in memory; left as it is.
             profiles: the shapes that will be used, to which the inputs' declarations are fitted (see `repairs`).
+            weights: the data of initializers that the model itself is without (see apart.py); they are not copied.
         """
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
@@ -49,7 +50,8 @@ class Graph:
         proto.opset_import.extend(model.opset_import)
         proto.producer_name = "onnx2trt"
         proto.graph.name = model.graph.name or "graph"
-        weights = {tensor.name: array_of(tensor) for tensor in model.graph.initializer}
+        given = weights or {}
+        weights = {t.name: given[t.name] if t.name in given else array_of(t) for t in model.graph.initializer}
         for sparse in model.graph.sparse_initializer:
             weights[sparse.values.name] = _dense(sparse)
         proto.graph.input.extend(value for value in model.graph.input if value.name not in weights)
@@ -231,13 +233,19 @@ class Graph:
 
     def save(self, path: str, data_name: str) -> None:
         """Write the model, with its weights in a file `data_name` beside it where one message cannot hold them."""
-        data, arrays = (self.to_model().SerializeToString(), {}) if self.bytes <= INLINE_LIMIT else self.with_external_data(data_name)
+        if self.bytes > INLINE_LIMIT:
+            return self.save_apart(path, data_name)
+        with open(path, "wb") as stream:
+            stream.write(self.to_model().SerializeToString())
+
+    def save_apart(self, path: str, data_name: str) -> None:
+        """The same with a file of weights in any case, and without a copy of them in memory."""
+        data, arrays = self.with_external_data(data_name)
         with open(path, "wb") as stream:
             stream.write(data)
-        if arrays:
-            with open(os.path.join(os.path.dirname(path), data_name), "wb") as stream:
-                for array in arrays.values():
-                    stream.write(array)
+        with open(os.path.join(os.path.dirname(path), data_name), "wb") as stream:
+            for array in arrays.values():
+                stream.write(array)
 
 
 def external_tensor(name: str, array: np.ndarray, location: str, offset: int) -> onnx.TensorProto:

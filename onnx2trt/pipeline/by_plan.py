@@ -14,6 +14,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
 from onnx2trt.pipeline.int8 import Int8Choice
 from onnx2trt.plan.precision_arguments import FP8_FROM
+from onnx2trt.rewrite.fp16 import forget_halves
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.qdq import quantized_layers
 from onnx2trt.rewrite.shares import macs_of
@@ -64,6 +65,7 @@ def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
     except ConversionError as error:
         choice.by_plan = {}
         run.console.debug(f"what the engines move was not compared: {error.message}")
+    forget_halves()  # of the FP16 engine
 
 
 def about(job: Job, choice: object, graph: Graph, kernels: Sequence[Kernel]) -> dict:

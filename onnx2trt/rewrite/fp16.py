@@ -199,16 +199,19 @@ class _Converter:
         self._nodes.append(onnx.helper.make_node("Cast", [source], [target], name=name, to=elem_type))
 
 
+HALVES_BYTES = 2**26  # of weights; where there are more, rounding them is little beside what else is done with them
 _halves: dict[tuple[int, str], tuple[weakref.ref, np.ndarray]] = {}
 
 
 def _half_of(array: np.ndarray, half: HalfType) -> np.ndarray:
-    """Weights in 16 bits, rounded once for all graphs that share them: every choice of layers that is tried converts the whole model."""
+    """Weights in 16 bits, rounded once for all graphs that share them, as far as there is room: every choice of layers that is tried
+    converts the whole model."""
     key = (id(array), half.name)
     source, found = _halves.get(key, (None, None))
     if source is None or source() is not array:
         found = half.of(array)
-        _halves[key] = (weakref.ref(array, lambda _: _halves.pop(key, None)), found)
+        if sum(kept.nbytes for _, kept in _halves.values()) + found.nbytes <= HALVES_BYTES:
+            _halves[key] = (weakref.ref(array, lambda _: _halves.pop(key, None)), found)
     return found
 
 

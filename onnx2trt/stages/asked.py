@@ -8,7 +8,7 @@ from dataclasses import replace
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.model.graph import Graph
+from onnx2trt.model.apart import apart
 from onnx2trt.plan.plan import NATIVE_METHODS, Plan
 from onnx2trt.plan.precision_arguments import EIGHT_BIT, FP8_FROM
 from onnx2trt.rewrite.element_types import HALF, as_float32
@@ -57,8 +57,8 @@ def without_half(job: Job) -> Job:
     """The job with a model of FP32, where one that carries FP16 shall become FP32 or INT8; inputs and outputs keep their types."""
     if not job.info.half or job.plan.precision == "fp16":
         return job
-    graph = as_float32(Graph.from_model(job.model), (HALF,), same_io=True)
-    return replace(job, model=graph.to_model(), info=replace(job.info, half=False, adopted=True))
+    model, weights = apart(as_float32(job.as_given(), (HALF,), same_io=True).to_model())
+    return replace(job, model=model, weights=weights, info=replace(job.info, half=False, adopted=True))
 
 
 def _check_plugins(plan: Plan) -> None:

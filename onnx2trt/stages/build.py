@@ -15,7 +15,6 @@ from onnx2trt.conversion.promised_shapes import made_up, sizes_at
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import list_nodes
-from onnx2trt.model.session import Session
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.trt import remarks
 from onnx2trt.trt.builder import BuiltEngine, Constraints, EngineBuilder
@@ -39,7 +38,8 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
             builder = EngineBuilder(job.library, job.plan, run.console.library)
             run.channel.stage("parse")
             model = prepared.graph.proto if prepared.changed else job.model
-            ranks = builder.parse(parser_input(prepared, job.info, folder, model), job.engine_io)
+            source = parser_input(prepared, job.info, folder, model, takes_weights(job.library.trt))
+            ranks = builder.parse(source, job.engine_io)
             check_ranks(job, ranks, run)
         nodes = tuple((n.name, tuple(n.output)) for n in prepared.graph.nodes)
         constraints = Constraints(prepared.constraints, prepared.half_nodes, prepared.half_outputs, nodes)
@@ -81,7 +81,7 @@ def _real_shapes(job: Job, run: Run) -> dict[str, tuple[int, ...]]:
     if job.plan.build.plugins:
         return {}
     try:
-        found = Session.of_model(job.info, job.model).run(made_up(job.info.inputs, sizes_at(job.profiles, "opt")))
+        found = job.reference().run(made_up(job.info.inputs, sizes_at(job.profiles, "opt")))
     except ConversionError as error:
         run.console.debug(f"ranks of outputs cannot be checked: {error.message}")
         return {}

@@ -43,7 +43,7 @@ def falls_short(job: Job, prepared: Prepared, engine: Engine, run: Run) -> str:
 
 def _noise(job: Job, prepared: Prepared, engine: Engine) -> tuple[dict[str, float], dict[str, list[float]]]:
     """(output -> sum of its squares, output -> sums of the squared differences of the simulation, and of the engine)"""
-    reference = on_arrays(Session.of_model(job.info, job.model).run)
+    reference = on_arrays(job.reference().run)
     simulated = as_declared(job, Session.from_graph(simulation(prepared.equivalent or prepared.graph)).run)
     real = as_declared(job, engine.run, cast_inputs=False)
     signal: dict[str, float] = defaultdict(float)

@@ -23,6 +23,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import Data, choose_data, has_arrays
 from onnx2trt.data.rows import has_fixed_batch
 from onnx2trt.data.samples import files_of
+from onnx2trt.model.apart import apart
 from onnx2trt.model.counted import check_sizes
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes
@@ -65,7 +66,8 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         _spare_inputs(plan, info, data)
         _check_metric(plan, info, data)
         model, folded = fold_branches(model, profiles)
-        job = Job(library, plan, model, info, profiles, data, folded)
+        light, weights = apart(model)
+        job = Job(library, plan, light, info, profiles, data, folded, weights=weights)
         facts = Facts(info.quantized, rewritten=job.rewritten or _repaired(job))
         job = replace(job, plan=_with_idle(plan, facts, info, data, run))
     for warning in info.warnings:
@@ -203,7 +205,8 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
         _check_metric(plan, info, data)
         plan = _with_idle(plan, Facts(info.quantized, candidate="engine"), info, data, run)
         model, folded = fold_branches(model, profiles)
-    return Job(library, plan, model, info, profiles, data, folded)
+        light, weights = apart(model)
+    return Job(library, plan, light, info, profiles, data, folded, weights=weights)
 
 
 def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
@@ -232,7 +235,8 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
         graph = Graph.from_model(other, profiles)
     for warning in dict.fromkeys((*info.warnings, *(f"{path}: {warning}" for warning in (*other_info.warnings, *graph.repairs)))):
         run.console.warn(warning)
-    return Job(None, plan, model, info, profiles, data), OnnxCandidate(other_info, graph)
+    light, weights = apart(model)
+    return Job(None, plan, light, info, profiles, data, weights=weights), OnnxCandidate(other_info, graph)
 
 
 def _carried(graph, other_info: ModelInfo, info: ModelInfo) -> str:

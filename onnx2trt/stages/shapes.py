@@ -19,7 +19,6 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.promised_shapes import MOST_OF_MEMORY, Sizes, bounds_of, described, made_up, too_much
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.reader import Arrays, Batch
-from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import CannotLoad, Session
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.simulate import simulation
@@ -83,7 +82,7 @@ def _try(job: Job, candidate: Runner, what: str, run: Run, attempt: Callable[[Ar
     Args:
         attempt: runs the candidate alone, its outputs left where they are; for shapes that the model is not run at.
     """
-    reference, graph, seconds = Session.of_model(job.info, job.model), Graph.from_model(job.model, job.profiles), 0.0
+    reference, graph, seconds = job.reference(), job.graph(), 0.0
     for shapes in _promised(job):
         reason = too_much(graph, shapes, seconds)
         if reason and (attempt is None or not _has_room(job, shapes)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,16 +18,16 @@ from onnx2trt.compare.failure import failure, not_finite
 from onnx2trt.compare.states import Runner
 from onnx2trt.conversion.blank import blank_inputs, lost
 from onnx2trt.conversion.candidate import OnnxCandidate
-from onnx2trt.conversion.comparing import as_declared, on_arrays
+from onnx2trt.conversion.comparing import Lent, Reference, as_declared, on_arrays
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.datasets import Data
 from onnx2trt.data.feeds import batches_to_compare, inferences, warn_of_dark
 from onnx2trt.data.pixels import displayed
-from onnx2trt.data.reader import load_image
+from onnx2trt.data.reader import Arrays, Batch, load_image
 from onnx2trt.data.samples import Dataset
 from onnx2trt.data.seen import count_seen
-from onnx2trt.model.session import AT_ONCE, CannotLoad, Session
+from onnx2trt.model.session import AT_ONCE, CannotLoad, Session, is_large
 from onnx2trt.plan.shapes import image_axes
 from onnx2trt.rewrite.number_formats import FORMATS
 from onnx2trt.rewrite.prepare import Prepared
@@ -92,7 +92,7 @@ def _compare(job: Job, candidate: Callable[[], _Candidate], run: Run) -> tuple[A
         return ()
     with run.stage("validate", "comparing the outputs with the model's"):
         try:
-            reference = Session.of_model(job.info, job.model)
+            reference = Lent(job.reference)
         except CannotLoad as error:
             run.console.warn(error.message)
             return None
@@ -159,9 +159,10 @@ def _no_evidence(job: Job, rows: tuple[Accuracy, ...], judged: bool, executed: b
     return None if judged else INT8_ON_SYNTHETIC
 
 
-def _compare_all(job: Job, reference: Session, make_candidate: Callable[[], _Candidate], run: Run) -> tuple[Accuracy, ...]:
-    candidate = make_candidate()
+def _compare_all(job: Job, reference: Lent, make_candidate: Callable[[], _Candidate], run: Run) -> tuple[Accuracy, ...]:
     data, rows, found = job.data, (), {}
+    expected, blank = _ahead(job, reference, run) if is_large(job.graph()) else ({}, blank_inputs(job, reference.run))
+    candidate = make_candidate()
     run.evidence.start()
     for dataset in data.to_compare():
         watch = _watch(job, dataset, run) if run.evidence.wanted else None
@@ -169,7 +170,8 @@ def _compare_all(job: Job, reference: Session, make_candidate: Callable[[], _Can
         batches = run.console.track(batches_to_compare(data, [dataset]), count, label)
         with having_found(found):
             comparison = job.comparison(candidate.executed_on)
-            compared = comparison.compare(on_arrays(reference.run), candidate.runner, batches, dataset.origin, watch, candidate.at_once)
+            known = expected[dataset.origin].one_pass() if expected else on_arrays(reference.run)
+            compared = comparison.compare(known, candidate.runner, batches, dataset.origin, watch, candidate.at_once)
         if watch:
             _keep_samples(run, data, dataset, watch, decides=not rows)
         rows += tuple(replace(row, **_seen(job, dataset)) for row in compared)
@@ -177,8 +179,21 @@ def _compare_all(job: Job, reference: Session, make_candidate: Callable[[], _Can
     warn_of_dark(data.reader, run.console)
     if not not_finite(rows):
         with having_found(found):
-            _try_blank(job, reference, candidate, run)
+            _try_blank(blank, candidate, run)
     return rows
+
+
+def _ahead(job: Job, reference: Lent, run: Run) -> tuple[dict[str, Reference], list[tuple[Batch, Arrays]]]:
+    """(origin of a data set -> the model's outputs on it, as far as there is room to remember them; inputs in which nothing is, and the
+    outputs for them): the model is let go before the candidate is loaded, since each of them holds all weights."""
+    found = {}
+    for dataset in job.data.to_compare():
+        found[dataset.origin] = Reference(lambda: reference)
+        label, count = f"the model's outputs on {base_name(dataset.origin)}", inferences(job.data.reader, dataset)
+        found[dataset.origin].remember(run.console.track(batches_to_compare(job.data, [dataset]), count, label))
+    blank = list(blank_inputs(job, reference.run))
+    reference.rest()
+    return found, blank
 
 
 def _watch(job: Job, dataset: Dataset, run: Run) -> Watch:
@@ -211,13 +226,16 @@ def _seen(job: Job, dataset: Dataset) -> dict:
     return {"seen_in_calibration": seen > 0, "seen_samples": seen or None}
 
 
-def _try_blank(job: Job, reference: Session, candidate: _Candidate, run: Run) -> None:
+def _try_blank(blank: Iterable[tuple[Batch, Arrays]], candidate: _Candidate, run: Run) -> None:
     """What FP16 has lost near zero shows with an input in which nothing is, and often nowhere else.
+
+    Args:
+        blank: such inputs, and the model's outputs for them.
 
     Raises:
         AccuracyError: the candidate makes NaN or infinity of it, and the model does not.
     """
-    for batch, expected in blank_inputs(job, reference.run):
+    for batch, expected in blank:
         try:
             found = candidate.runner(batch)
         except ConversionError as error:
@@ -236,7 +254,9 @@ def _built(job: Job, prepared: Prepared | None, engine: Engine | None) -> _Candi
     """The engine, or what it was built from."""
     if engine is not None:
         return _Candidate(as_declared(job, engine.run, cast_inputs=False), executed_on="gpu")
-    session = Session.from_graph(simulation(prepared.graph), in_turn=_in_turn(job))
+    simulated = simulation(prepared.graph)
+    load = Session.from_graph if simulated is prepared.graph else Session.from_own_graph
+    session = load(simulated, in_turn=_in_turn(job))
     return _Candidate(as_declared(job, session.run), session.at_once)
 
 

@@ -10,7 +10,7 @@ import pytest
 from onnx2trt.base.read_ahead import map_in_order
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.conversion import comparing
-from onnx2trt.conversion.comparing import ByPart, Reference, worst_output
+from onnx2trt.conversion.comparing import ByPart, Lent, Reference, worst_output
 from onnx2trt.data.reader import Batch
 
 
@@ -95,6 +95,18 @@ def test_what_is_computed_ahead_is_not_loaded_again_as_far_as_there_is_room(monk
     reference.remember(BATCHES)
     assert sessions[1].runs == 3, "what comes behind the first one without room is left to the passes"
     assert passed(reference) == [0, 2, 4, 6, 8] and sessions[2].runs == 3
+
+
+def test_a_session_that_was_let_go_is_loaded_where_it_has_to_compute_again():
+    sessions = []
+    lent = Lent(lambda: sessions.append(Doubles()) or sessions[-1])
+    assert len(sessions) == 1, "what cannot be loaded is known at once"
+    reference = Reference(lambda: lent)
+    reference.remember(BATCHES)
+    lent.rest()
+    assert passed(reference) == [0, 2, 4, 6, 8] and len(sessions) == 1
+    reference.forget()
+    assert passed(reference) == [0, 2, 4, 6, 8] and len(sessions) == 2
 
 
 @pytest.mark.parametrize("large, most_alive", [(False, 3), (True, 1)])

@@ -38,13 +38,30 @@ def test_one_core_runs_one_after_the_other(monkeypatch):
     assert Session.from_graph(Graph.from_model(conv_net()), in_turn=False).at_once == 1
 
 
+def full(*_):
+    raise OSError("no space left on device")
+
+
+@pytest.mark.parametrize("room", [True, False], ids=["by a file", "no room for it"])
+def test_a_graph_of_its_own_computes_the_same_and_is_let_go(room, monkeypatch):
+    monkeypatch.setattr(reference, "LARGE", 0)
+    if not room:
+        monkeypatch.setattr(Graph, "save_apart", full)
+    feed = {"x": random(1, 3, 16, 16)}
+    graph = Graph.from_model(conv_net())
+    expected = Session.from_graph(graph).run(feed)
+    own = graph.copy()
+    found = Session.from_own_graph(own).run(feed)
+    assert all(np.array_equal(expected[name], found[name]) for name in expected) and bool(own.weights) != room
+
+
 # ---- the model that others are compared with
 
 
 def of_model(tmp_path, source, adopted):
     """The session of a file that was rewritten on reading."""
     _, info = preflight(save(source, tmp_path / "m.onnx"))
-    return Session.of_model(replace(info, adopted=True), adopted)
+    return Session.of_model(replace(info, adopted=True), lambda: Graph.from_model(adopted))
 
 
 def test_the_file_is_computed_though_it_was_rewritten(tmp_path):
@@ -62,7 +79,7 @@ def test_what_was_rewritten_is_computed_where_the_file_cannot_be(tmp_path, kind)
     adopted = model([node("Add", "x x", "y")], {"x": [4]}, {"y": [4]})
     _, info = preflight(save(source, tmp_path / "m.onnx"))
     info = replace(info, adopted=True, outputs=info.outputs[:1])
-    assert (Session.of_model(info, adopted).run({"x": np.ones(4, np.float32)})["y"] == 2).all()
+    assert (Session.of_model(info, lambda: Graph.from_model(adopted)).run({"x": np.ones(4, np.float32)})["y"] == 2).all()
 
 
 def test_fp64_inputs_take_fp32(tmp_path):

@@ -88,5 +88,5 @@ def test_a_wrong_network_is_refused(wrong):
 
 
 def test_right_ranks_cost_nothing(wrong, monkeypatch):
-    monkeypatch.setattr("onnx2trt.stages.build.Session", None)
+    monkeypatch.setattr("onnx2trt.conversion.job.Session", None)
     check_ranks(wrong[0], {}, wrong[1])

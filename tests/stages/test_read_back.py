@@ -58,7 +58,7 @@ def job(tmp_path, monkeypatch):
 
 def test_an_engine_whose_work_is_in_fp32_is_no_fp16_engine(job):
     precision = Precision("fp16", "fp32", layers={"int8": 0, "fp16": 20, "fp32": 1}, fp16_mac_share=0.02)
-    prepared = Prepared(convert(Graph.from_model(job.model), {}))
+    prepared = Prepared(convert(job.graph(), {}))
     with pytest.raises(ConversionError, match="FP16 share of the multiply-accumulates 2.0%, less than 10%") as caught:
         judge_precision(job, prepared, precision, quiet_run())
     assert caught.value.code is ExitCode.VALIDATION
@@ -98,7 +98,7 @@ def test_of_a_graph_with_qdq_nothing_else_counts(tmp_path, monkeypatch, written)
 @pytest.mark.parametrize("reason, taken", [(NOT_BUILT, True), ("y reaches 1e+05, above 32752 (half of FP16's largest)", False)])
 def test_what_the_library_builds_in_fp32_alone_is_what_was_asked_for(job, reason, taken):
     precision = Precision("fp16", "fp32", layers={"int8": 0, "fp16": 0, "fp32": 5})
-    prepared, run = Prepared(Graph.from_model(job.model), (("scan", "fp32", reason),)), quiet_run()
+    prepared, run = Prepared(job.graph(), (("scan", "fp32", reason),)), quiet_run()
     if not taken:
         with pytest.raises(ConversionError, match="fp16 was asked for, but the engine is fp32"):
             judge_precision(job, prepared, precision, run)

@@ -85,7 +85,7 @@ def test_noise_at_one_shape_alone_is_said(made):
 
 def test_a_prepared_model_that_lost_its_free_batch_is_refused(made):
     job, run = made
-    graph = Graph.from_model(job.model)
+    graph = job.graph()
     try_prepared(job, Prepared(graph), run)
     fixed = Graph.from_model(conv_net(batch=1))
     with refused(ExitCode.VALIDATION, "the prepared model does not run at x:4x3x16x16"):

@@ -104,7 +104,7 @@ def told(job) -> list[dict]:
     builder = trt.Builder(logger)
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, logger)
-    assert parser.parse(job.model.SerializeToString())
+    assert parser.parse(job.graph().to_model().SerializeToString())
     of_profile = {profile.name: json.loads(json.dumps(profile.to_dict())) for profile in job.profiles}
     tensors = [(network.get_input(index), True) for index in range(network.num_inputs)]
     tensors += [(network.get_output(index), False) for index in range(network.num_outputs)]
