@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 from pathlib import Path
 
 MEMINFO = "/proc/meminfo"
+STATM = "/proc/self/statm"
 CGROUPS = (  # (limit, use) of cgroups v2 and v1
     ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
     ("/sys/fs/cgroup/memory/memory.limit_in_bytes", "/sys/fs/cgroup/memory/memory.usage_in_bytes"),
@@ -32,6 +34,18 @@ def available_bytes(meminfo: str = MEMINFO, cgroups: tuple[tuple[str, str], ...]
         except (OSError, ValueError):  # no such cgroup, or "max": no limit
             continue
     return min(left, default=None)
+
+
+def resident_bytes(statm: str = STATM) -> int | None:
+    """What this process holds of the system's memory now; None where nobody tells.
+
+    Args:
+        statm: Linux' file of that name.
+    """
+    try:
+        return int(Path(statm).read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
 
 
 def return_freed() -> None:

@@ -26,6 +26,7 @@ from onnx2trt.model.batch_relation import Relation, relations
 from onnx2trt.model.batch_trace import Culprit, find_culprit, named
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.inference_memory import peak_bytes
+from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.padding import of_samples
 from onnx2trt.model.session import CannotLoad, Session
 from onnx2trt.plan.shapes import batch_axes
@@ -99,7 +100,8 @@ def too_much(graph: Graph, shapes: dict[str, tuple[int, ...]], seconds_per_value
     seconds = seconds_per_value * sum(map(math.prod, shapes.values()))
     if seconds > MOST_SECONDS:
         return f"it would take about {seconds:.0f} s"
-    left, needed = available_bytes(), peak_bytes(graph, tuple(Profile(name, shape, shape, shape) for name, shape in shapes.items()))
+    at_these = static_shapes(graph, tuple(Profile(name, shape, shape, shape) for name, shape in shapes.items()))
+    left, needed = available_bytes(), peak_bytes(graph, at_these)
     if left is not None and needed > MOST_OF_MEMORY * left:
         return f"it would take about {needed / 1e9:.1f} GB of memory"
     return ""

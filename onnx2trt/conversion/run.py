@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,11 +12,13 @@ from contextlib import contextmanager
 
 from onnx2trt.base import files
 from onnx2trt.base.files import Temporary
-from onnx2trt.base.memory import return_freed
+from onnx2trt.base.memory import resident_bytes, return_freed
 from onnx2trt.compare.evidence import Evidence
 from onnx2trt.process.channel import Channel
 from onnx2trt.report.console import Console
 
+USUAL_BYTES, USUAL_MODELS = 1_500_000_000, 2  # that a conversion holds at most: so many bytes, and the model so often
+WATCH_SECONDS = 0.2
 RENAME_SECONDS = 5.0  # the parent renames at once, or it is gone and so are we
 
 
@@ -44,6 +47,26 @@ class Run:
         return_freed()
         with self.console.stage(name, label):
             yield
+
+    def watch_memory(self, model_bytes: int) -> None:
+        """From now on, say once when this process holds more memory than a conversion takes: not every size of a tensor can be known
+        before it is there.
+
+        Args:
+            model_bytes: of the model, its external data included.
+        """
+        usual = USUAL_BYTES + USUAL_MODELS * model_bytes
+
+        def watch() -> None:
+            while (held := resident_bytes()) is not None and held <= usual:
+                time.sleep(WATCH_SECONDS)
+            if held is not None:
+                self.console.warn(
+                    f"this conversion holds {held / 1e9:.1f} GB of memory already, for a model of {model_bytes / 1e6:.1f} MB: its tensors "
+                    "are large at these shapes; smaller shapes, or a smaller batch, take less"
+                )
+
+        threading.Thread(target=watch, name="memory", daemon=True).start()
 
     def labelled(self, name: str) -> Run:
         """A run of its own for one of several engines, named in its messages; the files and the way to the parent are shared."""

@@ -13,6 +13,7 @@ import onnx
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph, array_of, constant_value
+from onnx2trt.model.inference_memory import peak_bytes
 from onnx2trt.model.nodes import reads, subgraphs, with_inner_nodes
 from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.structure import true_inputs
@@ -26,6 +27,7 @@ MANY_NODES = 5_000
 MANY_IO = 1_000  # also of the operands of one node
 MOST_CONSTANT_BYTES = 2**31  # of what nodes make out of constants alone
 MANY_CONSTANT_BYTES = 2**28  # from which on it is said
+MANY_ALIVE_BYTES = 2**28  # of the tensors of one inference; the model, what is made of it, and calibration hold them several times
 MOST_RUNS = 10**7  # of nodes in loops, within one inference; ONNX Runtime takes some 20 seconds for so many
 MOST_ALIVE_BYTES = 2**37  # of one tensor: no GPU has room for more
 BYTES = 4  # of a value; most are float32
@@ -191,6 +193,9 @@ def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> tuple
     remarks = [what_takes_long(graph)]
     if grown > MANY_CONSTANT_BYTES:
         remarks.append(f"nodes make {_giga(grown)} out of small constants: the conversion takes several times that much memory")
+    alive = peak_bytes(graph, shapes)
+    if alive > MANY_ALIVE_BYTES:
+        remarks.append(f"one inference holds tensors of {_giga(alive)} at a time: the conversion takes several times that much memory")
     return tuple(filter(None, remarks))
 
 

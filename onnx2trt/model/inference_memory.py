@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 
-from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import reads
-from onnx2trt.model.observe import static_shapes
 
 BYTES = 4  # of a value; most are float32
 
 
-def peak_bytes(graph: Graph, profiles: tuple[Profile, ...]) -> int:
-    """Of the tensors that are alive at the same time, at the opt shapes; those whose shape cannot be inferred are left out.
+def peak_bytes(graph: Graph, shapes: dict[str, tuple[int, ...]]) -> int:
+    """Of the tensors that are alive at the same time; those whose shape is not known are left out.
 
     Args:
         graph: in order of execution.
+        shapes: as static_shapes gives them.
     """
-    shapes = static_shapes(graph, profiles)
     last = {name: index for index, node in enumerate(graph.nodes) for name in reads(node)}
     alive = peak = sum(_bytes(name, shapes) for name in graph.input_names)
     ends: dict[int, list[str]] = {}

@@ -57,6 +57,7 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
     with run.stage("preflight", f"checking {base_name(plan.onnx)}"), having_found(found):
         _check_outputs(plan)
         model, info = bind_inputs(*_read(plan), plan.shapes.bind_input)
+        run.watch_memory(info.bytes)
         found["model"] = describe_model(info)
         profiles = input_profiles(plan, model, info, run)
         found["plan"] = describe_plan(plan, profiles)

@@ -3,6 +3,10 @@
 import subprocess
 import sys
 
+import numpy as np
+
+from onnx2trt.base.memory import resident_bytes
+
 FREED_BUT_KEPT = """
 import numpy as np
 from onnx2trt.base.memory import return_freed
@@ -25,3 +29,11 @@ def test_what_was_freed_before_something_that_is_used_goes_back():
     done = subprocess.run([sys.executable, "-c", FREED_BUT_KEPT], capture_output=True, text=True, check=True)
     kept, left = map(float, done.stdout.split())
     assert kept > 80 and left < 20
+
+
+def test_what_a_process_holds(tmp_path):
+    before = resident_bytes()
+    block = np.ones(2**26, np.uint8)
+    assert resident_bytes() - before > 2**25 and block.size
+    (tmp_path / "odd").write_text("1")
+    assert resident_bytes(str(tmp_path / "odd")) is resident_bytes(str(tmp_path / "none")) is None

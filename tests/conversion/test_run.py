@@ -1,8 +1,11 @@
 """conversion/run.py: what a run says of itself, and what one of several engines leaves to it."""
 
+import time
+
 from helpers import quiet_run
 
 from onnx2trt.base.files import sha256
+from onnx2trt.conversion import run as running
 
 
 def test_what_a_run_says_of_itself():
@@ -67,3 +70,28 @@ def test_what_was_written_before_the_end_is_known_by_its_hash(tmp_path):
     run, final = quiet_run(), tmp_path / "c.cache"
     run.write_now({str(final): b"scales"})
     assert run.written == {str(final): sha256(b"scales")}
+
+
+def waited_for(run, seconds=5.0):
+    """The warnings, once there is one."""
+    until = time.monotonic() + seconds
+    while not run.console.warnings and time.monotonic() < until:
+        time.sleep(0.01)
+    return run.console.warnings
+
+
+def test_more_memory_than_usual_is_said_once(monkeypatch):
+    monkeypatch.setattr(running, "WATCH_SECONDS", 0.01)
+    held = [10**9, 10**9, 3 * 10**9, 4 * 10**9]
+    monkeypatch.setattr(running, "resident_bytes", lambda: held.pop(0))
+    run = quiet_run()
+    run.watch_memory(500_000_000)
+    (said,) = waited_for(run)
+    assert "holds 3.0 GB of memory already, for a model of 500.0 MB" in said and held == [4 * 10**9]
+
+
+def test_where_nobody_tells_nothing_is_said(monkeypatch):
+    monkeypatch.setattr(running, "resident_bytes", lambda: None)
+    run = quiet_run()
+    run.watch_memory(0)
+    assert waited_for(run, 0.1) == []

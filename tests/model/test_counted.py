@@ -222,6 +222,32 @@ def test_constants_that_grow_large_are_said_and_large_weights_are_not(op_type, s
     assert bool(check_sizes(Graph.from_model(model), (), "m.onnx")) == said
 
 
+GROWING = {  # operator -> (its other inputs' arrays, attributes), of a node that makes 2**16 values and more of four
+    "Expand": ([np.array([2**14, 4])], {}),
+    "Tile": ([np.array([2**14, 1])], {}),
+    "Resize": ([np.array([], np.float32), np.array([1, 2**14], np.float32)], {"mode": "nearest"}),
+    "Pad": ([np.array([0, 2**15, 0, 2**15])], {}),
+    "Gather": ([np.zeros(2**16, np.int64)], {"axis": 1}),
+    "Add": ([np.ones((2**14, 1), np.float32)], {}),
+    "MatMul": ([np.ones((4, 2**16), np.float32)], {}),
+}
+
+
+@pytest.mark.parametrize("op_type", GROWING)
+def test_tensors_that_grow_large_are_said(op_type, monkeypatch):
+    arrays, attributes = GROWING[op_type]
+    names = [f"c{index}" for index in range(len(arrays))]
+    nodes = [
+        helper.make_node(op_type, ["x", *names], ["t"], "blows", **attributes),
+        helper.make_node("ReduceMax", ["t"], ["y"], keepdims=0),
+    ]
+    graph = Graph.from_model(built(nodes, list(zip(names, arrays))))
+    assert check_sizes(graph, (), "m.onnx") == ()
+    monkeypatch.setattr("onnx2trt.model.counted.MANY_ALIVE_BYTES", 2**17)
+    (said,) = check_sizes(graph, (), "m.onnx")
+    assert "one inference holds tensors of" in said
+
+
 # ---- loops
 
 
