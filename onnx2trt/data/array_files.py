@@ -23,9 +23,9 @@ def announced(path: str, only: str | None) -> dict[str, np.ndarray]:
         only: name of the array of an .npy file; None where it cannot stand for one.
 
     Raises:
-        DataError: it is no file of arrays, or an .npy file larger than MAX_ARRAY_BYTES.
+        DataError: it is no regular file (a pipe would be waited for) or none of arrays, or an .npy file larger than MAX_ARRAY_BYTES.
     """
-    return _guarded(lambda: _of_archive(path) if is_archive(path) else {_single(path, only): _header_of_file(path)})
+    return _guarded(path, lambda: _of_archive(path) if is_archive(path) else {_single(path, only): _header_of_file(path)})
 
 
 def read(path: str, only: str | None, wanted: Container[str]) -> dict[str, np.ndarray]:
@@ -34,7 +34,7 @@ def read(path: str, only: str | None, wanted: Container[str]) -> dict[str, np.nd
     Raises:
         DataError: they cannot be read, or unpack to more than MAX_ARRAY_BYTES.
     """
-    return _guarded(lambda: _members(path, wanted) if is_archive(path) else {_single(path, only): np.load(path, allow_pickle=False)})
+    return _guarded(path, lambda: _members(path, wanted) if is_archive(path) else {_single(path, only): np.load(path, allow_pickle=False)})
 
 
 def is_archive(path: str) -> bool:
@@ -48,7 +48,9 @@ def _single(path: str, only: str | None) -> str:
     return only
 
 
-def _guarded(look: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def _guarded(path: str, look: Callable[[], dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise DataError("is not a regular file")
     try:
         return look()
     except DataError:

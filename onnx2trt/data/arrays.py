@@ -33,8 +33,6 @@ def load_arrays(
     Raises:
         DataError: names, types or shapes do not fit the model.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise DataError("is not a regular file")
     only = inputs[0].name if len(inputs) == 1 else None
     if only is None and not array_files.is_archive(path):
         raise DataError(f"holds one array, but the model has {len(inputs)} inputs: use .npz")

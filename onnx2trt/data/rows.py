@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import zipfile
 from dataclasses import dataclass
 
-import numpy as np
-
+from onnx2trt.base.errors import DataError
 from onnx2trt.base.model_info import Profile, TensorSpec
+from onnx2trt.data.array_files import announced
 
 ROW_NAME = re.compile(r"(?P<path>.*\.np[yz])\[(?P<row>\d+)\]", re.IGNORECASE | re.DOTALL)  # no array file ends with a bracket
-HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+MOST_ROWS = 2**20  # of one file; each has a name
 
 
 @dataclass(frozen=True)
@@ -25,17 +24,18 @@ class Rows:
     shared: frozenset[str] = frozenset()  # inputs that have no rows: all samples of a file get them as they are
 
     def count(self, path: str, inputs: tuple[TensorSpec, ...]) -> int:
-        """The samples in a file, by its headers alone; 1 where that cannot be told, so that reading it says what is wrong."""
+        """The samples in a file, by its headers alone, which may say anything: MOST_ROWS at most; 1 where it cannot be told, so that
+        reading it says what is wrong."""
         rowed = [spec for spec in inputs if spec.name not in self.shared]
         if not self.block or not rowed:
             return 1
         try:
-            shapes = _shapes(path, inputs)
+            shapes = {name: array.shape for name, array in announced(path, inputs[0].name).items()}
             counts = {shapes[spec.name][0] if len(shapes[spec.name]) == len(spec.shape) else self.block for spec in rowed}
-        except Exception:  # numpy, zipfile, zlib and tokenize raise eight classes of their own for damaged files
+        except (DataError, KeyError):
             return 1
         entries = counts.pop()
-        return entries // self.block if not counts and entries and entries % self.block == 0 else 1
+        return min(entries // self.block, MOST_ROWS) if not counts and entries and entries % self.block == 0 else 1
 
 
 WHOLE_FILE = Rows(0)
@@ -87,20 +87,3 @@ def file_and_row(sample: str) -> tuple[str, int | None]:
     """(file, row) of a sample by its name; None where the sample is all of the file."""
     found = ROW_NAME.fullmatch(sample)
     return (found["path"], int(found["row"])) if found else (sample, None)
-
-
-def _shapes(path: str, inputs: tuple[TensorSpec, ...]) -> dict[str, tuple[int, ...]]:
-    """Shape of the array of each input."""
-    if not path.lower().endswith(".npz"):
-        with open(path, "rb") as stream:
-            return {inputs[0].name: _shape(stream)}
-    shapes = {}
-    with zipfile.ZipFile(path) as archive:
-        for spec in inputs:
-            with archive.open(f"{spec.name}.npy") as stream:
-                shapes[spec.name] = _shape(stream)
-    return shapes
-
-
-def _shape(stream) -> tuple[int, ...]:
-    return HEADERS[np.lib.format.read_magic(stream)](stream)[0]

@@ -1,12 +1,16 @@
 """data/rows.py: what a sample is in a file of arrays."""
 
+import os
+import zipfile
+
 import numpy as np
 import pytest
 
-from onnx2trt.base.errors import ExitCode
+from onnx2trt.base.errors import DataError, ExitCode
 from onnx2trt.base.model_info import Profile, TensorSpec
+from onnx2trt.data.array_files import announced, read
 from onnx2trt.data.reader import Reader
-from onnx2trt.data.rows import Rows, file_and_row, row_name, rows_of
+from onnx2trt.data.rows import MOST_ROWS, Rows, file_and_row, row_name, rows_of
 from onnx2trt.data.samples import find
 
 ROWS = 23
@@ -118,3 +122,36 @@ def test_the_samples_do_not_depend_on_the_files_that_hold_them(tmp_path, batch, 
     assert found["one"] == found["each"] == found["mixed"]
     count, unused, lost, read, _ = found["one"]
     assert count == min(most, ROWS) and unused == ROWS - count and len(read) + lost == count
+
+
+def told(path, shape, dtype="<f4"):
+    """An .npy file of some bytes that says so of itself."""
+    with open(path, "wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": dtype, "fortran_order": False, "shape": shape})
+        stream.write(bytes(64))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "shape, dtype", [((2**62, 3), "<f4"), ((-1, 3), "<f4"), ((2**40, 3), "|V0"), ((2**40, 0), "<f4"), ((2**64, 3), "<f4")]
+)
+def test_what_a_header_says_is_not_believed(tmp_path, shape, dtype):
+    assert 0 < Rows().count(told(tmp_path / "x.npy", shape, dtype), (spec("x", "N", 3),)) <= MOST_ROWS
+
+
+def test_a_member_that_says_that_it_is_large_has_a_bounded_number_of_rows(tmp_path):
+    np.savez(tmp_path / "x.npz", x=np.zeros((2, 3), np.float32))
+    told(tmp_path / "x.npy", (2**50, 3))
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.write(tmp_path / "x.npy", "x.npy")
+        archive.filelist[0].file_size = 2**60
+    assert Rows().count(str(tmp_path / "x.npz"), (spec("x", "N", 3),)) <= MOST_ROWS
+
+
+@pytest.mark.parametrize("name", ["x.npy", "x.npz"])
+def test_a_pipe_in_the_place_of_a_file_is_not_waited_for(tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    assert Rows().count(str(tmp_path / name), (spec("x", "N", 3),)) == 1
+    for look in (lambda path: announced(path, "x"), lambda path: read(path, "x", ("x",))):
+        with pytest.raises(DataError, match="not a regular file"):
+            look(str(tmp_path / name))
