@@ -38,6 +38,7 @@ from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8 import reuse
 from onnx2trt.stages.int8.guard import OF_FP16, Fp16Inaccurate, Guard
 from onnx2trt.stages.int8.trials import Trials
+from onnx2trt.stages.masks import with_clipped_masks
 from onnx2trt.stages.ranges import kept_fp32, measure_ranges
 from onnx2trt.trt.parser_errors import Refusal
 from onnx2trt.trt.plan_text import Kernel
@@ -60,7 +61,7 @@ def choose(job: Job, run: Run) -> Choice | Int8Choice:
 
 
 def graph_to_quantize(job: Job, run: Run) -> Graph:
-    """The model, folded, FP32, of an opset that Q/DQ can be put into, its matrix products written as such.
+    """The model, folded, FP32, of an opset that Q/DQ can be put into, its matrix products written as such, its masks as FP16 holds them.
 
     Raises:
         ConversionError: MODEL, where its opset cannot be raised.
@@ -70,7 +71,7 @@ def graph_to_quantize(job: Job, run: Run) -> Graph:
         raise prepare.without_fp8_opset(graph.opset)
     if job.strong:
         warn_of_fp32_scales(job, graph, run)
-    return graph
+    return with_clipped_masks(job, graph, run)
 
 
 def _choose_with_plugins(job: Job, run: Run) -> Choice:
