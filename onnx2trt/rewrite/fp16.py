@@ -12,6 +12,7 @@ from onnx2trt.model.bodies import body_graph, is_plain, write_back
 from onnx2trt.model.graph import Graph, array_of
 from onnx2trt.model.half_types import FP16, HalfType
 from onnx2trt.model.nodes import attribute, captured, reads, rename_reads, standard_schema, subgraphs
+from onnx2trt.model.operators import RECURRENT
 from onnx2trt.rewrite.element_types import with_io_types
 
 FLOAT = onnx.TensorProto.FLOAT
@@ -113,6 +114,8 @@ class _Converter:
             for name in dict.fromkeys(reads(node)):
                 if self._types.get(name) == FLOAT:
                     rename_reads(node, name, self._as_float(name))
+            if node.op_type in RECURRENT and node.input[0] not in {*self._source.input_names} - self._half_io:
+                node.input[0] = self._added_to_zero(node.input[0])
             self._nodes.append(node)
             return
         keeps_type = node.op_type == "Cast"  # reads either precision as it comes
@@ -149,6 +152,14 @@ class _Converter:
         """An Identity behind an input: TensorRT-RTX 1.7 builds no FP16 loop over the rows of a network's input itself (error in Myelin)."""
         target = self._unique(f"{name}__rows")
         self._nodes.append(onnx.helper.make_node("Identity", [name], [target], name=self._unique(f"{target}__identity")))
+        return target
+
+    def _added_to_zero(self, name: str) -> str:
+        """A sum between a Cast and a recurrent layer in FP32: TensorRT-RTX 1.7 reads the steps of what is cast behind the loop over them,
+        where it has removed all that lies between (error in Myelin: "reshape op: input tensor has shape [8,1,8] and output [1,1,8]")."""
+        target, zero = self._unique(f"{name}__steps"), self._unique(f"{name}__zero")
+        self._result.weights[zero] = np.zeros(1, np.float32)
+        self._nodes.append(onnx.helper.make_node("Add", [name, zero], [target], name=self._unique(f"{target}__add")))
         return target
 
     def _as_it_comes(self, name: str) -> str:

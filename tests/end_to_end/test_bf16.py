@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from command import onnx2trt
-from models import conv_net, profiles, random
+from models import conv_net, model, node, profiles, random
 from overflowing_nets import NETS
 
 from onnx2trt.model.graph import Graph
@@ -70,3 +70,24 @@ def test_layers_can_be_bound_and_inputs_be_fp16(converted):
     )
     assert done.code == 0, done.stderr
     assert [(entry["name"], entry["precision"]) for entry in result["precision"]["fallback"]] == [("stem", "fp32")]
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("operator, gates", [("LSTM", 4), ("GRU", 3), ("RNN", 1)])
+def test_a_recurrent_layer_in_fp32_stands_between_layers_of_16_bits(converted, operator, gates):
+    """The library's parser reads sequence_lens in FP32 alone; and GRU in BF16 not at all."""
+    inner = [
+        node("MatMul", "x first", "a", "before"),
+        node(operator, "a w r bias lengths", "h", "recurrent", hidden_size=16),
+        node("Squeeze", "h axis", "s", "squeeze"),
+        node("MatMul", "s last", "y", "behind"),
+    ]
+    weights = {"first": random(8, 8), "w": random(1, gates * 16, 8, scale=0.3), "r": random(1, gates * 16, 16, scale=0.3)}
+    weights |= {"bias": random(1, 2 * gates * 16, scale=0.1), "last": random(16, 4)}
+    weights |= {"axis": np.array([1]), "lengths": np.array([6, 4], np.int32)}
+    source = model(inner, {"x": [6, 2, 8]}, {"y": [6, 2, 4]}, weights)
+    for precision in ("fp16", "bf16"):
+        done, result = converted(source, "--precision", precision)
+        assert done.code == 0, done.stderr
+        assert [entry["name"] for entry in result["precision"]["fallback"]] == ["recurrent"]
+        assert result["precision"]["delivered"] == precision and max(row["drop_percent"] for row in result["accuracy"]) <= 1

@@ -329,3 +329,26 @@ def test_a_loop_in_a_branch():
         assert kept_fp32 == {} and HALF in {kind for body in inner_graphs(half) for kind in body.types().values()}
         for one in (half, simulation(half)):
             np.testing.assert_allclose(outputs_of(one, feed)[0], outputs_of(graph, feed)[0], atol=4e-3)
+
+
+@pytest.mark.parametrize("before", [("Relu",), ("MatMul",), ("MatMul", "Transpose"), ()])
+def test_a_recurrent_layer_in_fp32_reads_a_sum(before):
+    """TensorRT-RTX builds none that reads what is cast, however values are moved in between (tests/end_to_end/test_bf16.py)."""
+    nodes, name = [], "x"
+    for index, operator in enumerate(before):
+        more = {"MatMul": " square"}.get(operator, "")
+        nodes.append(node(operator, name + more, name := f"t{index}", operator, **({"perm": [0, 1, 2]} if operator == "Transpose" else {})))
+    nodes.append(node("GRU", f"{name} w r", "y", "recurrent", hidden_size=4))
+    weights = {"square": random(3, 3), "w": random(1, 12, 3, seed=1), "r": random(1, 12, 4, seed=2)}
+    graph = Graph.from_model(model(nodes, {"x": [5, 2, 3]}, {"y": [5, 1, 2, 4]}, weights))
+    half = convert(graph, {"recurrent": "", "Transpose": ""})
+    recurrent = next(one for one in half.nodes if one.name == "recurrent")
+    producers = half.producers()
+    if not before:
+        assert recurrent.input[0] == "x" and len(half.nodes) == 1, "an input of the network is read as it is"
+        return
+    summed = producers[recurrent.input[0]]
+    assert summed.op_type == "Add" and not half.weights[summed.input[1]].any()
+    onnx.checker.check_model(half.to_model(), full_check=True)
+    feed = {"x": random(5, 2, 3, seed=3)}
+    np.testing.assert_allclose(outputs_of(simulation(half), feed)[0], outputs_of(graph, feed)[0], atol=1e-2)

@@ -35,7 +35,7 @@ def prepared(tmp_path, monkeypatch):
     (tmp_path / "data").mkdir()
 
     def prepare(all_masked: bool, precision: str, library: str, flags: tuple[str, ...]):
-        form = Form("behind mul", "add constant", batch=1, heads=2, size=16, tokens=24, mlp=True)
+        form = Form("behind mul", "add constant", batch=1, heads=2, size=16, tokens=12, mlp=True)
         source = form.network(2)
         for tensor in source.graph.initializer:
             if tensor.name.endswith("_mask"):
