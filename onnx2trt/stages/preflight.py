@@ -16,6 +16,7 @@ from onnx2trt.base.words import base_name
 from onnx2trt.compare.metrics import misfit
 from onnx2trt.conversion.bound_inputs import bind_inputs
 from onnx2trt.conversion.candidate import OnnxCandidate
+from onnx2trt.conversion.counted_model import count_and_fold
 from onnx2trt.conversion.input_profiles import input_profiles
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.promised_shapes import rows_are_independent, try_shapes
@@ -61,13 +62,11 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         found["model"] = describe_model(info)
         profiles = input_profiles(plan, model, info, run)
         found["plan"] = describe_plan(plan, profiles)
-        for remark in check_sizes(Graph.from_model(model, profiles), profiles, plan.onnx):
-            run.console.warn(remark)
+        with_branches, folded = count_and_fold(model, profiles, plan.onnx, run)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _spare_inputs(plan, info, data)
         _check_metric(plan, info, data)
-        model, folded = fold_branches(model, profiles)
-        light, weights = apart(model)
+        light, weights = apart(with_branches)
         job = Job(library, plan, light, info, profiles, data, folded, weights=weights)
         facts = Facts(info.quantized, rewritten=job.rewritten or _repaired(job))
         job = replace(job, plan=_with_idle(plan, facts, info, data, run))
