@@ -9,12 +9,14 @@ from itertools import chain
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph, array_of, constant_value
+from onnx2trt.model.infer import infer_shapes
 from onnx2trt.model.inference_memory import peak_bytes
-from onnx2trt.model.nodes import reads, subgraphs, with_inner_nodes
+from onnx2trt.model.nodes import captured, reads, subgraphs, with_inner_nodes
 from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.structure import true_inputs
 
@@ -31,6 +33,7 @@ MANY_ALIVE_BYTES = 2**28  # of the tensors of one inference; the model, what is 
 MOST_RUNS = 10**7  # of nodes in loops, within one inference; ONNX Runtime takes some 20 seconds for so many
 MOST_ALIVE_BYTES = 2**37  # of one tensor: no GPU has room for more
 BYTES = 4  # of a value; most are float32
+MOST_DIMS = 64  # values of a constant that may be a shape
 
 
 def check_functions(model: onnx.ModelProto, path: str) -> None:
@@ -171,7 +174,8 @@ def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> tuple
         ConversionError: MODEL, for constants that nodes would blow up, and for a tensor that no GPU has room for.
     """
     _check_loops(graph, path)
-    shapes = {**static_shapes(graph, profiles), **{name: array.shape for name, array in graph.weights.items()}}
+    known = _known_inside(graph)
+    shapes = static_shapes(known, profiles) | _scanned(known) | {name: array.shape for name, array in graph.weights.items()}
     constant, made, grown = set(graph.weights), 0, 0
     for node in graph.nodes:
         read = reads(node)
@@ -197,6 +201,33 @@ def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> tuple
     if alive > MANY_ALIVE_BYTES:
         remarks.append(f"one inference holds tensors of {_giga(alive)} at a time: the conversion takes several times that much memory")
     return tuple(filter(None, remarks))
+
+
+def _known_inside(graph: Graph) -> Graph:
+    """The same, its bodies with the small constants that they read from outside: onnx follows no value into a body."""
+    known = graph.copy()
+
+    def give(node: onnx.NodeProto) -> None:
+        for body in subgraphs(node):
+            small = [name for name in sorted(captured(body)) if name in graph.weights and graph.weights[name].size <= MOST_DIMS]
+            body.initializer.extend(numpy_helper.from_array(graph.weights[name], name) for name in small)
+            for inner in body.node:
+                give(inner)
+
+    for node in known.nodes:
+        give(node)
+    return known
+
+
+def _scanned(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """The shapes of what Loops of a constant number of steps put together, as far as onnx knows what a step makes."""
+    loops = {name: steps for node in graph.nodes if (steps := _trips(node, graph.weights)) > 1 for name in node.output}
+    found = {}
+    for value in infer_shapes(graph.skeleton(), values=True).graph.value_info if loops else ():
+        first, *rest = [dim.dim_value for dim in value.type.tensor_type.shape.dim] or [1]
+        if value.name in loops and not first and all(rest):
+            found[value.name] = (loops[value.name], *rest)
+    return found
 
 
 def _check_loops(graph: Graph, path: str) -> None:

@@ -281,3 +281,34 @@ def test_loops_in_loops_are_multiplied():
 def test_loops_that_end_by_a_condition_are_taken():
     looped(loop(ends=True), m=2**62)
     looped(loop(), m=1000)
+
+
+def growing(how, size):
+    """An If or a Loop of 1000 steps in whose bodies an Expand makes so many values; the size stands outside."""
+    made = [helper.make_tensor_value_info("grown", F, None)]
+    expand = helper.make_node("Expand", ["one", "size"], ["grown"], "blows")
+    if how == "If":
+        body = helper.make_graph([expand], "branch", [], made)
+        node = helper.make_node("If", ["c"], ["t"], "outer", then_branch=body, else_branch=body)
+    else:
+        values = [helper.make_tensor_value_info(name, kind, []) for name, kind in (("i", INT64), ("ci", BOOL))]
+        on = helper.make_node("Identity", ["ci"], ["co"])
+        body = helper.make_graph([on, expand], "step", values, [helper.make_tensor_value_info("co", BOOL, []), *made])
+        node = helper.make_node("Loop", ["steps", ""], ["t"], "outer", body=body)
+    nodes = [helper.make_node("ReduceSum", ["x"], ["s"], keepdims=0), helper.make_node("Cast", ["s"], ["c"], to=BOOL), node]
+    nodes += [helper.make_node("ReduceMax", ["t"], ["r"], keepdims=0), helper.make_node("Add", ["x", "r"], ["y"])]
+    weights = [("one", np.ones(1, np.float32)), ("size", np.array([size])), ("steps", np.array(1000))]
+    return Graph.from_model(built(nodes, weights))
+
+
+@pytest.mark.parametrize("how, size", [("If", 2**27), ("Loop", 2**17)])
+def test_what_bodies_make_is_counted_by_constants_outside(how, size):
+    said = check_sizes(growing(how, size), (), "m.onnx")
+    assert any("one inference holds tensors of 0.5 GB" in text for text in said)
+    assert check_sizes(growing(how, 2**10), (), "m.onnx") == ()
+
+
+@pytest.mark.parametrize("how", ["If", "Loop"])
+def test_what_bodies_make_of_constants_without_bound_is_refused(how):
+    with refused(ExitCode.MODEL, "node 'outer'", "would make"):
+        check_sizes(growing(how, 2**40), (), "m.onnx")
