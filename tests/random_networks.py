@@ -22,7 +22,7 @@ from onnx2trt.pipeline import int8
 from onnx2trt.rewrite.simulate import simulation
 
 Feed = dict[str, np.ndarray]
-CALIBRATED, MEASURED = 12, 48  # samples; on few, one of them can rule
+CALIBRATED, MEASURED = 12, 480  # samples; of 48, one rules: 13 of 400 such sets had lost more than 1 dB, none of 40 of 480
 
 
 @dataclass(frozen=True)
