@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from onnx2trt.base.side_files import NotTaken, check_types, read_json
 from onnx2trt.report.result import Result, intact
-from onnx2trt.report.table import render
+from onnx2trt.report.table import parts
 
 ODD = (ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError)  # what its parts raise where they are of other types
-WIDTH = 80  # columns; any will do
 
 
 class OddResult(NotTaken):
@@ -28,7 +27,7 @@ def read_result(path: str) -> tuple[Result, bool | None]:
     try:
         result = Result.from_dict(record)
         check_types(result)
-        render(result.to_dict(), WIDTH, color=False)  # of what is a list or a dict, this alone knows what must be in it
+        parts(result.to_dict())  # of what is a list or a dict, this alone knows what must be in it
         return result, intact(record)
     except ODD as error:
         raise OddResult(f"it is no result of a conversion ({error})") from None

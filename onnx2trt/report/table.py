@@ -41,23 +41,32 @@ def render(result: dict, width: int, color: bool) -> str:
         width: columns of the terminal.
         color: with ANSI colours; else it is the same text.
     """
-    table = _grid()
-    for name, value, style in _rows(result):
-        table.add_row(name, Text(printable(value, ""), style=style))
     stream = io.StringIO()
     plain = not color or bool(os.environ.get("NO_COLOR"))
     console = Console(file=stream, width=max(width, 60), force_terminal=color, no_color=plain, highlight=False)
-    console.print(table)
+    for part in parts(result):
+        console.print(part)
+    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+
+
+def parts(result: dict) -> list[Table | Text]:
+    """All that the result has to say, from the top to the bottom, not yet laid out in lines: that takes most of the time.
+
+    Raises:
+        ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError: it is not as a conversion writes it.
+    """
+    table = _grid()
+    for name, value, style in _rows(result):
+        table.add_row(name, Text(printable(value, ""), style=style))
+    found = [table]
     for rows, title in ((result["variants"], ""), (result["structures"], STRUCTURES)):
         if len(rows) > 1:
-            console.print()
-            for line in filter(None, (title, _comparison(rows), *_remarks(rows))):
-                console.print(Text(printable(line)) if isinstance(line, str) else line)
+            lines = filter(None, (title, _comparison(rows), *_remarks(rows)))
+            found += [Text(), *(Text(printable(line)) if isinstance(line, str) else line for line in lines)]
     steps = _grid()
     for step in next_steps(result):
         steps.add_row("next", Text(printable(step, "")))
-    console.print(steps)
-    return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
+    return [*found, steps]
 
 
 def _grid() -> Table:

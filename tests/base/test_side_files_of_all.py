@@ -183,6 +183,13 @@ def test_the_whole_files_are_read(tmp_path):
     assert calibration_cache.read(str(tmp_path / "a.cache")).identity.samples == 3
 
 
+def test_a_result_is_checked_without_being_laid_out(tmp_path, monkeypatch):
+    """A fleet with nothing left to do reads hundreds; to lay a table out in lines took half of its time."""
+    monkeypatch.setattr("rich.console.Console.print", lambda *_: pytest.fail("laid out"))
+    (tmp_path / "r.json").write_text(json.dumps(result()))
+    assert isinstance(read_result(str(tmp_path / "r.json"))[0], Result)
+
+
 def test_pipes_and_folders_in_the_place_of_side_files(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for name in ("pipe", "."):
