@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from onnx2trt.base import files
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.side_files import check_replaceable
 from onnx2trt.process.supervision import Interrupted, Supervisor, restore_terminal
 from onnx2trt.report.result import Result, to_json
 
@@ -73,6 +74,8 @@ def write_json(path: str | None, ended: Ended) -> ConversionError | None:
     if not path or path == "-" or ended.json_written:
         return None
     try:
+        if ended.result.exit_code:
+            check_replaceable(path)
         files.write_atomically(path, to_json(ended.result).encode())
     except ConversionError as error:
         known = ended.result.error

@@ -15,9 +15,13 @@ from dataclasses import fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from onnx2trt.base.errors import ConversionError, ExitCode
+
 MOST_BYTES = 2**24  # the result of a network of 20 000 layers has some 3 MB
 MOST_DEPTH = 64  # of lists and objects in one another; a result has about 8
 LARGEST = 2**63  # of whole numbers
+
+RESULT_HEAD = 64  # bytes in which a result says its schema_version
 
 T = TypeVar("T")
 
@@ -102,6 +106,27 @@ def _check_depth(value) -> None:
         level = [inner for part in parts for inner in part if isinstance(inner, (list, dict))]
     if level:
         raise NotTaken(f"it is nested more than {MOST_DEPTH} deep")
+
+
+def check_replaceable(path: str) -> None:
+    """What tells of a failure may take the place of an earlier result only: a --json that names the model by mistake must not cost it.
+
+    Args:
+        path: the file for a result; one that is missing, empty or not a regular file does (of the last, the writing says more).
+
+    Raises:
+        ConversionError: OUTPUT.
+    """
+    if not os.path.isfile(path):
+        return
+    try:
+        with open(path, "rb") as stream:
+            head = stream.read(RESULT_HEAD)
+    except OSError:
+        return
+    if head and not (head.startswith(b"{") and b'"schema_version"' in head):
+        hint = "Give --json a new name."
+        raise ConversionError(f"{path} is not overwritten: it holds something else than a result", hint=hint, code=ExitCode.OUTPUT)
 
 
 def record_of(kind: type[T], values: dict) -> T:

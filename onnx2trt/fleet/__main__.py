@@ -11,11 +11,12 @@ import time
 
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.files import check_writable, write_atomically
+from onnx2trt.base.side_files import check_replaceable
 from onnx2trt.base.streams import deliver, needs_stdout, open_streams
 from onnx2trt.base.system import check_system
 from onnx2trt.base.words import error_text
 from onnx2trt.fleet import node
-from onnx2trt.fleet.cluster import Cluster
+from onnx2trt.fleet.cluster import Cluster, check_address
 from onnx2trt.fleet.outcome import Outcome, Record
 from onnx2trt.fleet.plan_file import FleetPlan, read_plan
 from onnx2trt.fleet.tasks import tasks_of
@@ -40,10 +41,12 @@ def main(argv: list[str] | None = None) -> int:
         check_system()
         if lost := needs_stdout(json_path):
             raise lost
+        check_address(args.address)
         plan = read_plan(args.plan)
         os.chdir(plan.folder)  # where the paths of its flags begin
         record = Record(plan.path, tasks_of(plan))
         if json_path and json_path != "-":
+            check_replaceable(json_path)  # it may name the plan, or a model
             check_writable(json_path)
     except ConversionError as error:
         return _refused(error)
@@ -66,7 +69,7 @@ def build_parser():
     )
     parser.add_argument("plan", metavar="PLAN", help="the YAML file")
     parser.add_argument(
-        "--address", help="of a Ray cluster, as ray.init takes it: auto, HOST:PORT or ray://HOST:10001 (default: Ray is started here)"
+        "--address", help="of the Ray cluster that this machine is a node of: auto, or HOST:PORT of its head (default: Ray is started here)"
     )
     parser.add_argument("--json", metavar="FILE", help="what became of every conversion, as JSON; - for stdout")
     parser.add_argument("--dry-run", action="store_true", help="check plan and flags, and say what would be built; needs no Ray")

@@ -44,13 +44,26 @@ def needs(target: Target, workers: Workers) -> dict[str, float]:
     return found
 
 
+def check_address(address: str | None) -> None:
+    """
+    Raises:
+        ConversionError: USAGE, for Ray Client: it needs packages that Ray itself does not, and never worked where we tried it.
+    """
+    if address is not None and address.startswith("ray://"):
+        raise ConversionError(
+            f"--address {address}: a fleet is not run through Ray Client (ray://)",
+            hint="Start the command on one of the cluster's nodes, with --address auto: the plan's folder is shared with them anyway.",
+            code=ExitCode.USAGE,
+        )
+
+
 def _check_reachable(address: str) -> None:
     """Ray would try for minutes where nobody listens.
 
     Raises:
         OSError.
     """
-    host, _, port = address.removeprefix("ray://").partition("/")[0].rpartition(":")
+    host, _, port = address.rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
 

@@ -44,7 +44,10 @@ def number(text: str) -> float:
 
 
 def gigabytes(text: str) -> float:
-    value = number(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 2**-10 <= value < 2**20:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of GB from 0.001 (1 MB) to {2**20}")
     return value

@@ -55,6 +55,9 @@ def _terminal_columns() -> int:
     return columns if columns > 0 else 80
 
 
+ONE_MODEL = "; one model is taken, and images stand behind a flag, as in --validate test.jpg"
+
+
 class Parser(argparse.ArgumentParser):
     """A parser that takes one model without its flag, and proposes a flag for a misspelt one.
 
@@ -73,7 +76,7 @@ class Parser(argparse.ArgumentParser):
         if len(left) == 1 and parsed.door is None and parsed.onnx is None and parsed.inspect is None:
             parsed.onnx = left.pop()
         if left:
-            self.error(f"unrecognized arguments: {' '.join(left)}")
+            self.error(f"unrecognized arguments: {' '.join(left)}" + ONE_MODEL * (parsed.door is None and parsed.inspect is None))
         if parsed.onnx is None and parsed.inspect is None:
             self.error("one of the arguments --onnx --inspect is required: name the model, as in " + " ".join((*COMMAND, "model.onnx")))
         return _resolved(self, parsed)

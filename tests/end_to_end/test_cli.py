@@ -612,3 +612,28 @@ def test_a_detector_on_stretched_images_is_warned_of(folder):
 def test_what_is_validated_on_is_named_as_it_was_typed(folder):
     done = onnx2trt(folder, "net.onnx", "--validate", "none.png")
     assert done.code == 7 and "--validate none.png does not exist" in done.error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--onnx", "net.onnx", "--json", "net.onnx"),
+        ("--onnx", "net.onnx", "--precison", "fp16", "--json", "net.onnx"),
+        ("--onnx", "net.onnx", *INT8, "--json", "images/0.png"),
+        ("--onnx", "none.onnx", "--json", "test.png"),
+        ("--inspect", "none.engine", "--json", "net.onnx"),
+    ],
+)
+def test_what_tells_of_a_failure_replaces_no_file_that_is_no_result(folder, words):
+    """The refusal itself was written over the model that it spoke of."""
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = onnx2trt(folder, *words)
+    assert done.code in (2, 3, 7) and "is not overwritten" in done.stderr
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_what_tells_of_a_failure_replaces_an_empty_file_and_an_earlier_result(folder):
+    (folder / "r.json").touch()
+    for wrong in ("none.onnx", "neither.onnx"):
+        assert onnx2trt(folder, "--onnx", wrong, "--json", "r.json").code == 3
+        assert wrong in json.loads((folder / "r.json").read_text())["error"]["message"]

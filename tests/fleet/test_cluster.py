@@ -14,6 +14,7 @@ from command import ROOT
 from models import conv_net
 
 from onnx2trt.base.errors import ConversionError
+from onnx2trt.fleet.__main__ import main
 from onnx2trt.fleet.cluster import Cluster, needs
 from onnx2trt.fleet.plan_file import ANY_GPU, Target, Workers
 
@@ -144,9 +145,25 @@ def test_a_worker_and_the_driver_are_killed_and_the_run_after_it_builds_nothing_
     assert found["counts"]["unchanged"] == 2 and made(folder) == everything, said
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "[::1]:1"])
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "[::1]:1"])
 def test_an_address_where_nobody_is(address):
     pytest.importorskip("ray", reason="Ray is not installed")
     with pytest.raises(ConversionError, match="no Ray cluster at") as caught:
         Cluster(address)
     assert caught.value.code == 4 and "head node" in caught.value.hint
+
+
+def test_ray_client_is_refused_before_anything_is_read(capsys):
+    assert main(["no_such_plan.yaml", "--address", "ray://127.0.0.1:1"]) == 2
+    said = capsys.readouterr().err
+    assert "Ray Client" in said and "--address auto" in said
+
+
+def test_the_json_may_name_no_file_that_is_no_result(folder, capsys):
+    plan = folder / "plan.yaml"
+    plan.write_text("models: ['models/*.onnx']\ntargets: [{name: ada, gpu_arch: sm_89}]\n")
+    before = plan.read_text()
+    assert main([str(plan), "--json", str(plan), "--dry-run"]) == 8
+    assert "is not overwritten" in capsys.readouterr().err and plan.read_text() == before
+    assert main([str(plan), "--json", str(folder / "f.json"), "--dry-run", "--quiet"]) == 0
+    assert main([str(plan), "--json", str(folder / "f.json"), "--dry-run", "--quiet"]) == 0

@@ -14,7 +14,7 @@ from onnx2trt.plan import parser as parser_module
 from onnx2trt.plan.argument_types import flatten
 from onnx2trt.plan.arguments import EVERY_DAY, build_parser
 from onnx2trt.plan.effects import typed_flags
-from onnx2trt.plan.parser import OTHER_NAMES
+from onnx2trt.plan.parser import ONE_MODEL, OTHER_NAMES
 from onnx2trt.plan.plan import make_plan
 from onnx2trt.plan.precision_arguments import CALIBRATION_METHODS, PRECISIONS, QUANTIZATION_EFFORTS
 
@@ -136,9 +136,9 @@ def test_accepted_value(flags, dest, expected):
         ("--workspace-size", "0", "number of GB from 0.001"),
         ("--workspace-size", "-1", "number of GB from 0.001"),
         ("--workspace-size", "1048576", "to 1048576"),
-        ("--workspace-size", "4GB", "finite number"),
-        ("--workspace-size", "nan", "finite number"),
-        ("--workspace-size", "inf", "finite number"),
+        ("--workspace-size", "4GB", "number of GB from 0.001"),
+        ("--workspace-size", "nan", "number of GB from 0.001"),
+        ("--workspace-size", "inf", "number of GB from 0.001"),
         ("--max-accuracy-drop", "100.1", "from 0 to 100"),
         ("--max-accuracy-drop", "-1", "from 0 to 100"),
         ("--metric", "iou", "'iou' is none of auto, values, top1, argmax, equal, rows, cosine, noise and mask:T"),
@@ -298,8 +298,8 @@ def test_the_model_needs_no_flag(words):
         (["m.onnx", "--fp16"], "did you mean --precision fp16?"),
         (["m.onnx", "--minShapes=x:1"], "did you mean --min-shapes?"),
         (["m.onnx", "--zzz"], "unrecognized arguments: --zzz"),
-        (["m.onnx", "n.onnx"], "unrecognized arguments: m.onnx n.onnx"),
-        (["--onnx", "m.onnx", "n.onnx"], "unrecognized arguments: n.onnx"),
+        (["m.onnx", "n.jpg"], "unrecognized arguments: m.onnx n.jpg" + ONE_MODEL),
+        (["--onnx", "m.onnx", "n.onnx"], "unrecognized arguments: n.onnx" + ONE_MODEL),
         (["--inspect", "e", "n.onnx"], "unrecognized arguments: n.onnx"),
     ],
 )
