@@ -109,11 +109,16 @@ class Accuracy:
             return f"{what}: one of them is {100 / max(self.count, 1):.3g} %"
         return ""
 
+    @property
+    def all_seen(self) -> bool:
+        """There is no sample among them that the scales were not chosen on."""
+        return bool(self.seen_in_calibration) and self.seen_samples >= self.samples
+
     def seen(self) -> str:
         """That it was measured on samples that the scales were chosen on, in words; empty where it was not."""
         if not self.seen_in_calibration:
             return ""
-        if self.seen_samples >= self.samples:
+        if self.all_seen:
             return "measured on samples that the scales were chosen on"
         return f"{self.seen_samples} of the samples are those that the scales were chosen on"
 

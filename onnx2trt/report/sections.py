@@ -82,6 +82,9 @@ def verdict(result: dict) -> dict:
     if result["not_validated_because"]:
         because = result["not_validated_because"]
         meaning = f"{because[0].upper()}{because[1:]}."
+    row = deciding(result)
+    if row and result["status"] in ("validated", "simulated") and Accuracy(**row).all_seen:
+        meaning += " Measured on the calibration data alone: on other data INT8 may differ more, which --validate shows."
     if result["error"]:
         words = f"{words}, exit code {result['exit_code']}"
     if result["skipped"]:

@@ -166,10 +166,12 @@ def _verdict(result: dict) -> str:
 
 def _agreement(row: dict, limit: float) -> str:
     """Of the output that decides: what few samples leave open is no miss of the limit (Accuracy.excess), and no proof."""
+    accuracy = Accuracy(**row)
     if row["drop_percent"] > limit:
         samples = f"{row['samples']} sample{'s do' if row['samples'] > 1 else ' does'} not show"
-        return f"{samples} a drop above {limit:g} % (measured {row['drop_percent']:.2f} %, shown {Accuracy(**row).shown:.2f} %)"
-    return f"agrees within {limit:g} %" + " on made-up inputs" * (row["inputs"] == "synthetic")
+        return f"{samples} a drop above {limit:g} % (measured {row['drop_percent']:.2f} %, shown {accuracy.shown:.2f} %)"
+    on = " on made-up inputs" * (row["inputs"] == "synthetic") or " on its calibration data" * accuracy.all_seen
+    return f"agrees within {limit:g} %{on}"
 
 
 def _weights(result: dict) -> str:

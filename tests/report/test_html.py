@@ -266,3 +266,11 @@ def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch):
     monkeypatch.setattr(html.importlib.util, "find_spec", lambda name: None)
     with refused(ExitCode.MACHINE, "--report needs jinja2 and matplotlib", hint="pip install jinja2 matplotlib"):
         html.check_libraries()
+
+
+def test_a_verdict_on_calibration_data_alone_says_so():
+    from onnx2trt.report.sections import verdict
+
+    seen = row(seen_in_calibration=True, seen_samples=3)
+    assert "on other data INT8 may differ more" in verdict(result(accuracy=[seen]))["meaning"]
+    assert "calibration" not in verdict(result(accuracy=[row()]))["meaning"]
