@@ -10,7 +10,6 @@ from onnx2trt.base.model_info import Profile, TensorSpec
 from onnx2trt.data.array_files import announced
 
 ROW_NAME = re.compile(r"(?P<path>.*\.np[yz])\[(?P<row>\d+)\]", re.IGNORECASE | re.DOTALL)  # no array file ends with a bracket
-MOST_ROWS = 2**20  # of one file; each has a name
 
 
 @dataclass(frozen=True)
@@ -24,8 +23,8 @@ class Rows:
     shared: frozenset[str] = frozenset()  # inputs that have no rows: all samples of a file get them as they are
 
     def count(self, path: str, inputs: tuple[TensorSpec, ...]) -> int:
-        """The samples in a file, by its headers alone, which may say anything: MOST_ROWS at most; 1 where it cannot be told, so that
-        reading it says what is wrong."""
+        """The samples in a file, by its headers alone, which may say anything; 1 where it cannot be told, so that reading it says what is
+        wrong."""
         rowed = [spec for spec in inputs if spec.name not in self.shared]
         if not self.block or not rowed:
             return 1
@@ -35,7 +34,7 @@ class Rows:
         except (DataError, KeyError):
             return 1
         entries = counts.pop()
-        return min(entries // self.block, MOST_ROWS) if not counts and entries and entries % self.block == 0 else 1
+        return entries // self.block if not counts and entries and entries % self.block == 0 else 1
 
 
 WHOLE_FILE = Rows(0)

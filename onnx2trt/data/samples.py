@@ -17,6 +17,7 @@ IMAGE_SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".dib", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".gif", ".avif"]
 )
 ARRAY_SUFFIXES = frozenset((".npz", ".npy"))
+MOST_ROWS = 2**20  # of one file; each has a name
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def find(directory: str, flag: str, most: int, code: ExitCode, rows: Callable[[s
             code=code,
         )
     paths = sorted(images or arrays, key=lambda path: os.path.relpath(path, directory))
-    samples = paths if images else [sample for path in paths for sample in samples_in(path, rows(path))]
+    samples = paths if images else [sample for path in paths for sample in samples_in(path, rows(path), code)]
     chosen = evenly_spaced(samples, most)
     taken = frozenset(chosen)
     unused = tuple(sample for sample in samples if sample not in taken)
@@ -99,8 +100,15 @@ def holds_arrays(directory: str) -> bool:
     return any(is_array(name) for _, _, names in os.walk(directory) for name in names)
 
 
-def samples_in(path: str, count: int) -> tuple[str, ...]:
-    """The names of the samples in a file that holds so many."""
+def samples_in(path: str, count: int, code: ExitCode) -> tuple[str, ...]:
+    """The names of the samples in a file that holds so many.
+
+    Raises:
+        ConversionError: `code`, where there are more than MOST_ROWS.
+    """
+    if count > MOST_ROWS:
+        hint = "Divide it into several files, or keep those of its rows that are wanted."
+        raise ConversionError(f"{path} holds {count} samples; one file may hold {MOST_ROWS}", hint=hint, code=code)
     return (path,) if count == 1 else tuple(row_name(path, row) for row in range(count))
 
 
@@ -115,7 +123,7 @@ def single(path: str, flag: str, code: ExitCode, rows: Callable[[str], int] = la
         what = "is not a file" if os.path.exists(path) else "does not exist"
         raise ConversionError(f"{flag} {path} {what}", hint=f"Give {flag} one image, or one .npz / .npy file.", code=code)
     if is_array(path):
-        return Dataset("arrays", path, samples_in(path, rows(path)), code)
+        return Dataset("arrays", path, samples_in(path, rows(path), code), code)
     return Dataset("images", path, (path,), code)
 
 

@@ -95,7 +95,7 @@ def arrays(tmp_path, *files) -> Dataset:
     samples = []
     for i, array in enumerate(files):
         np.savez(tmp_path / f"{i}.npz", x=array)
-        samples += samples_in(str(tmp_path / f"{i}.npz"), len(array) if array.ndim > 1 else 1)
+        samples += samples_in(str(tmp_path / f"{i}.npz"), len(array) if array.ndim > 1 else 1, ExitCode.CALIBRATION)
     return Dataset("arrays", "folder", tuple(samples), ExitCode.VALIDATION)
 
 
