@@ -80,7 +80,7 @@ def test_the_page_shows_a_plan_and_calls_that_are_right(folder, monkeypatch):
     read = read_plan("plan.yaml")
     assert len(tasks_of(read)) == 2 * 4 + 2 and read.workers == Workers() and read.output == DEFAULT_OUTPUT
     calls = re.findall(r"^python -m onnx2trt\.fleet ([^#\n]*)", text, re.MULTILINE)
-    assert len(calls) == 3
+    assert len(calls) == 2
     for call in calls:
         build_parser().parse_args(shlex.split(call))
     states = [cells[0].strip(" `") for cells in (line.strip("|").split("|") for line in text.splitlines()) if len(cells) == 2]

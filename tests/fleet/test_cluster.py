@@ -153,13 +153,23 @@ def test_an_address_where_nobody_is(address):
     assert caught.value.code == 4 and "head node" in caught.value.hint
 
 
-def test_ray_client_is_refused_before_anything_is_read(capsys):
+@pytest.fixture
+def signal_handlers():
+    """The command leaves signals ignored, because its process ends; this one goes on, and its children would ignore them, too."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_ray_client_is_refused_before_anything_is_read(capsys, signal_handlers):
     assert main(["no_such_plan.yaml", "--address", "ray://127.0.0.1:1"]) == 2
     said = capsys.readouterr().err
     assert "Ray Client" in said and "--address auto" in said
 
 
-def test_the_json_may_name_no_file_that_is_no_result(folder, capsys):
+def test_the_json_may_name_no_file_that_is_no_result(folder, capsys, signal_handlers):
     plan = folder / "plan.yaml"
     plan.write_text("models: ['models/*.onnx']\ntargets: [{name: ada, gpu_arch: sm_89}]\n")
     before = plan.read_text()

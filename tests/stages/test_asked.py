@@ -79,7 +79,7 @@ def test_fp16_becomes_fp32_where_something_else_is_asked_for(half, precision):
     job, run = planned("--precision", precision, *(("--calibration-dir", "data") if precision == "int8" else ()))
     say_what_it_carries(job, run)
     found = without_half(job)
-    graph = Graph.from_model(found.model)
+    graph = found.as_given()
     types = {name: elem_type for name, elem_type in graph.types().items() if elem_type == onnx.TensorProto.FLOAT16}
     assert set(types) == {"x", "y"} and not found.info.half and found.info.adopted
     x = random(1, 3, 8, 8).astype(np.float16)
