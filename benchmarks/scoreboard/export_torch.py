@@ -7,6 +7,7 @@ Weights are random, with a fixed seed, and batch normalisation has run over rand
 trained network. Architectures that are large are written with fewer layers: what matters is their operators.
 """
 
+import inspect
 import json
 import sys
 from pathlib import Path
@@ -141,6 +142,8 @@ def main(name, folder):
     axes = {key: {axis: called for axis, called in free.items() if axis < value.dim()} for key, value in inputs.items()}
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    # since torch 2.9 another exporter is the default, which takes no dynamic_axes
+    options = {"dynamo": False} if "dynamo" in inspect.signature(torch.onnx.export).parameters else {}
     torch.onnx.export(
         model,
         tuple(inputs.values()),
@@ -149,6 +152,7 @@ def main(name, folder):
         input_names=list(inputs),
         output_names=["out"],
         dynamic_axes=axes | {"out": {0: "batch"}},
+        **options,
     )
     about = {
         key: {"shape": list(value.shape), "whole": not value.is_floating_point(), "ones": key.endswith("mask")}
