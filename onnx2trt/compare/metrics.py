@@ -14,6 +14,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.model_info import dims
 
 MASK_THRESHOLD = 0.3  # of a probability map; text and salient-object detectors are used near it
+PAST_THE_ENDS = 2.0**-20  # a sigmoid of ONNX Runtime gives 1.0000001 on some CPUs
 SQNR_LIMIT_DB = 200.0  # stands for "identical": JSON has no infinity
 LARGEST_PERCENT = 1e9
 FORMS = {  # metric of the user's choice -> outputs that it fits, in words
@@ -22,6 +23,11 @@ FORMS = {  # metric of the user's choice -> outputs that it fits, in words
     "mask": "[N, ...]",
     "rows": "[N, rows, ...] or [rows, ...]",
 }
+
+
+def are_shares(low, high):
+    """Whether what lies between these, numbers or arrays of them, is within 0..1, as probabilities are."""
+    return (low >= -PAST_THE_ENDS) & (high <= 1 + PAST_THE_ENDS)
 
 
 def fits(metric: str, shape: tuple, channels_last: bool = False) -> bool:

@@ -15,7 +15,7 @@ from onnx2trt.compare import values
 from onnx2trt.compare.best_scores import BestScores
 from onnx2trt.compare.intervals import bootstrap, percentiles, shown_share, wilson
 from onnx2trt.compare.labels import LABELS_OF_FLOATS, Labels
-from onnx2trt.compare.metrics import MASK_THRESHOLD, class_axis, decibels, drop_percent, measure
+from onnx2trt.compare.metrics import MASK_THRESHOLD, are_shares, class_axis, decibels, drop_percent, measure
 from onnx2trt.compare.row_groups import ListFinding
 from onnx2trt.compare.values import Errors, Finding
 from onnx2trt.compare.variation import Variation
@@ -162,7 +162,7 @@ class Study:
             if one.possible:
                 one.add(reference, output)
         flat = np.squeeze(reference)
-        self._map = self._map and flat.shape == self.view.image and flat.min() >= 0 and flat.max() <= 1
+        self._map = self._map and flat.shape == self.view.image and bool(are_shares(flat.min(), flat.max()))
         if self._map:
             self._add_part(f"mask:{MASK_THRESHOLD}", reference, output)
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from onnx2trt.compare.boxes import Boxes
 from onnx2trt.compare.intervals import ENOUGH
+from onnx2trt.compare.metrics import are_shares
 from onnx2trt.compare.slices import Moments, Neighbours, axes_of, by_slice
 
 PLACES_KEPT = 2**20  # of one output, of which the variance over the samples is taken place by place
@@ -180,7 +181,7 @@ class Variation:
             variance = np.clip(PLACES_SHARE * total, over_samples, MOST_LENT * over_samples)
         if self.samples == 1 and sum(size > 1 for size in self.shape) < 2:  # nothing tells the features of a single sample from each other
             variance = np.maximum(variance, self.energy / max(self.values, 1))
-        bounded = (moments.low >= 0) & (moments.high <= 1)
+        bounded = are_shares(moments.low, moments.high)
         if self._fixed(axis, variance) and self.samples > 1:
             count = np.full(len(count), ENOUGH)  # nothing is left to chance
         size = axis.boxes.size if axis.boxes is not None and axis.boxes.found else None

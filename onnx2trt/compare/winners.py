@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from onnx2trt.compare.metrics import are_shares
+
 KEPT_OF_SAMPLE, KEPT = 2**14, 2**20  # numbers of the reference, by which it is told what the values are
 TIE = 0.01  # of the range of the values
 NOT_ONE = 0.01  # by which a sum of probabilities may differ from 1
@@ -117,7 +119,7 @@ class Winners:
             return False
         values = np.concatenate(self._kept).astype(np.float64)
         variance = values.var(0)
-        bounded = values.min() >= 0 and values.max() <= 1
+        bounded = are_shares(values.min(), values.max())
         if bounded or (values == 0).mean() > FEW_ZEROS or len(np.unique(values.argmax(1))) < 2:
             return False
         if not np.quantile(variance, 0.9) <= SAME_SCALE * np.quantile(variance, 0.1):

@@ -60,6 +60,7 @@ KINDS = {  # what the reference gives: (samples, the view) -> (kind, metric)
     "sequence": (softmax(random(5, 30, 40) * 4), {}, "sequence", "argmax"),
     "sequence, classes first": (softmax(random(5, 40, 30) * 4, 1), {}, "sequence", "argmax"),
     "mask": (spots()[:, None], {"image": (24, 24)}, "mask", "mask:0.3"),
+    "mask with a sigmoid just above 1": (np.nextafter(spots()[:, None], np.float32(2)), {"image": (24, 24)}, "mask", "mask:0.3"),
     "mask of another size than the image": (spots()[:, None], {"image": (96, 96)}, "values", "values"),
     "bools": (spots() > 0.5, {}, "labels", "equal"),
     "class numbers": (np.random.default_rng(0).integers(0, 9, (5, 24, 24)), {}, "labels", "equal"),
