@@ -137,6 +137,14 @@ def is_bounded(node: onnx.NodeProto, weights: dict[str, np.ndarray], limit: floa
     return True
 
 
+def scalar_of(name: str, weights: dict[str, np.ndarray]) -> float | None:
+    """A FP32 constant of one element, which lends no axes to what it is computed with; None: it is something else."""
+    constant = weights.get(name)
+    if constant is None or constant.dtype != np.float32 or constant.size != 1 or constant.ndim > 1:
+        return None
+    return float(constant.reshape(()))
+
+
 def clip_bounds(clip: onnx.NodeProto, weights: dict[str, np.ndarray]) -> list[float | None]:
     """Lower and upper bound of a Clip, by its operands or (before opset 11) its attributes; None: there is none, NaN: it is no constant."""
     bounds = [attribute(clip, "min"), attribute(clip, "max")]

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 
+def flag_of(dest: str) -> str:
+    """'min_shapes' -> '--min-shapes'."""
+    return f"--{dest.replace('_', '-')}"
+
+
 def words_of(dest: str, value) -> Iterator[str]:
     """The words that the parser makes this value of; one for each time that the flag is given.
 

@@ -6,13 +6,14 @@ import os
 
 from onnx2trt.base.locks import lock_path
 from onnx2trt.plan.argument_types import flatten
+from onnx2trt.plan.argument_words import flag_of
 from onnx2trt.plan.arguments import NO_TIMING_CACHE
 from onnx2trt.plan.door_arguments import ARRAY_SUFFIXES, image_beside
 
 
 def flag_name(args, dest: str) -> str:
     """What the user knows an argument by."""
-    return args.named.get(dest) or f"--{dest.replace('_', '-')}"
+    return args.named.get(dest) or flag_of(dest)
 
 
 def output_problem(args) -> str:

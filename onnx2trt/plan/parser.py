@@ -9,6 +9,7 @@ import sys
 
 from onnx2trt.base.errors import ExitCode
 from onnx2trt.base.words import printable
+from onnx2trt.plan.argument_words import flag_of
 
 EXIT_CODES = f"""\
 exit codes (the code names the thing at fault):
@@ -140,7 +141,7 @@ def _resolved(parser: Parser, parsed: argparse.Namespace) -> argparse.Namespace:
     for path in parsed.validate:
         dest = "validation_dir" if os.path.isdir(path) else "test_image"
         if getattr(parsed, dest) is not None:
-            other = parsed.named.get(dest) or "--" + dest.replace("_", "-")
+            other = parsed.named.get(dest) or flag_of(dest)
             parser.error(f"--validate {path}: {other} names {getattr(parsed, dest)} already; one file and one folder can be given")
         setattr(parsed, dest, path)
         parsed.named = {**parsed.named, dest: "--validate"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.plan.argument_words import words_of
+from onnx2trt.plan.argument_words import flag_of, words_of
 from onnx2trt.plan.capabilities import REFIT_SYMBOLS, Capabilities
 from onnx2trt.plan.effects import typed_flags
 
@@ -90,11 +90,6 @@ def to_remember(args) -> list[str]:
         if flag in typed:
             words += [flag] if value is True else [f"{flag}={word}" for word in words_of(dest, value)]
     return words
-
-
-def flag_of(dest: str) -> str:
-    """'min_shapes' -> '--min-shapes'."""
-    return f"--{dest.replace('_', '-')}"
 
 
 def refuse_refit(args, caps: Capabilities, archs: tuple[str, ...]) -> None:

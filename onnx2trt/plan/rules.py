@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx2trt.base.model_info import dims
 from onnx2trt.plan.argument_types import flatten
+from onnx2trt.plan.argument_words import flag_of
 from onnx2trt.plan.effects import typed_flags
 from onnx2trt.plan.outputs import flag_name, output_problem, real
 from onnx2trt.plan.precision_arguments import FP8_METHODS, LAYER_PRECISIONS
@@ -64,12 +65,12 @@ def _shape_problem(args) -> str:
         pairs = flatten(getattr(args, flag))
         bounds[flag] = dict(pairs)
         if len(bounds[flag]) != len(pairs):
-            return f"--{flag.replace('_', '-')} names an input twice: {[name for name, _ in pairs]}"
+            return f"{flag_of(flag)} names an input twice: {[name for name, _ in pairs]}"
     for low, high in (("min_shapes", "opt_shapes"), ("opt_shapes", "max_shapes"), ("min_shapes", "max_shapes")):
         for name in bounds[low].keys() & bounds[high].keys():
             a, b = bounds[low][name], bounds[high][name]
             if len(a) != len(b) or any(x > y for x, y in zip(a, b)):
-                return f"--{low.replace('_', '-')} {name}:{dims(a)} is not within --{high.replace('_', '-')} {dims(b)}"
+                return f"{flag_of(low)} {name}:{dims(a)} is not within {flag_of(high)} {dims(b)}"
     return ""
 
 
@@ -84,7 +85,7 @@ def _binding_problem(args) -> str:
     for flag in ("min_shapes", "opt_shapes", "max_shapes", "shape_values", "io_types"):
         for name, _ in flatten(getattr(args, flag)):
             if name in bound:
-                return f"--bind-input makes {name!r} a constant, so --{flag.replace('_', '-')} {name}:... cannot go with it"
+                return f"--bind-input makes {name!r} a constant, so {flag_of(flag)} {name}:... cannot go with it"
     return ""
 
 

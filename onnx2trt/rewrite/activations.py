@@ -10,7 +10,7 @@ import onnx
 
 from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import clip_bounds
+from onnx2trt.model.nodes import clip_bounds, scalar_of
 
 EXACTLY = 1e-6  # relative; 1/6 is written down as FP32 or by its decimals
 
@@ -104,7 +104,7 @@ def _hard_sigmoid(gate: _Gate, output: str) -> onnx.NodeProto:
 def _operand(node: onnx.NodeProto, graph: Graph) -> tuple[str | None, float]:
     """(the tensor, the constant) that a node computes with."""
     for tensor, constant in (tuple(node.input), tuple(reversed(node.input))) if len(node.input) == 2 else ():
-        value = _scalar(graph, constant)
+        value = scalar_of(constant, graph.weights)
         if value is not None and tensor not in graph.weights:
             return tensor, value
     return None, 0.0
@@ -116,14 +116,6 @@ def _divides_by(value: float, node: onnx.NodeProto, tensor: str, graph: Graph) -
         return False
     product = value * constant if node.op_type == "Mul" else constant / value if node.op_type == "Div" else 0.0
     return bool(abs(product - 1) <= EXACTLY)
-
-
-def _scalar(graph: Graph, name: str) -> float | None:
-    """A FP32 constant of one element, which lends no axes to what it is computed with; None: it is something else."""
-    constant = graph.weights.get(name)
-    if constant is None or constant.dtype != np.float32 or constant.size != 1 or constant.ndim > 1:
-        return None
-    return float(constant.reshape(()))
 
 
 def _all_or_none(nodes: tuple[onnx.NodeProto, ...], overrides: tuple[tuple[str, str], ...]) -> bool:

@@ -188,7 +188,7 @@ class _Converter:
         if name not in self._cast_half:
             target = self._unique(f"{name}__{self._half.name}")
             if name in self._source.weights:
-                self._result.weights[target] = _half_of(self._source.weights[name], self._half)
+                self._result.weights[target] = _halves.of(self._source.weights[name], self._half)
             else:
                 self._cast(name, target, self._half.elem_type)
             self._cast_half[name] = target
@@ -211,24 +211,42 @@ class _Converter:
 
 
 HALVES_BYTES = 2**26  # of weights; where there are more, rounding them is little beside what else is done with them
-_halves: dict[tuple[int, str], tuple[weakref.ref, np.ndarray]] = {}
 
 
-def _half_of(array: np.ndarray, half: HalfType) -> np.ndarray:
+class _Halves:
     """Weights in 16 bits, rounded once for all graphs that share them, as far as there is room: every choice of layers that is tried
     converts the whole model."""
-    key = (id(array), half.name)
-    source, found = _halves.get(key, (None, None))
-    if source is None or source() is not array:
-        found = half.of(array)
-        if sum(kept.nbytes for _, kept in _halves.values()) + found.nbytes <= HALVES_BYTES:
-            _halves[key] = (weakref.ref(array, lambda _: _halves.pop(key, None)), found)
-    return found
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, str], tuple[weakref.ref, np.ndarray]] = {}
+        self._bytes = 0
+
+    def of(self, array: np.ndarray, half: HalfType) -> np.ndarray:
+        key = (id(array), half.name)
+        source, found = self._kept.get(key, (None, None))
+        if source is None or source() is not array:
+            self._drop(key)
+            found = half.of(array)
+            if self._bytes + found.nbytes <= HALVES_BYTES:
+                self._kept[key] = (weakref.ref(array, lambda _: self._drop(key)), found)
+                self._bytes += found.nbytes
+        return found
+
+    def _drop(self, key: tuple[int, str]) -> None:
+        if key in self._kept:
+            self._bytes -= self._kept.pop(key)[1].nbytes
+
+    def forget(self) -> None:
+        self._kept.clear()
+        self._bytes = 0
+
+
+_halves = _Halves()
 
 
 def forget_halves() -> None:
     """Let go of the weights in 16 bits, where no more graphs will be converted for a while."""
-    _halves.clear()
+    _halves.forget()
 
 
 def _write_half(node: onnx.NodeProto, half: HalfType) -> None:

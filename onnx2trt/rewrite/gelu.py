@@ -17,7 +17,7 @@ import onnx
 
 from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import attribute
+from onnx2trt.model.nodes import attribute, scalar_of
 from onnx2trt.rewrite.contrib_nodes import Replacement
 
 NEARLY = 1e-3  # relative: constants that were FP16 before
@@ -135,7 +135,4 @@ class _Search:
         return readers[0] if len(readers) == 1 and tensor not in self._outputs else None
 
     def _scalar(self, name: str) -> float | None:
-        """A constant of one element, which lends no axes to what it is computed with."""
-        constant = self._graph.weights.get(name)
-        single = constant is not None and constant.dtype == np.float32 and constant.size == 1 and constant.ndim <= 1
-        return float(constant.reshape(())) if single else None
+        return scalar_of(name, self._graph.weights)
