@@ -12,13 +12,13 @@ from contextlib import contextmanager
 
 from onnx2trt.base import files
 from onnx2trt.base.files import Temporary
-from onnx2trt.base.memory import resident_bytes, return_freed
+from onnx2trt.base.memory import HELD, return_freed
 from onnx2trt.compare.evidence import Evidence
 from onnx2trt.process.channel import Channel
 from onnx2trt.report.console import Console
 
-USUAL_BYTES, USUAL_MODELS = 1_500_000_000, 2  # that a conversion holds at most: so many bytes, and the model so often
-WATCH_SECONDS = 0.2
+USUAL_BYTES, USUAL_MODELS = 1_300_000_000, 2  # that a conversion holds at most: so many bytes, and the model so often
+WATCH_SECONDS = 0.1
 RENAME_SECONDS = 5.0  # the parent renames at once, or it is gone and so are we
 
 
@@ -58,7 +58,7 @@ class Run:
         usual = USUAL_BYTES + USUAL_MODELS * model_bytes
 
         def watch() -> None:
-            while (held := resident_bytes()) is not None and held <= usual:
+            while (held := HELD.without_libraries()) is not None and held <= usual:
                 time.sleep(WATCH_SECONDS)
             if held is not None:
                 self.console.warn(

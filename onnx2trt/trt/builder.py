@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.memory import limited
+from onnx2trt.base.memory import HELD, limited
 from onnx2trt.base.model_info import ModelInfo, Profile, dims, groups_of
 from onnx2trt.base.words import to_type
 from onnx2trt.plan.plan import Plan, Route
@@ -193,7 +193,8 @@ class EngineBuilder:
 
     def _start(self):
         try:
-            return self._trt.Builder(self._logger)
+            with HELD.library_starts():
+                return self._trt.Builder(self._logger)
         except TypeError as error:  # pybind11 got nothing from the library, which has nothing from CUDA
             errors = "\n  ".join(["", *self._messages.take_errors()])
             raise ConversionError(

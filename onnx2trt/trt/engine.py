@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.memory import HELD
 from onnx2trt.base.model_info import Profile
 from onnx2trt.trt import refusal
 from onnx2trt.trt.library import Library
@@ -53,10 +54,11 @@ class Engine:
         """
         self._trt, self._cuda = library.trt, cuda
         self._logger, self._messages = make_logger(library.trt, show)
-        self._runtime = self._trt.Runtime(self._logger)
-        if host_code:
-            self._runtime.engine_host_code_allowed = True
-        self._engine = self._runtime.deserialize_cuda_engine(data)
+        with HELD.library_starts():
+            self._runtime = self._trt.Runtime(self._logger)
+            if host_code:
+                self._runtime.engine_host_code_allowed = True
+            self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise self._failure("the engine does not load on this machine")
         self._context = None
@@ -190,7 +192,8 @@ class Engine:
 
     def _ready_context(self):
         if self._context is None:
-            self._context = self._engine.create_execution_context()
+            with HELD.library_starts():  # the kernels are loaded, and by TensorRT-RTX compiled
+                self._context = self._engine.create_execution_context()
             if self._context is None:
                 raise self._failure("the engine gives no execution context (out of device memory?)")
         return self._context

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from onnx2trt.base.cache_folders import user_cache_folder
 from onnx2trt.base.errors import ConversionError, ExitCode
-from onnx2trt.base.memory import limited
+from onnx2trt.base.memory import HELD, limited
 from onnx2trt.plan.capabilities import REFIT_SYMBOLS, Capabilities
 from onnx2trt.trt.driver import Driver, probe_driver
 
@@ -77,7 +77,8 @@ def load_library(backend: str) -> Library:
     if not _installed(name):
         raise ConversionError(f"--backend {backend} is not installed in this Python", hint=INSTALL[backend], code=ExitCode.MACHINE)
     try:
-        module = importlib.import_module(name)
+        with HELD.library_starts():
+            module = importlib.import_module(name)
     except (ImportError, OSError) as error:
         raise ConversionError(
             f"{backend} is installed, but cannot be loaded: {error}",

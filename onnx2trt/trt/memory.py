@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.memory import HELD
 
 
 class Cuda(Protocol):
@@ -64,7 +65,8 @@ def open_cuda(prefer: str | None = None) -> Cuda:
     problems = []
     for name in (prefer,) if prefer else available():
         try:
-            return {"pycuda": PyCuda, "cuda-python": CudaPython}[name]()
+            with HELD.library_starts():
+                return {"pycuda": PyCuda, "cuda-python": CudaPython}[name]()
         except (ImportError, OSError, RuntimeError) as error:
             problems.append(f"{name}: {error}")
     raise ConversionError(

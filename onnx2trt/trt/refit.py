@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.memory import HELD
 from onnx2trt.base.words import listed
 from onnx2trt.trt import refusal
 from onnx2trt.trt.library import Library
@@ -34,10 +35,11 @@ class EngineRefitter:
         """
         self._trt = trt = library.trt
         self._logger, self._messages = make_logger(trt, show)
-        self._runtime = trt.Runtime(self._logger)
-        if host_code:
-            self._runtime.engine_host_code_allowed = True
-        self._engine = self._runtime.deserialize_cuda_engine(data)
+        with HELD.library_starts():
+            self._runtime = trt.Runtime(self._logger)
+            if host_code:
+                self._runtime.engine_host_code_allowed = True
+            self._engine = self._runtime.deserialize_cuda_engine(data)
         if self._engine is None:
             raise self._failure("the engine does not load on this machine")
         self._refitter = self._opened()

@@ -9,6 +9,7 @@ from helpers import LIBRARIES, parse, refused
 from models import model, node, random
 
 from onnx2trt.base.errors import ExitCode
+from onnx2trt.base.memory import HELD
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model.preflight import preflight
 from onnx2trt.plan.plan import make_plan
@@ -86,3 +87,22 @@ def test_a_profile_that_the_network_does_not_keep_is_an_error_though_an_engine_i
     builder.parse(ParserInput(path=info.path), info)
     with refused(ExitCode.BUILD, "Profile kMAX values are not self-consistent", "written", "reshape dims{1 4 8}", hint="--max-shapes"):
         builder.build((Profile("x", (1, 4, 8), (1, 4, 8), (8, 4, 8)),), dynamic=True)
+
+
+# ---- memory
+
+
+def test_what_the_library_loads_for_a_builder_is_not_the_conversions_memory(monkeypatch):
+    trt = pytest.importorskip("tensorrt_rtx")
+    make, kernels = trt.Builder, []
+
+    def with_kernels(logger):
+        kernels.append(np.ones(2**26, np.uint8))
+        return make(logger)
+
+    monkeypatch.setattr(trt, "Builder", with_kernels)
+    before = HELD.without_libraries()
+    EngineBuilder(load_library("tensorrt-rtx"), make_plan(parse(), LIBRARIES["rtx"]), lambda *_: None)
+    assert kernels and HELD.without_libraries() - before < 2**24
+    tensors = np.ones(2**26, np.uint8)
+    assert tensors.size and HELD.without_libraries() - before > 2**25, "and what it does else is"

@@ -7,8 +7,10 @@ import pytest
 from helpers import refused
 
 from onnx2trt.base.errors import ExitCode
+from onnx2trt.base.memory import HELD
 from onnx2trt.base.model_info import Profile
 from onnx2trt.trt.engine import Engine, EngineTensor
+from onnx2trt.trt.library import Library
 
 LOCATION = SimpleNamespace(HOST="host", DEVICE="device")
 
@@ -69,6 +71,33 @@ def test_values_that_decide_about_shapes_are_given_in_the_hosts_memory():
     engine.load({"x": np.zeros((2, 3), np.float32), "size": np.array([24, 32], np.int32)})
     assert engine._context.read == [24, 32], "in the engine's type, and still there when it reads them"
     assert engine._context.shapes == {"x": (2, 3), "size": (2,)} and [shape for _, shape in engine._cuda.uploaded] == [(2, 3)]
+
+
+def test_what_the_library_loads_with_an_engine_is_not_the_conversions_memory():
+    kernels = []
+
+    class Loaded:
+        num_io_tensors = 0
+
+        def create_execution_context(self):
+            kernels.append(np.ones(2**26, np.uint8))
+            return Context()
+
+    class Runtime:
+        def __init__(self, logger):
+            kernels.append(np.ones(2**26, np.uint8))
+
+        def deserialize_cuda_engine(self, data):
+            return Loaded()
+
+    class Logger:
+        Severity = SimpleNamespace(WARNING=1, ERROR=2, INTERNAL_ERROR=3)
+
+    before = HELD.without_libraries()
+    library = Library("tensorrt", SimpleNamespace(Runtime=Runtime, ILogger=Logger))
+    engine = Engine(library, b"plan", SimpleNamespace(new_stream=lambda: 0), lambda *_: None)
+    engine._ready_context()
+    assert len(kernels) == 2 and HELD.without_libraries() - before < 2**24
 
 
 def test_a_scalar_is_given_as_one():
