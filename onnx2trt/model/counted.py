@@ -176,7 +176,7 @@ def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> tuple
     _check_loops(graph, path)
     known = _known_inside(graph)
     shapes = static_shapes(known, profiles) | _scanned(known) | {name: array.shape for name, array in graph.weights.items()}
-    constant, made, grown = set(graph.weights), 0, 0
+    constant, made, grown, largest = set(graph.weights), 0, 0, (0, None, "")
     for node in graph.nodes:
         read = reads(node)
         fixed = bool(read) and constant.issuperset(read) and not node.op_type.startswith("Random")
@@ -186,14 +186,13 @@ def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> tuple
             size = BYTES * math.prod(shapes.get(name, (0,)))
             made += size if fixed else 0
             grown += max(size - sum(BYTES * math.prod(shapes.get(other, (0,))) for other in set(read)), 0) if fixed else 0
-            limit = MOST_CONSTANT_BYTES if fixed else MOST_ALIVE_BYTES
-            if size > limit or made > MOST_CONSTANT_BYTES and fixed:
-                what = f"would make {_giga(max(size, made))} out of constants alone" if fixed else f"would make a tensor of {_giga(size)}"
-                raise ConversionError(
-                    f"{path}: node {node.name!r} ({node.op_type}) {what}: {name!r} has {'x'.join(map(str, shapes[name]))} values",
-                    hint=f"At most {_giga(limit)} are taken: smaller shapes, or another form of the model.",
-                    code=ExitCode.MODEL,
-                )
+            if fixed and size > largest[0]:
+                largest = size, node, name
+            if made > MOST_CONSTANT_BYTES:
+                _, node, name = largest
+                raise _too_large(path, node, f"{_giga(made)} out of constants alone", (name, shapes[name]), MOST_CONSTANT_BYTES)
+            if size > MOST_ALIVE_BYTES:
+                raise _too_large(path, node, f"a tensor of {_giga(size)}", (name, shapes[name]), MOST_ALIVE_BYTES)
     remarks = [what_takes_long(graph)]
     if grown > MANY_CONSTANT_BYTES:
         remarks.append(f"nodes make {_giga(grown)} out of small constants: the conversion takes several times that much memory")
@@ -201,6 +200,19 @@ def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> tuple
     if alive > MANY_ALIVE_BYTES:
         remarks.append(f"one inference holds tensors of {_giga(alive)} at a time: the conversion takes several times that much memory")
     return tuple(filter(None, remarks))
+
+
+def _too_large(path: str, node: onnx.NodeProto, what: str, tensor: tuple[str, tuple[int, ...]], limit: int) -> ConversionError:
+    """
+    Args:
+        tensor: (name, shape) of the largest.
+    """
+    name, shape = tensor
+    return ConversionError(
+        f"{path}: node {node.name!r} ({node.op_type}) would make {what}: {name!r} has {'x'.join(map(str, shape))} values",
+        hint=f"At most {_giga(limit)} are taken: smaller shapes, or another form of the model.",
+        code=ExitCode.MODEL,
+    )
 
 
 def _known_inside(graph: Graph) -> Graph:

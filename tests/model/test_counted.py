@@ -154,6 +154,15 @@ def test_a_chain_that_doubles_is_counted_in_no_time():
         check_sizes(Graph.from_model(built(nodes, [("t0", np.ones(16, np.float32))])), (), "m.onnx")
 
 
+def test_of_constants_that_are_too_large_together_the_largest_is_named():
+    nodes = [helper.make_node("Expand", ["one", "s"], ["t"], "blows"), helper.make_node("Tile", ["one", "few"], ["u"], "tiles")]
+    nodes += [helper.make_node("CumSum", ["t", "axis"], ["v"], "sums"), helper.make_node("ReduceSum", ["v"], ["r"], "ends", keepdims=0)]
+    weights = [("one", np.ones(1, np.float32)), ("s", np.array([2**28])), ("few", np.array([3])), ("axis", np.int64(0))]
+    model = built([*nodes, helper.make_node("Add", ["x", "r"], ["y"])], weights)
+    with refused(ExitCode.MODEL, "node 'blows' (Expand) would make 2.0 GB out of constants alone: 't' has 268435456 values"):
+        check_sizes(Graph.from_model(model), (), "m.onnx")
+
+
 def test_a_tensor_that_no_gpu_has_room_for_is_named():
     nodes = [helper.make_node("Expand", ["x", "s"], ["t"], "blows"), helper.make_node("ReduceMax", ["t"], ["y"], keepdims=0)]
     with refused(ExitCode.MODEL, "node 'blows' (Expand)", "'t' has 2x17179869184x4 values"):
