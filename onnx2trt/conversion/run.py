@@ -9,15 +9,18 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 from onnx2trt.base import files
 from onnx2trt.base.files import Temporary
 from onnx2trt.base.memory import HELD, return_freed
+from onnx2trt.base.under_way import UNDER_WAY
 from onnx2trt.compare.evidence import Evidence
 from onnx2trt.process.channel import Channel
 from onnx2trt.report.console import Console
 
 USUAL_BYTES, USUAL_MODELS = 1_300_000_000, 2  # that a conversion holds at most: so many bytes, and the model so often
+LONG_SECONDS = 30.0  # of one inference on the CPU; large networks at usual shapes take some seconds
 WATCH_SECONDS = 0.1
 RENAME_SECONDS = 5.0  # the parent renames at once, or it is gone and so are we
 
@@ -48,25 +51,25 @@ class Run:
         with self.console.stage(name, label):
             yield
 
-    def watch_memory(self, model_bytes: int) -> None:
-        """From now on, say once when this process holds more memory than a conversion takes: not every size of a tensor can be known
-        before it is there.
+    def watch(self, model_bytes: int) -> None:
+        """From now on, say once when this process holds more memory than a conversion takes, and once when ONNX Runtime works on one thing
+        for long: not every size of a tensor can be known before it is there, nor how often a loop runs.
 
         Args:
             model_bytes: of the model, its external data included.
         """
-        usual = USUAL_BYTES + USUAL_MODELS * model_bytes
+
+        checks = [partial(_too_much, model_bytes), _too_long]
 
         def watch() -> None:
-            while (held := HELD.without_libraries()) is not None and held <= usual:
+            while checks:
+                for check in tuple(checks):
+                    if text := check():
+                        self.console.warn(text)
+                        checks.remove(check)
                 time.sleep(WATCH_SECONDS)
-            if held is not None:
-                self.console.warn(
-                    f"this conversion holds {held / 1e9:.1f} GB of memory already, for a model of {model_bytes / 1e6:.1f} MB: its tensors "
-                    "are large at these shapes; smaller shapes, or a smaller batch, take less"
-                )
 
-        threading.Thread(target=watch, name="memory", daemon=True).start()
+        threading.Thread(target=watch, name="watch", daemon=True).start()
 
     def labelled(self, name: str) -> Run:
         """A run of its own for one of several engines, named in its messages; the files and the way to the parent are shared."""
@@ -149,6 +152,28 @@ class Run:
         if done:
             self.written[temporary.final] = files.sha256(data)
         return done
+
+
+def _too_much(model_bytes: int) -> str:
+    """That this process holds more memory than a conversion of a model of this size; empty where it does not, or nobody tells."""
+    held = HELD.without_libraries()
+    if held is None or held <= USUAL_BYTES + USUAL_MODELS * model_bytes:
+        return ""
+    return (
+        f"this run holds {held / 1e9:.1f} GB of memory already, for a model of {model_bytes / 1e6:.1f} MB: its tensors are large "
+        "at these shapes; smaller shapes, or a smaller batch, take less"
+    )
+
+
+def _too_long() -> str:
+    """That ONNX Runtime works on one thing for long; empty where it does not."""
+    seconds, what = UNDER_WAY.longest()
+    if seconds <= LONG_SECONDS:
+        return ""
+    return (
+        f"ONNX Runtime has computed {what} for {seconds:.0f} s and is not done: a run needs several inferences, so it takes long, "
+        "or for ever where a loop of the model never ends; smaller shapes, or a smaller batch, take less"
+    )
 
 
 def _cannot_abort(error: BaseException) -> None:

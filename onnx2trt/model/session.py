@@ -19,6 +19,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.memory import return_freed
 from onnx2trt.base.model_info import ModelInfo
 from onnx2trt.base.read_ahead import map_in_order
+from onnx2trt.base.under_way import UNDER_WAY
 from onnx2trt.model.fp8_weights import fold_fp8_weights
 from onnx2trt.model.graph import Graph, external_tensor
 from onnx2trt.model.padding import rows_of_samples
@@ -172,7 +173,8 @@ class Session:
         if self._double:
             given = {name: array.astype(np.float64, copy=False) if name in self._double else array for name, array in given.items()}
         try:
-            return dict(zip(names, self._session.run(names, given)))
+            with UNDER_WAY.call("one inference"):
+                return dict(zip(names, self._session.run(names, given)))
         except Exception as error:  # onnxruntime raises classes of its own, by status code
             shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feed.items())
             raise ConversionError(
@@ -210,7 +212,8 @@ def _options(at_once: int = 1) -> ort.SessionOptions:
 
 def _load(source, options: ort.SessionOptions, name: str) -> ort.InferenceSession:
     try:
-        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=WRONG_OPTIMIZERS)
+        with UNDER_WAY.call("what is constant in the model"):  # it computes that first
+            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=WRONG_OPTIMIZERS)
     except Exception as error:  # onnxruntime raises classes of its own, by status code
         newest = re.search(r"official support for domain ai\.onnx is till opset (\d+)", str(error))
         raise (CannotLoad if re.search(LACKS, str(error)) else ConversionError)(

@@ -40,7 +40,6 @@ from onnx2trt.report.described import describe_model, describe_plan
 from onnx2trt.report.html import check_libraries
 from onnx2trt.report.result import Candidate
 from onnx2trt.rewrite.adopt import adopt
-from onnx2trt.rewrite.branches import fold_branches
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.library import Library
 
@@ -57,8 +56,7 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
     found: dict = {}
     with run.stage("preflight", f"checking {base_name(plan.onnx)}"), having_found(found):
         _check_outputs(plan)
-        model, info = bind_inputs(*_read(plan), plan.shapes.bind_input)
-        run.watch_memory(info.bytes)
+        model, info = _read(plan, run)
         found["model"] = describe_model(info)
         profiles = input_profiles(plan, model, info, run)
         found["plan"] = describe_plan(plan, profiles)
@@ -103,15 +101,18 @@ def _say_folded(folded: tuple[str, ...], run: Run) -> None:
         run.console.info(f"{len(folded)} If nodes always take the same branch here: these branches take their place")
 
 
-def _read(plan: Plan) -> tuple:
-    """(the model, adopted where that was necessary; what was found in it)
+def _read(plan: Plan, run: Run) -> tuple:
+    """(the model, adopted where that was necessary, its bound inputs constants; what was found in it); watched from now on.
 
     Raises:
-        ConversionError: MODEL.
+        ConversionError: MODEL or USAGE.
     """
     model, info = check_model(plan.onnx, bool(plan.build.plugins))
+    run.watch(info.bytes)
     adopted = adopt(model, plan.onnx, for_tensorrt=plan.door not in ("preprocess", "validate"))
-    return (adopted.model, look_again(info, adopted.model, adopted.remarks)) if adopted else (model, info)
+    if adopted:
+        model, info = adopted.model, look_again(info, adopted.model, adopted.remarks)
+    return bind_inputs(model, info, plan.shapes.bind_input)
 
 
 def _independent(plan: Plan, model, info: ModelInfo, profiles: tuple[Profile, ...], run: Run) -> bool:
@@ -186,7 +187,7 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
     found: dict = {}
     with run.stage("preflight", f"checking {base_name(plan.onnx)}"), having_found(found):
         _check_outputs(plan)
-        model, info = bind_inputs(*_read(plan), plan.shapes.bind_input)
+        model, info = _read(plan, run)
         found["model"] = describe_model(info)
         ranks = {tensor.name: len(tensor.shape) for tensor in engine.tensors}
         declared = {spec.name: spec.shape for spec in (*info.inputs, *info.outputs)}
@@ -201,11 +202,11 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
             groups = [{profile.name: profile for profile in engine.profile(index)} for index in range(engine.profiles)]
             profiles = spanning([tuple(group[spec.name] for spec in info.inputs) for group in groups])
         found["plan"] = describe_plan(plan, profiles)
+        with_branches, folded = count_and_fold(model, profiles, plan.onnx, run)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
         plan = _with_idle(plan, Facts(info.quantized, candidate="engine"), info, data, run)
-        model, folded = fold_branches(model, profiles)
-        light, weights = apart(model)
+        light, weights = apart(with_branches)
     return Job(library, plan, light, info, profiles, data, folded, weights=weights)
 
 
@@ -218,7 +219,7 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
     path, found = plan.validation.engine, {}
     with run.stage("preflight", f"checking {base_name(plan.onnx)} and {base_name(path)}"), having_found(found):
         _check_outputs(plan)
-        model, info = bind_inputs(*_read(plan), plan.shapes.bind_input)
+        model, info = _read(plan, run)
         found["model"] = describe_model(info)
         other, other_info = bind_inputs(*check_model(path), plan.shapes.bind_input, may_lack=True)
         found["candidate"] = Candidate(path, other_info.sha256, other_info.bytes, "onnx")
@@ -226,13 +227,14 @@ def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:
         inputs = _common_inputs(info, other_info)
         profiles = input_profiles(plan, model, replace(info, inputs=inputs), run)
         found["plan"] = describe_plan(plan, profiles)
+        graph = Graph.from_model(other, profiles)
         check_sizes(Graph.from_model(model, profiles), profiles, plan.onnx)
+        check_sizes(graph, profiles, path)
         common = replace(info, inputs=inputs)
         data = choose_data(plan, common, profiles, _independent(plan, model, common, profiles, run))
         _check_metric(plan, info, data)
         plan = _with_idle(plan, Facts(info.quantized, candidate="onnx"), replace(info, inputs=inputs), data, run)
         plan = replace(plan, build=replace(plan.build, plugins=()))  # of TensorRT
-        graph = Graph.from_model(other, profiles)
     for warning in dict.fromkeys((*info.warnings, *(f"{path}: {warning}" for warning in (*other_info.warnings, *graph.repairs)))):
         run.console.warn(warning)
     light, weights = apart(model)

@@ -2,10 +2,12 @@
 
 import time
 
+import pytest
 from helpers import quiet_run
 
 from onnx2trt.base.files import sha256
 from onnx2trt.base.memory import HeldMemory
+from onnx2trt.base.under_way import UnderWay
 from onnx2trt.conversion import run as running
 
 
@@ -83,10 +85,10 @@ def waited_for(run, seconds=5.0):
 
 def test_more_memory_than_usual_is_said_once(monkeypatch):
     monkeypatch.setattr(running, "WATCH_SECONDS", 0.01)
-    held = [10**9, 10**9, 3 * 10**9, 4 * 10**9]
+    held = [10**9, 10**9, 3 * 10**9, 4 * 10**9]  # the last is not asked for
     monkeypatch.setattr(running, "HELD", HeldMemory(lambda: held.pop(0)))
     run = quiet_run()
-    run.watch_memory(500_000_000)
+    run.watch(500_000_000)
     (said,) = waited_for(run)
     assert "holds 3.0 GB of memory already, for a model of 500.0 MB" in said and held == [4 * 10**9]
 
@@ -97,7 +99,7 @@ def test_a_library_of_any_size_is_no_reason_to_warn(monkeypatch):
     memory = HeldMemory(lambda: system[0])
     monkeypatch.setattr(running, "HELD", memory)
     run = quiet_run()
-    run.watch_memory(0)
+    run.watch(0)
     with memory.library_starts():
         system[0] += 3 * 10**9
     assert waited_for(run, 0.1) == []
@@ -109,5 +111,27 @@ def test_a_library_of_any_size_is_no_reason_to_warn(monkeypatch):
 def test_where_nobody_tells_nothing_is_said(monkeypatch):
     monkeypatch.setattr(running, "HELD", HeldMemory(lambda: None))
     run = quiet_run()
-    run.watch_memory(0)
+    run.watch(0)
     assert waited_for(run, 0.1) == []
+
+
+@pytest.mark.parametrize("what", ["one inference", "what is constant in the model"])
+def test_what_onnx_runtime_works_on_for_long_is_said_once_before_it_has_ended(what, monkeypatch):
+    now = [0.0]
+    calls = UnderWay(lambda: now[0])
+    monkeypatch.setattr(running, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(running, "UNDER_WAY", calls)
+    monkeypatch.setattr(running, "HELD", HeldMemory(lambda: None))
+    run = quiet_run()
+    run.watch(0)
+    for _ in range(2):  # two that are short together are not one that is long
+        with calls.call(what):
+            now[0] += 20
+            assert waited_for(run, 0.05) == []
+    with calls.call(what):
+        now[0] += 40
+        (said,) = waited_for(run)
+        assert f"ONNX Runtime has computed {what} for 40 s" in said
+        now[0] += 40
+        time.sleep(0.05)
+    assert run.console.warnings == [said]

@@ -325,6 +325,16 @@ def test_a_fault_of_data_or_outputs_is_named(folder, flags, code, words):
     assert done.code == code and words in done.error, done.stderr
 
 
+@pytest.mark.parametrize("hostile, other", [("net", "candidate"), ("candidate", "net")])
+def test_either_model_is_counted_before_it_is_computed(folder, hostile, other):
+    nodes = [node("Expand", "one s", "t", "blows"), node("ReduceMax", "t", "r", "most", keepdims=0), node("Add", "x r", "y", "sum")]
+    weights = {"one": np.ones(1, np.float32), "s": np.array([2**36])}
+    onnx.save(model(nodes, {"x": [1, 3, 16, 16]}, {"y": [1, 3, 16, 16]}, weights), folder / f"{hostile}.onnx")
+    onnx.save(model([node("Relu", "x", "y", "r")], {"x": [1, 3, 16, 16]}, {"y": [1, 3, 16, 16]}, {}), folder / f"{other}.onnx")
+    done = validate(folder, "candidate.onnx", "--onnx", "net.onnx", *TEST)
+    assert done.code == 3 and f"{hostile}.onnx: node 'blows' (Expand) would make" in done.error, done.stderr
+
+
 def test_the_table_speaks_of_the_candidate(folder):
     onnx.save(in_half(conv_net()), folder / "candidate.onnx")
     done = validate(folder, "candidate.onnx", "--onnx", "net.onnx", *TEST, environment={"COLUMNS": "200"})

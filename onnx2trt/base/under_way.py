@@ -1,0 +1,37 @@
+"""Calls of libraries that may take any time and say nothing meanwhile."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class UnderWay:
+    """Those that have begun and not ended, in all threads."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
+        self._began: dict[object, tuple[float, str]] = {}
+
+    @contextmanager
+    def call(self, what: str) -> Iterator[None]:
+        """
+        Args:
+            what: it does, for the user.
+        """
+        key = object()
+        self._began[key] = self._clock(), what
+        try:
+            yield
+        finally:
+            del self._began[key]
+
+    def longest(self) -> tuple[float, str]:
+        """(seconds, what it does) of the one that began first; (0, "") where there is none."""
+        now = self._clock()
+        began, what = min(tuple(self._began.values()), default=(now, ""))
+        return now - began, what
+
+
+UNDER_WAY = UnderWay()  # the process's, whoever looks
