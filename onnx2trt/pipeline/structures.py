@@ -128,8 +128,16 @@ def _with_what_was_found(found: Run) -> Run:
 
 def _build(attempt: Attempt, choice: Int8Choice, prepared: Prepared) -> None:
     attempt.made = build_and_check(choice.job, choice, prepared, attempt.result, attempt.run)
+    attempt.run.console.info(f"{attempt.label or 'INT8'}: {_in_figures(attempt.row())}")
     if attempt.made.falls_short:
         attempt.run.console.info(f"not used where another engine is: {attempt.made.falls_short}")
+
+
+def _in_figures(row: VariantRow) -> str:
+    """What a run that is interrupted later has found out."""
+    time = f"p50 {row.p50_ms:.3f} ms" if row.p50_ms else "not timed"
+    share = f", {100 * row.int8_mac_share:.1f}% INT8" if row.int8_mac_share is not None else ""
+    return time + share + (f", {row.sqnr_db:.1f} dB, drop {row.drop_percent:.2f} %" if row.sqnr_db is not None else "")
 
 
 def _lower(built: Int8Engines, common: Result, choices: dict[str, Int8Choice]) -> None:

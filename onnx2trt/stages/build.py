@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from functools import partial
 
 from onnx2trt.base.errors import ConversionError, ExitCode
@@ -15,6 +16,7 @@ from onnx2trt.conversion.promised_shapes import made_up, sizes_at
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import list_nodes
+from onnx2trt.rewrite.for_tensorrt8 import for_tensorrt8
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.trt import remarks
 from onnx2trt.trt.builder import BuiltEngine, Constraints, EngineBuilder
@@ -37,6 +39,7 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
             run.channel.stage(STARTING_STAGE)
             builder = EngineBuilder(job.library, job.plan, run.console.library)
             run.channel.stage("parse")
+            prepared = _as_the_parser_reads(job, prepared)
             model = prepared.graph.proto if prepared.changed else job.model
             source = parser_input(prepared, job.info, folder, model, takes_weights(job.library.trt))
             ranks = builder.parse(source, job.engine_io)
@@ -50,6 +53,12 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
     for line in remarks.explain(built.warnings):
         run.console.info(line)
     return built
+
+
+def _as_the_parser_reads(job: Job, prepared: Prepared) -> Prepared:
+    """Q/DQ in the form that this version takes."""
+    graph = for_tensorrt8(prepared.graph) if job.library.before_10 else prepared.graph
+    return prepared if graph is prepared.graph else replace(prepared, graph=graph, changed=True)
 
 
 def check_ranks(job: Job, ranks: dict[str, int], run: Run) -> None:
@@ -102,6 +111,7 @@ def parse_ahead(job: Job, graph: Graph, io: ModelInfo, run: Run) -> None:
         run.channel.stage(STARTING_STAGE)
         builder = EngineBuilder(job.library, job.plan, run.console.library)
         run.channel.stage("parse")
+        graph = for_tensorrt8(graph) if job.library.before_10 else graph
         nodes = partial(list_nodes, graph.proto)
         if takes_weights(job.library.trt):
             data, weights = graph.with_external_data("weights")

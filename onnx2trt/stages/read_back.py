@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.words import listed
 from onnx2trt.conversion.candidate import OnnxCandidate
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
@@ -31,12 +32,23 @@ ENOUGH = {  # asked for -> what may be delivered; INT8 where the model carries Q
     "int8": ("int8",),
     "fp8": ("fp8",),
 }
+NAMED = 5  # nodes in one warning
 REASONS_SHOWN = 3  # of what is kept in a higher precision, in an error
 NO_LAYER = QUANTIZERS | NO_WORK  # operators that are no layers by themselves
 
 
 class LessThanAsked(ConversionError):
     """An engine in a higher precision than was asked for."""
+
+
+def _warn_of_ignored(ignored: tuple[tuple[str, str, str], ...], run: Run) -> None:
+    """One warning for all nodes (name, asked, got) that were bound to one precision and have another; the result has each."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for node, asked, got in ignored:
+        groups.setdefault((asked, got), []).append(repr(node))
+    for (asked, got), nodes in groups.items():
+        count = "a node" if len(nodes) == 1 else f"{len(nodes)} nodes"
+        run.console.warn(f"TensorRT ignored the constraint of {count}: asked for {asked}, got {got}: {listed(nodes, NAMED)}")
 
 
 def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Engine | None, run: Run) -> Precision:
@@ -59,8 +71,7 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
                 shares = _shares_in(prepared.graph, job, found) or {job.plan.precision: 0.0}
             if lowered and not job.strong:
                 half_share = _half_share(prepared.graph, job, found, job.half)
-    for node, asked, got in ignored:
-        run.console.warn(f"TensorRT ignored the constraint of node {node!r}: asked for {asked}, got {got}")
+    _warn_of_ignored(ignored, run)
     layers = layers or dict.fromkeys(("int8", "fp16", "fp32"), 0)
     delivered = _delivered(layers, shares, {job.half.name: half_share}, job.plan.min_int8_share)
     return Precision(
@@ -215,8 +226,9 @@ def _less_than_asked(job: Job, precision: Precision) -> LessThanAsked:
         text = f", {job.half.label} share of the multiply-accumulates {half_share:.1%}, less than {LEAST_FP16_SHARE:.0%}"
     hint = f"{_why(precision)}Ask for a higher precision, or allow more with --layer-precisions."
     if job.plan.route is Route.WEAK:
-        other = f"--layer-precisions '*:{asked}'" if asked in BY_NAME else "--quantization qdq"
-        hint = f"TensorRT times its kernels and found others faster: use --precision {delivered}, or bind it with {other}."
+        other = f"--layer-precisions '*:{asked}'" if asked in BY_NAME else "--quantization qdq" * job.plan.calibrator
+        bound = f", or bind it with {other}" if other else ""
+        hint = f"TensorRT times its kernels and found others faster: use --precision {delivered}{bound}."
     return LessThanAsked(
         f"{asked} was asked for, but the engine is {delivered}: layers {counts}{text}", hint=hint, code=ExitCode.VALIDATION
     )

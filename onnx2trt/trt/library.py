@@ -42,6 +42,11 @@ class Library:
         major, minor, patch = (int(part) for part in re.findall(r"\d+", self.version)[:3])
         return str(major * 10000 + minor * 100 + patch if major >= 10 else major * 1000 + minor * 100 + patch)
 
+    @property
+    def before_10(self) -> bool:
+        """TensorRT 8.6 or 9, whose parser takes Q/DQ in one form alone (rewrite.for_tensorrt8)."""
+        return self.backend == "tensorrt" and int(self.version.split(".")[0]) < 10
+
     def calibrator_bases(self) -> dict[str, type]:
         """Method -> calibrator class; empty where the library has none that work (RTX 1.4 has the classes only)."""
         if not self.weak_typing:

@@ -123,6 +123,7 @@ def _problem(error, known: list[NodeInfo]) -> _Problem:
     operator = error.node_operator() if hasattr(error, "node_operator") else ""  # since 10
     inside = list(error.local_function_stack()) if hasattr(error, "local_function_stack") else []
     node = _find(known, index, name, operator, bool(inside))
+    name = name or (node.name if node else "")
     operator = operator or (node.operator if node else "")
     description = error.desc()
     text = _clean(description)
@@ -142,8 +143,8 @@ def _problem(error, known: list[NodeInfo]) -> _Problem:
         where += f" inside {' > '.join(inside)}"
     if node and node.inputs:
         where += f", which reads {listed([repr(name) for name in node.inputs], INPUTS_SHOWN)}"
-    outer = re.sub(r" \(\w+\)$", "", inside[0]) if inside else node.name if node else name
-    return _Problem(cause, what, name or (node.name if node else ""), outer, where, text, _in_control_flow(operator, inside))
+    outer = re.sub(r" \(\w+\)$", "", inside[0]) if inside else name
+    return _Problem(cause, what, name, outer, where, text, _in_control_flow(operator, inside))
 
 
 def _in_control_flow(operator: str, inside: list[str]) -> bool:

@@ -73,6 +73,12 @@ def write_images(folder, seed, contrast=1.0, count=6):
         cv2.imwrite(str(folder / f"{index}.png"), (pixels.integers(0, 256, (40, 48, 3)) * contrast).astype(np.uint8))
 
 
+def before_10() -> bool:
+    import tensorrt
+
+    return int(tensorrt.__version__.partition(".")[0]) < 10
+
+
 def convert(folder, *flags, code=0):
     done = onnx2trt(folder, "--onnx", "net.onnx", *QUICK, *flags, "--json", "r.json", timeout=500)
     assert done.code == code, done.stderr
@@ -81,7 +87,7 @@ def convert(folder, *flags, code=0):
 
 def test_the_route_is_weak_typing_on_the_full_library(folder):
     done, result = convert(folder, "--test-image", "test.png")
-    assert result["environment"]["backend"] == "tensorrt" and result["environment"]["tensorrt"].startswith("10.")
+    assert result["environment"]["backend"] == "tensorrt" and result["environment"]["tensorrt"].startswith(("8.6.", "10."))
     assert result["plan"]["route"] == "weak typing" and result["status"] == "validated"
     assert result["accuracy"][0]["executed_on"] == "gpu" and result["accuracy"][0]["drop_percent"] < 1
     latency = result["latency"]
@@ -381,6 +387,8 @@ def test_attention_in_int8_is_one_of_the_structures(tmp_path):
 
 @pytest.mark.parametrize("rank", [2, 3, 4])
 def test_weights_of_any_rank_have_a_scale_for_each_channel(tmp_path, rank):
+    if rank > 2 and before_10():
+        pytest.skip("TensorRT 8.6 computes batches of weights in FP32, whatever their scales")
     shape = (2, 8, 128, 256)[-rank:]
     onnx.save(
         model([node("MatMul", "x w", "y", "product")], {"x": [2, 8, 64, 128]}, {"y": None}, {"w": random(*shape)}), tmp_path / "net.onnx"
@@ -416,8 +424,9 @@ def test_best_keeps_the_fastest(folder):
 
 def test_compare_times_all_three(folder):
     _, result = convert(folder, "--compare", *MEASURED[2:], "--test-image", "test.png")
-    assert {row["precision"]: row["p50_ms"] is not None for row in result["variants"]} == dict.fromkeys(("fp32", "fp16", "int8"), True)
-    assert all(row["throughput_per_s"] > 0 and row["p99_ms"] >= row["p50_ms"] for row in result["variants"])
+    timed = {row["precision"]: row["p50_ms"] is not None for row in result["variants"]}
+    assert {name: timed[name] for name in ("fp32", "fp16", "int8")} == dict.fromkeys(("fp32", "fp16", "int8"), True)
+    assert all(row["throughput_per_s"] > 0 and row["p99_ms"] >= row["p50_ms"] for row in result["variants"] if timed[row["precision"]])
 
 
 def test_times_of_layers_belong_to_nodes(folder):
@@ -703,12 +712,15 @@ def run_script(folder, script):
 
 
 def test_both_bindings_give_the_same_outputs(folder):
+    pytest.importorskip("pycuda")
     convert(folder)
     np.save(folder / "x.npy", random(1, 3, 64, 64))
     assert float(run_script(folder, SAME_OUTPUTS)) > 0
 
 
 def test_the_engine_runs_beside_torch_in_one_process(folder):
+    pytest.importorskip("torch")
+    pytest.importorskip("pycuda")
     convert(folder)
     np.save(folder / "x.npy", random(1, 3, 64, 64))
     assert "ok" in run_script(folder, BESIDE_TORCH)

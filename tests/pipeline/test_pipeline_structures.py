@@ -12,6 +12,7 @@ from onnx2trt.pipeline import structures
 from onnx2trt.pipeline.engine import Made
 from onnx2trt.pipeline.structures import Int8Engines, build_int8, give_slow_layers_back
 from onnx2trt.plan.structures import ATTENTION, BOUND, FREE, QDQ
+from onnx2trt.report.console import Console
 from onnx2trt.report.result import Precision, Result
 from onnx2trt.stages.fp16_baseline import Baseline
 
@@ -76,6 +77,14 @@ def test_the_fastest_of_all_structures_is_chosen(gpu, fastest):
     assert made.built == NAMES and found.chosen.structure == fastest and found.builds == 1
     assert found.chosen.result.plan["quantization"] == ("qdq" if fastest == QDQ.name else "calibrator")
     assert [(row.structure, row.p50_ms) for row in found.rows()] == [(name, 1.0 if name == fastest else 2.0) for name in NAMES]
+
+
+def test_each_says_its_figures_as_soon_as_they_are_known(gpu, monkeypatch):
+    said = []
+    monkeypatch.setattr(Console, "info", lambda self, text: said.append(text))
+    job, _ = gpu({name: float(ms) for ms, name in enumerate(NAMES, start=1)})
+    built(job)
+    assert [text for text in said if "p50" in text] == [f"{name}: p50 {ms:.3f} ms, 100.0% INT8" for ms, name in enumerate(NAMES, start=1)]
 
 
 @pytest.mark.parametrize("attention, ms", [(True, 0.5), (True, 4.0), (False, 0.5)])

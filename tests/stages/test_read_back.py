@@ -17,7 +17,7 @@ from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.refused import NOT_BUILT
 from onnx2trt.rewrite.shares import half_mac_share, macs_of
-from onnx2trt.stages.read_back import describe_engine, judge_precision
+from onnx2trt.stages.read_back import _warn_of_ignored, describe_engine, judge_precision
 
 
 def one_heavy_layer(pointwise: int) -> onnx.ModelProto:
@@ -118,3 +118,13 @@ def test_by_the_command(tmp_path):
     assert done.json("r.json")["precision"]["fp16_mac_share"] == 0
     done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--layer-precisions", "light*:fp32")
     assert done.code == 0 and done.json("net.engine.json")["precision"]["layers"]["fp32"] >= 20, "most layers, but none of the work"
+
+
+def test_all_nodes_whose_constraint_was_ignored_are_one_warning():
+    run = quiet_run()
+    _warn_of_ignored((*((f"/norm{n}", "fp32", "int8") for n in range(12)), ("/last", "fp32", "fp16")), run)
+    assert run.console.warnings == [
+        "TensorRT ignored the constraint of 12 nodes: asked for fp32, got int8: '/norm0', '/norm1', '/norm2', '/norm3', '/norm4' "
+        "and 7 more",
+        "TensorRT ignored the constraint of a node: asked for fp32, got fp16: '/last'",
+    ]
