@@ -21,6 +21,7 @@ from onnx2trt.report.result import mega
 from onnx2trt.report.side_by_side import variants
 
 LIBRARIES = ("jinja2", "matplotlib")
+LONGEST_ENDING = 5  # characters of a file name behind its last point
 
 
 def check_libraries() -> None:
@@ -107,7 +108,10 @@ def whole_flags(text: str):
 
 
 def wrapped(name: str):
-    """A name of a file, layer or tensor that may be broken behind its separators, and nowhere else."""
+    """A name of a file, layer or tensor that may be broken behind its separators, and nowhere else; not before the end of a file name."""
     from markupsafe import Markup, escape
 
-    return Markup("<wbr>").join(escape(part) for part in re.findall(r"[^/_.:\-]*[/_.:\-]+|[^/_.:\-]+", str(name)))
+    parts = re.findall(r"[^/_.:\-]*[/_.:\-]+|[^/_.:\-]+", str(name))
+    if len(parts) > 1 and parts[-2].endswith(".") and len(parts[-1]) <= LONGEST_ENDING:
+        parts[-2:] = ["".join(parts[-2:])]
+    return Markup("<wbr>").join(escape(part) for part in parts)

@@ -274,3 +274,17 @@ def test_a_verdict_on_calibration_data_alone_says_so():
     seen = row(seen_in_calibration=True, seen_samples=3)
     assert "on other data INT8 may differ more" in verdict(result(accuracy=[seen]))["meaning"]
     assert "calibration" not in verdict(result(accuracy=[row()]))["meaning"]
+
+
+@pytest.mark.parametrize(
+    "name, parts",
+    [
+        ("000.jpg", ["000.jpg"]),
+        ("a_long/name-of.a.picture.jpeg", ["a_", "long/", "name-", "of.", "a.", "picture.jpeg"]),
+        ("/model.22/cv3.1/Conv", ["/", "model.", "22/", "cv3.", "1/", "Conv"]),
+        ("version.of_the_weights", ["version.", "of_", "the_", "weights"]),
+        ("<b>.png", ["&lt;b&gt;.png"]),
+    ],
+)
+def test_names_break_behind_separators_and_not_before_an_ending(name, parts):
+    assert str(html.wrapped(name)) == "<wbr>".join(parts)
