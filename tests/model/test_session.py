@@ -1,6 +1,7 @@
 """model/session.py: which model is computed; several inferences at once give what one after the other gives, in order."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from models import conv_net, model, node, random
 from onnx import TensorProto
 
 from onnx2trt.base.errors import ConversionError
+from onnx2trt.base.under_way import UNDER_WAY
 from onnx2trt.model import session as reference
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.preflight import preflight
@@ -31,6 +33,17 @@ def test_an_error_of_one_inference_is_raised():
     session = Session.from_graph(Graph.from_model(conv_net()), in_turn=False)
     with pytest.raises(ConversionError, match="cannot run the model on x float32"):
         list(session.run_each([{"x": random(1, 3, 16, 16)}, {"x": random(1, 5, 16, 16)}]))
+
+
+def test_an_inference_is_seen_while_it_runs():
+    seen, value = [], SimpleNamespace(name="x", type="tensor(float)")
+    loaded = SimpleNamespace(
+        get_inputs=lambda: [value],
+        get_outputs=lambda: [value],
+        run=lambda names, feed: seen.append(UNDER_WAY.longest()[1]) or [feed["x"]],
+    )
+    Session(loaded, []).run({"x": random(1)})
+    assert seen == ["one inference"] and UNDER_WAY.longest() == (0, "")
 
 
 def test_one_core_runs_one_after_the_other(monkeypatch):
