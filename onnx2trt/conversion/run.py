@@ -20,7 +20,7 @@ from onnx2trt.process.channel import Channel
 from onnx2trt.report.console import Console
 
 USUAL_BYTES, USUAL_MODELS = 1_300_000_000, 2  # that a conversion holds at most: so many bytes, and the model so often
-LONG_SECONDS = 30.0  # of one inference on the CPU; large networks at usual shapes take some seconds
+LONG_SECONDS = 20.0  # of one inference on the CPU; large networks at usual shapes take some seconds
 WATCH_SECONDS = 0.1
 RENAME_SECONDS = 5.0  # the parent renames at once, or it is gone and so are we
 

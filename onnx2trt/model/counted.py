@@ -31,6 +31,7 @@ MOST_CONSTANT_BYTES = 2**31  # of what nodes make out of constants alone
 MANY_CONSTANT_BYTES = 2**28  # from which on it is said
 MANY_ALIVE_BYTES = 2**28  # of the tensors of one inference; the model, what is made of it, and calibration hold them several times
 MOST_RUNS = 10**7  # of nodes in loops, within one inference; ONNX Runtime takes some 20 seconds for so many
+MANY_RUNS = 10**6  # from which on it is said
 MOST_ALIVE_BYTES = 2**37  # of one tensor: no GPU has room for more
 BYTES = 4  # of a value; most are float32
 MOST_DIMS = 64  # values of a constant that may be a shape
@@ -173,7 +174,7 @@ def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> tuple
     Raises:
         ConversionError: MODEL, for constants that nodes would blow up, and for a tensor that no GPU has room for.
     """
-    _check_loops(graph, path)
+    repeated = _check_loops(graph, path)
     known = _known_inside(graph)
     shapes = static_shapes(known, profiles) | _scanned(known) | {name: array.shape for name, array in graph.weights.items()}
     constant, made, grown, largest = set(graph.weights), 0, 0, (0, None, "")
@@ -194,6 +195,8 @@ def check_sizes(graph: Graph, profiles: tuple[Profile, ...], path: str) -> tuple
             if size > MOST_ALIVE_BYTES:
                 raise _too_large(path, node, f"a tensor of {_giga(size)}", (name, shapes[name]), MOST_ALIVE_BYTES)
     remarks = [what_takes_long(graph)]
+    if repeated > MANY_RUNS:
+        remarks.append(f"one inference runs nodes {repeated} times, most of them in loops: it takes seconds, and a run needs several")
     if grown > MANY_CONSTANT_BYTES:
         remarks.append(f"nodes make {_giga(grown)} out of small constants: the conversion takes several times that much memory")
     alive = peak_bytes(graph, shapes)
@@ -242,15 +245,17 @@ def _scanned(graph: Graph) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _check_loops(graph: Graph, path: str) -> None:
-    """
+def _check_loops(graph: Graph, path: str) -> int:
+    """How often one inference runs nodes, those of bodies included, as far as numbers of steps are constant.
+
     Raises:
-        ConversionError: MODEL, for a Loop that nothing ends before a constant number of runs that nobody would wait for.
+        ConversionError: MODEL, for Loops that nothing ends before a constant number of runs that nobody would wait for.
     """
     constant = dict(graph.weights)
+    hint = f"Nodes in loops may be run {MOST_RUNS} times in one inference: export it with fewer steps, or with a condition."
 
     def runs(nodes, often: int) -> int:
-        """How often nodes are run, those of bodies included, where each of these nodes is run so often."""
+        """How often nodes are run where each of these is run so often."""
         total = 0
         for node in nodes:
             trips = _trips(node, constant)
@@ -259,12 +264,17 @@ def _check_loops(graph: Graph, path: str) -> None:
             if trips > 1 and inner > MOST_RUNS:
                 raise ConversionError(
                     f"{path}: Loop {node.name!r} has a constant number of {trips} steps, of which each inference would run all",
-                    hint=f"Nodes in loops may be run {MOST_RUNS} times in one inference: export it with fewer steps, or with a condition.",
+                    hint=hint,
                     code=ExitCode.MODEL,
                 )
         return total
 
-    runs(graph.nodes, 1)
+    total = runs(graph.nodes, 1)
+    if total > MOST_RUNS:
+        raise ConversionError(
+            f"{path}: each inference would run nodes {total} times, most of them in loops", hint=hint, code=ExitCode.MODEL
+        )
+    return total
 
 
 def _trips(node: onnx.NodeProto, constant: dict[str, np.ndarray]) -> int:

@@ -287,6 +287,22 @@ def test_loops_in_loops_are_multiplied():
     looped(loop(inner=loop(steps="k")), m=10**2, k=10**2)
 
 
+def test_loops_one_behind_the_other_are_added_up():
+    """Each with 600 steps of 3 nodes; from a million on it is said."""
+
+    def remarks(loops, steps):
+        names = ["x", *(f"y{index}" for index in range(loops - 1)), "y"]
+        chain = [loop() for _ in range(loops)]
+        for index, node in enumerate(chain):
+            node.input[2], node.output[0], node.name = names[index], names[index + 1], f"round {index}"
+        return check_sizes(Graph.from_model(built(chain, [("m", np.array(steps))])), (), "m.onnx")
+
+    assert remarks(10, 600) == ()
+    assert "one inference runs nodes 1800010 times, most of them in loops" in " ".join(remarks(10, 60_000))
+    with refused(ExitCode.MODEL, "each inference would run nodes 18000010 times, most of them in loops"):
+        remarks(10, 600_000)
+
+
 def test_loops_that_end_by_a_condition_are_taken():
     looped(loop(ends=True), m=2**62)
     looped(loop(), m=1000)
