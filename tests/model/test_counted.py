@@ -288,7 +288,7 @@ def test_loops_in_loops_are_multiplied():
 
 
 def test_loops_one_behind_the_other_are_added_up():
-    """Each with 600 steps of 3 nodes; from a million on it is said."""
+    """Ten of three nodes each; from a million runs on it is said."""
 
     def remarks(loops, steps):
         names = ["x", *(f"y{index}" for index in range(loops - 1)), "y"]
