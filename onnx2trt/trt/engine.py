@@ -27,6 +27,9 @@ DTYPES = {
 }
 
 
+UNTOLD = "N/A due to dynamic shapes"  # TensorRT 8.6, of types, as long as the inputs have no sizes
+
+
 @dataclass(frozen=True)
 class EngineTensor:
     """An input or output as the engine declares it."""
@@ -130,6 +133,13 @@ class Engine:
     def inspect(self) -> str:
         """The inspector's JSON on all layers; detailed where the engine was built with detailed verbosity."""
         inspector = self._engine.create_engine_inspector()
+        text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
+        if UNTOLD not in text:
+            return text
+        inspector.execution_context = self._ready_context()
+        for tensor in self.tensors:
+            if tensor.profile is not None and not self._on_host(tensor.name):
+                self._context.set_input_shape(tensor.name, tensor.profile.opt)
         return inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
 
     def run(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:

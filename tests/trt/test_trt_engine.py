@@ -1,5 +1,6 @@
 """trt/engine.py: how values reach an engine. Only a GPU runs one, so TensorRT is played here; end_to_end/test_gpu.py runs real ones."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -163,3 +164,19 @@ def test_a_profile_that_cannot_be_selected_is_said():
     engine._messages = SimpleNamespace(take_errors=lambda: ["busy"])
     with refused(ExitCode.MACHINE, "does not switch to optimization profile 1", "busy"):
         engine.load({"x": np.zeros((1, 16), np.float32)})
+
+
+@pytest.mark.parametrize("before_10", [True, False])
+def test_types_are_told_where_the_inputs_have_no_sizes_yet(before_10):
+    class Inspector:  # as of TensorRT 8.6, whose library has these words; that of 10.6 has not
+        execution_context = None
+
+        def get_engine_information(self, form):
+            sizes = self.execution_context is not None and self.execution_context.shapes
+            return "Half" if sizes or not before_10 else "N/A due to dynamic shapes"
+
+    engine = engine_of(create_engine_inspector=Inspector)
+    engine._trt.LayerInformationFormat = SimpleNamespace(JSON=1)
+    engine.tensors = tuple(replace(one, profile=Profile(one.name, (1, 3), (2, 3), (4, 3))) for one in engine.tensors)
+    assert engine.inspect() == "Half"
+    assert engine._context.shapes == ({"x": (2, 3)} if before_10 else {}), "the opt shape, and of nothing that is on the host"
