@@ -92,6 +92,9 @@ class Cluster:
             if address is None:
                 self._scratch = Scratch()
                 folder = self._scratch.path
+                os.environ["PYTHONPATH"] = (
+                    node.with_the_package()
+                )  # the workers of Ray have neither our folder nor what we were started with
                 own = {"_temp_dir": folder} if folder and len(folder) <= MOST_FOLDER else {}
                 ray.init(address="local", include_dashboard=False, object_store_memory=STORE_BYTES, **own, **quiet)
             else:

@@ -16,6 +16,13 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.fleet.outcome import LOG_LINES, Outcome, of_result
 
 PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+
+
+def with_the_package() -> str:
+    """PYTHONPATH of a process that shall find this package, which may be a clone that nobody has installed."""
+    return os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
+
+
 FROM_OUTSIDE = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))  # exit codes of the command
 
 
@@ -67,8 +74,7 @@ def _run(module: str, words: list[str], folder: str, hide_gpus: bool, text: str 
     Raises:
         ConversionError: MACHINE, where it cannot be started.
     """
-    path = os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
-    environment = {**os.environ, "PYTHONPATH": path, **({"CUDA_VISIBLE_DEVICES": ""} if hide_gpus else {})}
+    environment = {**os.environ, "PYTHONPATH": with_the_package(), **({"CUDA_VISIBLE_DEVICES": ""} if hide_gpus else {})}
     with _lifeline() as end:
         command = [sys.executable, "-m", f"onnx2trt.fleet.{module}", str(end), *words]
         try:

@@ -23,7 +23,8 @@ from onnx2trt.fleet.tasks import tasks_of
 pytest.importorskip("yaml", reason="PyYAML is not installed")
 
 PLAN = "models: [models/*.onnx]\ntargets: [{name: ada, gpu_arch: sm_89}]\nflags: --precision fp32 --no-validate --quiet\n"
-WITHOUT_RAY = "sys.modules['ray'] = None\nfrom onnx2trt.fleet.__main__ import main\nsys.exit(main(sys.argv[1:]))"
+WITHOUT_RAY = "sys.modules['ray'] = None\n"
+MAIN = "from onnx2trt.fleet.__main__ import main\nsys.exit(main(sys.argv[1:]))"
 
 
 @pytest.fixture
@@ -36,9 +37,11 @@ def folder(tmp_path):
 
 
 def start(folder, *words, ray=True):
-    program = ["-m", "onnx2trt.fleet"] if ray else ["-c", IMPORTABLE + WITHOUT_RAY]
+    """As from a clone in which nothing is installed: only the command itself knows where the package is."""
+    program = ["-c", IMPORTABLE + ("" if ray else WITHOUT_RAY) + MAIN]
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder}
-    return subprocess.Popen([sys.executable, *program, *words], env={**os.environ, "PYTHONPATH": str(ROOT)}, **how)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.Popen([sys.executable, *program, *words], env=environment, **how)
 
 
 def fleet(folder, *words, ray=True):
