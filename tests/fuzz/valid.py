@@ -5,7 +5,8 @@
 Each model is converted to FP16 and to INT8 by the pipeline of the command, TensorRT-RTX's build included, in a process for some models; one
 that dies is started again behind the model that killed it. A case fails where the exit code is 1 or the process dies, where inputs or
 outputs have another name, type or shape, where what was prepared is not what the model computes (FP16), and where INT8 has more than twice
-the error of the better of `--quantization-effort fast` and plain min-max, on samples that nothing has seen.
+the error of the better of `--quantization-effort fast` and plain min-max, on samples that nothing has seen. From number 1000000 on the
+layers of the models stand in bodies of If, Loop and Scan.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from random_networks import RandomNetwork
 
 OPSETS = range(7, 23)
+BODIES = 1_000_000
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Maker:
     kinds: list[str] = field(default_factory=list)
     naming: str = "all"
     number: int = 0
+    parts: tuple = ()  # that the model is made of; none: those of its kind of input
 
     def pick(self, *choices):
         return choices[int(self.random.integers(len(choices)))]
@@ -172,11 +174,13 @@ def finish(maker: Maker, inputs: dict[str, tuple[int, list]]) -> onnx.ModelProto
 
 
 def random_model(seed: int) -> RandomNetwork:
-    """The model of this number."""
+    """The model of this number; from BODIES on its layers stand in bodies of control flow."""
+    from tests.fuzz import valid_bodies
     from tests.fuzz.valid_parts import images, sequences, vectors
 
-    random = np.random.default_rng([seed, 21])
-    maker = Maker(random, int(random.choice(OPSETS)), naming=str(random.choice(["all", "all", "none", "same", "odd"])))
+    random, bodies = np.random.default_rng([seed, 21]), seed >= BODIES
+    opset = int(random.choice(valid_bodies.OPSETS if bodies else OPSETS))
+    maker = Maker(random, opset, parts=(valid_bodies.block,) * bodies, naming=str(random.choice(["all", "all", "none", "same", "odd"])))
     inputs, make = maker.pick(images, images, sequences, vectors)(maker)
     batch = maker.pick("N", "N", 1)
     maker.outputs = {name: (kind, [batch if size == "N" else size for size in shape]) for name, (kind, shape) in maker.outputs.items()}

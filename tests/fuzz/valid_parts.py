@@ -312,8 +312,8 @@ ROWS = (linear, linear, linear, tied, normed, attention, attention, recurrent, r
 
 
 def trunk(m: Maker, x: Tensor, parts) -> Tensor:
-    for _ in range(m.pick(2, 3, 4, 5)):
-        x = m.pick(*parts)(m, x)
+    for _ in range(m.pick(1, 1, 2) if m.parts else m.pick(2, 3, 4, 5)):
+        x = m.pick(*(m.parts or parts))(m, x)
     return x
 
 
