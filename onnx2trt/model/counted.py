@@ -24,6 +24,7 @@ MOST_NODES = 50_000  # once local functions are written out; the largest exports
 MOST_NESTED = 100  # functions that call one another: onnx itself writes out no more
 MOST_IO = 5_000  # inputs and outputs; what is said of each, and TensorRT's time, adds up
 MOST_OPERANDS = 5_000  # that one node reads, or makes
+MOST_NAME = 10_000  # characters; exports join the names of nested modules to some hundreds
 # from which on a build takes minutes: TensorRT-RTX 1.7 took 1 s of one core for a chain of 1000 nodes, 4 s for 2000, 240 s for 10 000
 MANY_NODES = 5_000
 MANY_IO = 1_000  # also of the operands of one node
@@ -34,7 +35,39 @@ MOST_RUNS = 10**7  # of nodes in loops, within one inference; ONNX Runtime takes
 MANY_RUNS = 10**6  # from which on it is said
 MOST_ALIVE_BYTES = 2**37  # of one tensor: no GPU has room for more
 BYTES = 4  # of a value; most are float32
+SHOWN = 60  # characters of a name that is too long
 MOST_DIMS = 64  # values of a constant that may be a shape
+
+
+def check_names(model: onnx.ModelProto, path: str) -> None:
+    """
+    Raises:
+        ConversionError: MODEL, for a name too long to stand in a message.
+    """
+    for what, name in _names(model):
+        if len(name) > MOST_NAME:
+            raise ConversionError(
+                f"{path}: the name {name[:SHOWN]!r}... of {what} has {len(name)} characters; {MOST_NAME} are taken",
+                hint="Export the model with shorter names.",
+                code=ExitCode.MODEL,
+            )
+
+
+def _names(model: onnx.ModelProto) -> Iterator[tuple[str, str]]:
+    """(what is called so, name)"""
+    for entry in model.opset_import:
+        yield "a domain", entry.domain
+    for value in (*model.graph.input, *model.graph.output):
+        yield "an input or output", value.name
+        yield from (("a dimension", dim.dim_param) for dim in value.type.tensor_type.shape.dim)
+    yield from (("a tensor", tensor.name) for tensor in model.graph.initializer)
+    yield from (("a tensor", tensor.values.name) for tensor in model.graph.sparse_initializer)
+    for function in model.functions:
+        yield from (("a function", name) for name in (function.name, function.domain))
+    for node in _with_inner((*model.graph.node, *(node for function in model.functions for node in function.node))):
+        yield from (("a node", name) for name in (node.name, node.op_type, node.domain))
+        yield from (("a tensor", name) for name in (*node.input, *node.output))
+        yield from (("an attribute", entry.name) for entry in node.attribute)
 
 
 def check_functions(model: onnx.ModelProto, path: str) -> None:

@@ -17,7 +17,7 @@ from google.protobuf.message import DecodeError
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.files import feed
 from onnx2trt.base.model_info import STANDARD_DOMAINS, ModelInfo, TensorSpec, dims
-from onnx2trt.model.counted import check_counts, check_functions, check_sparse
+from onnx2trt.model.counted import check_counts, check_functions, check_names, check_sparse
 from onnx2trt.model.external_data import all_tensors, byte_count, check_tensors, named_tensors
 from onnx2trt.model.nodes import all_nodes
 from onnx2trt.model.operators import QUANTIZERS
@@ -44,6 +44,7 @@ def preflight(path: str, plugins: bool = False) -> tuple[onnx.ModelProto, ModelI
     """
     check_file(path)
     model = _parse(path)
+    check_names(model, path)
     _check_versions(model, path)
     check_structure(model, path, plugins)
     check_functions(model, path)

@@ -13,12 +13,14 @@ from onnx2trt.model.counted import (
     MANY_IO,
     MANY_NODES,
     MOST_IO,
+    MOST_NAME,
     MOST_NESTED,
     MOST_NODES,
     MOST_OPERANDS,
     MOST_RUNS,
     check_counts,
     check_functions,
+    check_names,
     check_sizes,
     check_sparse,
     what_takes_long,
@@ -207,6 +209,40 @@ def test_operands_of_one_node_are_counted_in_bodies_and_functions_too():
         with refused(ExitCode.MODEL, f"node 'wide' (Sum) has {MOST_OPERANDS} inputs and 1 outputs"):
             check_counts(model, "m.onnx")
     check_counts(built([wide(MOST_OPERANDS - 1)]), "m.onnx")
+
+
+def long_node(place):
+    return {
+        "node": lambda name: built([helper.make_node("Relu", ["x"], ["y"], name)]),
+        "operator": lambda name: built([helper.make_node(name, ["x"], ["y"])]),
+        "domain": lambda name: built([helper.make_node("Relu", ["x"], ["y"], domain=name)]),
+        "tensor": lambda name: built([helper.make_node("Relu", ["x"], [name]), helper.make_node("Relu", [name], ["y"])]),
+        "attribute": lambda name: built([helper.make_node("Relu", ["x"], ["y"], **{name: 1})]),
+        "weight": lambda name: built([helper.make_node("Relu", ["x"], ["y"])], [(name, np.ones(1, np.float32))]),
+        "function": lambda name: built(
+            [helper.make_node("Relu", ["x"], ["y"])], functions=[helper.make_function("d", name, ["x"], ["y"], [], [])]
+        ),
+        "in a body": lambda name: built([loop(inner=helper.make_node("Relu", ["v"], ["vo"], name))]),
+    }[place]
+
+
+@pytest.mark.parametrize("place", ["node", "operator", "domain", "tensor", "attribute", "weight", "function", "in a body"])
+def test_a_name_that_fills_the_screen_is_refused_and_cut_off(place):
+    make = long_node(place)
+    check_names(make("n" * MOST_NAME), "m.onnx")
+    with pytest.raises(ConversionError, match=f"has {MOST_NAME + 1} characters; {MOST_NAME} are taken") as caught:
+        check_names(make("n" * (MOST_NAME + 1)), "m.onnx")
+    assert len(caught.value.message) < 300 and caught.value.code == ExitCode.MODEL
+
+
+def test_names_of_inputs_and_their_dimensions_are_looked_at():
+    model = built([helper.make_node("Relu", ["x"], ["y"])])
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "n" * (MOST_NAME + 1)
+    with refused(ExitCode.MODEL, "of a dimension has 10001 characters"):
+        check_names(model, "m.onnx")
+    model.graph.input[0].name = "x" * (MOST_NAME + 1)
+    with refused(ExitCode.MODEL, "of an input or output has 10001 characters"):
+        check_names(model, "m.onnx")
 
 
 def test_what_takes_minutes_is_said_and_nothing_else():
