@@ -8,9 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 import onnx
 
+from onnx2trt.base.under_way import UNDER_WAY
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import reads
-from onnx2trt.model.session import Session
+from onnx2trt.model.session import INFERENCE, Session
 
 Feed = dict[str, np.ndarray]
 Shapes = dict[str, tuple[int, ...]]
@@ -90,9 +91,10 @@ class Segments:
     def run(self, feed: Feed) -> Iterator[Feed]:
         """One inference: what is wanted of each segment, before the next one runs; wanted inputs come with the first."""
         alive = feed
-        for index, names in enumerate(self._wanted):
-            alive = self.step(index, alive) if index else {**feed, **self.step(0, feed)}
-            yield {name: alive[name] for name in names}
+        with UNDER_WAY.call(INFERENCE):
+            for index, names in enumerate(self._wanted):
+                alive = self.step(index, alive) if index else {**feed, **self.step(0, feed)}
+                yield {name: alive[name] for name in names}
 
 
 def _between(graph: Graph, span: tuple[int, int], types: dict[str, int]) -> Graph:

@@ -29,6 +29,7 @@ AT_ONCE = 2  # inferences of one session at once, where the cores allow it: each
 LACKS = "NOT_IMPLEMENTED|Exception during initialization"  # its words for operators, types or attributes that it has no code for
 WRONG_OPTIMIZERS = ["ReluQuantRewrite"]  # takes a zero point of FP8 for one of UINT8, and drops the Relu in front (1.32)
 LARGE = 2**25  # bytes of weights; from here on it shows what of such a model stays with the process
+INFERENCE = "one inference"  # what is said of it where it takes long
 EXTERNAL_LIMIT = 1024  # bytes; larger weights are handed over as arrays, not serialized
 
 
@@ -173,7 +174,7 @@ class Session:
         if self._double:
             given = {name: array.astype(np.float64, copy=False) if name in self._double else array for name, array in given.items()}
         try:
-            with UNDER_WAY.call("one inference"):
+            with UNDER_WAY.call(INFERENCE):
                 return dict(zip(names, self._session.run(names, given)))
         except Exception as error:  # onnxruntime raises classes of its own, by status code
             shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feed.items())

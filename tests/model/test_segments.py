@@ -1,5 +1,6 @@
 """model/segments.py: a graph in pieces computes what it computes in one piece."""
 
+import time
 import zlib
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 from models import conv_net, model, node, random
 from random_networks import random_network
 
+from onnx2trt.base.under_way import UNDER_WAY
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.segments import Segments, bounds_by_cost
 from onnx2trt.model.session import Session
@@ -46,6 +48,16 @@ def test_nothing_is_computed_that_nobody_wants():
     segments = Segments(graph, [1, 2], ["c1"])
     assert [len(piece.nodes) for piece in segments.graphs] == [1, 0] and list(segments.graphs[0].output_names) == ["c1"]
     assert [list(found) for found in segments.run({"x": random(1, 3, 16, 16)})] == [["c1"], []]
+
+
+def test_an_inference_in_pieces_is_seen_as_one():
+    graph = Graph.from_model(conv_net())
+    segments = Segments(graph, [2, len(graph.nodes)], [name for n in graph.nodes for name in n.output])
+    seconds = []
+    for _ in segments.run({"x": random(1, 3, 16, 16)}):
+        time.sleep(0.01)
+        seconds.append(UNDER_WAY.longest()[0])
+    assert len(seconds) == 2 and seconds[1] > seconds[0] > 0.009 and UNDER_WAY.longest() == (0, "")
 
 
 def test_inputs_alone_need_no_session():
