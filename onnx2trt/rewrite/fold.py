@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -10,7 +11,7 @@ import onnx
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph, array_of
-from onnx2trt.model.nodes import all_nodes, attribute, reads, standard_schema, subgraphs
+from onnx2trt.model.nodes import all_nodes, attribute, reads, rename_reads, standard_schema, subgraphs
 from onnx2trt.model.operators import EXPANDING, QUANTIZERS, RANDOM
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.activations import name_activations
@@ -234,6 +235,26 @@ def _attributes_known(raised: onnx.ModelProto, version: int) -> bool:
     return True
 
 
+def _part_names(graph: onnx.GraphProto, around: frozenset[str] = frozenset()) -> None:
+    """The converter calls the constants that it puts into a graph and into bodies inside it alike; there, names must differ.
+
+    Args:
+        around: names of the values in the graphs around it.
+    """
+    own = {value.name for value in (*graph.input, *graph.initializer)}
+    for node in graph.node:
+        for place, name in enumerate(node.output):
+            if name in around:
+                new = next(f"{name}__{number}" for number in itertools.count(1) if f"{name}__{number}" not in around | own)
+                node.output[place] = new
+                for other in graph.node:
+                    rename_reads(other, name, new)
+            own.add(node.output[place])
+    for node in graph.node:
+        for inner in subgraphs(node):
+            _part_names(inner, around | own)
+
+
 def _keep_coordinates(raised: onnx.ModelProto) -> None:
     """Resize as it was in opset 10 and Upsample before: from opset 11 on, the default is another place for each value, which the converter
     overlooks."""
@@ -261,6 +282,7 @@ def raise_opset(graph: Graph, version: int) -> Graph | None:
         return None
     if not _attributes_known(raised, version):
         return None
+    _part_names(raised.graph)
     if graph.opset < RESIZE_OPSET <= version:
         _keep_coordinates(raised)
     small = {tensor.name for tensor in skeleton.graph.initializer}

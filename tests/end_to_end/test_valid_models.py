@@ -7,7 +7,7 @@ import pytest
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from tests.fuzz import valid
-from tests.fuzz.valid_models import OPSETS, random_model
+from tests.fuzz.valid_models import BODIES, OPSETS, random_model
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -26,12 +26,17 @@ def test_they_are_of_all_opsets_and_kinds_and_run():
     assert {"padding uneven", "Pad reflect", "embedding", "ArgMax"} <= kinds and any(kind.startswith("LSTM") for kind in kinds)
 
 
-@pytest.mark.parametrize("seed", [2, 11])
+@pytest.mark.parametrize("seed", [2, 11, BODIES + 1, BODIES + 27])
 def test_conversions_of_valid_models_hold(tmp_path, monkeypatch, seed):
-    """Among them the model on whose bright inputs the entropy method once cut off nine tenths of the range."""
+    """Among them the model on whose bright inputs the entropy method once cut off nine tenths of the range, and layers in bodies of bodies."""
     monkeypatch.chdir(tmp_path)
     found = valid.judge(seed, tmp_path)
     assert found.problems == [] and found.codes == {"fp16": 0, "int8": 0}
+
+
+def test_bodies_of_all_kinds_are_made():
+    kinds = {kind for seed in range(BODIES, BODIES + 60) for kind in random_model(seed).kinds}
+    assert {"If", "Loop", "Scan", "If inside", "Loop inside", "Scan inside"} <= kinds
 
 
 def test_what_does_not_hold_is_seen(tmp_path, monkeypatch):
