@@ -28,7 +28,7 @@ def test_they_are_of_all_opsets_and_kinds_and_run():
 
 @pytest.mark.parametrize("seed", [2, 11, BODIES + 1, BODIES + 27])
 def test_conversions_of_valid_models_hold(tmp_path, monkeypatch, seed):
-    """Among them the model on whose bright inputs the entropy method once cut off nine tenths of the range, and layers in bodies of bodies."""
+    """Among them the model on whose bright inputs the entropy method once cut off nine tenths of the range, and bodies in bodies."""
     monkeypatch.chdir(tmp_path)
     found = valid.judge(seed, tmp_path)
     assert found.problems == [] and found.codes == {"fp16": 0, "int8": 0}
