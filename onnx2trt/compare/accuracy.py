@@ -45,12 +45,13 @@ class Accuracy:
     feeds: str | None = None  # the input that the output is fed back to
     seen_in_calibration: bool | None = None  # some of the samples are those that INT8 scales were chosen on; None: not known, or no INT8
     seen_samples: int | None = None  # how many
+    held_out_percent: float | None = None  # the drop where scales and weights were made without the samples; where all were seen
     stuck: bool | None = None  # the candidate's output never changes, the reference's does; None: it does
 
     optional: ClassVar = (
         *("kind", "shown_percent", "interval_percent", "count", "signal_percent", "signal_limit_percent"),
         *("noise_percent", "change_percent", "worst_slice", "parts", "best_scores_points"),
-        *("steps", "feeds", "stuck", "seen_in_calibration", "seen_samples"),
+        *("steps", "feeds", "stuck", "seen_in_calibration", "seen_samples", "held_out_percent"),
     )
 
     def rounded(self) -> Accuracy:
@@ -76,6 +77,16 @@ class Accuracy:
             found.append(_share(self.signal_percent, max(self.signal_limit_percent, limit_percent)))
         if self.stuck or self.drowned:
             found.append(max(_share(self.noise_percent or 100.0, max(MOST_NOISE_PERCENT, limit_percent)), 1.0 + 1e-9))
+        return max(found)
+
+    def likely_excess(self, limit_percent: float) -> float:
+        """The same by the errors as they were measured, which of few values may be above the truth as well as below it; of decisions, of
+        which a single one would count, by what they show."""
+        found = [self.excess(limit_percent)]
+        if self.metric == "values":
+            found.append(_share(self.drop_percent, limit_percent))
+        if self.signal_percent is not None and self.noise_percent is not None:
+            found.append(_share(self.noise_percent, max(self.signal_limit_percent, limit_percent)))
         return max(found)
 
     @property
@@ -119,7 +130,8 @@ class Accuracy:
         if not self.seen_in_calibration:
             return ""
         if self.all_seen:
-            return "measured on samples that the scales were chosen on"
+            without = "" if self.held_out_percent is None else f"; with scales made without them the drop is {self.held_out_percent:.2f} %"
+            return f"measured on samples that the scales were chosen on{without}"
         return f"{self.seen_samples} of the samples are those that the scales were chosen on"
 
     def seen_as(self) -> str:
@@ -146,9 +158,9 @@ WORDS = {
 OTHERWISE = {"values": "top1, argmax, rows or noise"}
 
 
-def worst_of(rows: tuple[Accuracy, ...], limit_percent: float) -> Accuracy:
+def worst_of(rows: tuple[Accuracy, ...], limit_percent: float, excess=Accuracy.excess) -> Accuracy:
     """The row that is furthest above the limit, or nearest to it."""
-    return max(rows, key=lambda row: (row.excess(limit_percent), row.drop_percent))
+    return max(rows, key=lambda row: (excess(row, limit_percent), row.drop_percent))
 
 
 def _share(value: float, limit: float) -> float:

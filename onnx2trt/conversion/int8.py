@@ -62,6 +62,7 @@ class Fitted:
     method: str  # of calibration
     about: Calibration  # for the result
     fp16_fallback: dict[str, str] | None = None  # layers that INT8 does not suit, where an earlier run has found them; node -> reason
+    held_out: dict[str, float] = field(default_factory=dict)  # output -> drop in % on samples that each trial was made without, as chosen
     by_tensorrt: bool = False  # TensorRT will calibrate by itself: these scales are only to judge the layers by
     written: WrittenCache | None = None  # the cache that this run has written
     others: dict[str, float] = field(default_factory=dict)  # scales of the tensors that nothing reads as INT8
@@ -92,4 +93,4 @@ class Fitted:
     def found(self, kept_fp32: dict[str, str], fp16_fallback: dict[str, str]) -> Found:
         """All of it in the form in which it is kept for other runs."""
         shifts, factors = self.equalization.vectors()
-        return Found(self.method, self.fit, shifts, factors, kept_fp32, fp16_fallback)
+        return Found(self.method, self.fit, shifts, factors, kept_fp32, fp16_fallback, self.held_out)

@@ -229,9 +229,9 @@ class Int8Choice:
         layers = tuple(layer for layer in fitted.layers if fallback.keys().isdisjoint(layer.nodes))
         run.evidence.keep_scales(fitted.fit.scales, fitted.equalized, (name for layer in layers for name in layer.tensors))
         plan = Int8Plan(fitted.graph_for(layers), job.profiles, layers, fitted.fit, self._kept_fp32, self._kept_fp16 | fallback)
-        if job.plan.calibrator:
-            return prepare.prepare_calibrated(plan, None if fitted.by_tensorrt else fitted.others, self._structure.bound)
-        return self._with_qdq(plan)
+        others = None if fitted.by_tensorrt else fitted.others
+        made = prepare.prepare_calibrated(plan, others, self._structure.bound) if job.plan.calibrator else self._with_qdq(plan)
+        return replace(made, held_out=fitted.held_out)
 
     def in_fp16(self) -> Prepared:
         """The model without INT8, to hold what is INT8 against."""
@@ -285,13 +285,15 @@ class Int8Choice:
     def _choose(self, limit: float, or_best: bool = False) -> dict[str, str]:
         try:
             try:
-                return self._guard.choose(limit, or_best)
+                fallback = self._guard.choose(limit, or_best)
             except Fp16Inaccurate:
                 self._keep_for_accuracy(OF_FP16 * limit)
-                return self._guard.choose(limit, or_best)
+                fallback = self._guard.choose(limit, or_best)
         except ConversionError as error:
             error.found = {"calibration": self.about, **error.found}
             raise
+        self._fitted = replace(self._fitted, held_out=self._guard.held_out)
+        return fallback
 
     def _keep_for_accuracy(self, limit: float) -> None:
         """More nodes in FP32, so that what is FP16 keeps to this part of the limit, in %, where that can be."""

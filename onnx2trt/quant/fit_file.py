@@ -26,7 +26,7 @@ from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.number_formats import INT8, NumberFormat
 from onnx2trt.rewrite.qdq import Rounded, quantizable_layers, scale_axis, weight_layout
 
-FORMAT = 6  # raise it when equalizing, fitting or the choice of layers changes: then what older files hold is found again
+FORMAT = 7  # raise it when equalizing, fitting or the choice of layers changes: then what older files hold is found again
 MOST_TEXT = 2**26  # bytes of names, conditions and reasons
 TYPES = ("uint8", "int8", "float32", "float64")
 WRONG_TYPE = (KeyError, TypeError, AttributeError)  # what a JSON text raises whose values are of another type than expected
@@ -42,6 +42,7 @@ class Found:
     factors: dict[str, np.ndarray] = field(default_factory=dict)  # tensor -> float64 [channels], above 0
     kept_fp32: dict[str, str] = field(default_factory=dict)  # nodes in FP32 -> reason
     fp16_fallback: dict[str, str] = field(default_factory=dict)  # nodes that INT8 does not suit -> reason
+    held_out: dict[str, float] = field(default_factory=dict)  # output -> drop in % on samples that INT8 was made without
 
 
 def pack(found: Found, conditions: dict) -> memoryview:
@@ -63,6 +64,7 @@ def pack(found: Found, conditions: dict) -> memoryview:
         "fitted": {node: [stored[id(own.weights)], own.bias is not None] for node, own in fit.rounded.items()},
         "holds": found.kept_fp32,  # this name and the next are those of FORMAT 4
         "given_up": found.fp16_fallback,
+        "held_out": found.held_out,
     }
     arrays = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8), "scales": np.array(list(fit.scales.values()), np.float64)}
     for kind, vectors in (("shift", found.shifts), ("factor", found.factors)):
@@ -129,7 +131,10 @@ class Packed:
                 self._vectors("factor", about["factors"]),
                 _reasons(about["holds"]),
                 _reasons(about["given_up"]),
+                dict(about["held_out"]),
             )
+            finite = all(isinstance(drop, float) and 0 <= drop < math.inf for drop in found.held_out.values())
+            _require(finite, "a drop is no finite number")
         except (*WRONG_TYPE, ValueError) as error:
             raise ValueError(f"it does not fit the model ({error})") from None
         unknown = found.fp16_fallback.keys() - nodes.keys() - {layer.node for layer in inner}

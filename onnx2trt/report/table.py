@@ -171,6 +171,7 @@ def _agreement(row: dict, limit: float) -> str:
         samples = f"{row['samples']} sample{'s do' if row['samples'] > 1 else ' does'} not show"
         return f"{samples} a drop above {limit:g} % (measured {row['drop_percent']:.2f} %, shown {accuracy.shown:.2f} %)"
     on = " on made-up inputs" * (row["inputs"] == "synthetic") or " on its calibration data" * accuracy.all_seen
+    on += "" if accuracy.held_out_percent is None else f", {accuracy.held_out_percent:.2f} % where it was made without them"
     return f"agrees within {limit:g} %{on}"
 
 

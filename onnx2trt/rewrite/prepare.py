@@ -43,6 +43,7 @@ class Prepared:
     half_nodes: frozenset[str] = frozenset()  # nodes that it shall not compute in INT8, but in FP16
     scales: dict[str, float] | None = None  # for TensorRT's calibrator; None: none, or it shall find its own
     equivalent: Graph | None = None  # Q/DQ model of what TensorRT's calibrator makes of `graph`
+    held_out: dict[str, float] = field(default_factory=dict)  # output -> drop in % on samples that INT8 was made without, where measured
 
     @property
     def int8_mac_share(self) -> float | None:

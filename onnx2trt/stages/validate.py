@@ -73,7 +73,7 @@ def compare_outputs(job: Job, prepared: Prepared | None, engine: Engine | None, 
     """
     if engine is None and not prepared.changed:
         return ()
-    return _compare(job, lambda: _built(job, prepared, engine), run)
+    return _compare(job, lambda: _built(job, prepared, engine), run, prepared.held_out if prepared else {})
 
 
 def compare_onnx(job: Job, candidate: OnnxCandidate, run: Run) -> tuple[Accuracy, ...]:
@@ -82,10 +82,10 @@ def compare_onnx(job: Job, candidate: OnnxCandidate, run: Run) -> tuple[Accuracy
     Raises:
         ConversionError: VALIDATION, or MODEL where ONNX Runtime cannot run it.
     """
-    return _compare(job, lambda: _Candidate(*candidate.runner(job.info, _in_turn(job))), run)
+    return _compare(job, lambda: _Candidate(*candidate.runner(job.info, _in_turn(job))), run, {})
 
 
-def _compare(job: Job, candidate: Callable[[], _Candidate], run: Run) -> tuple[Accuracy, ...] | None:
+def _compare(job: Job, candidate: Callable[[], _Candidate], run: Run, held_out: dict[str, float]) -> tuple[Accuracy, ...] | None:
     if not job.plan.validation.enabled:
         return ()
     if job.plan.build.plugins:
@@ -96,7 +96,7 @@ def _compare(job: Job, candidate: Callable[[], _Candidate], run: Run) -> tuple[A
         except CannotLoad as error:
             run.console.warn(error.message)
             return None
-        rows = _compare_all(job, reference, candidate, run)
+        rows = tuple(_with_held_out(row, held_out) for row in _compare_all(job, reference, candidate, run))
     _say(rows, job.plan.validation.max_drop_percent, run)
     return rows
 
@@ -224,6 +224,11 @@ def _seen(job: Job, dataset: Dataset) -> dict:
         return {}
     seen = count_seen(dataset, calibration)
     return {"seen_in_calibration": seen > 0, "seen_samples": seen or None}
+
+
+def _with_held_out(row: Accuracy, drops: dict[str, float]) -> Accuracy:
+    """What INT8 that was made without the samples loses, where all samples are seen ones: the only hint at others."""
+    return replace(row, held_out_percent=drops.get(row.output)) if row.all_seen and row.steps is None else row
 
 
 def _try_blank(blank: Iterable[tuple[Batch, Arrays]], candidate: _Candidate, run: Run) -> None:

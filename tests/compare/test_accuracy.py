@@ -28,6 +28,20 @@ def test_how_far_it_is_above_what_is_accepted(changes, limit, excess):
     assert replace(ROW, **changes).excess(limit) == pytest.approx(excess)
 
 
+@pytest.mark.parametrize(
+    ("changes", "excess"),
+    [
+        ({"drop_percent": 2.0, "shown_percent": 0.7}, 2.0),
+        ({"drop_percent": 2.0, "shown_percent": 0.7, "metric": "top1", "kind": "classes"}, 0.7),  # one sample of 50
+        ({"metric": "top1", "kind": "classes", "signal_percent": 4.0, "signal_limit_percent": 10.0, "noise_percent": 20.0}, 2.0),
+        ({"nonfinite": 1}, math.inf),
+    ],
+)
+def test_how_far_it_is_above_as_it_was_measured(changes, excess):
+    """Errors count as they are, decisions by what they show."""
+    assert replace(ROW, **changes).likely_excess(1.0) == pytest.approx(excess)
+
+
 def test_below_ten_decibels_nothing_passes_that_was_not_asked_for():
     drowned = replace(ROW, metric="top1", kind="classes", drop_percent=0.0, shown_percent=0.0, sqnr_db=6.0, noise_percent=30.0)
     assert drowned.excess(1.0) > 1

@@ -438,6 +438,7 @@ def test_figures_of_samples_that_were_calibrated_on_are_marked(folder):
         assert done.code == 0, done.stderr
         (row,) = done.json("r.json")["accuracy"]
         assert row["seen_in_calibration"] is seen and row.get("seen_samples") == (1 if seen else None)
+        assert ("held_out_percent" in row) is seen
         page = Page((folder / "r.html").read_bytes())
         assert (words in " ".join(done.stdout.split())) is (words in page.sections["accuracy"]) is (words in done.stderr) is seen
     rungs = done.json("r.json")["calibration"]["tried"]
@@ -445,6 +446,9 @@ def test_figures_of_samples_that_were_calibrated_on_are_marked(folder):
     none = onnx2trt(folder, "--onnx", "net.onnx", *INT8, "--quantization-effort", "fast", "--json", "r.json")
     (row,) = none.json("r.json")["accuracy"]
     assert row["seen_in_calibration"] and row["seen_samples"] == row["samples"] == 6, "there are no others"
+    tried = [rung for rung in none.json("r.json")["calibration"]["tried"] if rung["passed"] and not rung["seen_in_calibration"]]
+    assert row["held_out_percent"] == tried[-1]["drop_percent"] > 0
+    assert f"{row['held_out_percent']:.2f} % where it was made without them" in none.stdout
 
 
 def test_without_int8_or_without_its_samples_nothing_is_said_of_them(folder):

@@ -28,7 +28,8 @@ def found():
         rounded[name] = Rounded(*quantize_weights(np.asfortranarray(weight), axis, half=True), bias)
     scales = {"x": 0.1, "r1": 1 / 3, "r2": 1e-30}
     factors = {"c1": np.geomspace(0.1, 1, 16), "c2": np.full(16, np.float64(np.pi))}
-    return Found("mse", Fit(scales, rounded), {"c1": np.zeros(16)}, factors, {"stem_relu": "reason"}, {"depthwise": 'a "reason" \udc80'})
+    kept = {"stem_relu": "reason"}, {"depthwise": 'a "reason" \udc80'}
+    return Found("mse", Fit(scales, rounded), {"c1": np.zeros(16)}, factors, *kept, {"y": 1 / 3})
 
 
 def test_what_is_written_comes_back():
@@ -42,7 +43,7 @@ def test_what_is_written_comes_back():
         expected.kept_fp32,
         expected.fp16_fallback,
     )
-    assert list(result.fit.scales) == list(expected.fit.scales)
+    assert list(result.fit.scales) == list(expected.fit.scales) and result.held_out == {"y": 1 / 3}
     for ours, theirs in ((result.shifts, expected.shifts), (result.factors, expected.factors)):
         assert list(ours) == list(theirs) and all(np.array_equal(ours[name], theirs[name]) for name in theirs)
     for name, own in expected.fit.rounded.items():

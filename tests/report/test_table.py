@@ -37,6 +37,10 @@ def test_a_terminal_gets_what_a_pipe_gets_in_colour(width, changes):
         ({"status": "validated"}, "agrees within 1 %: validated on the GPU"),
         ({"accuracy": [row(inputs="synthetic")]}, "agrees within 1 % on made-up inputs: simulated on the CPU"),
         ({"accuracy": [row(seen_in_calibration=True, seen_samples=3)]}, "agrees within 1 % on its calibration data: simulated on the CPU"),
+        (
+            {"accuracy": [row(seen_in_calibration=True, seen_samples=3, held_out_percent=0.755)]},
+            "agrees within 1 % on its calibration data, 0.76 % where it was made without them: simulated on the CPU",
+        ),
         ({"accuracy": [row(seen_in_calibration=True, seen_samples=2)]}, "agrees within 1 %: simulated on the CPU"),
         (
             {"accuracy": [row(drop_percent=3.4, shown_percent=0.6, interval_percent=[0.0, 19.0])]},

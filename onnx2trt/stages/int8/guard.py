@@ -8,7 +8,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.quant.sensitivity import Tried, by_error_per_mac, by_noise, climb, layer_errors, left
+from onnx2trt.quant.sensitivity import DROPS, SCORES, Tried, by_error_per_mac, by_noise, climb, layer_errors, left
 
 STEP_DOWN = 0.02  # of the work: what goes back to FP16 at a time where the final fit is unlucky
 WORTH_A_LOOK = 0.01  # of the work: smaller layers are not tried once more
@@ -30,6 +30,7 @@ class Guard:
         """
         self._job, self._fitted, self._macs, self._trials, self._run = job, fitted, macs, trials, run
         self.tried: list[Tried] = []  # of the last choice, in order
+        self.held_out: dict[str, float] = {}  # output -> drop in %, of the last choice, where calibration samples were held out
         self.fp16_is_known = False  # to be blamed, or not to be helped
 
     def choose(self, limit: float, or_best: bool = False) -> dict[str, str]:
@@ -48,9 +49,9 @@ class Guard:
         """
         with self._run.stage("choose", f"choosing the {self._label} layers"):
             fallback = self._fewest(limit)
-            if fallback is None and any(rung.best_scores_points is not None for rung in self.tried):
-                self._trials.for_scores = False  # no choice holds them so near: then what the final check asks for is enough
+            while fallback is None and self._asks_for_less(limit):
                 fallback = self._fewest(limit)
+            self.held_out = {} if fallback is None else self._trials.held_out(fallback)
             self._trials.forget()
         tried = self.tried
         for rung in tried:
@@ -60,10 +61,41 @@ class Guard:
         if fallback is None:
             raise ConversionError(
                 f"{self._label} does not reach --max-accuracy-drop {limit:g} %. What was tried:\n{_table(tried, self._label)}",
-                hint="Use --precision fp16, more calibration data, --quantization-effort best, or a larger --max-accuracy-drop.",
+                hint="Use --precision fp16, more calibration data, --quantization-effort best, or a larger --max-accuracy-drop."
+                + self._measured_on(),
                 code=ExitCode.VALIDATION,
             )
         return {node: f"{self._label} here alone changes the outputs by {self._errors[node]:.2%}" for node in fallback}
+
+    def _asks_for_less(self, limit: float) -> bool:
+        """Whether less than before is asked for beyond the final check: what no choice of layers gives, is not held against INT8 where
+        FP16 alone does not give it either, or where other data judge in the end."""
+        beyond = self._trials.beyond
+        if SCORES in beyond and any(rung.best_scores_points is not None for rung in self.tried):
+            beyond.remove(SCORES)
+            return True
+        if DROPS not in beyond or not any(rung.enough and not rung.passed for rung in self.tried):
+            return False
+        if self._holds_out and self._trials.measure(tuple(self._order), limit, final=True).passed:
+            return False
+        beyond.remove(DROPS)
+        return True
+
+    @property
+    def _holds_out(self) -> bool:
+        """The drop is measured on calibration samples, each by what was made without it; there are no others to judge by."""
+        split = self._fitted.split
+        return split is not None and split.measured is None and not split.blind
+
+    def _measured_on(self) -> str:
+        """What a user can do about it, where the samples are to blame."""
+        if not self._holds_out:
+            return ""
+        count = len(self._fitted.split.to_measure().samples)
+        return (
+            f" This was measured on {count} calibration samples, each with scales and weights made without it; where so few cannot tell, "
+            "more do, or others by --validation-dir."
+        )
 
     @property
     def _label(self) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
-from onnx2trt.compare.accuracy import Accuracy
+from onnx2trt.compare.accuracy import Accuracy, worst_of
 from onnx2trt.compare.best_scores import POINTS_PER_PERCENT
 from onnx2trt.compare.change import Change
-from onnx2trt.conversion.comparing import ByPart, Reference, worst_output
+from onnx2trt.conversion.comparing import ByPart, Reference
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
@@ -16,7 +16,7 @@ from onnx2trt.data.feeds import batches_to_compare, inferences
 from onnx2trt.data.seen import count_seen
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session, is_large
-from onnx2trt.quant.sensitivity import Feed, Tried
+from onnx2trt.quant.sensitivity import DROPS, SCORES, Feed, Tried
 from onnx2trt.rewrite.qdq import Layer
 
 
@@ -35,27 +35,26 @@ class Trials:
         self._reference = Reference(lambda: Session.from_graph(fitted.graph))
         self._comparison = job.comparison()  # what it learns of the reference holds for all choices
         self._measured: dict[tuple, tuple[Accuracy, ...]] = {}
-        self.for_scores = True  # the best scores have to be near, too; more than the final check asks for
+        self.beyond = {DROPS, SCORES}  # what is asked for, as long as a choice of layers gives it
 
     def measure(self, kept: Sequence[str], limit: float, final: bool = False) -> Tried:
-        """The drop of the outputs with these layers given up, on the samples left out; it passes by the rule of the final check, where the
-        best scores are near (`for_scores`).
+        """The drop of the outputs with these layers given up, on the samples left out; it passes by the rule of the final check, where what
+        is asked for `beyond` that holds, too.
 
         Args:
             limit: of the drop, in %.
             final: measure what was fitted to all samples instead, which saw the samples; but it is what will be built.
         """
-        key = (tuple(kept), final)
-        if key not in self._measured:
-            self._measured[key] = self._measure(kept, final)
-        rows = self._measured[key]
-        worst, passed = worst_output(rows, limit)
+        rows = self._rows(kept, final)
+        by = Accuracy.likely_excess if DROPS in self.beyond else Accuracy.excess
+        worst = worst_of(rows, limit, by)
         points = max((row.best_scores_points for row in rows if row.best_scores_points is not None), default=None)
-        near = points is None or points <= POINTS_PER_PERCENT * limit or not self.for_scores
+        near = points is None or points <= POINTS_PER_PERCENT * limit or SCORES not in self.beyond
         numbers = (round(number, 6) for number in (self.share(kept), worst.drop_percent, worst.standard_error or 0.0))
-        reached = limit * worst.excess(limit) if limit else worst.shown
+        reached = limit * by(worst, limit) if limit else worst.shown
         points = None if points is None else round(points, 6)
-        return Tried(len(kept), *numbers, passed and near, reached, self._seen(final), points)
+        enough = all(row.excess(limit) <= 1 for row in rows)
+        return Tried(len(kept), *numbers, by(worst, limit) <= 1 and near, reached, self._seen(final), points, enough)
 
     def _seen(self, final: bool) -> bool:
         """Whether the scales were chosen on the samples that are measured on, or on some of them."""
@@ -84,9 +83,23 @@ class Trials:
             seen += rows
         return found
 
+    def held_out(self, kept: Sequence[str]) -> dict[str, float]:
+        """Output -> drop in %, with these layers given up, on samples that scales and weights were made without; empty where no calibration
+        samples were held out."""
+        if self._fitted.split.measured is not None or self._fitted.split.blind:
+            return {}
+        return {row.output: row.drop_percent for row in self._rows(kept, final=False) if row.steps is None}
+
     def forget(self) -> None:
         """Give the memory of reference outputs back; what was measured stays known."""
         self._reference.forget()
+
+    def _rows(self, kept: Sequence[str], final: bool) -> tuple[Accuracy, ...]:
+        """Measured once."""
+        key = (tuple(kept), final)
+        if key not in self._measured:
+            self._measured[key] = self._measure(kept, final)
+        return self._measured[key]
 
     def _measure(self, kept: Sequence[str], final: bool) -> tuple[Accuracy, ...]:
         fitted, layers, share = self._fitted, self._without(kept), self.share(kept)

@@ -8,7 +8,7 @@ from helpers import quiet_run, refused
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.efforts import EFFORTS
-from onnx2trt.quant.sensitivity import Tried
+from onnx2trt.quant.sensitivity import DROPS, SCORES, Tried
 from onnx2trt.rewrite.number_formats import INT8
 from onnx2trt.stages.int8 import guard as guarding
 from onnx2trt.stages.int8.guard import Fp16Inaccurate, Guard
@@ -24,21 +24,26 @@ class MadeUpTrials:
     def __init__(self, hostile, standard_error=0.0):
         self._hostile, self._standard_error = hostile, standard_error
         self.asked, self.forgotten = [], 0
-        self.for_scores, self.of_scores = True, ()  # the layers that move the best scores too far, though not the output
+        self.beyond, self.of_scores = {DROPS, SCORES}, ()  # the layers that move the best scores too far, though not the output
         self.of_fp16, self.looked = 0.1, 0  # the drop where nothing is INT8; how often it was asked for
+        self.shown = 1.0  # of a drop, as a share of it, by so few samples
 
     def measure(self, kept, limit, final=False) -> Tried:
         if final and set(kept) == set(MACS):
             self.looked += 1
-            return Tried(len(kept), 0.0, self.of_fp16, 0.0, passed=self.of_fp16 <= limit, reached=self.of_fp16)
+            return Tried(len(kept), 0.0, self.of_fp16, 0.0, passed=self._counted(self.of_fp16) <= limit, reached=self.of_fp16)
         self.asked.append((tuple(kept), final))
         skipped = "?" if final else "!"
         bad = [name for name in self._hostile if name.strip("?!") not in kept and skipped not in name]
         drop = 9.0 * len(bad) or 0.1
         points = 5.0 if set(self.of_scores) - set(kept) else 0.1
-        passed = drop <= limit and (points <= limit or not self.for_scores)
+        passed = self._counted(drop) <= limit and (points <= limit or SCORES not in self.beyond)
         told = {"best_scores_points": points} if self.of_scores else {}
-        return Tried(len(kept), self.share(kept), drop, self._standard_error, passed=passed, reached=drop, **told)
+        enough = self.shown * drop <= limit
+        return Tried(len(kept), self.share(kept), drop, self._standard_error, passed=passed, reached=drop, enough=enough, **told)
+
+    def _counted(self, drop: float) -> float:
+        return drop if DROPS in self.beyond else self.shown * drop
 
     def change(self, expected):
         raise AssertionError("layer_errors is made up, too")
@@ -48,6 +53,9 @@ class MadeUpTrials:
 
     def share(self, kept) -> float:
         return sum(macs for name, macs in MACS.items() if name not in kept) / sum(MACS.values())
+
+    def held_out(self, kept) -> dict[str, float]:
+        return {"y": 0.25}
 
     def forget(self) -> None:
         self.forgotten += 1
@@ -125,12 +133,42 @@ def test_where_nothing_passes_all_that_was_tried_is_said(guarded):
 def test_best_scores_are_held_where_layers_can_be_chosen_for_them(guarded):
     guard, trials, _ = guarded(ALL, set())
     trials.of_scores = ("most",)
-    assert list(guard.choose(LIMIT)) == ["most"] and trials.for_scores
+    assert list(guard.choose(LIMIT)) == ["most"] and SCORES in trials.beyond
     assert [rung.best_scores_points for rung in guard.tried if rung.passed] == [0.1] * sum(rung.passed for rung in guard.tried)
     guard, trials, _ = guarded(ALL, {"large"})
     trials.of_scores = ("rest",)  # no choice holds them
-    assert "large" in guard.choose(LIMIT) and not trials.for_scores and any(rung.passed for rung in guard.tried)
+    assert "large" in guard.choose(LIMIT) and SCORES not in trials.beyond and any(rung.passed for rung in guard.tried)
     assert trials.forgotten == 1
+
+
+def held_out(count=12, measured=None):
+    """As data.holdout.Split."""
+    return SimpleNamespace(measured=measured, blind=False, to_measure=lambda: SimpleNamespace(samples=range(count)))
+
+
+def test_layers_are_chosen_by_errors_as_they_were_measured_however_little_few_samples_show(guarded):
+    guard, trials, _ = guarded(ALL, {"large"})
+    trials.shown, guard._fitted.split = 0.1, held_out()
+    assert "large" in guard.choose(LIMIT) and guard.held_out == {"y": 0.25}
+    assert guard.tried[0].enough and not guard.tried[0].passed
+
+
+def test_where_no_choice_comes_so_near_on_samples_held_out_int8_is_refused(guarded):
+    """The engine would agree on its calibration data, and there are no others to judge it by."""
+    guard, trials, _ = guarded(ALL, {"rest?"})
+    trials.shown, guard._fitted.split = 0.1, held_out()
+    hint = "measured on 12 calibration samples, each with scales and weights made without it; where so few cannot tell, more do"
+    with refused(ExitCode.VALIDATION, "INT8 does not reach --max-accuracy-drop 1 %", hint=hint):
+        guard.choose(LIMIT)
+    assert guard.held_out == {}
+
+
+@pytest.mark.parametrize("of_fp16, other_data", [(2.0, None), (0.1, "validation")])
+def test_what_few_samples_do_not_show_is_not_held_against_int8_where_something_else_tells(guarded, of_fp16, other_data):
+    """FP16 alone seems to be as far off, or other data judge in the end."""
+    guard, trials, _ = guarded(ALL, {"rest?"})
+    trials.shown, trials.of_fp16, guard._fitted.split = 0.1, of_fp16, held_out(measured=other_data)
+    assert guard.choose(LIMIT) == {} and trials.beyond == {SCORES}
 
 
 def test_no_more_falls_back_than_the_share_allows(guarded):

@@ -1,13 +1,16 @@
 """stages/int8/trials.py: what a choice of INT8 layers costs, by the fits that have not seen the samples or by the final one."""
 
 import weakref
+from dataclasses import replace
 
 import pytest
 from helpers import planned, write_conv_net
 
+from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.conversion import comparing
 from onnx2trt.model import session
 from onnx2trt.pipeline import int8
+from onnx2trt.quant.sensitivity import DROPS
 from onnx2trt.rewrite.shares import macs_of
 from onnx2trt.stages.int8 import trials as measuring
 from onnx2trt.stages.int8.trials import Trials
@@ -87,6 +90,21 @@ def test_it_passes_by_the_rule_of_the_final_check(measured):
     assert trials.measure((), found.drop_percent + 0.1 * found.standard_error).passed
     assert not trials.measure((), found.drop_percent - 0.1 * found.standard_error).passed
     assert found.reached == pytest.approx(found.drop_percent, abs=1e-5)
+
+
+def test_errors_count_as_measured_where_few_samples_show_little_of_them(measured):
+    """Until no choice of layers is left that passes so; what was held out is told as it was measured, too."""
+    trials, *_ = measured
+    noisy = Accuracy("simulated", "data", "y", "values", 2.0, None, 17.0, 0.1, 0, 6, None, None, False, "values", shown_percent=0.7)
+    stepped = replace(noisy, steps=6, drop_percent=0.1, shown_percent=0.1)
+    trials._measured[(), False] = (noisy, stepped)
+    found = trials.measure((), 1.0)
+    assert not found.passed and found.enough and found.reached == found.drop_percent == 2.0
+    trials.beyond.remove(DROPS)
+    found = trials.measure((), 1.0)
+    assert found.passed and found.reached == 0.7 and trials.held_out(()) == {"y": 2.0}
+    trials._fitted = replace(trials._fitted, split=replace(trials._fitted.split, measured=trials._fitted.split.fitted))
+    assert trials.held_out(()) == {}, "nothing is held out"
 
 
 def test_layers_in_fp16_cost_nothing_and_do_no_int8_work(measured):
