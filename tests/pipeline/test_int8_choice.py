@@ -11,6 +11,7 @@ from command import onnx2trt
 from helpers import planned, refused
 from models import mixed, model, node, offset_net, random, weight_and_axis
 from onnx import numpy_helper
+from random_networks import MEASURED, random_network, write
 
 from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode
 from onnx2trt.model.graph import Graph
@@ -18,6 +19,7 @@ from onnx2trt.pipeline import int8
 from onnx2trt.plan.structures import ATTENTION
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite.qdq import quantize_weights
+from onnx2trt.stages import validate
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
 
@@ -252,6 +254,26 @@ def test_a_fixed_batch_does_not_hide_what_int8_costs(folder):
     done = convert(folder, data="images", limit="5")
     assert done.code == 0, done.stderr
     assert done.json("result.json")["calibration"]["tried"][0]["drop_percent"] > 0, "nothing would be INT8 in a trial without any sample"
+
+
+@pytest.mark.slow
+def test_layers_chosen_from_few_samples_hold_on_others(tmp_path, monkeypatch):
+    """Few samples show a third of an error: by that alone, all of these networks passed, and lose 1.2 to 16 % on others, nine above 2 %."""
+    lost = {}
+    for seed in (22003, 22005, 22006, 22007, 22008, 22010, 22017, 22019, 22027, 22030, 22048):
+        folder = tmp_path / str(seed)
+        (folder / "others").mkdir(parents=True)
+        monkeypatch.chdir(folder)
+        network = random_network(seed)
+        write(network, folder)
+        feeds = [network.feed(1000 + number) for number in range(MEASURED)]
+        np.savez("others/all.npz", **{name: np.concatenate([feed[name] for feed in feeds]) for name in feeds[0]})
+        job, run = planned("--precision", "int8", "--calibration-dir", "data", library="rtx")
+        prepared = int8.choose(job, run).prepared(run)
+        others, _ = planned("--precision", "int8", "--calibration-dir", "data", "--validation-dir", "others", library="rtx")
+        rows = validate.compare_outputs(others, prepared, None, run)
+        lost[seed] = round(max(row.drop_percent for row in rows if row.inputs.endswith("others")), 2)
+    assert sum(drop > 2 for drop in lost.values()) <= 1 and sum(drop > 1.2 for drop in lost.values()) <= 3, lost
 
 
 def test_where_no_layer_would_be_int8_it_is_said(tmp_path, monkeypatch):

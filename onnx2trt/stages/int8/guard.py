@@ -95,8 +95,8 @@ class Guard:
         drop, count = max(rung.drop_percent for rung in self.tried[-2:]), len(self._fitted.split.to_measure().samples)
         self._run.console.warn(
             f"{count} samples leave open whether {self._label} keeps to --max-accuracy-drop {limit:g} % on other data: with "
-            f"{self.tried[-1].mac_share:.0%} of the work in {self._label}, the least that was tried, a drop of {drop:.2f} % was measured, of "
-            "which they show less. More calibration data, or others by --validation-dir, tell"
+            f"{self.tried[-1].mac_share:.0%} of the work in {self._label}, the least that was tried, a drop of {drop:.2f} % was measured, "
+            "of which they show less. More calibration data, or others by --validation-dir, tell"
         )
         return fallback
 

@@ -160,8 +160,8 @@ def test_where_no_choice_comes_so_near_the_one_with_the_fewest_int8_layers_is_ta
     trials.shown, guard._fitted.split = 0.1, held_out()
     assert list(guard.choose(LIMIT)) == ALL and guard.held_out == {"y": 0.25}
     (said,) = guard._run.console.warnings
-    assert said.startswith("12 samples leave open whether INT8 keeps to --max-accuracy-drop 1 % on other data: with 89% of the work in INT8")
-    assert "a drop of 9.00 % was measured" in said
+    assert said.startswith("12 samples leave open whether INT8 keeps to --max-accuracy-drop 1 % on other data")
+    assert "with 89% of the work in INT8" in said and "a drop of 9.00 % was measured" in said
 
 
 def test_a_drop_that_is_shown_is_refused_and_it_is_said_on_what_it_was_measured(guarded):
