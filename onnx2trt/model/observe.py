@@ -85,7 +85,7 @@ def _found(segments: Segments, feed: Feed) -> Iterator[Feed]:
         yield from segments.run(feed)
         return
     for found, other in zip(segments.run(feed), segments.run(feed.filled_otherwise())):
-        yield {name: of_samples(feed, array, other[name]) for name, array in found.items()}
+        yield {name: of_samples(feed, array, other[name]) for name, array in found.items() if name in other}
 
 
 def _bounds(graph: Graph, profiles: tuple[Profile, ...], names: set[str]) -> list[int]:

@@ -89,12 +89,15 @@ class Segments:
         return {name: array for name, array in alive.items() if self._last.get(name, -1) > index} | made
 
     def run(self, feed: Feed) -> Iterator[Feed]:
-        """One inference: what is wanted of each segment, before the next one runs; wanted inputs come with the first."""
+        """One inference: what is wanted of each segment, before the next one runs; wanted inputs come with the first.
+
+        ONNX Runtime (1.32) gives None for an empty tensor that its optimizer has found out; that is left out.
+        """
         alive = feed
         with UNDER_WAY.call(INFERENCE):
             for index, names in enumerate(self._wanted):
                 alive = self.step(index, alive) if index else {**feed, **self.step(0, feed)}
-                yield {name: alive[name] for name in names}
+                yield {name: alive[name] for name in names if alive[name] is not None}
 
 
 def _between(graph: Graph, span: tuple[int, int], types: dict[str, int]) -> Graph:
