@@ -23,12 +23,17 @@ class _Count:
     total: int
     done: int = 0
     started: float = field(default_factory=time.monotonic)
+    stepped: float = 0.0  # when the last step was done
+
+    def step(self) -> None:
+        self.done, self.stepped = self.done + 1, time.monotonic()
 
     def __str__(self) -> str:
         text = f"{self.label}: {self.done} of {self.total}"
         if not 0 < self.done < self.total:
             return text
-        return f"{text}, about {in_minutes((time.monotonic() - self.started) * (self.total - self.done) / self.done)} left"
+        left = (self.stepped - self.started) * (self.total - self.done) / self.done - (time.monotonic() - self.stepped)
+        return f"{text}, about {in_minutes(left)} left" if left > 0 else text  # else this step is none like those before
 
 
 class Console:
@@ -89,7 +94,7 @@ class Console:
             with self._display.line(label, total) if self._display.shown else nullcontext(lambda: None) as advance:
                 for item in items:
                     yield item
-                    count.done += 1
+                    count.step()
                     advance()
         finally:
             self._counts.remove(count)
@@ -108,7 +113,7 @@ class Console:
                     stack.callback(self._counts.remove, began[0][0])
                 count, advance = began[0]
                 while count.done < min(done, count.total):
-                    count.done += 1
+                    count.step()
                     advance()
 
             yield step

@@ -11,10 +11,10 @@ import pytest
 from command import ROOT
 
 from onnx2trt.report import console as console_module
-from onnx2trt.report.console import Console
+from onnx2trt.report.console import Console, _Count
 
 BEGINS = """
-from onnx2trt.report.console import Console
+from onnx2trt.report.console import Console, _Count
 console = Console()
 """
 TALKS = (
@@ -186,7 +186,22 @@ def test_without_a_terminal_long_stages_give_signs_of_life(monkeypatch, capsys):
         pass
     lines = (said_so_far + capsys.readouterr().err).splitlines()
     assert lines[0] == "fitting ..." and re.fullmatch(r"fitting: \d+\.\d s", lines[-2]) and lines[-1] == "writing: 0.0 s"
-    assert re.fullmatch(r"fitting \.\.\. \(for 0:\d\d\) layers: 2 of 4, about 0:\d\d left", lines[1])
+    assert re.fullmatch(r"fitting \.\.\. \(for 0:\d\d\) layers: 2 of 4", lines[1]), "two took no time: that tells nothing of the third"
+
+
+def test_the_time_left_goes_down_and_is_not_told_where_a_step_is_longer_than_those_before(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(console_module.time, "monotonic", lambda: now[0])
+    count = _Count("steps", 6)
+    assert str(count) == "steps: 0 of 6"
+    for _ in range(4):
+        now[0] += 5
+        count.step()
+    said = []
+    for _ in range(4):
+        said.append(str(count).removeprefix("steps: 4 of 6"))
+        now[0] += 4
+    assert said == [", about 0:10 left", ", about 0:06 left", ", about 0:02 left", ""]
 
 
 WORKS = """
