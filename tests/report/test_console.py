@@ -192,7 +192,7 @@ def test_without_a_terminal_long_stages_give_signs_of_life(monkeypatch, capsys):
 def test_the_time_left_goes_down_and_is_not_told_where_a_step_is_longer_than_those_before(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(console_module.time, "monotonic", lambda: now[0])
-    count = _Count("steps", 6)
+    count = _Count("steps", 6, started=now[0])
     assert str(count) == "steps: 0 of 6"
     for _ in range(4):
         now[0] += 5
