@@ -180,8 +180,11 @@ def _weights(result: dict) -> str:
     weights, total = result["engine"].get("weights_bytes"), result["engine"]["bytes"]
     if weights is None or result["precision"] is None:
         return ""
-    kernels = weights < total / 2 and result["precision"]["delivered"] in EIGHT_BIT
-    return f", {mega(weights)} of which are weights" + ("; the code of the kernels gets no smaller by INT8" if kernels else "")
+    delivered = result["precision"]["delivered"]
+    kernels = weights < total / 2 and delivered in EIGHT_BIT
+    return f", {mega(weights)} of which are weights" + (
+        f"; the code of the kernels gets no smaller by {delivered.upper()}" if kernels else ""
+    )
 
 
 def _built_with(environment: dict, plan: dict, result: dict) -> str:

@@ -62,7 +62,7 @@ def test_matrix_products_are_fp8_in_the_engine(folder):
 
 def test_sums_are_scaled_before_they_are_written_in_fp16(folder):
     """With a scale for each channel TensorRT-RTX 1.7 multiplies by 1 first, and the sums of a product overflow FP16."""
-    assert onnx2trt(folder, "--onnx", "net.onnx", *FP8, *FAST).code == 0
+    assert onnx2trt(folder, "--onnx", "net.onnx", *FP8, *FAST, "--max-accuracy-drop", "100").code == 0, "all three products"
     text = _plan_of(memoryview((folder / "net.engine").read_bytes()))
     factors = [np.uint32(int(word, 16)).view(np.float32) for word in re.findall(r"fully_connected=\{.*? alpha=([0-9A-F]+) ", text)]
     assert len(factors) == 3 and all(0 < factor < 0.01 for factor in factors)
