@@ -39,7 +39,8 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
             run.channel.stage(STARTING_STAGE)
             builder = EngineBuilder(job.library, job.plan, run.console.library)
             run.channel.stage("parse")
-            prepared = _as_the_parser_reads(job, prepared)
+            graph = _as_the_parser_reads(job, prepared.graph)
+            prepared = replace(prepared, graph=graph, changed=prepared.changed or graph is not prepared.graph)
             model = prepared.graph.proto if prepared.changed else job.model
             source = parser_input(prepared, job.info, folder, model, takes_weights(job.library.trt))
             ranks = builder.parse(source, job.engine_io)
@@ -55,10 +56,9 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
     return built
 
 
-def _as_the_parser_reads(job: Job, prepared: Prepared) -> Prepared:
-    """Q/DQ in the form that this version takes."""
-    graph = for_tensorrt8(prepared.graph) if job.library.before_10 else prepared.graph
-    return prepared if graph is prepared.graph else replace(prepared, graph=graph, changed=True)
+def _as_the_parser_reads(job: Job, graph: Graph) -> Graph:
+    """Q/DQ in the form that this version takes; `graph` itself where there is nothing to change."""
+    return for_tensorrt8(graph) if job.library.before_10 else graph
 
 
 def check_ranks(job: Job, ranks: dict[str, int], run: Run) -> None:
@@ -111,7 +111,7 @@ def parse_ahead(job: Job, graph: Graph, io: ModelInfo, run: Run) -> None:
         run.channel.stage(STARTING_STAGE)
         builder = EngineBuilder(job.library, job.plan, run.console.library)
         run.channel.stage("parse")
-        graph = for_tensorrt8(graph) if job.library.before_10 else graph
+        graph = _as_the_parser_reads(job, graph)
         nodes = partial(list_nodes, graph.proto)
         if takes_weights(job.library.trt):
             data, weights = graph.with_external_data("weights")
