@@ -19,7 +19,7 @@ All engines of a network are then timed in turn, inputs on the device, with CUDA
 against ONNX Runtime in FP32 on the first batch of the data. The raw engines are built without kernel timings of other builds unless
 --raw-timing-cache is given; ours share theirs, in the network's folder. A way that fails, or takes longer than --limit, is a row with its
 error. Everything stays in --folder: engines that are there are only timed, and kernel timings, scales and figures are used again.
-Random weights have nothing to lose, so they get --max-accuracy-drop 100, and are calibrated on one batch.
+Random weights have nothing to lose, so they get --metric noise --max-accuracy-drop 100, and are calibrated on one batch.
 The exit code is 1 where something that is asked for was missed (benchmarks/race/table.py).
 """
 
@@ -82,7 +82,7 @@ def command_of(source: Source, way: str, folder: Path, args) -> list:
     if about["free"]:
         shapes = [f"{name}:{'x'.join(map(str, shape))}" for name, shape in about["free"].items()]
         command += [part for bound in ("min", "opt", "max") for part in (f"--{bound}-shapes", *shapes)]
-    command += ["--max-accuracy-drop", "100"] if source.made_up else []
+    command += ["--metric", "noise", "--max-accuracy-drop", "100"] if source.made_up else []
     if way not in CALIBRATED:
         return [*command, "--validation-dir", about["data"]]
     scales = "fp8.cache" if way == "fp8" else "scales.cache"  # scales are those of one format

@@ -51,6 +51,17 @@ class Run:
         with self.console.stage(name, label):
             yield
 
+    @contextmanager
+    def told_after(self, seconds: float, text: str) -> Iterator[None]:
+        """Say this once what is within has taken so long; nothing where it ends before."""
+        timer = threading.Timer(seconds, self.console.info, (text,))
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
     def watch(self, model_bytes: int) -> None:
         """From now on, say once when this process holds more memory than a conversion takes, and once when ONNX Runtime works on one thing
         for long: not every size of a tensor can be known before it is there, nor how often a loop runs.

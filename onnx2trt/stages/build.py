@@ -22,6 +22,8 @@ from onnx2trt.trt import remarks
 from onnx2trt.trt.builder import BuiltEngine, Constraints, EngineBuilder
 from onnx2trt.trt.network import ParserInput, takes_weights
 
+LONG_SECONDS = 60.0  # of a build, from which on it is said that this may be so
+
 
 def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None, run: Run, what: str = "the engine") -> BuiltEngine:
     """Parse and build.
@@ -49,7 +51,11 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
         constraints = Constraints(prepared.constraints, prepared.half_nodes, prepared.half_outputs, nodes)
         dynamic = any(spec.dynamic for spec in job.info.inputs) or any(profile.values for profile in job.profiles)
         label = "calibrating and building the engine" if calibrator is not None and calibrator.needs_data else f"building {what}"
-        with run.stage("build", label), run.console.counted("steps of TensorRT") as builder.step:
+        long = (
+            f"TensorRT has built for {LONG_SECONDS:.0f} s, not done yet: it alone decides how long that takes, minutes for large networks "
+            f"(this one has {len(nodes)} nodes), and one step may be most of it; Ctrl-C ends it at once"
+        )
+        with run.stage("build", label), run.told_after(LONG_SECONDS, long), run.console.counted("steps of TensorRT") as builder.step:
             built = builder.build(job.profiles, dynamic, constraints, calibrator and calibrator.for_tensorrt(), timings)
     for line in remarks.explain(built.warnings):
         run.console.info(line)

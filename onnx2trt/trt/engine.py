@@ -136,10 +136,12 @@ class Engine:
         text = inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
         if UNTOLD not in text:
             return text
-        inspector.execution_context = self._ready_context()
+        context = self._ready_context()
         for tensor in self.tensors:
             if tensor.profile is not None and not self._on_host(tensor.name):
-                self._context.set_input_shape(tensor.name, tensor.profile.opt)
+                context.set_input_shape(tensor.name, tensor.profile.opt)
+        context.infer_shapes()
+        inspector.execution_context = context
         return inspector.get_engine_information(self._trt.LayerInformationFormat.JSON)
 
     def run(self, feed: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
