@@ -1,10 +1,11 @@
 """What the GELU between two products costs, in the forms that it can be written in: the MLPs of a ViT, as TensorRT 8.6 to 10 builds them.
 
-    python benchmarks/gelu.py [--tokens 6304] [--width 768] [--blocks 2] [--level 3] [--json FILE]
+    python benchmarks/gelu.py [--images 1] [--tokens 6304] [--width 768] [--blocks 2] [--level 3] [--json FILE]
 
 Each form is a network of its own: per block LayerNormalization, a product to four times the width, GELU, a product back, an addition. Built
 by TensorRT's API with the FP16 and INT8 flags, weakly typed, inputs on the device, p50 of plain launches; INT8 by Q/DQ with made-up scales
-on what both products read. Needs a GPU. No target: it says why rewrite/gelu.py is there.
+on what both products read. Needs a GPU. No target: it says why rewrite/gelu.py is there. The dB of forms with ReLU, factors or a shift tell
+nothing: they are other functions.
 """
 
 from __future__ import annotations
@@ -21,13 +22,16 @@ from onnx import helper, numpy_helper
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-FORMS = {  # name -> (Q/DQ, activation, Q/DQ between the first product and the activation)
-    "FP16, erf": (False, "erf", False),
-    "FP16, tanh": (False, "tanh", False),
-    "INT8, erf": (True, "erf", False),
-    "INT8, erf behind Q/DQ": (True, "erf", True),
-    "INT8, tanh": (True, "tanh", False),
-    "INT8, ReLU": (True, "relu", False),
+FORMS = {  # name -> (Q/DQ, activation, what stands before or behind it)
+    "FP16, erf": (False, "erf", ""),
+    "FP16, tanh": (False, "tanh", ""),
+    "INT8, erf": (True, "erf", ""),
+    "INT8, erf behind Q/DQ": (True, "erf", "Q/DQ before"),
+    "INT8, tanh": (True, "tanh", ""),
+    "INT8, tanh, factors": (True, "tanh", "factors"),  # of channels, as equalization leaves them
+    "INT8, tanh, factor of all": (True, "tanh", "factor"),
+    "INT8, tanh, shift": (True, "tanh", "shift"),  # of all channels alike
+    "INT8, ReLU": (True, "relu", ""),
 }
 RANGE = 4.0  # of what the products read
 RUNS = 200
@@ -59,6 +63,14 @@ class Builder:
         scale, zero = self.constant(np.float32(RANGE / 127)), self.constant(np.int8(0))
         return self.add("DequantizeLinear", self.add("QuantizeLinear", x, scale, zero), scale, zero)
 
+    def apart(self, x: str, what: str, channels: int) -> str:
+        """What stands between the activation and its reader, for the sake of INT8."""
+        if what == "shift":
+            return self.number("Add", x, 0.1)
+        if what == "factor":
+            return self.number("Mul", x, 1.1)
+        return self.add("Mul", x, self.constant(np.linspace(0.5, 2, channels, dtype=np.float32))) if what == "factors" else x
+
     def product(self, x: str, weight: np.ndarray, bias: np.ndarray) -> str:
         if not self.quantized:
             return self.add("Add", self.add("MatMul", x, self.constant(weight)), self.constant(bias))
@@ -79,20 +91,21 @@ class Builder:
         return self.number("Mul", self.add("Mul", x, whole), 0.5)
 
 
-def network(form: str, tokens: int, width: int, blocks: int) -> bytes:
-    """The ONNX of one form: x [1, tokens, width] -> y."""
-    quantized, kind, between = FORMS[form]
+def network(form: str, shape: list[int], blocks: int) -> bytes:
+    """The ONNX of one form: x [images, tokens, width] -> y."""
+    quantized, kind, beside = FORMS[form]
+    width = shape[-1]
     b, random, x = Builder(quantized), np.random.default_rng(0), "x"
     for _ in range(blocks):
         wide, narrow = (random.standard_normal(shape, np.float32) for shape in ((width, 4 * width), (4 * width, width)))
         ones, zeros = b.constant(np.ones(width, np.float32)), b.constant(np.zeros(width, np.float32))
         normal = b.pair(b.add("LayerNormalization", x, ones, zeros, axis=-1))
         first = b.product(normal, wide * width**-0.5, random.standard_normal(4 * width, np.float32) / 10)
-        active = b.activation(kind, b.pair(first, between))
+        active = b.apart(b.activation(kind, b.pair(first, beside == "Q/DQ before")), beside, 4 * width)
         second = b.product(b.pair(active), narrow * (4 * width) ** -0.5, random.standard_normal(width, np.float32) / 10)
         x = b.add("Add", x, second)
     b.nodes.append(helper.make_node("Identity", [x], ["y"]))
-    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, tokens, width]) for name in "xy"]
+    ends = [helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape) for name in "xy"]
     graph = helper.make_graph(b.nodes, "mlps", ends[:1], ends[1:], b.constants)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
 
@@ -142,7 +155,8 @@ def measure(library, engine: bytes, feed: dict[str, np.ndarray]) -> tuple[dict, 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tokens", type=int, default=6304, help="of all images together (default: 32 images of 197)")
+    parser.add_argument("--images", type=int, default=1, help="first size of the input")
+    parser.add_argument("--tokens", type=int, default=6304, help="of each (default: those of 32 images of 197)")
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--blocks", type=int, default=2)
     parser.add_argument("--level", type=int, default=3, help="builder optimization level")
@@ -151,16 +165,17 @@ def main() -> int:
     from onnx2trt.trt.library import load_library
 
     library = load_library("tensorrt")
-    feed = {"x": np.random.default_rng(1).standard_normal((1, args.tokens, args.width), np.float32)}
+    shape = [args.images, args.tokens, args.width]
+    feed = {"x": np.random.default_rng(1).standard_normal(shape, np.float32)}
     found, exact = {}, None
     for form, (quantized, *_) in FORMS.items():
-        engine = build(library.trt, network(form, args.tokens, args.width, args.blocks), quantized, args.level)
+        engine = build(library.trt, network(form, shape, args.blocks), quantized, args.level)
         found[form], output = measure(library, engine, feed)
         exact = output if exact is None else exact
         noise = float(((output - exact) ** 2).sum())
         found[form]["db_against_first"] = round(10 * np.log10(float((exact**2).sum()) / noise), 1) if noise else None
         row = found[form]
-        print(f"{form:24} {row['us']:8.1f} us  {row['db_against_first'] or '':>6}  {row['slowest']}", flush=True)
+        print(f"{form:26} {row['us']:8.1f} us  {row['db_against_first'] or '':>6}  {row['slowest']}", flush=True)
     if args.json:
         args.json.write_text(json.dumps(found, indent=2) + "\n")
     return 0
