@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import sys
 
-from onnx2trt.base.streams import deliver, needs_stdout, open_streams, undelivered
+from onnx2trt.base.streams import deliver, needs_stdout, open_streams, say, undelivered
 from onnx2trt.base.words import error_text, printable
 from onnx2trt.plan.arguments import build_parser
 
@@ -131,14 +131,14 @@ def _deliver(args, ended) -> int:
 
     result = ended.result
     for warning in () if args.quiet else ended.lost:
-        _print(printable(f"warning: {warning}"))
+        say(printable(f"warning: {warning}"))
     if result.error:
-        _print(error_text(result.error.message, result.error.hint))
+        say(error_text(result.error.message, result.error.hint))
     unwritten = _said(write_json(args.json, ended))
     shown = ended.table if sys.stdout.isatty() else ANSI.sub("", ended.table)
     lost = _said(deliver(to_json(result) if args.json == "-" else "" if args.quiet else shown))
     if args.json == "-" and not args.quiet:
-        _print(ended.table)
+        print(ended.table, file=sys.stderr, flush=True)
     return result.exit_code or unwritten or lost
 
 
@@ -150,9 +150,5 @@ def _said(error) -> int:
     """
     if error is None:
         return 0
-    _print(error_text(error.message, error.hint))
+    say(error_text(error.message, error.hint))
     return int(error.code)
-
-
-def _print(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

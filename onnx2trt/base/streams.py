@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
@@ -9,6 +10,7 @@ import select
 import sys
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.words import in_lines
 
 
 class Descriptor(io.RawIOBase):
@@ -91,6 +93,14 @@ def deliver(text: str) -> ConversionError | None:
     except OSError as error:
         return undelivered(error)
     return None
+
+
+def say(text: str) -> None:
+    """Print a message to stderr; on a terminal it is broken between words."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no terminal, or a stream of another program without a descriptor
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        text = in_lines(text, columns) if columns else text
+    print(text, file=sys.stderr, flush=True)
 
 
 def undelivered(error: OSError) -> ConversionError | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import textwrap
 from collections.abc import Sequence
 
 BEGINNING = re.compile(r"\n(?=\S)")  # of a line that is not indented
@@ -41,3 +42,20 @@ def printable(text: str, indent: str = "  ") -> str:
 def error_text(message: str, hint: str) -> str:
     """What a terminal gets of an error."""
     return printable(f"error: {message}") + (f"\n{printable(f'hint: {hint}')}" if hint else "")
+
+
+def in_lines(text: str, columns: int) -> str:
+    """Broken between words, not within one as a terminal does it; each line goes on two characters further in than it begins.
+
+    Args:
+        columns: of the terminal; what is longer without a space, as a path, stays whole.
+    """
+    return "\n".join(broken for line in text.split("\n") for broken in _broken(line, max(columns, 20)))
+
+
+def _broken(line: str, columns: int) -> list[str]:
+    if len(line) <= columns:
+        return [line]
+    indent = " " * (len(line) - len(line.lstrip()))
+    within = {"initial_indent": indent, "subsequent_indent": indent + "  ", "break_long_words": False, "break_on_hyphens": False}
+    return textwrap.wrap(line.lstrip(), columns, **within)

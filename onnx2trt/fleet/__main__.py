@@ -12,7 +12,7 @@ import time
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.files import check_writable, write_atomically
 from onnx2trt.base.side_files import check_replaceable
-from onnx2trt.base.streams import deliver, needs_stdout, open_streams
+from onnx2trt.base.streams import deliver, needs_stdout, open_streams, say
 from onnx2trt.base.system import check_system
 from onnx2trt.base.words import error_text
 from onnx2trt.fleet import node
@@ -165,7 +165,7 @@ def _deliver(record: Record, json_path: str | None) -> int:
 
 
 def _refused(error: ConversionError) -> int:
-    print(error_text(error.message, error.hint), file=sys.stderr, flush=True)
+    say(error_text(error.message, error.hint))
     return int(error.code)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
-from onnx2trt.base.words import printable
+from onnx2trt.base.words import in_lines, printable
 from onnx2trt.report.live_lines import LiveLines, in_minutes
 
 BEGINS_SECONDS = 1.0  # from which on a stage says that it runs, where stderr is no terminal
@@ -55,10 +55,13 @@ class Console:
         self._counts: list[_Count] = []  # what is counted at present, the outermost first
         self.timings: dict[str, float] = {}  # stage -> seconds, of all times that it ran
         self.warnings: list[str] = []
+        self._told: set[str] = set()  # by `once`
 
     def labelled(self, label: str) -> Console:
         """Another console of the same kind, for one of several things that are done in turn."""
-        return Console(self._verbose, self._quiet, label, self._display)
+        other = Console(self._verbose, self._quiet, label, self._display)
+        other._told = self._told
+        return other
 
     def expect(self, stages: tuple[str, ...]) -> None:
         """From now on, stages are numbered: those that may come, in order. Some may be left out."""
@@ -129,6 +132,16 @@ class Console:
             if not self._quiet:
                 self._print(f"warning: {self._label}{text}", style="yellow")
 
+    def once(self, text: str, meaning: str = "") -> None:
+        """As info, but said once in the run, however many engines it is true of.
+
+        Args:
+            meaning: by which it is known again, where a number in the text differs.
+        """
+        if (meaning or text) not in self._told:
+            self._told.add(meaning or text)
+            self.info(text)
+
     def debug(self, text: str) -> None:
         """Only with --verbose."""
         if self._verbose:
@@ -144,7 +157,10 @@ class Console:
         return self._rich.is_terminal and not self._quiet and not self._verbose
 
     def _print(self, text: str, style: str | None = None) -> None:
-        self._rich.print(printable(text), style=style, markup=False)
+        text = printable(text)
+        if self._rich.file.isatty():  # which would break a line within a word
+            text = in_lines(text, self._rich.width)
+        self._rich.print(text, style=style, markup=False)
 
     @contextmanager
     def _signs_of_life(self, label: str, started: float) -> Iterator[None]:

@@ -58,7 +58,7 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
         with run.stage("build", label), run.told_after(LONG_SECONDS, long), run.console.counted("steps of TensorRT") as builder.step:
             built = builder.build(job.profiles, dynamic, constraints, calibrator and calibrator.for_tensorrt(), timings)
     for line in remarks.explain(built.warnings):
-        run.console.info(line)
+        run.console.once(line, meaning=line.partition(": ")[2])
     return built
 
 

@@ -110,7 +110,7 @@ def _say(rows: tuple[Accuracy, ...], limit: float, run: Run) -> None:
     fed = [row.output for row in decisive if row.feeds]
     for row in decisive:
         if row.inputs != "synthetic" and row.steps is None:
-            run.console.info(row.seen_as())
+            run.console.once(row.seen_as())
     if fed:
         steps = max((row.steps for row in decisive if row.steps), default=None)
         run.console.info(f"{', '.join(map(repr, dict.fromkeys(fed)))}: {f'{steps} steps in a row were compared' if steps else NO_STEPS}")
@@ -118,7 +118,7 @@ def _say(rows: tuple[Accuracy, ...], limit: float, run: Run) -> None:
         if row.constant:
             run.console.warn(f"output {row.output!r} of the model is constant on {row.inputs}: agreement there is no evidence of accuracy")
     for line in filter(None, (row.few(limit) for row in decisive)):
-        run.console.info(line)
+        run.console.once(line)
 
 
 def judge(job: Job, compared: tuple[Accuracy, ...] | None, executed: bool, run: Run) -> dict:

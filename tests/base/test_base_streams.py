@@ -1,10 +1,14 @@
 """base/streams.py: what is told fails nothing, and a result that cannot be written says so at once."""
 
 import contextlib
+import fcntl
 import io
 import os
+import pty
+import struct
 import subprocess
 import sys
+import termios
 import threading
 
 import pytest
@@ -119,3 +123,17 @@ def test_streams_that_are_closed_full_or_the_wrong_way_round(tmp_path, streams, 
     assert (tmp_path / "file").read_text() == said
     if said.endswith("written"):
         assert (tmp_path / "out").read_text() == "\\xb1 result\n"
+
+
+@pytest.mark.parametrize("columns", [60, 0])
+def test_a_message_is_broken_between_words_on_a_terminal_whose_width_is_known(columns):
+    sentence = "error: " + " ".join(f"word{number}-of-the-sentence" for number in range(12))
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    script = f"{IMPORTABLE}from onnx2trt.base.streams import say; say({sentence!r})"
+    subprocess.run([sys.executable, "-c", script], stderr=slave, check=True)
+    lines = os.read(master, 2**16).decode().splitlines()
+    os.close(slave)
+    os.close(master)
+    assert " ".join(" ".join(lines).split()) == sentence
+    assert max(map(len, lines)) <= columns if columns else len(lines) == 1

@@ -6,7 +6,7 @@ import unicodedata
 
 import pytest
 
-from onnx2trt.base.words import base_name, listed, printable, to_type
+from onnx2trt.base.words import base_name, in_lines, listed, printable, to_type
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,20 @@ def test_nothing_that_is_left_moves_a_cursor_or_turns_text():
             unicodedata.bidirectional(letter) in ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI") for letter in shown
         )
         assert all(not line or line[0].isspace() for line in shown.split("\n")[1:]) and printable(shown, "") == shown
+
+
+@pytest.mark.parametrize("columns", [0, 20, 60, 80])
+def test_lines_are_broken_between_words_and_no_word_is_lost(columns):
+    draw = random.Random(columns)
+    for _ in range(100):
+        words = ["x-" * draw.randrange(1, 30) + "y" for _ in range(draw.randrange(1, 40))]
+        indent = " " * draw.randrange(4)
+        text = "first\n" + indent + " ".join(words)
+        shown = in_lines(text, columns).split("\n")
+        assert shown[0] == "first" and shown[1].startswith(indent) and [word for line in shown[1:] for word in line.split()] == words
+        assert all(line.startswith(indent + "  ") for line in shown[2:]), "what goes on is no line of its own"
+        assert all(len(line) <= max(columns, 20) or len(line.split()) == 1 for line in shown)
+
+
+def test_what_fits_stays_as_it_is():
+    assert in_lines("a  b\n\n  c", 80) == "a  b\n\n  c"

@@ -151,6 +151,24 @@ def test_quiet_and_verbose(capsys, quiet, verbose):
     assert console.warnings == ["careful"]
 
 
+def test_a_terminal_gets_no_broken_word_and_a_file_no_broken_line():
+    sentence = "warning: " + " ".join(f"word{number}-of-the-sentence" for number in range(12))
+    script = BEGINS + f"console.warn({sentence.removeprefix('warning: ')!r})"
+    for columns in (60, 80):
+        lines = CONTROL.sub("", said(script, terminal=True, COLUMNS=str(columns), NO_COLOR="1")).splitlines()
+        assert max(map(len, lines)) <= columns and " ".join(" ".join(lines).split()) == sentence
+    assert said(script, terminal=False, COLUMNS="60").splitlines() == [sentence]
+
+
+def test_what_is_true_of_several_engines_is_said_once(capsys):
+    console = Console()
+    for told in (console, console, console.labelled("fp16")):
+        for count in (2, 3):
+            told.once(f"TensorRT warned {count} times: harmless", meaning="harmless")
+    console.once("another")
+    assert capsys.readouterr().err.splitlines() == ["TensorRT warned 2 times: harmless", "another"]
+
+
 # ---- how far it has come
 
 
