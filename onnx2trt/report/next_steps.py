@@ -15,9 +15,10 @@ LIBRARIES = {  # backend -> what loads its engines, what does not
 
 
 def next_steps(result: dict) -> list[str]:
-    """Sentences, the most important one last; none where nothing is left to be done."""
+    """Sentences, the most important one last; none where nothing is left to be done. A command in one stands behind a newline."""
     if result["status"] == "calibrated":
-        return [_run(result["model"]["path"], "--precision", "int8", "--calibration-cache", result["calibration"]["cache"])]
+        found = ("--precision", "int8", "--calibration-cache", result["calibration"]["cache"])
+        return ["with these scales:\n" + _run(result["model"]["path"], *found)]
     if result["status"] == "preprocessed":
         return [] if result["preprocessed"]["written"] else ["-o FILE.npy or FILE.npz writes it to a file"]
     if result["status"] == "planned":
@@ -39,7 +40,7 @@ def _of_engine(result: dict) -> Iterator[str]:
     runtime, others = LIBRARIES[environment["backend"]]
     yield f"this engine loads in {runtime} (made with {environment['tensorrt']}), {others}"
     if result["status"] != "validated" and result["model"]:
-        yield f"on a machine with its GPU: {_run(result['model']['path'], '--validate-only', engine['path'])}"
+        yield f"on a machine with a GPU for it:\n{_run(result['model']['path'], '--validate-only', engine['path'])}"
 
 
 def _run(*words: str) -> str:

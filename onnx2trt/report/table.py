@@ -6,6 +6,7 @@ import io
 import math
 import os
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -17,7 +18,7 @@ from onnx2trt.report import doors, inspection, sections
 from onnx2trt.report.inputs import bound_inputs, profile_texts, shape_range
 from onnx2trt.report.next_steps import next_steps
 from onnx2trt.report.result import mega
-from onnx2trt.report.traffic import least_times, traffic
+from onnx2trt.report.traffic import NOT_TIMED, least_times, traffic
 
 NAME_WIDTH = 11  # characters of the first column
 REASONS_SHOWN, NAMES_SHOWN = 8, 3  # of the layers kept in higher precision; all stand in the JSON
@@ -44,13 +45,16 @@ def render(result: dict, width: int, color: bool) -> str:
     stream = io.StringIO()
     plain = not color or bool(os.environ.get("NO_COLOR"))
     console = Console(file=stream, width=max(width, 60), force_terminal=color, no_color=plain, highlight=False)
-    for part in parts(result):
-        console.print(part)
+    for part in parts(result, console.width):
+        console.print(part, soft_wrap=isinstance(part, Text) and bool(part.no_wrap))
     return "\n".join(line.rstrip() for line in stream.getvalue().splitlines()) + "\n"
 
 
-def parts(result: dict) -> list[Table | Text]:
+def parts(result: dict, width: int = 0) -> list[Table | Text]:
     """All that the result has to say, from the top to the bottom, not yet laid out in lines: that takes most of the time.
+
+    Args:
+        width: of a line; a command that does not fit has one of its own, so that it can be copied.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError, IndexError, ArithmeticError: it is not as a conversion writes it.
@@ -61,12 +65,17 @@ def parts(result: dict) -> list[Table | Text]:
     found = [table]
     for rows, title in ((result["variants"], ""), (result["structures"], STRUCTURES)):
         if len(rows) > 1:
+            rows = sorted(rows, key=lambda row: (ORDER.index(row["precision"]), row["p50_ms"] or math.inf))
             lines = filter(None, (title, _comparison(rows), *_remarks(rows)))
             found += [Text(), *(Text(printable(line)) if isinstance(line, str) else line for line in lines)]
     steps = _grid()
     for step in next_steps(result):
-        steps.add_row("next", Text(printable(step, "")))
-    return [*found, steps]
+        whole = step.replace("\n", " ")
+        words, _, command = (whole, "", "") if NAME_WIDTH + 2 + cell_len(whole) <= width else step.partition("\n")
+        steps.add_row("next", Text(printable(words, "")))
+        found += [steps, Text(printable(command, ""), no_wrap=True)] if command else []
+        steps = _grid() if command else steps
+    return [*found, steps] if steps.row_count else found
 
 
 def _grid() -> Table:
@@ -87,7 +96,7 @@ def _comparison(variants: list[dict]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for name in COLUMNS:
         table.add_column(name, justify="left" if name == "precision" else "right")
-    for row in sorted(variants, key=lambda row: (ORDER.index(row["precision"]), row["p50_ms"] or math.inf)):
+    for row in variants:
         megabytes = None if row["engine_bytes"] is None else row["engine_bytes"] / 1e6
         numbers = (megabytes, row["p50_ms"], row["p99_ms"], row["throughput_per_s"], row["drop_percent"], row["sqnr_db"], row["build_s"])
         shown = ["-" if number is None else f"{number:.{digits}f}" for number, digits in zip(numbers, (1, 3, 3, 0, 2, 1, 1))]
@@ -109,12 +118,13 @@ def _remarks(variants: list[dict]):
     moved = {row["precision"]: row["moved_bytes"] for row in variants if row.get("moved_bytes")}
     if moved:
         listing = ", ".join(f"{name} {mega(count)}" for name, count in moved.items())
-        yield f"moved through memory in one inference, by the engines' own plans (an estimate, no time): {listing}"
+        yield f"moved through memory in one inference, by the engines' own plans (an estimate, not measured): {listing}"
     for name in EIGHT_BIT:
         if moved.get(name, 0) > moved.get("fp16", math.inf):
             ratio = moved[name] / moved["fp16"]
             yield f"{name.upper()} moves {ratio:.2f} times what FP16 moves: where memory is the limit, it cannot be faster"
-    yield from (f"{row['precision']} takes at least: {least_times(row)}" for row in variants if row.get("least_ms"))
+    least = [f"  {row['precision']}: {least_times(row)}" for row in variants if row.get("least_ms")]
+    yield from (f"one inference at best ({NOT_TIMED}):", *least) if least else ()
     if not any(row["p50_ms"] for row in variants):
         yield "no latencies: the engines were not executed here"
 
@@ -135,7 +145,7 @@ def _rows(result: dict):
     if engine and engine.get("moved_bytes"):
         yield "traffic", traffic(engine), ""
     if engine and engine.get("least_ms"):
-        yield "at least", least_times(engine), ""
+        yield "at best", f"{least_times(engine)}; {NOT_TIMED}", ""
     if onnx:
         yield "candidate", f"{result['candidate']['path']}  {mega(result['candidate']['bytes'])}", ""
     else:
@@ -168,8 +178,9 @@ def _agreement(row: dict, limit: float) -> str:
     """Of the output that decides: what few samples leave open is no miss of the limit (Accuracy.excess), and no proof."""
     accuracy = Accuracy(**row)
     if row["drop_percent"] > limit:
-        samples = f"{row['samples']} sample{'s do' if row['samples'] > 1 else ' does'} not show"
-        return f"{samples} a drop above {limit:g} % (measured {row['drop_percent']:.2f} %, shown {accuracy.shown:.2f} %)"
+        several = row["samples"] > 1
+        measured = f"measured {row['drop_percent']:.2f} %, of which {'they show' if several else 'it shows'} {accuracy.shown:.2f} %"
+        return f"{row['samples']} sample{'s do' if several else ' does'} not show a drop above {limit:g} % ({measured})"
     on = " on made-up inputs" * (row["inputs"] == "synthetic") or " on its calibration data" * accuracy.all_seen
     on += "" if accuracy.held_out_percent is None else f", {accuracy.held_out_percent:.2f} % where it was made without them"
     return f"agrees within {limit:g} %{on}"
@@ -244,7 +255,7 @@ def _calibration_rows(result: dict):
 
 
 def _accuracy(row: dict, limit: float) -> str:
-    number = f"{row['steps']} steps in a row" if row.get("steps") else row["samples"]
+    number = f"{row['steps']} steps in a row" if row.get("steps") else f"{row['samples']} sample{'s' * (row['samples'] != 1)}"
     open_part = Accuracy(**row).left_open(limit)
     text = f"{row['output']} on {row['inputs']} ({number}): drop {row['drop_percent']:.2f} %{_interval(row)} ({row['metric']}), "
     text += f"{open_part}; " if open_part else ""
@@ -252,7 +263,9 @@ def _accuracy(row: dict, limit: float) -> str:
     if row.get("signal_percent") is not None and row.get("noise_percent") is not None:
         text += f", {row['noise_percent']:.2g} % of what varies lost"
     for part in row.get("parts") or ():
-        text += f"; slices {part['first']} to {part['last']}: drop {part['drop_percent']:.2f} %, {part['sqnr_db']:.1f} dB"
+        first, last = part["first"], part["last"]
+        slices = f"slices {first} to {last}" if last > first else f"slice {first}"
+        text += f"; {slices}: drop {part['drop_percent']:.2f} %, {part['sqnr_db']:.1f} dB"
     if row["nonfinite"]:
         text += f", {row['nonfinite']} NaN or infinite"
     if row["worst"] is not None:

@@ -1,8 +1,10 @@
-"""What an engine of TensorRT-RTX moves, and how long that takes at least, in words. Bounds, no times: nobody could run it here."""
+"""What an engine of TensorRT-RTX moves, and how long that takes at best, in words. Bounds, no times: nobody could run it here."""
 
 from __future__ import annotations
 
 from onnx2trt.report.result import mega
+
+NOT_TIMED = "computed from data sheets, not measured: real times are usually longer"
 
 
 def traffic(engine: dict) -> str:
@@ -12,12 +14,12 @@ def traffic(engine: dict) -> str:
     """
     attentions = engine.get("fused_attentions")
     kernels = f"{engine['kernels']} kernels" + (f" ({attentions} a whole attention)" if attentions else "")
-    moved = f"{kernels} move {mega(engine['moved_bytes'])} in one inference, by the engine's own plan"
+    moved = f"{kernels} move {mega(engine['moved_bytes'])} through memory in one inference, by the engine's own plan"
     half = engine.get("fp16_moved_bytes")
     if half:
         more = "; where memory is the limit, that is the faster" * (engine["moved_bytes"] > half)
         moved += f"; in FP16 {engine['fp16_kernels']} would move {mega(half)}{more}"
-    return f"{moved} (an estimate, no time)"
+    return f"{moved} (an estimate, not measured)"
 
 
 def least_times(engine: dict) -> str:
@@ -26,9 +28,12 @@ def least_times(engine: dict) -> str:
         engine: of a result, with least_ms.
     """
     half = engine.get("fp16_least_ms") or {}
-    each = [f"{_short(gpu)} {_ms(ms)}" + (f" ({_ms(half[gpu])})" if gpu in half else "") for gpu, ms in engine["least_ms"].items()]
-    head = "ms (FP16): " if half else "ms: "
-    return f"{head}{', '.join(each)}; by bytes, arithmetic and data sheets (a bound, no time)"
+    unit, of, each = " ms", "in FP16 ", []  # said once
+    for gpu, ms in engine["least_ms"].items():
+        beside = f" ({of}{_ms(half[gpu])})" if gpu in half else ""
+        each.append(f"{_short(gpu)} {_ms(ms)}{unit}{beside}")
+        unit, of = "", ("" if beside else of)
+    return ", ".join(each)
 
 
 def _ms(value: float) -> str:

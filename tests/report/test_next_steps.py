@@ -41,3 +41,9 @@ def test_the_doors_for_a_part_of_the_job():
 def test_a_candidate_that_is_an_onnx_model_is_loaded_by_no_runtime():
     candidate = {"path": "c.onnx", "sha256": "0", "bytes": 1, "kind": "onnx"}
     assert next_steps(result(engine=None, candidate=candidate)) == []
+
+
+def test_a_command_stands_behind_a_newline_alone():
+    calibration = {**result()["calibration"], "cache": "c.cache"}
+    for found in (result(), result(status="calibrated", calibration=calibration)):
+        assert next_steps(found)[-1].split("\n")[1].startswith("python onnx2trt.py ")

@@ -1,6 +1,7 @@
 """report/table.py: the verdict first, the next step last, and the same words for a terminal and for a pipe."""
 
 import re
+import shlex
 
 import pytest
 from made_results import result, row
@@ -44,7 +45,7 @@ def test_a_terminal_gets_what_a_pipe_gets_in_colour(width, changes):
         ({"accuracy": [row(seen_in_calibration=True, seen_samples=2)]}, "agrees within 1 %: simulated on the CPU"),
         (
             {"accuracy": [row(drop_percent=3.4, shown_percent=0.6, interval_percent=[0.0, 19.0])]},
-            "3 samples do not show a drop above 1 % (measured 3.40 %, shown 0.60 %): simulated",
+            "3 samples do not show a drop above 1 % (measured 3.40 %, of which they show 0.60 %): simulated",
         ),
         ({"status": "not_validated", "not_validated_because": "nobody looked"}, "not validated: nobody looked"),
         ({"skipped": True}, "executed here; unchanged, so it was not built again"),
@@ -70,11 +71,34 @@ def test_what_decides_stands_beside_a_drop_above_the_limit_that_passes():
         assert "chance" not in "".join(lines(result(accuracy=[other]), 300)), "there is nothing to explain"
 
 
+def test_one_slice_is_not_several():
+    parts = [{"first": 0, "last": 0, "drop_percent": 0.1, "sqnr_db": 30.0}, {"first": 1, "last": 3, "drop_percent": 0.2, "sqnr_db": 20.0}]
+    (shown,) = [line for line in lines(result(accuracy=[row(parts=parts)]), 300) if line.startswith("accuracy")]
+    assert "(3 samples): drop" in shown and "; slice 0: drop 0.10 %, 30.0 dB; slices 1 to 3: drop 0.20 %" in shown
+
+
+def test_times_at_best_say_what_they_are_once():
+    engine = {**result()["engine"], "least_ms": {"GeForce RTX 4090": 0.05}, "fp16_least_ms": {"GeForce RTX 4090": 0.06}}
+    (shown,) = [line for line in lines(result(engine=engine), 200) if line.startswith("at best")]
+    assert "RTX 4090 0.050 ms (in FP16 0.060); computed from data sheets, not measured: real times are usually longer" in shown
+    several = [{**variant, "least_ms": {"A": 0.2, "B": 0.1}} for variant in variants()]
+    text = " ".join(lines(result(variants=several), 200))
+    assert text.count("data sheets") == 1 and "  fp16: A 0.200 ms, B 0.100" in text and "  int8: A 0.200 ms, B 0.100" in text
+
+
 def test_the_next_step_is_the_last_line_also_after_a_comparison():
     for found in (result(), result(variants=variants())):
         shown = lines(found)
         assert shown[-1].startswith("next ") and "--validate-only net.engine" in shown[-1]
         assert any(line.startswith("next ") and "not in TensorRT or trtexec" in line for line in shown)
+
+
+@pytest.mark.parametrize("width", [60, 110])
+def test_a_command_is_never_broken(width):
+    model = {**result()["model"], "path": "a folder of models/" + "net" * 20 + ".onnx"}
+    shown = lines(result(model=model), width)
+    assert shown[-2].startswith("next ") and shlex.split(shown[-1])[:2] == ["python", "onnx2trt.py"]
+    assert shlex.split(shown[-1])[2:] == [model["path"], "--validate-only", "net.engine"]
 
 
 def test_names_are_never_broken_at_the_narrowest():
