@@ -17,6 +17,7 @@ from google.protobuf.message import DecodeError
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.files import feed
 from onnx2trt.base.model_info import STANDARD_DOMAINS, ModelInfo, TensorSpec, dims
+from onnx2trt.base.words import listed
 from onnx2trt.model.counted import check_counts, check_functions, check_names, check_sparse
 from onnx2trt.model.external_data import all_tensors, byte_count, check_tensors, named_tensors
 from onnx2trt.model.nodes import all_nodes
@@ -239,6 +240,7 @@ def _general_warnings(model: onnx.ModelProto, inputs: tuple[TensorSpec, ...]) ->
 
 def _check_weights(model: onnx.ModelProto, path: str) -> Iterator[str]:
     """Refuse NaN in weights, warn of infinities (attention masks hold them on purpose)."""
+    infinite: dict[str, int] = {}
     for where, tensor in named_tensors(model):
         if tensor.data_type not in FLOATS:
             continue
@@ -252,4 +254,7 @@ def _check_weights(model: onnx.ModelProto, path: str) -> Iterator[str]:
                 hint="The training diverged or the file is damaged: export the model again.",
                 code=ExitCode.MODEL,
             )
-        yield f"weights {where} hold {int(np.isinf(values).sum())} infinite values"
+        infinite[where] = int(np.isinf(values).sum())
+    if infinite:
+        total = sum(infinite.values())
+        yield f"weights {listed(list(infinite), 3)} hold {total} infinite value{'s' * (total > 1)}"

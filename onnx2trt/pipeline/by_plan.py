@@ -36,7 +36,8 @@ def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
     """
     builds, gpus = job.plan.calibration.effort.builds, _gpus(job)
     label = job.number_format.label
-    run.console.info(f"reading from the engines' own plans what {label} and FP16 move through memory")
+    why = f"{label} is not always faster than FP16"
+    run.console.info(f"{why}: both are built, and the engines' own plans say what they move through memory")
     try:
         fp16 = choice.in_fp16()
         choice.fp16_kernels = _kernels(job, fp16, run, "an FP16 engine to compare with")
@@ -46,7 +47,8 @@ def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
         least, known = math.inf, {}
         for _ in range(builds if weights and builds > 1 else 0):
             prepared = choice.prepared(run)
-            kernels = _kernels(job, prepared, run, "an engine to read its plan")
+            back = f"an {label} engine with {len(choice.by_plan)} layers more in FP16, to compare again"
+            kernels = _kernels(job, prepared, run, back if choice.by_plan else f"an {label} engine to compare")
             found = sum(weight * least_ms(kernels, macs, gpu) for gpu, weight in weights.items()) / len(weights)
             if not kernels or found >= least:
                 choice.by_plan = known

@@ -20,6 +20,7 @@ KNOWN = {
     r"subnormal (fp16|bf16) value": "weights too small for FP16 lose digits; the comparison shows what that costs",
     r"outside the range of \w+ was clamped": "a constant is too large for its type in TensorRT (often an 'up to the end'): cut down to it",
     r"generated with int64 weights": "INT64 weights become INT32, the only integers that this TensorRT calculates with",
+    r"make sure input .* has int64 binding": "an integer input is INT64, as in the model: what is bound to it must be INT64, too",
     r"lazy loading is not enabled": "CUDA_MODULE_LOADING=LAZY in the environment would save memory of the GPU",
     r"unable to determine gpu memory usage": "the driver does not tell how much memory of the GPU is in use: harmless",
     r"different models of devices": "the engine is from another model of GPU: slower than one built on this one, and not supported",

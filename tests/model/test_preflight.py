@@ -117,6 +117,13 @@ def test_infinite_weights_are_a_warning(tmp_path):
     )
 
 
+def test_infinite_weights_are_one_warning_however_many_hold_them(tmp_path):
+    endless = np.array([-np.inf], np.float32)
+    assert info_of(tmp_path, adder(("w", endless))).warnings == ("weights 'w' hold 1 infinite value",)
+    (told,) = info_of(tmp_path, build_model([RELU], weights=[(f"w{number}", endless) for number in range(5)])).warnings
+    assert told == "weights 'w0', 'w1', 'w2' and 2 more hold 5 infinite values"
+
+
 def test_an_input_that_holds_nothing_is_a_warning(tmp_path):
     info = info_of(tmp_path, build_model([RELU], inputs=[value("x", ["N", 0])]))
     assert info.inputs[0].shape == ("N", 0)
