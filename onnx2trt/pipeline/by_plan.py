@@ -47,8 +47,7 @@ def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
         least, known = math.inf, {}
         for _ in range(builds if weights and builds > 1 else 0):
             prepared = choice.prepared(run)
-            back = f"an {label} engine with {len(choice.by_plan)} layers more in FP16, to compare again"
-            kernels = _kernels(job, prepared, run, back if choice.by_plan else f"an {label} engine to compare")
+            kernels = _kernels(job, prepared, run, _described(label, len(choice.by_plan)))
             found = sum(weight * least_ms(kernels, macs, gpu) for gpu, weight in weights.items()) / len(weights)
             if not kernels or found >= least:
                 choice.by_plan = known
@@ -68,6 +67,11 @@ def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
         choice.by_plan = {}
         run.console.debug(f"what the engines move was not compared: {error.message}")
     forget_halves()  # of the FP16 engine
+
+
+def _described(label: str, back: int) -> str:
+    """An engine that is built to be compared, for the user, who sees several of them."""
+    return f"an {label} engine " + (f"with {back} layer{'s' * (back > 1)} more in FP16, to compare again" if back else "to compare")
 
 
 def about(job: Job, choice: object, graph: Graph, kernels: Sequence[Kernel]) -> dict:

@@ -1,5 +1,7 @@
 """pipeline/by_plan.py: INT8 layers that no GPU in question can compute faster go back to FP16, by the engines' own plans."""
 
+import re
+
 import numpy as np
 import onnx
 import pytest
@@ -36,12 +38,15 @@ def convert(folder, *flags):
 
 def test_layers_that_cannot_gain_are_fp16_and_the_rest_stays_int8(folder):
     _, every = convert(folder, "--no-baseline", "--gpu-arch", "89")
-    _, result = convert(folder, "--gpu-arch", "89")
+    done, result = convert(folder, "--gpu-arch", "89")
     about, kept = result["engine"], {entry["name"]: entry["reason"] for entry in result["precision"]["fallback"]}
     assert "fp16_moved_bytes" not in every["engine"] and every["precision"]["int8_mac_share"] > result["precision"]["int8_mac_share"] > 0.5
     assert about["moved_bytes"] < every["engine"]["moved_bytes"] and "nothing was timed" in kept["point"] and "wide" not in kept
     assert set(about["least_ms"]) == {"GeForce RTX 4060", "GeForce RTX 4090"}
     assert all(about["least_ms"][gpu] < every["engine"]["least_ms"][gpu] for gpu in about["least_ms"])
+    built = re.findall(r"building (an? .*?)(?=:| \.\.\.)", done.stderr)
+    assert built[0] == "an FP16 engine to compare with" and "an INT8 engine to compare" in built
+    assert any(re.fullmatch(r"an INT8 engine with (1 layer|\d+ layers) more in FP16, to compare again", what) for what in built)
 
 
 def test_one_build_is_one_build(folder):
