@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnx2trt.base.errors import ConversionError, DataError, ExitCode
+from onnx2trt.base.words import base_name
 from onnx2trt.data.array_files import announced, read
 from onnx2trt.data.rows import file_and_row, row_name
 from onnx2trt.plan.plan import Plan
@@ -37,6 +38,11 @@ class Dataset:
     def files(self) -> tuple[str, ...]:
         """The files of the samples, each once, in the order of their use."""
         return files_of(self.samples)
+
+    @property
+    def called(self) -> str:
+        """Where it comes from, for the line of a stage."""
+        return "made-up inputs" if self.kind == "synthetic" else base_name(self.origin)
 
     def at_most(self, count: int) -> Dataset:
         """The same data, `count` of its samples evenly spaced."""

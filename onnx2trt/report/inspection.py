@@ -33,11 +33,18 @@ def rows(result: dict) -> Iterator[tuple[str, str, str]]:
     if model:
         yield "model", f"{model['path']}  {mega(model['bytes'])}, opset {model['opset']}, sha256 {model['sha256']}", ""
     for row in result["accuracy"]:
-        text = f"{row['output']} on {row['inputs']} ({row['samples']}): drop {row['drop_percent']:.2f} % ({row['metric']}), "
+        text = f"{compared(row)}: drop {row['drop_percent']:.2f} % ({row['metric']}), "
         yield "accuracy", text + f"SQNR {row['sqnr_db']:.1f} dB, {row['executed_on']}, when it was built", ""
     if result["latency"]:
         latency = result["latency"]
         yield "latency", f"p50 {latency['p50_ms']:.3f} ms, p99 {latency['p99_ms']:.3f} ms, when it was built", ""
+
+
+def compared(row: dict) -> str:
+    """Which output, on how many samples of what."""
+    steps, samples = row.get("steps"), row["samples"]
+    number = f"{steps} steps in a row" if steps else f"{samples} sample{'s' * (samples != 1)}"
+    return f"{row['output']} on {'made-up inputs' if row['inputs'] == 'synthetic' else row['inputs']} ({number})"
 
 
 def _made_with(engine: dict) -> str:

@@ -255,9 +255,8 @@ def _calibration_rows(result: dict):
 
 
 def _accuracy(row: dict, limit: float) -> str:
-    number = f"{row['steps']} steps in a row" if row.get("steps") else f"{row['samples']} sample{'s' * (row['samples'] != 1)}"
     open_part = Accuracy(**row).left_open(limit)
-    text = f"{row['output']} on {row['inputs']} ({number}): drop {row['drop_percent']:.2f} %{_interval(row)} ({row['metric']}), "
+    text = f"{inspection.compared(row)}: drop {row['drop_percent']:.2f} %{_interval(row)} ({row['metric']}), "
     text += f"{open_part}; " if open_part else ""
     text += f"SQNR {row['sqnr_db']:.1f} dB, largest error {row['max_abs_error']:.3g}"
     if row.get("signal_percent") is not None and row.get("noise_percent") is not None:

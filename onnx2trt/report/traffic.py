@@ -13,7 +13,7 @@ def traffic(engine: dict) -> str:
         engine: of a result, with moved_bytes.
     """
     attentions = engine.get("fused_attentions")
-    kernels = f"{engine['kernels']} kernels" + (f" ({attentions} a whole attention)" if attentions else "")
+    kernels = f"{engine['kernels']} kernels" + (f" ({attentions} of them a whole attention each)" if attentions else "")
     moved = f"{kernels} move {mega(engine['moved_bytes'])} through memory in one inference, by the engine's own plan"
     half = engine.get("fp16_moved_bytes")
     if half:

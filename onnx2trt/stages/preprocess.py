@@ -8,7 +8,6 @@ import numpy as np
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.opencv import opencv
-from onnx2trt.base.words import base_name
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import warn_of_dark
@@ -31,7 +30,7 @@ def show(job: Job, run: Run) -> Preprocessed:
         ConversionError: USAGE where the arrays do not go into the file that --output names, OUTPUT.
     """
     data, pre = job.data.test, job.data.reader.preprocessing
-    with run.stage("preprocess", f"preprocessing {base_name(data.origin)}"):
+    with run.stage("preprocess", f"preprocessing {data.called}"):
         batches = job.data.reader.batches(data)
         arrays = next(batches).arrays
         inferences = 1 + sum(1 for _ in batches)

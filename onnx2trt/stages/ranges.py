@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from onnx2trt.base.words import base_name
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import range_feeds
@@ -26,7 +25,7 @@ def measure_ranges(job: Job, graph: Graph, run: Run, of: str = "") -> dict[str, 
     if not (plan.keep_layers or plan.calibrator or plan.calibration.cache):
         return {}
     source = data.any()
-    with run.stage("ranges", f"measuring ranges{of} on {base_name(source.origin)}"):
+    with run.stage("ranges", f"measuring ranges{of} on {source.called}"):
         try:
             maxima = absolute_maxima(graph, job.profiles, range_feeds(data, run.console))
         except CannotLoad as error:

@@ -10,7 +10,6 @@ import numpy as np
 
 from onnx2trt.base.errors import AccuracyError, ConversionError, DataError, having_found
 from onnx2trt.base.told import told_by
-from onnx2trt.base.words import base_name
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.compare.detections import Detector
 from onnx2trt.compare.evidence import Sample, Watch
@@ -166,7 +165,7 @@ def _compare_all(job: Job, reference: Lent, make_candidate: Callable[[], _Candid
     run.evidence.start()
     for dataset in data.to_compare():
         watch = _watch(job, dataset, run) if run.evidence.wanted else None
-        label, count = f"comparing on {base_name(dataset.origin)}", inferences(data.reader, dataset)
+        label, count = f"comparing on {dataset.called}", inferences(data.reader, dataset)
         batches = run.console.track(batches_to_compare(data, [dataset]), count, label)
         with having_found(found):
             comparison = job.comparison(candidate.executed_on)
@@ -189,7 +188,7 @@ def _ahead(job: Job, reference: Lent, run: Run) -> tuple[dict[str, Reference], l
     found = {}
     for dataset in job.data.to_compare():
         found[dataset.origin] = Reference(lambda: reference)
-        label, count = f"the model's outputs on {base_name(dataset.origin)}", inferences(job.data.reader, dataset)
+        label, count = f"the model's outputs on {dataset.called}", inferences(job.data.reader, dataset)
         found[dataset.origin].remember(run.console.track(batches_to_compare(job.data, [dataset]), count, label))
     blank = list(blank_inputs(job, reference.run))
     reference.rest()

@@ -129,6 +129,7 @@ def test_a_single_file_that_is_none(tmp_path):
 
 def test_synthetic_data_has_no_files():
     assert synthetic() == Dataset("synthetic", "synthetic", (), ExitCode.VALIDATION)
+    assert synthetic().called == "made-up inputs" and Dataset("images", "a/b/", ("x.png",), ExitCode.VALIDATION).called == "b"
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,11 @@ def test_one_slice_is_not_several():
     assert "(3 samples): drop" in shown and "; slice 0: drop 0.10 %, 30.0 dB; slices 1 to 3: drop 0.20 %" in shown
 
 
+def test_made_up_inputs_are_called_so():
+    (shown,) = [line for line in lines(result(accuracy=[row(inputs="synthetic", samples=1)]), 300) if line.startswith("accuracy")]
+    assert " on made-up inputs (1 sample): drop" in shown
+
+
 def test_times_at_best_say_what_they_are_once():
     engine = {**result()["engine"], "least_ms": {"GeForce RTX 4090": 0.05}, "fp16_least_ms": {"GeForce RTX 4090": 0.06}}
     (shown,) = [line for line in lines(result(engine=engine), 200) if line.startswith("at best")]

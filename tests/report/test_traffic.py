@@ -14,7 +14,7 @@ def test_an_engine_alone():
 
 
 def test_attentions_that_are_one_kernel_are_said():
-    assert traffic({**ENGINE, "fused_attentions": 4}).startswith("12 kernels (4 a whole attention) move 3.0 MB")
+    assert traffic({**ENGINE, "fused_attentions": 4}).startswith("12 kernels (4 of them a whole attention each) move 3.0 MB")
 
 
 @pytest.mark.parametrize("moved, said", [(3_000_000, True), (1_000_000, False)])

@@ -89,5 +89,5 @@ def test_attention_stays_one_kernel_beside_int8_layers(tmp_path, kind):
         done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--precision", precision, *flags)
         assert done.code == 0, done.stderr
         result = done.json("r.json")
-        assert result["engine"]["fused_attentions"] == 2 and "(2 a whole attention)" in " ".join(done.stdout.split())
+        assert result["engine"]["fused_attentions"] == 2 and "(2 of them a whole attention each)" in " ".join(done.stdout.split())
     assert 0.5 < result["precision"]["int8_mac_share"] < 1, "the layers around are INT8, the attention is not"

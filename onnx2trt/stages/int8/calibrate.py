@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnx2trt.base.cores import peak_memory_mb
-from onnx2trt.base.words import base_name
 from onnx2trt.conversion.int8 import Calibrated
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
@@ -75,7 +74,7 @@ def calibrate(job: Job, graph: Graph, wanted: Wanted, run: Run, purpose: str = "
     parts = Parts(job.data, split, run.console, "calibrating", wanted.samples)
     collectors: dict[int, Collector] = {}
     seen: list[Seen] = []
-    with run.stage("calibrate", f"calibrating on {len(parts)} samples of {base_name(split.fitted.origin)}{purpose}"):
+    with run.stage("calibrate", f"calibrating on {len(parts)} samples of {split.fitted.called}{purpose}"):
         observe_parallel(exposing(graph, wanted.layers), job.profiles, wanted.names, parts, lambda: _visitor(parts, collectors, seen))
         method = wanted.method or job.plan.calibration.method
         chosen = job.plan.calibration.method == "auto"
