@@ -14,7 +14,7 @@ RECURRENT = "of the work is in recurrent layers"  # in the message of a refusal 
 NO_RESULT = "no result"  # of a process that ended by itself, without a signal
 OUT_OF_TIME = "not done in time"  # of a process that was ended for the time that it took
 ACCURACY = "--max-accuracy-drop"  # in the message of a refusal that measurements stand behind
-OVERFLOW = "of FP16's largest"  # in the hint of one where all layers were measured to be out of FP16's range
+OUT_OF_RANGE = ("of FP16's largest", "below FP16's normal range")  # in the hint of one where what was measured is out of FP16's range
 
 
 def outcome(found: dict, library: dict) -> str:
@@ -29,7 +29,7 @@ def outcome(found: dict, library: dict) -> str:
         return LATE
     if found.get("exit") == UNFORESEEN or library.get("crash") == NO_RESULT:  # an error of ours in trying the library proves nothing
         return CRASHED
-    if found.get("exit") == VALIDATION and (ACCURACY in found["message"] or OVERFLOW in found.get("hint", "")):
+    if found.get("exit") == VALIDATION and (ACCURACY in found["message"] or any(words in found.get("hint", "") for words in OUT_OF_RANGE)):
         return INACCURATE
     if found.get("exit") == MODEL and RECURRENT in found["message"]:
         return NOTHING

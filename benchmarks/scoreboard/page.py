@@ -78,8 +78,8 @@ def render(rows: list[dict], about: dict, before: list[dict] | None = None) -> s
         "Each is converted with default flags, shapes for what is free, and its data; INT8 is calibrated with eight samples that were "
         "made up, so its accuracy says nothing here. *Refused by the library too*: the bare library, given the untouched "
         "file with the same library, does not parse or build it. *Refused as inaccurate*: by measurement, the outputs would differ "
-        "by more than `--max-accuracy-drop`, or values are beyond FP16. *Nothing to quantize*: INT8 of a model whose work is in recurrent "
-        "layers, which TensorRT has not in INT8, and whose other layers are next to nothing. "
+        "by more than `--max-accuracy-drop`, or values are out of FP16's range. *Nothing to quantize*: INT8 of a model whose work "
+        "is in recurrent layers, which TensorRT has not in INT8, and whose other layers are next to nothing. "
         "*Wrong*: outputs that are not those that come with the model. "
         "*Out of time*: ended after five minutes, or half an hour for real models.",
         _made(rows),

@@ -39,6 +39,7 @@ TAKEN, REFUSED = {"taken": True}, {"taken": False, "refused_at": "parse", "messa
         ({"exit": 7, "message": "more than --max-accuracy-drop allows"}, TAKEN, INACCURATE),
         ({"exit": 7, "message": "the engine is fp32"}, TAKEN, OURS),
         ({"exit": 7, "message": "the engine is fp32", "hint": "y reaches 1e5, above 32752 (half of FP16's largest)"}, TAKEN, INACCURATE),
+        ({"exit": 7, "message": "the engine is fp32", "hint": "y stays within 3e-32, below FP16's normal range"}, TAKEN, INACCURATE),
         ({"exit": 7, "message": "more than --max-accuracy-drop allows"}, REFUSED, INACCURATE),
         ({"crash": "not done in time"}, TAKEN, LATE),
         ({"exit": 3, "message": "no"}, {"crash": "not done in time"}, LATE),
