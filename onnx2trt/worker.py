@@ -47,7 +47,9 @@ def _work(args, channel: Channel, reserve: list) -> None:
     run, result = Run(channel, Console(args.verbose, args.quiet), keep_evidence=args.report is not None), Result()
     run.abort = lambda error: _end(args, result, run, error)
     try:
-        _pipeline(args)(args, result, run)
+        with run.console.running("loading the libraries"):  # a second or two; on a cold or busy machine ten
+            pipeline = _pipeline(args)
+        pipeline(args, result, run)
     except Exception as error:  # the boundary: whatever it is, the user gets a sentence and a code
         reserve.clear()
         if args.verbose:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from onnx2trt.base.words import in_lines, printable
@@ -73,13 +73,22 @@ class Console:
         label = self._number(name) + self._label + label
         started = time.monotonic()
         try:
-            unseen = nullcontext() if self._quiet else self._signs_of_life(label, started)  # no thread that would say nothing
-            with self._display.line(label) if self._live else unseen:
+            with self.running(label, started):
                 yield
         finally:
             seconds = time.monotonic() - started
             self.timings[name] = self.timings.get(name, 0.0) + seconds
         self.info(f"{label}: {seconds:.1f} s")
+
+    def running(self, label: str, started: float | None = None) -> AbstractContextManager:
+        """Show that something runs, as long as it does; nothing is left of it where it is short, or on a terminal.
+
+        Args:
+            started: by time.monotonic; None: now.
+        """
+        if self._live:
+            return self._display.line(label)
+        return nullcontext() if self._quiet else self._signs_of_life(label, started or time.monotonic())  # no thread that would say nothing
 
     def _number(self, name: str) -> str:
         """Of a stage that runs again, or that nobody expected: that of the stage before it."""

@@ -207,6 +207,23 @@ def test_without_a_terminal_long_stages_give_signs_of_life(monkeypatch, capsys):
     assert re.fullmatch(r"fitting \.\.\. \(for 0:\d\d\) layers: 2 of 4", lines[1]), "two took no time: that tells nothing of the third"
 
 
+def test_what_is_no_stage_is_shown_while_it_runs_and_leaves_nothing(monkeypatch, capsys):
+    monkeypatch.setattr(console_module, "BEGINS_SECONDS", 0.1)
+    for quiet, line in ((False, "loading ...\n"), (True, "")):
+        console = Console(quiet=quiet)
+        with console.running("loading"):
+            time.sleep(0.3)
+        assert capsys.readouterr().err == line and not console.timings
+    text = shown("""
+import time
+with console.running("loading"):
+    time.sleep(0.3)
+with console.stage("probe", "looking"):
+    pass
+""")
+    assert "loading " in text and "loading: " not in text and "loading" not in text[text.index("looking: ") :]
+
+
 def test_the_time_left_goes_down_and_is_not_told_where_a_step_is_longer_than_those_before(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(console_module.time, "monotonic", lambda: now[0])
