@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable
 
 from onnx2trt.plan.arguments import build_parser
-from onnx2trt.plan.parser import EXIT_CODES, new_parser
+from onnx2trt.plan.parser import EXIT_CODES, PROGRAM, new_parser
 
 ARRAY_SUFFIXES = (".npy", ".npz")  # of what preprocess writes
 
@@ -19,10 +19,10 @@ def build_door_parser(door: str, prog: str = "") -> argparse.ArgumentParser:
     """The parser of one of DOORS. Its flags are the whole job's own; flags that it does not take have the whole job's defaults.
 
     Args:
-        prog: what the user has typed, for messages; empty: the installed command.
+        prog: what the user has typed, for messages; empty: the whole command with the name of the part.
     """
     whole = build_parser()
-    parser = DOORS[door](whole, prog or f"onnx2trt {door}")
+    parser = DOORS[door](whole, prog or f"{PROGRAM} {door}")
     missing = {action.dest: action.default for action in whole._actions if action.dest != "help"}
     own = {action.dest for action in parser._actions}
     defaults = {dest: default for dest, default in missing.items() if dest not in own}
@@ -126,7 +126,7 @@ def _change(whole: argparse.ArgumentParser, flag: str, **attributes) -> None:
 
 
 def _command(prog: str) -> str:
-    return f"python {prog}" if prog.endswith(".py") else prog
+    return f"python {prog}" if prog.split()[0].endswith(".py") else prog
 
 
 def _take(parser: argparse.ArgumentParser, whole: argparse.ArgumentParser, title: str, flags: Iterable[str]) -> None:

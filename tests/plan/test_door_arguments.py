@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import shlex
 
 import pytest
 from helpers import LIBRARIES, parse, typing
@@ -9,6 +10,7 @@ from helpers import LIBRARIES, parse, typing
 from onnx2trt.plan.arguments import build_parser
 from onnx2trt.plan.capabilities import NO_LIBRARY
 from onnx2trt.plan.door_arguments import DOORS, build_door_parser, image_beside
+from onnx2trt.plan.parser import COMMAND, PROGRAM
 from onnx2trt.plan.plan import Route, make_plan
 from onnx2trt.plan.rules import flag_problem
 
@@ -66,7 +68,8 @@ def test_the_program_is_called_as_it_was_started(door, capsys):
     with pytest.raises(SystemExit):
         build_door_parser(door, f"{door}.py").parse_args(["--wrong"])
     assert capsys.readouterr().err.startswith(f"usage: {door}.py ")
-    assert build_door_parser(door).format_usage().startswith(f"usage: onnx2trt {door} ")
+    whole = build_door_parser(door)
+    assert whole.format_usage().startswith(f"usage: {PROGRAM} {door} ") and f"  {shlex.join(COMMAND)} {door} " in whole.epilog
     assert f"python {door}.py" in build_door_parser(door, f"{door}.py").epilog
 
 
