@@ -22,6 +22,7 @@ from onnx2trt.report.console import Console
 USUAL_BYTES, USUAL_MODELS = 1_300_000_000, 2  # that a conversion holds at most: so many bytes, and the model so often
 LONG_SECONDS = 20.0  # of one inference on the CPU; large networks at usual shapes take some seconds
 WATCH_SECONDS = 0.1
+TAKES_LONG = "it takes long"  # what told_after says, in whatever words
 RENAME_SECONDS = 5.0  # the parent renames at once, or it is gone and so are we
 
 
@@ -53,8 +54,8 @@ class Run:
 
     @contextmanager
     def told_after(self, seconds: float, text: str) -> Iterator[None]:
-        """Say this once what is within has taken so long; nothing where it ends before."""
-        timer = threading.Timer(seconds, self.console.info, (text,))
+        """Say this, once in the run, when what is within has taken so long; nothing where it ends before."""
+        timer = threading.Timer(seconds, self.console.once, (text, TAKES_LONG))
         timer.daemon = True
         timer.start()
         try:

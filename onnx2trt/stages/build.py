@@ -22,7 +22,7 @@ from onnx2trt.trt import remarks
 from onnx2trt.trt.builder import BuiltEngine, Constraints, EngineBuilder
 from onnx2trt.trt.network import ParserInput, takes_weights
 
-LONG_SECONDS = 60.0  # of a build, from which on it is said that this may be so
+LONG_SECONDS = 25.0  # of a build, from which on it is said that this may be so
 
 
 def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None, run: Run, what: str = "the engine") -> BuiltEngine:

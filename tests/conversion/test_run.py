@@ -140,13 +140,12 @@ def test_what_onnx_runtime_works_on_for_long_is_said_once_before_it_has_ended(wh
 def test_what_takes_long_is_said_once_and_what_does_not_is_not():
     run = quiet_run()
     said: list[str] = []
-    run.console.info = said.append
-    with run.told_after(0.01, "it takes long"):
+    run.console.once = lambda text, meaning: said.append((text, meaning))
+    with run.told_after(0.01, "it takes long here"):
         deadline = time.monotonic() + 5
         while not said and time.monotonic() < deadline:
             time.sleep(0.005)
-    assert said == ["it takes long"]
-    with run.told_after(0.05, "it takes long"):
+    with run.told_after(0.05, "and here"):
         pass
     time.sleep(0.1)
-    assert said == ["it takes long"]
+    assert said == [("it takes long here", running.TAKES_LONG)]
