@@ -21,6 +21,7 @@ from onnx2trt.report.console import Console
 
 USUAL_BYTES, USUAL_MODELS = 1_300_000_000, 2  # that a conversion holds at most: so many bytes, and the model so often
 LONG_SECONDS = 20.0  # of one inference on the CPU; large networks at usual shapes take some seconds
+SLOW_SECONDS = 8.0  # of one that has ended, of which tens will follow
 WATCH_SECONDS = 0.1
 TAKES_LONG = "it takes long"  # what told_after says, in whatever words
 RENAME_SECONDS = 5.0  # the parent renames at once, or it is gone and so are we
@@ -178,14 +179,19 @@ def _too_much(model_bytes: int) -> str:
 
 
 def _too_long() -> str:
-    """That ONNX Runtime works on one thing for long; empty where it does not."""
+    """That ONNX Runtime works on one thing for long, or on what comes again and again; empty where it does not."""
     seconds, what = UNDER_WAY.longest()
-    if seconds <= LONG_SECONDS:
-        return ""
-    return (
-        f"ONNX Runtime has computed {what} for {seconds:.0f} s and is not done: a run needs several inferences, so it takes long, "
-        "or for ever where a loop of the model never ends; smaller shapes, or a smaller batch, take less"
-    )
+    if seconds > LONG_SECONDS:
+        return (
+            f"ONNX Runtime has computed {what} for {seconds:.0f} s and is not done: a run needs several inferences, so it takes long, "
+            "or for ever where a loop of the model never ends; smaller shapes, or a smaller batch, take less"
+        )
+    if UNDER_WAY.slowest > SLOW_SECONDS:
+        return (
+            f"one inference took ONNX Runtime {UNDER_WAY.slowest:.0f} s: FP16 needs several, INT8 tens of them, so this takes minutes; "
+            "smaller shapes, a smaller batch, or fewer samples take less"
+        )
+    return ""
 
 
 def _cannot_abort(error: BaseException) -> None:

@@ -174,7 +174,7 @@ class Session:
         if self._double:
             given = {name: array.astype(np.float64, copy=False) if name in self._double else array for name, array in given.items()}
         try:
-            with UNDER_WAY.call(INFERENCE):
+            with UNDER_WAY.call(INFERENCE, often=True):
                 return dict(zip(names, self._session.run(names, given)))
         except Exception as error:  # onnxruntime raises classes of its own, by status code
             shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feed.items())

@@ -41,3 +41,14 @@ def test_calls_of_other_threads_are_seen():
     end.set()
     thread.join(5)
     assert calls.longest() == (0.0, "")
+
+
+def test_the_slowest_that_has_ended_is_known_of_those_that_come_often():
+    now = [0.0]
+    calls = UnderWay(lambda: now[0])
+    for seconds, often in ((3.0, True), (9.0, False), (2.0, True)):
+        with calls.call("one", often):
+            now[0] += seconds
+    with calls.call("not ended", often=True):
+        now[0] += 20.0
+        assert calls.slowest == 3.0

@@ -137,6 +137,28 @@ def test_what_onnx_runtime_works_on_for_long_is_said_once_before_it_has_ended(wh
     assert run.console.warnings == [said]
 
 
+def test_an_inference_that_is_slow_is_said_once_it_has_ended(monkeypatch):
+    now = [0.0]
+    calls = UnderWay(lambda: now[0])
+    monkeypatch.setattr(running, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(running, "UNDER_WAY", calls)
+    monkeypatch.setattr(running, "HELD", HeldMemory(lambda: None))
+    run = quiet_run()
+    run.watch(0)
+    for often, seconds in ((True, 7), (False, 12)):
+        with calls.call("one inference", often):
+            now[0] += seconds
+        assert waited_for(run, 0.05) == [], "it is short, or nothing like it comes again"
+    with calls.call("one inference", often=True):
+        now[0] += 9
+    (said,) = waited_for(run)
+    assert "one inference took ONNX Runtime 9 s" in said
+    with calls.call("one inference", often=True):
+        now[0] += 15
+    time.sleep(0.05)
+    assert run.console.warnings == [said]
+
+
 def test_what_takes_long_is_said_once_and_what_does_not_is_not():
     run = quiet_run()
     said: list[str] = []
