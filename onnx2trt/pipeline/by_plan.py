@@ -20,6 +20,7 @@ from onnx2trt.rewrite.qdq import quantized_layers
 from onnx2trt.rewrite.shares import macs_of
 from onnx2trt.stages.build import build_engine
 from onnx2trt.stages.slow_layers import served_by, slower_in_int8
+from onnx2trt.trt.builder import BuiltEngine
 from onnx2trt.trt.inspector import EngineLayer
 from onnx2trt.trt.plan_text import Kernel, kernels_of, traffic_of
 from onnx2trt.trt.profile import Timed
@@ -29,31 +30,35 @@ LAUNCH_MS = 0.001  # about what starting a kernel takes; where the kernels are s
 REASON = "cannot gain from {} by the engine's own plan: what is converted moves more than it saves (an estimate, nothing was timed)"
 
 
-def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
+def give_back(job: Job, choice: Int8Choice, run: Run) -> BuiltEngine | None:
     """Where INT8 as a whole takes longer than FP16, leave those layers of a choice in FP16 that cannot gain, as long as builds are left.
 
     The choice keeps what an FP16 engine would move, too.
+
+    Returns:
+        The engine of the choice as it is left; None where none was built, or FP16 alone.
     """
     builds, gpus = job.plan.calibration.effort.builds, _gpus(job)
     label = job.number_format.label
+    best: BuiltEngine | None = None
     why = f"{label} is not always faster than FP16"
     run.console.info(f"{why}: both are built, and the engines' own plans say what they move through memory")
     try:
         fp16 = choice.in_fp16()
-        choice.fp16_kernels = _kernels(job, fp16, run, "an FP16 engine to compare with")
+        choice.fp16_kernels, _ = _kernels(job, fp16, run, "an FP16 engine to compare with")
         macs = macs_of(fp16.graph, job.profiles)
         times = {gpu: least_ms(choice.fp16_kernels, macs, gpu) for gpu in gpus if choice.fp16_kernels}
         weights = {gpu: 1 / time for gpu, time in times.items() if max(times.values()) > LAUNCH_MS * len(choice.fp16_kernels)}
         least, known = math.inf, {}
         for _ in range(builds if weights and builds > 1 else 0):
             prepared = choice.prepared(run)
-            kernels = _kernels(job, prepared, run, _described(label, len(choice.by_plan)))
+            kernels, built = _kernels(job, prepared, run, _described(label, len(choice.by_plan)))
             found = sum(weight * least_ms(kernels, macs, gpu) for gpu, weight in weights.items()) / len(weights)
             if not kernels or found >= least:
                 choice.by_plan = known
                 break
             run.console.debug(f"{label} takes at least {found:.3f} of what FP16 takes at least; {len(choice.by_plan)} layers left in FP16")
-            least, known = found, choice.by_plan
+            least, known, best = found, choice.by_plan, built
             if found <= 1:
                 break
             int8, half = (_timed(*one, macs, weights) for one in ((prepared.graph, kernels), (fp16.graph, choice.fp16_kernels)))
@@ -64,9 +69,10 @@ def give_back(job: Job, choice: Int8Choice, run: Run) -> None:
         else:
             choice.by_plan = known
     except ConversionError as error:
-        choice.by_plan = {}
+        choice.by_plan, best = {}, None
         run.console.debug(f"what the engines move was not compared: {error.message}")
     forget_halves()  # of the FP16 engine
+    return best
 
 
 def _described(label: str, back: int) -> str:
@@ -110,8 +116,9 @@ def _gpus(job: Job) -> tuple[Gpu, ...]:
     return tuple(gpu for gpu in found if float(gpu.arch) >= FP8_FROM) if job.plan.precision == "fp8" else found
 
 
-def _kernels(job: Job, prepared: Prepared, run: Run, what: str) -> tuple[Kernel, ...]:
-    return kernels_of(job.plan.backend, build_engine(job, prepared, None, None, run, what).data)
+def _kernels(job: Job, prepared: Prepared, run: Run, what: str) -> tuple[tuple[Kernel, ...], BuiltEngine]:
+    built = build_engine(job, prepared, None, None, run, what)
+    return kernels_of(job.plan.backend, built.data), built
 
 
 def _timed(graph: Graph, kernels: Sequence[Kernel], macs: Mapping[str, int], weights: Mapping[Gpu, float]) -> Timed:

@@ -71,11 +71,10 @@ def make_engine(job: Job, result: Result, run: Run) -> Made:
         ConversionError: from any of them.
     """
     job, choice = choose(job, run)
-    if job.plan.by_plan and isinstance(choice, int8.Int8Choice):
-        by_plan.give_back(job, choice, run)
+    compared = by_plan.give_back(job, choice, run) if job.plan.by_plan and isinstance(choice, int8.Int8Choice) else None
     prepared = choice.prepared(run)
     try:
-        return build_and_check(job, choice, prepared, result, run)
+        return build_and_check(job, choice, prepared, result, run, _as_compared(job, compared))
     except AccuracyError as error:
         return build_and_check(job, choice, choice.lower(error, run), result, run)
     except LessThanAsked as error:
@@ -91,6 +90,20 @@ def make_engine(job: Job, result: Result, run: Run) -> Made:
             raise
         run.console.warn(f"{NOT_BUILT}: it stays in FP32. {error.message.splitlines()[0]}")
         return build_and_check(job, choice, other, result, run)
+
+
+def _as_compared(job: Job, built: BuiltEngine | None):
+    """For build_and_check: the engine that was built to be compared is the one, unless more is to be done with it; None to build it."""
+    build = job.plan.build
+    if built is None or build.timing_cache is not None or build.strip_weights:
+        return None
+
+    def take(job: Job, choice: Choice, prepared: Prepared, run: Run) -> tuple[BuiltEngine, Prepared]:
+        shapes.try_prepared(job, prepared, run)
+        run.console.info(f"the {job.number_format.label} engine that takes least of those compared is the one")
+        return built, prepared
+
+    return take
 
 
 def choose(job: Job, run: Run) -> tuple[Job, Choice]:

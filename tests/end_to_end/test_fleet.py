@@ -41,7 +41,11 @@ def start(folder, *words, ray=True):
     program = ["-c", IMPORTABLE + ("" if ray else WITHOUT_RAY) + MAIN]
     how = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "cwd": folder}
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
-    return subprocess.Popen([sys.executable, *program, *words], env=environment, **how)
+
+    def heed():  # what runs in the background of a script ignores Ctrl-C
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    return subprocess.Popen([sys.executable, *program, *words], env=environment, preexec_fn=heed, **how)
 
 
 def fleet(folder, *words, ray=True):

@@ -47,6 +47,7 @@ def test_layers_that_cannot_gain_are_fp16_and_the_rest_stays_int8(folder):
     built = re.findall(r"building (an? .*?)(?=:| \.\.\.)", done.stderr)
     assert built[0] == "an FP16 engine to compare with" and "an INT8 engine to compare" in built
     assert any(re.fullmatch(r"an INT8 engine with (1 layer|\d+ layers) more in FP16, to compare again", what) for what in built)
+    assert "building the engine" not in done.stderr and "of those compared is the one" in done.stderr, "it is there already"
 
 
 def test_one_build_is_one_build(folder):

@@ -1,5 +1,7 @@
 """pipeline/engine.py: from a prepared model to an engine that passed. GPU and engine are made up; the model's outputs are real."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
@@ -90,7 +92,7 @@ def test_control_flow_that_is_not_built_in_fp16_stays_in_fp32(tmp_path, monkeypa
     job, run = planned(library="rtx")
     tried = []
 
-    def build(job, choice, prepared, result, run):
+    def build(job, choice, prepared, result, run, make=None):
         tried.append(any(HALF in inner.types().values() for inner in inner_graphs(prepared.graph)))
         if tried[-1]:
             raise ConversionError("TensorRT could not build the engine", code=ExitCode.BUILD)
@@ -120,7 +122,7 @@ def test_layers_that_tensorrt_leaves_in_fp32_are_bound_to_fp16(folder, monkeypat
     job, run = planned(*flags)
     built = []
 
-    def build(job, choice, prepared, result, run):
+    def build(job, choice, prepared, result, run, make=None):
         built.append(prepared)
         if not prepared.half_nodes:
             raise LessThanAsked("fp16 was asked for, but the engine is fp32", code=ExitCode.VALIDATION)
@@ -134,3 +136,10 @@ def test_layers_that_tensorrt_leaves_in_fp32_are_bound_to_fp16(folder, monkeypat
     prepared = pipeline.make_engine(job, Result(), run)
     assert len(built) == 2 and prepared.half_nodes == {node.name for node in prepared.graph.nodes}
     assert any("bound to FP16" in warning for warning in run.console.warnings)
+
+
+@pytest.mark.parametrize("more, again", [({}, False), ({"timing_cache": "t"}, True), ({"strip_weights": True}, True)])
+def test_the_engine_that_was_compared_is_taken_unless_more_is_to_be_done_with_it(more, again):
+    build = SimpleNamespace(**{"timing_cache": None, "strip_weights": False, **more})
+    job = SimpleNamespace(plan=SimpleNamespace(build=build))
+    assert (pipeline._as_compared(job, object()) is None) is again and pipeline._as_compared(job, None) is None
