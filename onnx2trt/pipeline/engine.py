@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -92,7 +93,7 @@ def make_engine(job: Job, result: Result, run: Run) -> Made:
         return build_and_check(job, choice, other, result, run)
 
 
-def _as_compared(job: Job, built: BuiltEngine | None):
+def _as_compared(job: Job, built: BuiltEngine | None) -> Callable | None:
     """For build_and_check: the engine that was built to be compared is the one, unless more is to be done with it; None to build it."""
     build = job.plan.build
     if built is None or build.timing_cache is not None or build.strip_weights:
@@ -100,7 +101,7 @@ def _as_compared(job: Job, built: BuiltEngine | None):
 
     def take(job: Job, choice: Choice, prepared: Prepared, run: Run) -> tuple[BuiltEngine, Prepared]:
         shapes.try_prepared(job, prepared, run)
-        run.console.info(f"the {job.number_format.label} engine that takes least of those compared is the one")
+        run.console.info(f"the {job.number_format.label} engine that takes least of those compared is the one that is written")
         return built, prepared
 
     return take

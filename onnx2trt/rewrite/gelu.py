@@ -19,13 +19,14 @@ from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute, scalar_of
 from onnx2trt.rewrite.contrib_nodes import Replacement
+from onnx2trt.rewrite.number_formats import FORMATS, INT8
 
 NEARLY = 1e-3  # relative: constants that were FP16 before
 STEPS = 2  # products behind the sum, until one of them is with x
 ERROR = 4.8e-4  # of the one in the other's place
 STEPS_OF_8_BITS = 256  # over what 8 bits reach: tanh is off by half of one at most
-SCALED = ("Mul", "Add", "Sub", "Div")  # by a constant: what may stand between GELU and its reader
-REACH = {"float8_e4m3fn": 448.0}  # the largest value of the type, else that of INT8
+SHIFTED = ("Add", "Sub")  # by a constant, or scaled: what may stand between GELU and its reader
+LARGEST = {one.dtype: one.largest for one in FORMATS.values()}
 
 
 @dataclass(frozen=True)
@@ -91,65 +92,62 @@ class _Search:
             return _Gelu(node.input[0], (node,), node, node.output[0], ERROR)
         if node.op_type != "Erf":
             return None
-        inner = self._producers.get(node.input[0])
-        x, factor = self._scaled(inner)
+        x, factors = self._scaled(self._producers.get(node.input[0]))
         whole = self._only_reader(node.output[0])
-        if not x or all(self._scalar(name) is None for name in inner.input) or abs(factor * math.sqrt(2) - 1) > NEARLY:
+        if factors.size != 1 or factors.ndim > 1 or abs(factors.item() * math.sqrt(2) - 1) > NEARLY:
             return None
         if whole is None or whole.op_type != "Add":
             return None
         one = [self._scalar(name) for name in whole.input if name != node.output[0]]
         if not one or one[0] is None or abs(one[0] - 1) > NEARLY:
             return None
-        return self._product(x, (inner, node, whole))
+        return self._product(x, (self._producers[node.input[0]], node, whole))
 
     def _product(self, x: str, nodes: tuple[onnx.NodeProto, ...]) -> _Gelu | None:
         """The product of the sum with x, perhaps with a constant before."""
         whole, error = nodes[-1], 2 * ERROR
         for _ in range(STEPS):
-            last = self._only_reader(nodes[-1].output[0])
-            other = [name for name in last.input if name != nodes[-1].output[0]] if last is not None and last.op_type == "Mul" else []
-            if not other:
+            before, last = nodes[-1].output[0], self._only_reader(nodes[-1].output[0])
+            if last is None or last.op_type != "Mul" or last.input[0] == last.input[1]:
                 return None
             nodes += (last,)
-            constant, (of, factor) = self._largest(other[0]), self._scaled(self._producers.get(other[0]))
-            if constant is None and x in (other[0], of):
-                return _Gelu(x, nodes, whole, last.output[0], error * (1.0 if other[0] == x else abs(factor)))
-            if constant is None:
+            (other,) = (name for name in last.input if name != before)
+            of, factors = self._scaled(self._producers.get(other))
+            if x in (other, of):
+                return _Gelu(x, nodes, whole, last.output[0], error * (1.0 if other == x else _largest(factors)))
+            of, factors = self._scaled(last)
+            if not of:
                 return None
-            error *= constant
+            error *= _largest(factors)
         return None
 
-    def _scaled(self, node: onnx.NodeProto | None) -> tuple[str, float]:
-        """(x, factor) of x times a constant, or over one, the largest factor of several; ("", 0) of anything else."""
+    def _scaled(self, node: onnx.NodeProto | None) -> tuple[str, np.ndarray]:
+        """(x, factors) of x times a constant, or over one; ("", empty) of anything else."""
         if node is None or node.op_type not in ("Mul", "Div") or len(node.input) != 2:
-            return "", 0.0
+            return "", np.zeros(0)
         first, second = self._graph.weights.get(node.input[0]), self._graph.weights.get(node.input[1])
         if second is not None and first is None and second.size and np.all(second):
-            return node.input[0], _one_or_largest(second if node.op_type == "Mul" else 1 / second)
+            return node.input[0], second if node.op_type == "Mul" else 1 / second
         if first is not None and first.size and second is None and node.op_type == "Mul":
-            return node.input[1], _one_or_largest(first)
-        return "", 0.0
+            return node.input[1], first
+        return "", np.zeros(0)
 
     def _lost_in_8_bits(self, tensor: str, error: float) -> bool:
         readers = self._readers.get(tensor, [])
-        return bool(readers) and tensor not in self._outputs and all(self._loses(reader, tensor, error) for reader in readers)
+        return bool(readers) and tensor not in self._outputs and all(self._loses(reader, error) for reader in readers)
 
-    def _loses(self, reader: onnx.NodeProto, tensor: str, error: float) -> bool:
+    def _loses(self, reader: onnx.NodeProto, error: float) -> bool:
         """Whether a reader, or what reads it, rounds more coarsely than by this error."""
         if reader.op_type == "QuantizeLinear":
             scale = self._graph.weights.get(reader.input[1])
             zero = self._graph.weights.get(reader.input[2]) if len(reader.input) > 2 else None
-            reach = REACH.get(zero.dtype.name, 127.0) if zero is not None else 127.0
-            return scale is not None and error <= float(np.min(scale)) * reach / STEPS_OF_8_BITS
-        if reader.op_type not in SCALED or tensor != reader.input[0] and reader.op_type == "Div":
-            return False
-        constant = next((self._graph.weights[name] for name in reader.input if name in self._graph.weights), None)
-        if constant is None or not constant.size or reader.op_type == "Div" and not np.all(constant):
-            return False
-        if reader.op_type in ("Mul", "Div"):
-            error *= float(np.abs(constant if reader.op_type == "Mul" else 1 / constant).max())
-        return self._lost_in_8_bits(reader.output[0], error)
+            largest = INT8.largest if zero is None else LARGEST.get(zero.dtype, INT8.largest)
+            return scale is not None and error <= float(np.min(scale)) * largest / STEPS_OF_8_BITS
+        scaled, factors = self._scaled(reader)
+        if scaled:
+            return self._lost_in_8_bits(reader.output[0], error * _largest(factors))
+        shifted = reader.op_type in SHIFTED and any(name in self._graph.weights for name in reader.input)
+        return shifted and self._lost_in_8_bits(reader.output[0], error)
 
     def _only_reader(self, tensor: str) -> onnx.NodeProto | None:
         readers = self._readers.get(tensor, [])
@@ -158,12 +156,7 @@ class _Search:
     def _scalar(self, name: str) -> float | None:
         return scalar_of(name, self._graph.weights)
 
-    def _largest(self, name: str) -> float | None:
-        """Of the absolute values of a constant."""
-        constant = self._graph.weights.get(name)
-        return None if constant is None or not constant.size else float(np.abs(constant).max())
 
-
-def _one_or_largest(values: np.ndarray) -> float:
-    """The value of a constant of one element; of others the largest absolute value."""
-    return float(values.reshape(())) if values.size == 1 else float(np.abs(values).max())
+def _largest(values: np.ndarray) -> float:
+    """Of the absolute values."""
+    return float(np.abs(values).max())

@@ -83,6 +83,18 @@ def waited_for(run, seconds=5.0):
     return run.console.warnings
 
 
+def watched(monkeypatch):
+    """(the time, calls of libraries by it, a run that watches them)"""
+    now = [0.0]
+    calls = UnderWay(lambda: now[0])
+    monkeypatch.setattr(running, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(running, "UNDER_WAY", calls)
+    monkeypatch.setattr(running, "HELD", HeldMemory(lambda: None))
+    run = quiet_run()
+    run.watch(0)
+    return now, calls, run
+
+
 def test_more_memory_than_usual_is_said_once(monkeypatch):
     monkeypatch.setattr(running, "WATCH_SECONDS", 0.01)
     held = [10**9, 10**9, 3 * 10**9, 4 * 10**9]  # the last is not asked for
@@ -117,13 +129,7 @@ def test_where_nobody_tells_nothing_is_said(monkeypatch):
 
 @pytest.mark.parametrize("what", ["one inference", "what is constant in the model"])
 def test_what_onnx_runtime_works_on_for_long_is_said_once_before_it_has_ended(what, monkeypatch):
-    now = [0.0]
-    calls = UnderWay(lambda: now[0])
-    monkeypatch.setattr(running, "WATCH_SECONDS", 0.01)
-    monkeypatch.setattr(running, "UNDER_WAY", calls)
-    monkeypatch.setattr(running, "HELD", HeldMemory(lambda: None))
-    run = quiet_run()
-    run.watch(0)
+    now, calls, run = watched(monkeypatch)
     for _ in range(2):  # two that are short together are not one that is long
         with calls.call(what):
             now[0] += 20
@@ -138,13 +144,7 @@ def test_what_onnx_runtime_works_on_for_long_is_said_once_before_it_has_ended(wh
 
 
 def test_an_inference_that_is_slow_is_said_once_it_has_ended(monkeypatch):
-    now = [0.0]
-    calls = UnderWay(lambda: now[0])
-    monkeypatch.setattr(running, "WATCH_SECONDS", 0.01)
-    monkeypatch.setattr(running, "UNDER_WAY", calls)
-    monkeypatch.setattr(running, "HELD", HeldMemory(lambda: None))
-    run = quiet_run()
-    run.watch(0)
+    now, calls, run = watched(monkeypatch)
     for often, seconds in ((True, 7), (False, 12)):
         with calls.call("one inference", often):
             now[0] += seconds
