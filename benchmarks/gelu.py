@@ -1,6 +1,6 @@
 """What the GELU between two products costs, in the forms that it can be written in: the MLPs of a ViT, as TensorRT 8.6 to 10 builds them.
 
-    python benchmarks/gelu.py [--images 1] [--tokens 6304] [--width 768] [--blocks 2] [--level 3] [--json FILE]
+    python benchmarks/gelu.py [--images 1] [--tokens 6304] [--width 768] [--blocks 2] [--level 3] [--forms NAME ...] [--json FILE]
 
 Each form is a network of its own: per block LayerNormalization, a product to four times the width, GELU, a product back, an addition. Built
 by TensorRT's API with the FP16 and INT8 flags, weakly typed, inputs on the device, p50 of plain launches; INT8 by Q/DQ with made-up scales
@@ -160,6 +160,7 @@ def main() -> int:
     parser.add_argument("--width", type=int, default=768)
     parser.add_argument("--blocks", type=int, default=2)
     parser.add_argument("--level", type=int, default=3, help="builder optimization level")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=list(FORMS), metavar="NAME", help="default: all")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     from onnx2trt.trt.library import load_library
@@ -168,8 +169,8 @@ def main() -> int:
     shape = [args.images, args.tokens, args.width]
     feed = {"x": np.random.default_rng(1).standard_normal(shape, np.float32)}
     found, exact = {}, None
-    for form, (quantized, *_) in FORMS.items():
-        engine = build(library.trt, network(form, shape, args.blocks), quantized, args.level)
+    for form in args.forms:
+        engine = build(library.trt, network(form, shape, args.blocks), FORMS[form][0], args.level)
         found[form], output = measure(library, engine, feed)
         exact = output if exact is None else exact
         noise = float(((output - exact) ** 2).sum())
