@@ -26,7 +26,7 @@ from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.number_formats import INT8, NumberFormat
 from onnx2trt.rewrite.qdq import Rounded, quantizable_layers, scale_axis, weight_layout
 
-FORMAT = 7  # raise it when equalizing, fitting or the choice of layers changes: then what older files hold is found again
+FORMAT = 8  # raise it when equalizing, fitting or the choice of layers changes: then what older files hold is found again
 MOST_TEXT = 2**26  # bytes of names, conditions and reasons
 TYPES = ("uint8", "int8", "float32", "float64")
 WRONG_TYPE = (KeyError, TypeError, AttributeError)  # what a JSON text raises whose values are of another type than expected

@@ -25,6 +25,7 @@ NEARLY = 1e-3  # relative: constants that were FP16 before
 STEPS = 2  # products behind the sum, until one of them is with x
 ERROR = 4.8e-4  # of the one in the other's place
 STEPS_OF_8_BITS = 256  # over what 8 bits reach: tanh is off by half of one at most
+CURVES = ("Erf", "Tanh")  # of which GELU is made
 SHIFTED = ("Add", "Sub")  # by a constant, or scaled: what may stand between GELU and its reader
 LARGEST = {one.dtype: one.largest for one in FORMATS.values()}
 
@@ -75,6 +76,28 @@ def gelus_by_tanh(graph: Graph, held: Container[str] = ()) -> Graph:
     result.replace_nodes(new for old in result.nodes for new in instead.get(old.name, (old,)))
     result.prune()
     return result
+
+
+def behind_gelus(graph: Graph) -> set[str]:
+    """What GELUs give, in any form, and what constants of one value make of that.
+
+    TensorRT 10 computes GELU in the epilogue of the INT8 product before it as long as nothing else stands between it and QuantizeLinear:
+    with factors of channels that product took 62 us instead of 36, as in FP16 (a ViT-B/16 at batch 32 on an H200; benchmarks/gelu.py).
+    """
+    curves, results = set(), set()
+    for node in graph.nodes:
+        if node.domain not in STANDARD_DOMAINS:
+            continue
+        variables = [name for name in node.input if name not in graph.weights]
+        if node.op_type in CURVES:
+            curves.add(node.output[0])
+        elif node.op_type in ("Add", "Sub", "Mul", "Div") and len(node.input) == 2:
+            numbers = [graph.weights[name].size for name in node.input if name in graph.weights] == [1]
+            for kind in (curves, results) if numbers else ():
+                kind.update(node.output if kind.intersection(variables) else ())
+            if node.op_type == "Mul" and len(variables) == 2 and curves.intersection(variables):
+                results.add(node.output[0])
+    return results
 
 
 class _Search:

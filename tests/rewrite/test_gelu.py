@@ -9,7 +9,7 @@ from models import model, node, outputs_of, random
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.gelu import gelus_by_tanh
+from onnx2trt.rewrite.gelu import behind_gelus, gelus_by_tanh
 from onnx2trt.rewrite.prepare import Int8Plan, prepare_int8, prepare_weak_int8
 from onnx2trt.rewrite.qdq import quantizable_layers
 
@@ -107,6 +107,21 @@ def test_where_8_bits_would_tell_the_two_apart_it_stays():
     fine = ({"half": factors / 2}, {"s": np.float32(0.0009)}, {"tail": ("Mul y f b", "QuantizeLinear b s q"), "f": factors})
     for graph in (gelu(**more) for more in fine):
         assert gelus_by_tanh(graph) is graph
+
+
+@pytest.mark.parametrize("curve", ["Erf", "Tanh"])
+@pytest.mark.parametrize("order", ORDERS)
+def test_what_gelus_give_is_known_in_any_form(order, curve):
+    graph = gelu(order=order)
+    for one in graph.nodes:
+        one.op_type = curve if one.op_type == "Erf" else one.op_type
+    behind = behind_gelus(graph)
+    assert "y" in behind and not behind & {"x", "scaled", "e", "whole", "q", "z"}
+
+
+def test_factors_of_channels_behind_a_gelu_are_the_models_own():
+    behind = behind_gelus(gelu(tail=("Mul y f b", "Mul b half c", "QuantizeLinear c s q"), f=random(64, seed=1)))
+    assert "y" in behind and not behind & {"b", "c"}
 
 
 @pytest.mark.parametrize(

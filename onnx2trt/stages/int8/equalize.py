@@ -18,6 +18,7 @@ from onnx2trt.quant.equalize.groups import scale_groups, shift_groups
 from onnx2trt.quant.equalize.ranges import ChannelRanges
 from onnx2trt.quant.equalize.relations import Group
 from onnx2trt.quant.equalize.strength import Reach, choose_strength, reads
+from onnx2trt.rewrite.gelu import behind_gelus
 
 SAMPLES = 16  # of which the channels' ranges are taken; more where a sample is a few vectors
 # Values of a channel below which a group is left as it is. On fewer, equalizing may lose more than it gains, however it looks on as few
@@ -28,6 +29,9 @@ FEWEST_VALUES = 500
 
 def equalize(job: Job, graph: Graph, tensors: tuple[str, ...], run: Run) -> Equalization:
     """Shifts and scales for the channels of these tensors, as far as the network's constants can take them in.
+
+    What GELU gives is left as it is where TensorRT would compute it, and the product before it, more slowly with factors of channels; for
+    TensorRT-RTX they are there (3 dB in a trained ViT-S), which has the same kernels and moves the same bytes with them.
 
     Args:
         graph: FP32, folded; not changed.
@@ -51,11 +55,12 @@ def equalize(job: Job, graph: Graph, tensors: tuple[str, ...], run: Run) -> Equa
     for name, channels in ranges.items():
         spread = channels.spread(middles[name])
         reaches[name] = Reach(believed(largest[name], spread, channels.seen), spread)
-    scales = []
+    scales, fused = [], set() if job.plan.backend == "tensorrt-rtx" else behind_gelus(graph)
     for group in groups:
         reach = group.relative({name: reach.largest for name, reach in reaches.items()})
         vector = choose_scales(group.largest(reach), group.anchor(reach))
-        scales.append(vector ** (choose_strength(vector, reads(graph, group, reaches)) if _told(group, ranges) else 0.0))
+        free = _told(group, ranges) and not fused & group.places.keys()
+        scales.append(vector ** (choose_strength(vector, reads(graph, group, reaches)) if free else 0.0))
     if not any(_told(group, ranges) for group in (*shifts, *groups)):
         return Equalization(graph)
     return Equalization(graph, tuple(zip(shifts, vectors)), tuple(zip(groups, scales)))

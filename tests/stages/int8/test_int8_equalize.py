@@ -29,7 +29,11 @@ def job(tmp_path):
         np.save(tmp_path / "data" / f"{index}.npy", random(*SHAPE, seed=index))
     found = samples.find(str(tmp_path / "data"), "--calibration-dir", 100, ExitCode.CALIBRATION)
     shapes = profiles(x=SHAPE)
-    return SimpleNamespace(profiles=shapes, data=Data(Reader((TensorSpec("x", SHAPE, "float32"),), shapes, None), found, None, None))
+    return SimpleNamespace(
+        profiles=shapes,
+        plan=SimpleNamespace(backend="tensorrt"),
+        data=Data(Reader((TensorSpec("x", SHAPE, "float32"),), shapes, None), found, None, None),
+    )
 
 
 def equalized(job, graph, tensors=("x", "r1", "r2"), int8=None):
@@ -140,6 +144,24 @@ def test_a_constant_that_fp16_reads_stays_one_for_all_channels(job):
             np.testing.assert_allclose(a["y"], b["y"], rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("backend", ["tensorrt", "tensorrt-rtx"])
+def test_what_gelu_gives_is_made_alike_where_that_costs_nothing(job, backend):
+    """TensorRT computes GELU within the product before it only as long as its constants are single numbers."""
+    lines = ["Conv x w1 p", "Div p root s", "Erf s e", "Add e one h", "Mul p h a", "Mul a half g", "Conv g w2 c", "Relu c r", "Conv r w3 y"]
+    nodes = [node(op, " ".join(names[:-1]), names[-1], names[-1]) for op, *names in map(str.split, lines)]
+    factors = np.geomspace(1e-2, 1, 16).astype(np.float32).reshape(-1, 1, 1, 1)
+    weights = {"w1": factors * random(16, 3, 1, 1, seed=1), "w2": random(16, 16, 1, 1, seed=2) * factors, "w3": random(4, 16, 1, 1, seed=3)}
+    weights |= {"root": np.float32(2**0.5), "one": np.float32(1), "half": np.float32(0.5)}
+    graph = Graph.from_model(model(nodes, {"x": list(SHAPE)}, {"y": [1, 4, 16, 16]}, weights))
+    job.plan.backend = backend
+    result = equalized(job, graph, ("x", "g", "r"))
+    sizes = {one.output[0]: result.weights[one.input[1]].size for one in result.nodes if one.input[-1] in result.weights}
+    assert sizes["s"] == sizes["h"] == 1 and sizes["g"] == (16 if backend == "tensorrt-rtx" else 1)
+    assert not np.array_equal(result.weights["w3"], graph.weights["w3"]), "what has no GELU before it is made alike"
+    for a, b in zip(outputs(graph), outputs(result)):
+        np.testing.assert_allclose(a["y"], b["y"], rtol=1e-3, atol=1e-4)
+
+
 def test_nothing_to_equalize_leaves_the_values_as_they_are(job):
     nodes = [node("Conv", "x w", "c", "only"), node("Sigmoid", "c", "y")]
     graph = Graph.from_model(model(nodes, {"x": list(SHAPE)}, {"y": [1, 4, 16, 16]}, {"w": random(4, 3, 1, 1)}))
@@ -159,7 +181,7 @@ def test_channels_of_which_few_values_are_known_stay_as_they_are(tmp_path, count
     found = samples.find(
         str(tmp_path), "--calibration-dir", 1000, ExitCode.CALIBRATION, lambda path: reader.rows.count(path, reader.inputs)
     )
-    vectors = SimpleNamespace(profiles=profiles(x=(1, 8)), data=Data(reader, found, None, None))
+    vectors = SimpleNamespace(profiles=profiles(x=(1, 8)), plan=SimpleNamespace(backend="tensorrt"), data=Data(reader, found, None, None))
     console = SimpleNamespace(track=lambda found, *_: found, warn=lambda _: None)
     equalization = equalize(vectors, graph, ("x", "r"), SimpleNamespace(console=console))
     assert equalization.empty != told
