@@ -79,7 +79,7 @@ def gelus_by_tanh(graph: Graph, held: Container[str] = ()) -> Graph:
 
 
 def behind_gelus(graph: Graph) -> set[str]:
-    """What GELUs give, in any form, and what constants of one value make of that.
+    """What GELUs that are written out with Erf or Tanh give, and what constants of one value make of that.
 
     TensorRT 10 computes GELU in the epilogue of the INT8 product before it as long as nothing else stands between it and QuantizeLinear:
     with factors of channels that product took 62 us instead of 36, as in FP16 (a ViT-B/16 at batch 32 on an H200; benchmarks/gelu.py).
@@ -89,14 +89,15 @@ def behind_gelus(graph: Graph) -> set[str]:
         if node.domain not in STANDARD_DOMAINS:
             continue
         variables = [name for name in node.input if name not in graph.weights]
+        constants = [graph.weights[name] for name in node.input if name in graph.weights]
         if node.op_type in CURVES:
             curves.add(node.output[0])
-        elif node.op_type in ("Add", "Sub", "Mul", "Div") and len(node.input) == 2:
-            numbers = [graph.weights[name].size for name in node.input if name in graph.weights] == [1]
-            for kind in (curves, results) if numbers else ():
-                kind.update(node.output if kind.intersection(variables) else ())
-            if node.op_type == "Mul" and len(variables) == 2 and curves.intersection(variables):
-                results.add(node.output[0])
+        elif node.op_type == "Mul" and len(variables) == 2 and curves.intersection(variables):
+            results.add(node.output[0])
+        elif node.op_type in (*SHIFTED, "Mul", "Div") and [values.size for values in constants] == [1]:
+            for kind in (curves, results):
+                if variables[0] in kind:
+                    kind.add(node.output[0])
     return results
 
 

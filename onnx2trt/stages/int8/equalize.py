@@ -55,7 +55,8 @@ def equalize(job: Job, graph: Graph, tensors: tuple[str, ...], run: Run) -> Equa
     for name, channels in ranges.items():
         spread = channels.spread(middles[name])
         reaches[name] = Reach(believed(largest[name], spread, channels.seen), spread)
-    scales, fused = [], set() if job.plan.backend == "tensorrt-rtx" else behind_gelus(graph)
+    scales = []
+    fused = set() if job.plan.backend == "tensorrt-rtx" else behind_gelus(graph)
     for group in groups:
         reach = group.relative({name: reach.largest for name, reach in reaches.items()})
         vector = choose_scales(group.largest(reach), group.anchor(reach))
