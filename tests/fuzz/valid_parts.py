@@ -106,8 +106,10 @@ def pooled(m: Maker, x: Tensor) -> Tensor:
 def padded(m: Maker, x: Tensor) -> Tensor:
     mode = m.pick("constant", "reflect", "edge")
     m.kinds.append(f"Pad {mode}")
-    before, after = ([0, 0, *(int(v) for v in m.random.integers(0, 3, 2))] for _ in range(2))
     c, h, w = x.shape
+    # what is reflected has to be there: ONNX allows no more of it than the axis has beside its edge
+    most = [s - 1 if mode == "reflect" else 2 for s in (h, w)]
+    before, after = ([0, 0, *(min(int(v), limit) for v, limit in zip(m.random.integers(0, 3, 2), most, strict=True))] for _ in range(2))
     return Tensor(m.pad(x.name, before + after, mode), (c, h + before[2] + after[2], w + before[3] + after[3]))
 
 
