@@ -20,11 +20,11 @@ ENGINE = SimpleNamespace(data=b"engine", runnable=b"engine", nbytes=6)
 class Chosen(Int8Choice):
     """A choice of INT8 layers that needed no model."""
 
-    has_attention = False
+    has_attention = is_transformer = False
     _without_attention = property(lambda self: self)
 
     def __init__(self, job, structure=None):
-        self._fallback, self._job, self._structure = {}, job, structure
+        self._fallback, self.job, self._structure = {}, job, structure
 
     def prepared(self, run, more=None):
         return SimpleNamespace(graph=None, without=more, structure=self._structure)

@@ -135,6 +135,7 @@ def having(trait: str) -> frozenset[str]:
 
 WEIGHTED = having("weighted")
 RECURRENT = having("recurrent")
+CONVOLUTIONS = having("spatial") & WEIGHTED
 QUANTIZERS = having("quantizer")
 INTEGER = having("integer")
 DYNAMIC = having("dynamic")

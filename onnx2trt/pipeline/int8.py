@@ -12,6 +12,7 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.model.bodies import is_plain
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.operators import RECURRENT
 from onnx2trt.pipeline.int8_fit import make_ready, refuse_too_little
 from onnx2trt.pipeline.prepare import Choice, warn_of_fp32_scales
 from onnx2trt.pipeline.refused import find_refused, more_refused, say
@@ -29,7 +30,7 @@ from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, Prepared
 from onnx2trt.rewrite.qdq import QUANTIZE_OPSET, Layer, scales_by_range
 from onnx2trt.rewrite.refused import NOT_BUILT, Refused
-from onnx2trt.rewrite.shares import by_layer, macs_of, recurrent_share
+from onnx2trt.rewrite.shares import by_layer, is_transformer, macs_of, operator_share
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import strongly_typed
 from onnx2trt.stages.blank_input import kept_for_blank
@@ -99,14 +100,13 @@ class Int8Choice:
         Raises:
             ConversionError: MODEL, where no layer is left for INT8; CALIBRATION.
         """
-        self._job, self._graph, self._known, self._run = job, graph, known, run
+        self.job, self._graph, self._known, self._run = job, graph, known, run
         self._structure = structures.unmeasured(job.plan.calibrator, job.plan.keep_layers)
         self._all_layers = bool(job.plan.structures) and not known.by_rule
         self._by_rule: dict[str, str] = {}  # layers that stay FP16 in some structures
         self.by_plan: dict[str, str] = {}  # layers that stay FP16 for what engines move (pipeline.by_plan)
         self.fp16_kernels: tuple[Kernel, ...] = ()  # of the model in FP16, where that is known
-        takes_attention = job.plan.attention and known.attention
-        attentions = attention_layers(graph, job.profiles, job.number_format) if takes_attention else ()
+        attentions = attention_layers(graph, job.profiles, job.number_format) if job.plan.attention and known.attention else ()
         self._others = (*attentions, *(body_layers(graph, job.number_format) if job.strong else ()))
         self._refused = find_refused(job, graph, None if job.plan.calibrator else self._form, run)
         maxima = {} if known.found else measure_ranges(job, graph, run)
@@ -116,7 +116,7 @@ class Int8Choice:
         if self._all_layers:
             self._by_rule = prepare.seldom_faster(graph, job.profiles, layers)
         if not layers:
-            raise prepare.nothing_left(self._kept_fp16, job.number_format, recurrent_share(graph, job.profiles))
+            raise prepare.nothing_left(self._kept_fp16, job.number_format, operator_share(graph, job.profiles, RECURRENT))
         refuse_too_little(job, graph, layers)
         fitted = make_ready(job, graph, known, layers, scales_by_range(maxima, job.number_format), run)
         self._fitted, silent = fitted.without_int8(self._refused.without_int8).without_silent()
@@ -131,13 +131,13 @@ class Int8Choice:
         """For the result."""
         tried = self._guard.tried if "_guard" in self.__dict__ else []
         keys = ("drop_percent", "standard_error", "passed", "seen_in_calibration", "best_scores_points")
-        share = f"{self._job.number_format.name}_mac_share"
+        share = f"{self.job.number_format.name}_mac_share"
         rows = [{share: rung.mac_share, **{key: getattr(rung, key) for key in keys if getattr(rung, key) is not None}} for rung in tried]
         return replace(self._fitted.about, tried=rows or None)
 
     @property
     def _label(self) -> str:
-        return self._job.number_format.label
+        return self.job.number_format.label
 
     @property
     def written(self) -> WrittenCache | None:
@@ -146,7 +146,7 @@ class Int8Choice:
 
     @property
     def can_measure(self) -> bool:
-        plan = self._job.plan
+        plan = self.job.plan
         return self._fitted.split is not None and plan.validation.enabled and not plan.build.plugins
 
     def choose(self) -> None:
@@ -162,7 +162,7 @@ class Int8Choice:
                 f"without --calibration-dir or --validate no data tells what {self._label} costs: all layers that can be are {self._label}"
             )
         elif self.can_measure:
-            self._fallback = self._choose(self._job.plan.validation.max_drop_percent)
+            self._fallback = self._choose(self.job.plan.validation.max_drop_percent)
         self._remember()
 
     def lower(self, error: AccuracyError, run: Run) -> Prepared:
@@ -175,7 +175,7 @@ class Int8Choice:
         """
         if not self.can_measure or error.drop_percent is None:
             raise error
-        limit = self._job.plan.validation.max_drop_percent
+        limit = self.job.plan.validation.max_drop_percent
         factor = limit / error.drop_percent
         run.console.warn(f"{error.message}: built once more, with fewer {self._label} layers, for a drop of {factor:.0%} of this one")
         before = self.prepared(run).fallback
@@ -188,14 +188,14 @@ class Int8Choice:
         return again
 
     @property
-    def job(self) -> Job:
-        """That builds what is prepared."""
-        return self._job
-
-    @property
     def has_attention(self) -> bool:
         """Whether attention is among the INT8 layers."""
         return any(layer.attention and layer.node not in self._fallback for layer in self._fitted.layers)
+
+    @property
+    def is_transformer(self) -> bool:
+        """Whether its work is attention, and what stands around it."""
+        return is_transformer(self._graph, self.job.profiles, self._fitted.layers)
 
     @cached_property
     def _without_attention(self) -> Int8Choice:
@@ -208,14 +208,14 @@ class Int8Choice:
         other._fallback = {node: reason for node, reason in self._fallback.items() if node not in attention}
         other.__dict__.pop("_guard", None)
         if self.has_attention and other._fallback and self._fitted.fp16_fallback is None and self.can_measure:
-            other._fallback = other._choose(self._job.plan.validation.max_drop_percent)
+            other._fallback = other._choose(self.job.plan.validation.max_drop_percent)
         return other
 
     def in_structure(self, structure: Structure) -> Int8Choice:
         """The same choice of the same layers, scales and weights, to be written down in another way."""
         other = copy.copy(self if structure.attention else self._without_attention)
         other._structure = structure
-        other._job = replace(self._job, plan=replace(self._job.plan, calibrator=structure.calibrator))
+        other.job = replace(self.job, plan=replace(self.job.plan, calibrator=structure.calibrator))
         return other
 
     def prepared(self, run: Run, more: dict[str, str] | None = None) -> Prepared:
@@ -224,7 +224,7 @@ class Int8Choice:
         Args:
             more: nodes that shall be FP16 besides -> reason.
         """
-        job, fitted, by_rule = self._job, self._fitted, self._by_rule if self._structure.by_rule else {}
+        job, fitted, by_rule = self.job, self._fitted, self._by_rule if self._structure.by_rule else {}
         fallback = {**by_rule, **self.by_plan, **self._fallback, **(more or {})}
         layers = tuple(layer for layer in fitted.layers if fallback.keys().isdisjoint(layer.nodes))
         run.evidence.keep_scales(fitted.fit.scales, fitted.equalized, (name for layer in layers for name in layer.tensors))
@@ -235,8 +235,8 @@ class Int8Choice:
 
     def in_fp16(self) -> Prepared:
         """The model without INT8, to hold what is INT8 against."""
-        fit = Fit({}, fp16_scales=self._job.fp16_scales(self._graph))
-        return self._with_qdq(Int8Plan(self._graph, self._job.profiles, (), fit, self._kept_fp32, {}))
+        fit = Fit({}, fp16_scales=self.job.fp16_scales(self._graph))
+        return self._with_qdq(Int8Plan(self._graph, self.job.profiles, (), fit, self._kept_fp32, {}))
 
     def without_refused(self, error: Refusal, prepared: Prepared, run: Run) -> Prepared:
         """Without INT8 where the parser refuses it, and with the nodes in FP32 that it refuses in FP16.
@@ -244,7 +244,7 @@ class Int8Choice:
         Raises:
             Refusal: `error`, where nothing is left to give up.
         """
-        known, self._refused = self._refused, more_refused(self._job, self._refused, error, (self._graph, prepared.graph))
+        known, self._refused = self._refused, more_refused(self.job, self._refused, error, (self._graph, prepared.graph))
         say(self._refused, known, run)
         self._kept_fp32 = {**self._kept_fp32, **self._refused.in_fp32}
         self._kept_fp16 = {**self._kept_fp16, **self._refused.without_int8}
@@ -262,7 +262,7 @@ class Int8Choice:
 
     def _layers(self, kept_fp32: dict[str, str], refused: Refused) -> tuple[tuple[Layer, ...], dict[str, str]]:
         """(layers that may become INT8, the others -> reason)"""
-        job, kept = self._job, {**kept_fp32, **refused.without_int8}
+        job, kept = self.job, {**kept_fp32, **refused.without_int8}
         layers, left = prepare.choose_layers(self._graph, kept, job.plan.layer_precisions, self._others, job.number_format)
         if not self._all_layers:
             by_rule = prepare.seldom_faster(self._graph, job.profiles, layers)
@@ -271,7 +271,7 @@ class Int8Choice:
 
     def _form(self, refused: Refused) -> Graph:
         """What will be built, with made-up scales: what the parser says of it hangs on no value."""
-        job, graph = self._job, self._graph
+        job, graph = self.job, self._graph
         kept_fp32 = {**(unconvertible(graph) if job.strong else {}), **refused.in_fp32}
         layers, left = self._layers(kept_fp32, refused)
         scales = dict.fromkeys(tensors(layers, readings(graph, layers)), 1.0)
@@ -279,7 +279,7 @@ class Int8Choice:
         return self._with_qdq(Int8Plan(graph, job.profiles, layers, fit, kept_fp32, left)).graph
 
     def _with_qdq(self, plan: Int8Plan) -> Prepared:
-        job = self._job
+        job = self.job
         return prepare.prepare_int8(plan, job.fp16_io, job.one_weight_scale) if job.strong else prepare.prepare_weak_int8(plan)
 
     def _choose(self, limit: float, or_best: bool = False) -> dict[str, str]:
@@ -297,7 +297,7 @@ class Int8Choice:
 
     def _keep_for_accuracy(self, limit: float) -> None:
         """More nodes in FP32, so that what is FP16 keeps to this part of the limit, in %, where that can be."""
-        job, run = self._job, self._run
+        job, run = self.job, self._run
         run.console.info("FP16 alone uses up more than half of --max-accuracy-drop: layers that lose most in it stay in FP32")
         plan = replace(job.plan, precision="fp16", validation=replace(job.plan.validation, max_drop_percent=limit))
         try:
@@ -316,24 +316,24 @@ class Int8Choice:
     def _remember(self) -> None:
         """Keep what was found and chosen for other runs, beside the cache that this run has written."""
         kept_fp32 = {node: reason for node, reason in self._kept_fp32.items() if node not in self._refused.in_fp32}  # of this library
-        reuse.write_found(self._job, self._graph, self._fitted.written, self._fitted.found(kept_fp32, self._fallback), self._run)
+        reuse.write_found(self.job, self._graph, self._fitted.written, self._fitted.found(kept_fp32, self._fallback), self._run)
 
     @cached_property
     def _guard(self) -> Guard:
-        job, fitted = self._job, self._fitted
+        job, fitted = self.job, self._fitted
         macs = by_layer(macs_of(fitted.graph, job.profiles), fitted.layers)
         return Guard(job, fitted, macs, Trials(job, fitted, macs, self._simulated, self._run), self._run)
 
     def _simulated(self, graph: Graph) -> Graph:
         """What a CPU can run of the graph that will be built of one with INT8 layers."""
-        if not self._job.strong:
+        if not self.job.strong:
             return graph
-        typed = strongly_typed(graph, self._kept_fp32, self._fitted.fit.fp16_scales, one_scale=self._job.one_weight_scale)
+        typed = strongly_typed(graph, self._kept_fp32, self._fitted.fit.fp16_scales, one_scale=self.job.one_weight_scale)
         return simulation(typed)
 
     def _look_at_ranges_again(self) -> None:
         """What stays in FP32 by the ranges of the equalized model, too."""
-        job, fitted = self._job, self._fitted
+        job, fitted = self.job, self._fitted
         maxima = measure_ranges(job, fitted.graph, self._run, of=" of the equalized model")
         self._kept_fp32 = {**kept_fp32(job, fitted.graph, maxima), **self._kept_fp32}
         layers = tuple(layer for layer in fitted.layers if self._kept_fp32.keys().isdisjoint(layer.nodes))

@@ -27,6 +27,7 @@ from onnx2trt.stages.slow_layers import slower_in_int8, time_layers
 from onnx2trt.stages.structure_times import Fastest, Measured
 from onnx2trt.trt.profile import Timed
 
+UNLIKELY_TOO = "--quantization-effort best"
 OF_THE_STRUCTURE = (ExitCode.VALIDATION, ExitCode.BUILD, ExitCode.MODEL)  # errors that another structure may not have
 
 
@@ -84,7 +85,7 @@ def build_int8(job: Job, common: Result, run: Run) -> Int8Engines:
         first.fail(error)
         return Int8Engines([first], 0)
     built = Int8Engines([], builds, first.run, given, measured)
-    structures = tuple(one for one in job.plan.structures if choice.has_attention or not one.attention)
+    structures, unlikely = _in_order(job, choice)
     built.builds += sum(one.attention for one in structures)
     known = next((one for one in structures if measured.fastest and one.name == measured.fastest.structure), None)
     if known and _add(built, common, choice.in_structure(known), known, measured.fastest.slow).made:
@@ -93,7 +94,9 @@ def build_int8(job: Job, common: Result, run: Run) -> Int8Engines:
     wanted = measured.still_to_build(tuple(structure.name for structure in structures))
     choices = {one.name: choice.in_structure(one) for one in structures if one.name in wanted}
     for structure in structures:
-        if structure.name in choices:
+        if structure in unlikely and any(attempt.made for attempt in built.attempts):
+            run.console.info(f"INT8 by {structure.name} is not tried, as a transformer gains nothing by it; {UNLIKELY_TOO} tries it, too")
+        elif structure.name in choices:
             attempt = _add(built, common, choices[structure.name], structure)
             if attempt.error and attempt.error.code not in OF_THE_STRUCTURE:
                 break
@@ -101,6 +104,16 @@ def build_int8(job: Job, common: Result, run: Run) -> Int8Engines:
     if not any(attempt.made for attempt in built.attempts):
         _lower(built, common, choices)
     return built
+
+
+def _in_order(job: Job, choice: Int8Choice) -> tuple[tuple[Structure, ...], tuple[Structure, ...]]:
+    """(the structures to build, one after another; those of them that are built only where none before has passed)"""
+    structures = tuple(one for one in job.plan.structures if choice.has_attention or not one.attention)
+    likely = tuple(one for one in structures if one.for_transformers)
+    if not likely or job.plan.calibration.effort.unlikely or not choice.is_transformer:
+        return structures, ()
+    unlikely = tuple(one for one in structures if one not in likely)
+    return likely + unlikely, unlikely
 
 
 def _add(built: Int8Engines, common: Result, choice: Int8Choice, structure: Structure, slow: dict[str, str] | None = None) -> Attempt:

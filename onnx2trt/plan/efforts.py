@@ -14,6 +14,7 @@ class Effort:
     samples: int  # on which the cost of each layer is measured
     second_looks: int  # measurements of layers that were given up, in INT8 once more
     builds: int  # of INT8 engines, where they can be timed against each other
+    unlikely: bool = False  # structures are built, too, that have never been the fastest of a network of this kind
 
 
-EFFORTS = {"fast": Effort(False, False, 4, 0, 1), "default": Effort(True, True, 6, 8, 4), "best": Effort(True, True, 20, 24, 7)}
+EFFORTS = {"fast": Effort(False, False, 4, 0, 1), "default": Effort(True, True, 6, 8, 4), "best": Effort(True, True, 20, 24, 7, True)}

@@ -15,6 +15,15 @@ class Structure:
     by_rule: bool  # layers that INT8 seldom speeds up (depthwise, or of hardly any work) stay FP16 without being measured
     attention: bool = False  # both products of attention are INT8, too; only where the network has such attention
 
+    @property
+    def for_transformers(self) -> bool:
+        """Whether TensorRT makes INT8 of a network that is attention and matrix products, in this structure, and gains by it.
+
+        Measured on 10.6, of raw FP16: ViT-B/16 0.65 by Q/DQ and 1.42 bound, BERT-base 0.87 and 2.6; of both, of Swin-T and of ConvNeXt-T
+        it computes nothing in INT8 by the calibrator alone, and takes minutes to find that out.
+        """
+        return not self.calibrator
+
 
 FREE = Structure("calibrator", calibrator=True, bound=False, by_rule=False)
 BOUND = Structure("bound calibrator", calibrator=True, bound=True, by_rule=True)

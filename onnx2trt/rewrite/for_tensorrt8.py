@@ -13,10 +13,8 @@ import onnx
 from onnx2trt.model.fp8_weights import dequantized
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute
-from onnx2trt.model.operators import QUANTIZERS
+from onnx2trt.model.operators import CONVOLUTIONS, QUANTIZERS
 from onnx2trt.rewrite.number_formats import INT8
-
-CONVOLUTIONS = ("Conv", "ConvTranspose")
 
 
 def for_tensorrt8(graph: Graph) -> Graph:

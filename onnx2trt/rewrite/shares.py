@@ -9,12 +9,14 @@ from onnx2trt.model.bodies import inner_graphs
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.half_types import FP16, HalfType
 from onnx2trt.model.observe import static_shapes
-from onnx2trt.model.operators import RECURRENT
+from onnx2trt.model.operators import CONVOLUTIONS
 from onnx2trt.model.work import count_macs
 from onnx2trt.rewrite import qdq
 from onnx2trt.rewrite.inner_work import macs_in_bodies
 from onnx2trt.rewrite.keep_fp32 import unconvertible_nodes
 from onnx2trt.rewrite.number_formats import INT8
+
+OF_A_TRANSFORMER = 0.25  # of the work; those that were measured have 2 % and less, detectors with some attention most of theirs
 
 
 def macs_of(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, int]:
@@ -36,10 +38,18 @@ def mac_shares(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, float]:
     return {name: _share(macs, nodes) or 0.0 for name, nodes in found.items()}
 
 
-def recurrent_share(graph: Graph, profiles: tuple[Profile, ...]) -> float:
-    """Share of the multiply-accumulates (macs_of) that recurrent layers do."""
-    nodes = {node.name for one in (graph, *inner_graphs(graph)) for node in one.nodes if node.op_type in RECURRENT}
+def operator_share(graph: Graph, profiles: tuple[Profile, ...], operators: Iterable[str]) -> float:
+    """Share of the multiply-accumulates (macs_of) that nodes of these operators do."""
+    nodes = {node.name for one in (graph, *inner_graphs(graph)) for node in one.nodes if node.op_type in operators}
     return _share(macs_of(graph, profiles), nodes) or 0.0
+
+
+def is_transformer(graph: Graph, profiles: tuple[Profile, ...], layers: tuple[qdq.Layer, ...]) -> bool:
+    """Whether attention is among the layers, and convolutions do hardly any of the graph's work.
+
+    The compiler in TensorRT that attention makes take over such a network (Myelin) heeds no calibrator.
+    """
+    return any(layer.attention for layer in layers) and operator_share(graph, profiles, CONVOLUTIONS) < OF_A_TRANSFORMER
 
 
 def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] | None = None, half_type: HalfType = FP16) -> float | None:

@@ -89,7 +89,7 @@ def test_int8_is_left_to_what_the_parser_takes(seed, at_once, tmp_path, monkeypa
     job, run = planned("--precision", "int8", "--calibration-dir", "data", library="rtx")
     object.__setattr__(job, "library", object())
     choice = object.__new__(int8.Int8Choice)  # of which only the form is looked at
-    choice._job, choice._graph, choice._all_layers, choice._others = job, int8.graph_to_quantize(job, run), False, ()
+    choice.job, choice._graph, choice._all_layers, choice._others = job, int8.graph_to_quantize(job, run), False, ()
     form = choice._form(Refused())
     dequantized = {name for one in form.nodes if one.op_type == "DequantizeLinear" for name in one.output}
     reading = [one.name for one in form.nodes if not dequantized.isdisjoint(one.input)]
@@ -111,7 +111,7 @@ def test_weak_typing_has_only_int8_to_give_up(tmp_path, monkeypatch):
     job, run = planned("--precision", "int8", "--quantization", "qdq", "--calibration-dir", ".", library="weak")
     object.__setattr__(job, "library", object())
     choice = object.__new__(int8.Int8Choice)
-    choice._job, choice._graph, choice._all_layers, choice._others = job, int8.graph_to_quantize(job, run), False, ()
+    choice.job, choice._graph, choice._all_layers, choice._others = job, int8.graph_to_quantize(job, run), False, ()
     monkeypatch.setattr(refusing, "parse_ahead", Parser(in_int8=["second"]))
     refused = refusing.find_refused(job, choice._graph, choice._form, run)
     assert refused.without_int8.keys() == {"second"} and not refused.in_fp32

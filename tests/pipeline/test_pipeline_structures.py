@@ -97,6 +97,25 @@ def test_attention_in_int8_is_a_structure_of_its_own_where_there_is_any(gpu, mon
     assert found.chosen.result.plan["quantization"] == "qdq" and found.builds == 1, "one build is still left for slow layers"
 
 
+@pytest.mark.parametrize(
+    "found, flags, expected",
+    [
+        ({}, (), [QDQ, ATTENTION]),
+        ({QDQ: refused()}, (), [QDQ, ATTENTION]),
+        ({QDQ: refused(), ATTENTION: refused()}, (), [QDQ, ATTENTION, FREE]),
+        ({QDQ: refused(), ATTENTION: refused(), FREE: refused()}, (), [QDQ, ATTENTION, FREE, BOUND]),
+        ({}, ("--quantization-effort", "best"), [FREE, QDQ, ATTENTION, BOUND]),
+        ({}, ("--quantization", "calibrator"), [FREE, BOUND]),
+    ],
+)
+def test_of_a_transformer_what_never_helps_is_built_only_where_nothing_else_passes(gpu, monkeypatch, found, flags, expected):
+    monkeypatch.setattr(Chosen, "has_attention", True)
+    monkeypatch.setattr(Chosen, "is_transformer", True)
+    job, made = gpu({one.name: found.get(one, 1.0) for one in (FREE, QDQ, ATTENTION, BOUND)}, *flags)
+    built(job)
+    assert made.built == [one.name for one in expected]
+
+
 def test_an_engine_that_computes_something_else_is_not_used(gpu):
     job, _ = gpu({FREE.name: 2.0, QDQ.name: (1.0, "output 'y' has 8.1 dB"), BOUND.name: 3.0})
     found = built(job)
