@@ -228,7 +228,7 @@ class Study:
 
         def equalized(**patches):
             with mock.patch.multiple(equalize, **patches) if patches else contextlib.nullcontext():
-                return int8_fit.equalize(job, kept.graph, names, run)
+                return int8_fit.equalize(job, kept.graph, names, {}, run)
 
         both, neither = equalized(), Equalization(kept.graph)
         found = measured("all steps", both)

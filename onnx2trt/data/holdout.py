@@ -69,6 +69,16 @@ class Split:
             return self.measured.at_most(most)
         return self._some([one for one in self.fitted.samples if self.blind or self.part_of(one) in self.judged], most)
 
+    @property
+    def unjudged(self) -> tuple[frozenset[int], ...]:
+        """The other trials, in groups as large as those that judge."""
+        others, size = range(len(self.judged), self.trials), max(len(self.judged), 1)
+        return tuple(frozenset(others[start : start + size]) for start in range(0, len(others), size))
+
+    def of_trials(self, trials: Container[int], most: int) -> Dataset:
+        """Samples that these trials leave out, `most` at the most."""
+        return self._some([one for one in self.fitted.samples if self.part_of(one) in trials], most)
+
     def to_measure(self) -> Dataset:
         """The samples to measure on; `part_of` tells the trial of each where `measured` is None."""
         if self.measured is not None:

@@ -98,7 +98,8 @@ class Ways:
         ways = [(no_change, True)] if may_fit else []
         if effort.equalize and self.known.cache is None and self.job.number_format.equalize:
             with self.run.stage("equalize", "equalizing channels"):
-                equalization = equalize(self.job, self.graph, self.names, self.run)
+                maxima = {name: scale * self.job.number_format.largest for name, scale in self.ranged.items()}
+                equalization = equalize(self.job, self.graph, self.names, maxima, self.run)
             if not equalization.empty:
                 ways.insert(0, (equalization, may_fit))
         for equalization, with_weights in ways:

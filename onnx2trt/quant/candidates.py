@@ -128,6 +128,14 @@ def best_of(outcomes: list[Outcome]) -> Outcome:
     return chosen
 
 
+def surely_better(wide: Sequence[Outcome], narrow: Sequence[Outcome]) -> bool:
+    """Whether narrow scales change the outputs less than wide ones, and leave no sample far behind, over all that was measured of both."""
+    if max(one.worst for one in narrow) > FAR * max(max(one.worst for one in wide), 10 ** (-LIMIT_DB / 20)):
+        return False
+    before, after = ([db for one in outcomes for db in one.each_db] for outcomes in (wide, narrow))
+    return not before or most_lost(before, after) < 0
+
+
 def worse_than(simple: SamplesDb, found: SamplesDb) -> str:
     """In what a way may be worse than a simpler one, in words; empty where it loses no more than the limit in every output, with a
     confidence of 95 %.

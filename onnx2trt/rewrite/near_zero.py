@@ -31,6 +31,9 @@ POLES = {
     "Atanh": (0, (-1.0, 1.0)),
 }
 WITH_EPSILON = {"LayerNormalization", "InstanceNormalization", "GroupNormalization", "RMSNormalization"}
+# These say themselves in what type mean and variance are computed (`stash_type`, FP32 unless it says otherwise), and so does TensorRT: in
+# the plan of an FP16 engine of TensorRT-RTX 1.7, and in the kernels of TensorRT 10.6, casts stand around them and the epsilon.
+WITH_STASH_TYPE = {"LayerNormalization", "RMSNormalization"}
 DEFAULT_EPSILON = 1e-5  # of all of them, and of BatchNormalization
 REDUCTIONS = {"ReduceMean", "ReduceSum", "GlobalAveragePool", "AveragePool"}
 ARITHMETIC = {"Add", "Sub", "Sum", "Mean", "Max", "Min", "Mul", "Div", "Sqrt", "Pow", "Where", "Cast"}
@@ -64,11 +67,15 @@ def _by_operator(graph: Graph, half: HalfType) -> dict[str, str]:
         epsilon = attribute(node, "epsilon", DEFAULT_EPSILON)
         if node.op_type in WIDE and not half.wide:
             found[node.name] = f"squares or exponentials inside, which need more range than {half.label} has"
-        elif node.op_type in WITH_EPSILON and epsilon > 0 and half.of(np.array(epsilon)) == 0:
+        elif node.op_type in WITH_EPSILON and not _in_fp32(node) and epsilon > 0 and half.of(np.array(epsilon)) == 0:
             found[node.name] = f"its epsilon of {epsilon:.2g} is zero in {half.label}"
         elif node.op_type == "BatchNormalization" and _loses_factors(node, graph.weights, half):
             found[node.name] = f"a channel's scale / sqrt(variance + epsilon) does not survive {half.label}"
     return found
+
+
+def _in_fp32(node: onnx.NodeProto) -> bool:
+    return node.op_type in WITH_STASH_TYPE and attribute(node, "stash_type", FLOAT) == FLOAT
 
 
 def _loses_factors(node: onnx.NodeProto, weights: dict[str, np.ndarray], half: HalfType) -> bool:

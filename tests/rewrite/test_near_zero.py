@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from guarded_nets import SHAPE, GuardedNet, inputs
 from models import conv_net, layer_norm, model, node, profiles, random
+from onnx import TensorProto
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import absolute_maxima
@@ -136,7 +137,14 @@ def test_squares_inside_an_operator():
         assert kept([node(op, "x", "y", "norm", **attributes)], {}) == {"norm"}
 
 
-@pytest.mark.parametrize("op", ["LayerNormalization", "InstanceNormalization", "BatchNormalization"])
+@pytest.mark.parametrize("op, opset", [("LayerNormalization", 17), ("RMSNormalization", 23)])
+@pytest.mark.parametrize("stash_type, expected", [(None, set()), (TensorProto.FLOAT, set()), (TensorProto.FLOAT16, {"norm"})])
+def test_an_operator_whose_mean_and_variance_are_fp32_needs_no_epsilon_of_fp16(op, opset, stash_type, expected):
+    more = {"stash_type": stash_type} if stash_type else {}
+    assert kept([node(op, "x s", "y", "norm", epsilon=1e-12, **more)], {"s": np.ones(8, np.float32)}, opset=opset) == expected
+
+
+@pytest.mark.parametrize("op", ["InstanceNormalization", "BatchNormalization"])
 def test_the_epsilon_of_an_operator(op):
     def of(epsilon: float, variance: float = 1.0) -> set[str]:
         if op == "BatchNormalization":

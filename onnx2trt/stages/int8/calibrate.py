@@ -18,7 +18,7 @@ from onnx2trt.data.reader import Arrays
 from onnx2trt.data.samples import Dataset
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import observe_parallel
-from onnx2trt.quant.candidates import Looked, Method, best_of, compare_methods
+from onnx2trt.quant.candidates import Looked, Method, Outcome, best_of, compare_methods, surely_better
 from onnx2trt.quant.histograms import Collector
 from onnx2trt.quant.rare import may_be_rare, rare
 from onnx2trt.report.result import Calibration
@@ -119,7 +119,38 @@ def _choose_method(job: Job, graph: Graph, wanted: Wanted, collectors: dict[int,
     outcomes = compare_methods(graph, wanted.layers, tracked, looked, job.comparison().change)
     told = ", ".join(f"{one.method} {one.change:.2%} (worst sample {one.worst:.2%})" for one in outcomes)
     run.console.debug(f"change of the outputs by method, {len(looked.rare)} rare samples among them: {told}")
-    return best_of(outcomes).method
+    chosen = best_of(outcomes)
+    while chosen is not outcomes[0] and not _confirmed(job, graph, wanted, collectors, (outcomes[0], chosen), run):
+        outcomes.remove(chosen)
+        chosen = best_of(outcomes)
+    return chosen.method
+
+
+def _confirmed(job: Job, graph: Graph, wanted: Wanted, collectors: dict[int, Collector], pair: tuple[Outcome, Outcome], run: Run) -> bool:
+    """Whether narrower scales are better off on the other samples, too: what they cut off may not be in the few that chose them.
+
+    Args:
+        pair: of the widest scales, and of those that are chosen.
+    """
+    split = choose_split(job.data)
+    if split.measured is not None:
+        return True
+    wide, narrow = ([one] for one in pair)
+    for group in split.unjudged:
+        part = without(collectors, group, Collector)
+        fits = (Fit(wanted.scales(part, one.method, job.number_format), fp16_scales=job.fp16_scales(graph)) for one in pair)
+        methods = [Method(one.method, fit, fit) for one, fit in zip(pair, fits)]
+        looked = Looked(_feeds(job, split.of_trials(group, METHOD_SAMPLES)))
+        found = compare_methods(graph, wanted.layers, methods, looked, job.comparison().change) if looked.usual else []
+        if len(found) == 1:  # the narrow ones are far worse, or those that the wide ones are
+            narrow = [replace(narrow[0], worst=math.inf)]
+            break
+        for outcomes, outcome in zip((wide, narrow), found):
+            outcomes.append(outcome)
+    confirmed = surely_better(wide, narrow)
+    if not confirmed:
+        run.console.debug(f"{pair[1].method} is no better than {pair[0].method} on other samples")
+    return confirmed
 
 
 def _looked(job: Job, methods: list[Method], seen: list[Seen]) -> Looked:
@@ -131,9 +162,10 @@ def _looked(job: Job, methods: list[Method], seen: list[Seen]) -> Looked:
     usual = replace(judging, samples=tuple(sample for sample in judging.samples if sample not in samples))
     share = len(samples) / max(sum(len(one.samples) for one in seen), 1)
 
-    def feeds(dataset: Dataset) -> list[Arrays]:
-        return [batch.feed for batch in batches_to_compare(job.data, [dataset])]
-
     if not samples or judging.samples and not usual.samples:
-        return Looked(feeds(judging))
-    return Looked(feeds(usual), feeds(replace(split.fitted, samples=samples)), share)
+        return Looked(_feeds(job, judging))
+    return Looked(_feeds(job, usual), _feeds(job, replace(split.fitted, samples=samples)), share)
+
+
+def _feeds(job: Job, dataset: Dataset) -> list[Arrays]:
+    return [batch.feed for batch in batches_to_compare(job.data, [dataset])]

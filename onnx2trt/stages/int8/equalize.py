@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -19,15 +20,17 @@ from onnx2trt.quant.equalize.ranges import ChannelRanges
 from onnx2trt.quant.equalize.relations import Group
 from onnx2trt.quant.equalize.strength import Reach, choose_strength, reads
 from onnx2trt.rewrite.gelu import behind_gelus
+from onnx2trt.rewrite.keep_fp32 import KEPT_FP32_ABOVE
 
 SAMPLES = 16  # of which the channels' ranges are taken; more where a sample is a few vectors
 # Values of a channel below which a group is left as it is. On fewer, equalizing may lose more than it gains, however it looks on as few
 # held-out samples: each channel fills the range of INT8 by what was seen, so that of a sample a little larger all channels are cut off.
 # Of 98 random networks of vectors and short sequences, with at most 160 values, 16 lost 1 to 12 dB by it, and the mean gained 0.1 dB.
 FEWEST_VALUES = 500
+LARGEST = KEPT_FP32_ABOVE / 2  # that scaling may make a tensor: where it nears what is kept in FP32, the gain would be lost with the layer
 
 
-def equalize(job: Job, graph: Graph, tensors: tuple[str, ...], run: Run) -> Equalization:
+def equalize(job: Job, graph: Graph, tensors: tuple[str, ...], maxima: Mapping[str, float], run: Run) -> Equalization:
     """Shifts and scales for the channels of these tensors, as far as the network's constants can take them in.
 
     What GELU gives is left as it is where TensorRT would compute it, and the product before it, more slowly with factors of channels; for
@@ -36,6 +39,7 @@ def equalize(job: Job, graph: Graph, tensors: tuple[str, ...], run: Run) -> Equa
     Args:
         graph: FP32, folded; not changed.
         tensors: that INT8 layers read.
+        maxima: tensor -> max |x| over the data, of all tensors; those that are not there may have any factor.
     """
     shapes = static_shapes(graph, job.profiles)
     shifts, groups = shift_groups(graph, shapes), scale_groups(graph, shapes)
@@ -61,10 +65,16 @@ def equalize(job: Job, graph: Graph, tensors: tuple[str, ...], run: Run) -> Equa
         reach = group.relative({name: reach.largest for name, reach in reaches.items()})
         vector = choose_scales(group.largest(reach), group.anchor(reach))
         free = _told(group, ranges) and not fused & group.places.keys()
-        scales.append(vector ** (choose_strength(vector, reads(graph, group, reaches)) if free else 0.0))
+        vector = vector ** (choose_strength(vector, reads(graph, group, reaches)) if free else 0.0)
+        scales.append(np.maximum(vector, _least_scale(group, maxima)))
     if not any(_told(group, ranges) for group in (*shifts, *groups)):
         return Equalization(graph)
     return Equalization(graph, tuple(zip(shifts, vectors)), tuple(zip(groups, scales)))
+
+
+def _least_scale(group: Group, maxima: Mapping[str, float]) -> float:
+    """Below it, a tensor of the group could leave what is FP16: what a Relu lets nothing through of may be large in front of it."""
+    return min(max((maxima.get(name, 0.0) for name in group.places), default=0.0) / LARGEST, 1.0)
 
 
 def _told(group: Group, ranges: dict[str, ChannelRanges]) -> bool:

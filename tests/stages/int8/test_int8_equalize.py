@@ -16,6 +16,7 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import absolute_maxima
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.fit import Fit
+from onnx2trt.rewrite.keep_fp32 import KEPT_FP32_ABOVE
 from onnx2trt.rewrite.qdq import quantizable_layers
 from onnx2trt.stages.int8.equalize import equalize
 
@@ -36,11 +37,11 @@ def job(tmp_path):
     )
 
 
-def equalized(job, graph, tensors=("x", "r1", "r2"), int8=None):
+def equalized(job, graph, tensors=("x", "r1", "r2"), int8=None, maxima=()):
     console = SimpleNamespace(track=lambda found, *_: found, warn=lambda _: None)
     read = tensors if int8 is None else int8
     layers = [layer for layer in quantizable_layers(graph) if layer.activation in read]
-    return equalize(job, graph, tensors, SimpleNamespace(console=console)).graph(read, layers)
+    return equalize(job, graph, tensors, dict(maxima), SimpleNamespace(console=console)).graph(read, layers)
 
 
 def feeds(count=3):
@@ -169,6 +170,24 @@ def test_nothing_to_equalize_leaves_the_values_as_they_are(job):
     assert np.array_equal(result.weights["w"], graph.weights["w"])
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_what_a_relu_lets_nothing_through_of_stays_within_fp16(job, known):
+    """A channel seldom above 0, and thousands below: enlarged by what is left of it, it would be kept in FP32 in front of the Relu."""
+    nodes = [node("Conv", "x w1 b1", "c", "first"), node("Relu", "c", "r1"), node("Conv", "r1 w2", "y", "second")]
+    weights = {"w1": 500 * random(8, 3, 3, 3, seed=1), "b1": np.zeros(8, np.float32), "w2": random(4, 8, 1, 1, seed=2) / 500}
+    graph = Graph.from_model(model(nodes, {"x": list(SHAPE)}, {"y": [1, 4, 14, 14]}, weights))
+    read = [{"x": np.load(path)} for path in job.data.calibration.samples]
+    first = np.stack([Session.from_graph(graph, ("c",)).run(feed, ("c",))["c"][:, 0] for feed in read])
+    graph.weights["b1"] = np.float32([-np.quantile(first, 0.99), *[0] * 7])
+    before = absolute_maxima(graph, profiles(x=SHAPE), lambda: iter(read))
+    assert before["c"] < KEPT_FP32_ABOVE / 2, "as it came it stays FP16"
+    changed = equalized(job, graph, ("x", "r1"), maxima=before if known else {})
+    after = absolute_maxima(changed, profiles(x=SHAPE), lambda: iter(read))
+    assert (after["c"] <= KEPT_FP32_ABOVE) is known
+    assert Change(outputs(graph))(outputs(changed)) < 1e-5
+    assert not np.array_equal(changed.weights["w1"], graph.weights["w1"]), "equalized nevertheless"
+
+
 @pytest.mark.parametrize("count, told", [(40, False), (700, True)])
 def test_channels_of_which_few_values_are_known_stay_as_they_are(tmp_path, count, told):
     """A vector for each sample: of 40 samples, what is equalized without the held-out ones would be known by 24 values a channel."""
@@ -183,7 +202,7 @@ def test_channels_of_which_few_values_are_known_stay_as_they_are(tmp_path, count
     )
     vectors = SimpleNamespace(profiles=profiles(x=(1, 8)), plan=SimpleNamespace(backend="tensorrt"), data=Data(reader, found, None, None))
     console = SimpleNamespace(track=lambda found, *_: found, warn=lambda _: None)
-    equalization = equalize(vectors, graph, ("x", "r"), SimpleNamespace(console=console))
+    equalization = equalize(vectors, graph, ("x", "r"), {}, SimpleNamespace(console=console))
     assert equalization.empty != told
     changed = equalization.graph(("x", "r"), quantizable_layers(graph))
     assert np.array_equal(changed.weights["w1"], graph.weights["w1"]) != told
