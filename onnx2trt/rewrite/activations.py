@@ -55,7 +55,7 @@ def name_activations(graph: Graph, overrides: tuple[tuple[str, str], ...] = ()) 
     for clip in named.nodes:
         gate = _gate(clip, named, producers, only_reader)
         written = gate and _written(gate, named, only_reader)
-        if not written or not _all_or_none((*gate.nodes, *written[1]), overrides):
+        if not written or not all_or_none((*gate.nodes, *written[1]), overrides):
             continue
         last, rest = written
         gone.update(node.name for node in (*gate.nodes, *rest))
@@ -118,5 +118,6 @@ def _divides_by(value: float, node: onnx.NodeProto, tensor: str, graph: Graph) -
     return bool(abs(product - 1) <= EXACTLY)
 
 
-def _all_or_none(nodes: tuple[onnx.NodeProto, ...], overrides: tuple[tuple[str, str], ...]) -> bool:
+def all_or_none(nodes: tuple[onnx.NodeProto, ...], overrides: tuple[tuple[str, str], ...]) -> bool:
+    """Whether each pattern of --layer-precisions names all of the nodes, or none of them."""
     return all(len({fnmatchcase(node.name, pattern) for node in nodes}) == 1 for pattern, _ in overrides)

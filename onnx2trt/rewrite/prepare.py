@@ -16,6 +16,7 @@ from onnx2trt.rewrite import placement, qdq
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold, raise_opset
 from onnx2trt.rewrite.gelu import gelus_by_tanh
+from onnx2trt.rewrite.layer_norms import name_layer_norms
 from onnx2trt.rewrite.number_formats import INT8, NumberFormat
 from onnx2trt.rewrite.shares import by_layer, mac_shares, macs_of
 from onnx2trt.rewrite.strong_typing import strongly_typed
@@ -104,7 +105,7 @@ def working_graph(
         fp16_scales: their scales shall be FP16, which takes opset 19; where the model cannot be raised to that, it has an older one.
         overrides: (pattern, precision) of --layer-precisions; nodes that they name stay.
     """
-    graph = fold(graph, overrides, stored_once=not quantize)
+    graph = name_layer_norms(fold(graph, overrides, stored_once=not quantize), overrides)
     if not quantize:
         return graph
     raised = raise_opset(graph, qdq.QUANTIZE_OPSET) if fp16_scales else None
