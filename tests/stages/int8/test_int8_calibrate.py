@@ -104,6 +104,24 @@ def test_auto_leaves_no_rare_sample_behind(tmp_path, monkeypatch, seed):
     assert overall <= 1.25 * min(one[1] for one in others), found
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_auto_cuts_off_nothing_that_only_other_samples_show(tmp_path, monkeypatch, seed):
+    """Of each five samples, two judge the methods; the large values are in the other three."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(conv_net(size=16), "model.onnx")
+    (tmp_path / "data").mkdir()
+    for number in range(10):
+        draw = np.random.default_rng([seed, number])
+        values = np.clip(draw.standard_normal((1, 3, 16, 16)), -2, 2).astype(np.float32)
+        large = (draw.random(values.shape) < 0.01) & (number % 5 >= 2)
+        np.save(tmp_path / "data" / f"{number:03}.npy", np.where(large, 3 * np.sign(values) * 2, values).astype(np.float32))
+    job, run = planned("--precision", "int8", "--calibration-dir", "data", library="rtx")
+    graph = graph_to_quantize(job, run)
+    layers = quantizable_layers(graph)
+    found = calibrate(job, graph, Wanted(tensors(layers, readings(graph, layers)), layers), run)
+    assert found.scales["x"] * 127 > 5.9, found.method
+
+
 @pytest.mark.parametrize("method, cut", [("auto", False), ("entropy", True)])
 def test_of_few_values_auto_cuts_nothing_off(tmp_path, monkeypatch, method, cut):
     """What three small samples say of the end of a distribution is chance. A method that the user names is followed."""
