@@ -28,6 +28,7 @@ from onnx2trt.rewrite.number_formats import NumberFormat
 from onnx2trt.rewrite.qdq import Layer
 
 METHOD_SAMPLES = 8  # on which calibration methods are compared
+CONFIRMING_SAMPLES = 4  # of each group of others, on which the chosen one is held against the widest once more
 
 
 @dataclass
@@ -140,7 +141,7 @@ def _confirmed(job: Job, graph: Graph, wanted: Wanted, collectors: dict[int, Col
         part = without(collectors, group, Collector)
         fits = (Fit(wanted.scales(part, one.method, job.number_format), fp16_scales=job.fp16_scales(graph)) for one in pair)
         methods = [Method(one.method, fit, fit) for one, fit in zip(pair, fits)]
-        looked = Looked(_feeds(job, split.of_trials(group, METHOD_SAMPLES)))
+        looked = Looked(_feeds(job, split.of_trials(group, CONFIRMING_SAMPLES)))
         found = compare_methods(graph, wanted.layers, methods, looked, job.comparison().change) if looked.usual else []
         if len(found) == 1:  # the narrow ones are far worse, or those that the wide ones are
             narrow = [replace(narrow[0], worst=math.inf)]
