@@ -81,7 +81,9 @@ class _Search:
             return None
         before = (mean, centre, square, over, summed, root)
         divided = self._divided(root, centre)
-        return self._scaled(centre.input[0], epsilon, before, divided) if divided else None
+        if divided:
+            return self._scaled(centre.input[0], epsilon, before, divided)
+        return self._as_batch_norm(centre.input[0], epsilon, before)
 
     def _divided(self, root: onnx.NodeProto, centre: onnx.NodeProto) -> tuple[onnx.NodeProto, ...]:
         """What divides the difference from the mean by the root, with the difference where it is computed twice; empty: nothing does."""
@@ -109,6 +111,25 @@ class _Search:
         if not summands or self._graph.weights[summands].size != size:
             return _Norm(nodes, x, factors, "", epsilon)
         return _Norm((*nodes, added), x, factors, summands, epsilon)
+
+    def _as_batch_norm(self, x: str, epsilon: float, before: tuple) -> _Norm | None:
+        """As TensorFlow computes it: x * inverse + (summands - mean * inverse), inverse = factors / root."""
+        mean, root = before[0], before[-1]
+        inverse = root if self._power(root) < 0 else self._only_reader(root)
+        inverted = inverse is root or inverse is not None and inverse.op_type == "Reciprocal"
+        product = self._only_reader(inverse) if inverted else None
+        factors = self._vector(product, inverse) if product is not None and product.op_type == "Mul" else ""
+        readers = self._readers.get(product.output[0], []) if factors else []
+        scaled, shift = (next((one for one in readers if one.op_type == "Mul" and name in one.input), None) for name in (x, mean.output[0]))
+        rest = self._only_reader(shift) if shift is not None else None
+        summands = self._vector(rest, shift) if rest is not None and rest.op_type == "Sub" else ""
+        last = self._only_reader(rest) if summands and rest.input[0] == summands else None
+        if scaled is None or last is None or last.op_type != "Add" or self._only_reader(scaled) is not last:
+            return None
+        if self._graph.weights[summands].size != self._graph.weights[factors].size:
+            return None
+        inverse = (inverse,) if inverse is not root else ()
+        return _Norm((*before, *inverse, product, scaled, shift, rest, last), x, factors, summands, epsilon)
 
     def _alone(self, nodes: tuple[onnx.NodeProto, ...]) -> bool:
         """Whether nothing else reads what is inside."""

@@ -13,6 +13,7 @@ from onnx2trt.rewrite.layer_norms import name_layer_norms
 from onnx2trt.rewrite.prepare import working_graph
 
 FORMS = list(itertools.product(["Pow", "Mul"], ["Div", "Reciprocal", "Pow"], [False, True], [False, True], [11, 13, 18]))
+FORMS += list(itertools.product(["Mul"], ["as TensorFlow", "as batch norm"], [False], [True], [11, 18]))
 
 
 def spelt_out(square="Pow", root="Div", twice=False, bias=True, opset=13, swapped=False, axes=(-1,), keepdims=1, epsilon=1e-12):
@@ -34,6 +35,16 @@ def spelt_out(square="Pow", root="Div", twice=False, bias=True, opset=13, swappe
     nodes += [node("Pow", "d two", "s", "square") if square == "Pow" else node("Mul", "d d", "s", "square"), mean("s", "v")]
     nodes.append(node("Add", either("v", "eps"), "ve", "epsilon"))
     difference = "d2" if twice else "d"
+    if root.startswith("as "):
+        inverse = [node("Pow", "ve minus", "r", "root")] if root == "as batch norm" else []
+        inverse = inverse or [node("Sqrt", "ve", "sd", "root"), node("Reciprocal", "sd", "r", "inverse")]
+        nodes += [*inverse, node("Mul", either("r", "g"), "i", "factors"), node("Mul", either("p", "i"), "f", "scaled")]
+        nodes += [
+            node("Mul", either("m", "i"), "mi", "mean scaled"),
+            node("Sub", "b mi", "bm", "shift"),
+            node("Add", either("f", "bm"), "n", "summands"),
+        ]
+        return [*nodes, node("Add", "n p", "y", "residual")], weights
     if root == "Pow":
         nodes += [node("Pow", "ve minus", "r", "root"), node("Mul", either(difference, "r"), "q", "quotient")]
     elif root == "Reciprocal":
