@@ -372,6 +372,8 @@ def test_int8_is_held_against_fp16(folder):
 
 def test_attention_in_int8_is_one_of_the_structures(tmp_path):
     """Both products read INT8, in one kernel with what stands between, and compute what their simulation does."""
+    if before_10():
+        pytest.skip("TensorRT 8.6 computes a network with attention and Q/DQ in FP32, and the run refuses that with exit code 7")
     form = Form("behind mul", batch=8, heads=6, size=64, tokens=197, mlp=True)
     onnx.save(form.network(2), tmp_path / "net.onnx")
     (tmp_path / "images").mkdir()
