@@ -195,7 +195,7 @@ class Int8Choice:
     @property
     def is_transformer(self) -> bool:
         """Whether its work is attention, and what stands around it."""
-        return is_transformer(self._graph, self.job.profiles, self._fitted.layers)
+        return is_transformer(self._graph, self.job.profiles)
 
     @cached_property
     def _without_attention(self) -> Int8Choice:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from onnx2trt.base.model_info import Profile
+from onnx2trt.model.attention import find_attentions
 from onnx2trt.model.bodies import inner_graphs
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.half_types import FP16, HalfType
@@ -44,12 +45,13 @@ def operator_share(graph: Graph, profiles: tuple[Profile, ...], operators: Itera
     return _share(macs_of(graph, profiles), nodes) or 0.0
 
 
-def is_transformer(graph: Graph, profiles: tuple[Profile, ...], layers: tuple[qdq.Layer, ...]) -> bool:
-    """Whether attention is among the layers, and convolutions do hardly any of the graph's work.
+def is_transformer(graph: Graph, profiles: tuple[Profile, ...]) -> bool:
+    """Whether a graph has attention, and convolutions do hardly any of its work.
 
     The compiler in TensorRT that attention makes take over such a network (Myelin) heeds no calibrator.
     """
-    return any(layer.attention for layer in layers) and operator_share(graph, profiles, CONVOLUTIONS) < OF_A_TRANSFORMER
+    attentions = find_attentions(graph, static_shapes(graph, profiles))
+    return bool(attentions) and operator_share(graph, profiles, CONVOLUTIONS) < OF_A_TRANSFORMER
 
 
 def half_mac_share(graph: Graph, profiles: tuple[Profile, ...], half: set[str] | None = None, half_type: HalfType = FP16) -> float | None:
