@@ -72,7 +72,10 @@ def part_errors(
             one = through(one, index, session if index == first else None)
         return rows_of_samples(one.feed, one.outputs)
 
-    inferences = [_Inference(feed, feed, {}) for feed in feeds]
+    outside = set(graph.output_names)  # of which those are left that no node makes: constants, and inputs that are handed on
+    outside -= {name for node in graph.nodes for name in node.output}
+    given = {name: graph.weights[name] for name in outside if name in graph.weights}
+    inferences = [_Inference(feed, feed, given | {name: feed[name] for name in outside if name in feed}) for feed in feeds]
     change = measure([found for _, found in map_in_order(inferences, lambda one: outputs(one, 0), at_once)])
     for index, (start, end) in enumerate(zip((0, *bounds), bounds)):
         for _, _, part in (span for span in spans if start <= span[0] < end):

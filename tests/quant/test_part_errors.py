@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from models import conv_net, profiles, random
+from onnx import TensorProto, helper, numpy_helper
 from random_networks import random_network
 
 from onnx2trt.base.model_info import Profile
@@ -80,3 +81,23 @@ def test_rows_that_fill_a_batch_count_for_nothing():
     parts = [(n.name,) for n in graph.nodes]
     assert len(list(part_errors(graph, profiles(x=(2, 3, 16, 16)), parts, lambda g, p: g, [Padded(arrays, 2, 1)], measure))) == len(parts)
     assert lost == [[1]] * len(parts)
+
+
+def test_outputs_that_no_node_makes_are_there():
+    """Constants, and inputs that are handed on."""
+    model = conv_net()
+    model.graph.output.append(model.graph.input[0])
+    model.graph.output.append(helper.make_tensor_value_info("k", TensorProto.INT64, [3]))
+    model.graph.initializer.append(numpy_helper.from_array(np.arange(3), "k"))
+    graph, feeds = Graph.from_model(model), [{"x": random(2, 3, 16, 16)}]
+    expected = Session.from_graph(graph).run(feeds[0])
+    assert {"x", "y", "k"} == set(expected)
+
+    def measure(outputs):
+        assert all(np.array_equal(outputs[0][name], array) for name, array in expected.items())
+        return Change(outputs)
+
+    parts = [(n.name,) for n in graph.nodes]
+    assert [error for _, error in part_errors(graph, profiles(x=(2, 3, 16, 16)), parts, lambda g, p: g, feeds, measure)] == [0.0] * len(
+        parts
+    )
