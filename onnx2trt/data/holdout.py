@@ -67,7 +67,7 @@ class Split:
         """Samples that are not among those of to_decide, unless there is one only; `most` at the most."""
         if self.measured is not None:
             return self.measured.at_most(most)
-        return self._some([one for one in self.fitted.samples if self.blind or self.part_of(one) in self.judged], most)
+        return self.of_trials({-1} if self.blind else self.judged, most)
 
     @property
     def unjudged(self) -> tuple[frozenset[int], ...]:

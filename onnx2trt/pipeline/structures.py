@@ -27,7 +27,6 @@ from onnx2trt.stages.slow_layers import slower_in_int8, time_layers
 from onnx2trt.stages.structure_times import Fastest, Measured
 from onnx2trt.trt.profile import Timed
 
-UNLIKELY_TOO = "--quantization-effort best"
 OF_THE_STRUCTURE = (ExitCode.VALIDATION, ExitCode.BUILD, ExitCode.MODEL)  # errors that another structure may not have
 
 
@@ -95,7 +94,8 @@ def build_int8(job: Job, common: Result, run: Run) -> Int8Engines:
     choices = {one.name: choice.in_structure(one) for one in structures if one.name in wanted}
     for structure in structures:
         if structure in unlikely and any(attempt.made for attempt in built.attempts):
-            run.console.info(f"INT8 by {structure.name} is not tried, as a transformer gains nothing by it; {UNLIKELY_TOO} tries it, too")
+            said = "no transformer that was measured gained by it; --quantization-effort best tries it"
+            run.console.info(f"INT8 by {structure.name} is not tried: {said}")
         elif structure.name in choices:
             attempt = _add(built, common, choices[structure.name], structure)
             if attempt.error and attempt.error.code not in OF_THE_STRUCTURE:

@@ -73,7 +73,7 @@ def _gate(clip: onnx.NodeProto, graph: Graph, producers, only_reader) -> _Gate |
     summand = producers.get(clip.input[0])
     if summand is None or summand.op_type != "Add" or summand.domain not in STANDARD_DOMAINS or only_reader(summand.output[0]) is None:
         return None
-    x, offset = _operand(summand, graph)
+    x, offset = operand(summand, graph)
     reader = only_reader(clip.output[0])
     low, top = clip_bounds(clip, graph.weights)
     if x is None or reader is None or low != 0 or top is None or not top > 0 or not np.isfinite(offset):
@@ -101,8 +101,8 @@ def _hard_sigmoid(gate: _Gate, output: str) -> onnx.NodeProto:
     return onnx.helper.make_node("HardSigmoid", [gate.x], [output], name=gate.nodes[-1].name, alpha=alpha, beta=beta)
 
 
-def _operand(node: onnx.NodeProto, graph: Graph) -> tuple[str | None, float]:
-    """(the tensor, the constant) that a node computes with."""
+def operand(node: onnx.NodeProto, graph: Graph) -> tuple[str | None, float]:
+    """(the tensor, the constant number) that a node computes with; (None, 0) where these are not its operands."""
     for tensor, constant in (tuple(node.input), tuple(reversed(node.input))) if len(node.input) == 2 else ():
         value = scalar_of(constant, graph.weights)
         if value is not None and tensor not in graph.weights:
@@ -111,7 +111,7 @@ def _operand(node: onnx.NodeProto, graph: Graph) -> tuple[str | None, float]:
 
 
 def _divides_by(value: float, node: onnx.NodeProto, tensor: str, graph: Graph) -> bool:
-    x, constant = _operand(node, graph)
+    x, constant = operand(node, graph)
     if x != tensor or node.op_type == "Div" and node.input[0] != tensor:
         return False
     product = value * constant if node.op_type == "Mul" else constant / value if node.op_type == "Div" else 0.0

@@ -10,7 +10,7 @@ import onnx
 from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute, scalar_of
-from onnx2trt.rewrite.activations import all_or_none
+from onnx2trt.rewrite.activations import all_or_none, operand
 from onnx2trt.rewrite.fold import raise_opset
 
 OPSET = 17  # the first with LayerNormalization
@@ -70,10 +70,10 @@ class _Search:
 
     def _around(self, root: onnx.NodeProto) -> _Norm | None:
         summed = self._made(root.input[0], "Add")
-        variance, epsilon = self._with_number(summed) if summed else ("", None)
-        over = self._mean(variance)
+        variance, epsilon = operand(summed, self._graph) if summed else (None, 0.0)
+        over = self._mean(variance or "")
         square = over and self._producers.get(over.input[0])
-        if not epsilon or not epsilon > 0 or square is None or self._power(square) != 2:
+        if not epsilon > 0 or square is None or self._power(square) != 2:
             return None
         centre = self._made(square.input[0], "Sub")
         mean = centre and self._mean(centre.input[1])
@@ -163,14 +163,6 @@ class _Search:
             return None
         axes = self._graph.weights.get(node.input[1]) if len(node.input) > 1 else np.array(attribute(node, "axes", []))
         return node if axes is not None and axes.tolist() == [-1] else None
-
-    def _with_number(self, node: onnx.NodeProto) -> tuple[str, float | None]:
-        """(tensor, number) of a sum."""
-        for tensor, other in (tuple(node.input), tuple(reversed(node.input))):
-            number = scalar_of(other, self._graph.weights)
-            if number is not None:
-                return tensor, number
-        return "", None
 
     def _vector(self, node: onnx.NodeProto, before: onnx.NodeProto) -> str:
         """The constant vector that a node computes with, beside what another has made; "" where it is something else."""
