@@ -37,7 +37,7 @@ def build_engine(job: Job, prepared: Prepared, calibrator, timings: bytes | None
         ConversionError: MODEL, CALIBRATION or BUILD.
     """
     with tempfile.TemporaryDirectory(prefix="onnx2trt-") as folder:
-        with run.stage("parse", "parsing the ONNX"):
+        with run.stage("parse", "parsing the prepared ONNX"):
             run.channel.stage(STARTING_STAGE)
             builder = EngineBuilder(job.library, job.plan, run.console.library)
             run.channel.stage("parse")

@@ -19,6 +19,8 @@ from onnx2trt.model.session import Session, is_large
 from onnx2trt.quant.sensitivity import DROPS, SCORES, Feed, Tried
 from onnx2trt.rewrite.qdq import Layer
 
+LEAST_RANKED_ON = 2  # samples
+
 
 class Trials:
     """Measures choices of INT8 layers one after the other."""
@@ -73,9 +75,12 @@ class Trials:
         return self._comparison.change(expected)
 
     def telling(self) -> list[Feed]:
-        """A few batches to rank layers on: those in which the first choice that was measured has lost most."""
+        """A few batches to rank layers on: those in which the first choice that was measured has lost most; the fewer, the more layers."""
         job, split, seen, found = self._job, self._fitted.split, 0, []
-        told = self._comparison.telling(job.plan.calibration.effort.samples)
+        effort, layers = job.plan.calibration.effort, max(len(self._fitted.layers), 1)
+        # of each layer, a sample runs through what stands behind it: half of the graph, on average
+        affordable = 2 * effort.passes * len(split.to_measure().samples) / layers
+        told = self._comparison.telling(int(min(effort.samples, max(affordable, LEAST_RANKED_ON))))
         for batch in batches_to_compare(job.data, split.cuts(split.to_measure())):
             rows = max(batch.real_rows, 1)
             if any(seen <= number < seen + rows for number in told):

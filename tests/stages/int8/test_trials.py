@@ -10,6 +10,7 @@ from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.conversion import comparing
 from onnx2trt.model import session
 from onnx2trt.pipeline import int8
+from onnx2trt.plan.efforts import EFFORTS
 from onnx2trt.quant.sensitivity import DROPS
 from onnx2trt.rewrite.shares import macs_of
 from onnx2trt.stages.int8 import trials as measuring
@@ -73,6 +74,22 @@ def test_a_large_model_is_measured_as_any_other_but_never_loaded_beside_another(
     for module in (measuring, comparing):
         monkeypatch.setattr(module, "Session", Alone)
     assert large.measure((), 50.0) == usual and len(most) == 6 and max(most) == 1
+
+
+def test_the_more_layers_the_fewer_samples_rank_them(measured):
+    """Each layer costs half a pass of its samples; `best` asks for as many as ever."""
+    trials, fitted, _, _ = measured
+    trials.measure((), 50.0)
+    samples = len(fitted.split.to_measure().samples)
+
+    def ranked_on(effort, layers):
+        plan = replace(trials._job.plan, calibration=replace(trials._job.plan.calibration, effort=EFFORTS[effort]))
+        trials._job = replace(trials._job, plan=plan)
+        trials._fitted = replace(fitted, layers=fitted.layers[:1] * layers)
+        return len(trials.telling())
+
+    assert [ranked_on("default", layers) for layers in (1, 2 * samples, 4 * samples, 8 * samples, 1000)] == [6, 6, 4, 2, 2]
+    assert ranked_on("fast", 1) == 4 and ranked_on("best", 1000) == min(samples, 20)
 
 
 def test_what_will_be_built_is_finished_and_measured_by_itself(measured):
