@@ -106,6 +106,12 @@ class Graph:
                 readers.setdefault(name, []).append(node)
         return readers
 
+    def only_readers(self) -> dict[str, onnx.NodeProto]:
+        """Tensor that is no output -> the node that alone reads it, and once; no nodes of other domains, or that give nothing."""
+        outputs, readers = set(self.output_names), self.consumers()
+        alone = {name: found[0] for name, found in readers.items() if len(found) == 1 and name not in outputs}
+        return {name: node for name, node in alone.items() if node.domain in STANDARD_DOMAINS and node.output}
+
     def unique(self, name: str) -> str:
         """A tensor or node name that is not taken yet, `name` itself where possible."""
         taken = self._names_taken()

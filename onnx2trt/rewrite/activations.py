@@ -44,13 +44,7 @@ def name_activations(graph: Graph, overrides: tuple[tuple[str, str], ...] = ()) 
         A new graph, or `graph` itself where there is none of that; tensors and nodes that stay keep their names.
     """
     named = graph.copy()
-    producers, readers, outputs = named.producers(), named.consumers(), set(named.output_names)
-
-    def only_reader(tensor: str) -> onnx.NodeProto | None:
-        found = readers.get(tensor, [])
-        alone = len(found) == 1 and tensor not in outputs and found[0].domain in STANDARD_DOMAINS
-        return found[0] if alone and found[0].output else None
-
+    producers, only_reader = named.producers(), named.only_readers().get
     gone, instead = set(), {}
     for clip in named.nodes:
         gate = _gate(clip, named, producers, only_reader)

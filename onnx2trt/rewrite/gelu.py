@@ -105,6 +105,7 @@ class _Search:
     def __init__(self, graph: Graph):
         self._graph = graph
         self._producers, self._readers, self._outputs = graph.producers(), graph.consumers(), set(graph.output_names)
+        self._only_reader = graph.only_readers().get
 
     def found(self) -> list[_Gelu]:
         """In the graph's order."""
@@ -172,10 +173,6 @@ class _Search:
             return self._lost_in_8_bits(reader.output[0], error * _largest(factors))
         shifted = reader.op_type in SHIFTED and any(name in self._graph.weights for name in reader.input)
         return shifted and self._lost_in_8_bits(reader.output[0], error)
-
-    def _only_reader(self, tensor: str) -> onnx.NodeProto | None:
-        readers = self._readers.get(tensor, [])
-        return readers[0] if len(readers) == 1 and tensor not in self._outputs else None
 
     def _scalar(self, name: str) -> float | None:
         return scalar_of(name, self._graph.weights)

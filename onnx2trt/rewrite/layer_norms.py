@@ -63,6 +63,7 @@ class _Search:
     def __init__(self, graph: Graph, overrides: tuple[tuple[str, str], ...]):
         self._graph, self._overrides = graph, overrides
         self._producers, self._readers, self._outputs = graph.producers(), graph.consumers(), set(graph.output_names)
+        self._only_readers = graph.only_readers()
 
     def found(self) -> list[_Norm]:
         norms = (self._around(node) for node in self._graph.nodes if self._power(node) in (0.5, -0.5))
@@ -142,9 +143,7 @@ class _Search:
         return node if node is not None and node.op_type == operator and node.domain in STANDARD_DOMAINS else None
 
     def _only_reader(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
-        readers = self._readers.get(node.output[0], [])
-        alone = len(readers) == 1 and node.output[0] not in self._outputs and readers[0].domain in STANDARD_DOMAINS
-        return readers[0] if alone else None
+        return self._only_readers.get(node.output[0])
 
     def _power(self, node: onnx.NodeProto) -> float:
         """To which power a node takes its first input; 0: it does something else."""

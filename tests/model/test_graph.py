@@ -31,6 +31,14 @@ def branch_model():
     return model(nodes, {"x": [2, 3]}, {"y": [2, 3]}, {"two": np.float32(2), "zero": np.float32(0)})
 
 
+def test_who_alone_reads_a_tensor():
+    nodes = [node("Relu", "x", "a"), node("Neg", "a", "b"), node("Mul", "b b", "c"), node("Add", "x c", "d")]
+    foreign, silent = helper.make_node("Gelu", ["d"], ["e"], domain="com.microsoft"), helper.make_node("Relu", ["e"], [])
+    graph = Graph(model([*nodes, foreign, silent], {"x": [2]}, {"c": [2]}), {})
+    assert {name: reader.op_type for name, reader in graph.only_readers().items()} == {"a": "Neg"}
+    assert "scaled" not in Graph.from_model(branch_model()).only_readers(), "both branches of an If read it"
+
+
 def test_weights_of_a_new_type_that_do_not_fit_their_shape():
     """Fuzzing, seed 12, case 315: four bytes of a scalar of one."""
     source = model([node("Mul", "x w", "y")], {"x": [4]}, {"y": [4]}, {"w": np.float32(2)})
