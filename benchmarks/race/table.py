@@ -16,6 +16,7 @@ TARGETS = {  # of --precision int8, of raw FP16
     "ppocr": 0.95,
 }
 TIMES = {"with CUDA graphs": "graph_p50_ms", "with plain launches": "p50_ms"}
+OF_BUILT = ("p50_ms", "status", "drop_percent", "sqnr_db", "off_simulation_db", "build_s", "error")
 SUMMARY = ("raw int8", "fp16", "int8", "int8 qdq", "int8 calibrator", "best")
 
 
@@ -46,10 +47,7 @@ def of_result(result: dict) -> dict:
         "own_p50_ms": (result.get("latency") or {}).get("p50_ms"),
         "int8_mac_share": precision.get("int8_mac_share"),
         "stages_s": timings,
-        "variants": [
-            {"engine": label(row), **{key: row.get(key) for key in ("p50_ms", "status", "drop_percent", "sqnr_db", "build_s", "error")}}
-            for row in _built(result)
-        ],
+        "variants": [{"engine": label(row), **{key: row.get(key) for key in OF_BUILT}} for row in _built(result)],
     }
 
 
@@ -147,9 +145,11 @@ def _details(name: str, network: dict) -> list[str]:
         said = row.get("error") or row.get("graph_error") or row.get("chosen") or ""
         lines.append(_line([way, *cells, said]))
     lines.append("")
-    for way in ("int8", "best"):
+    for way in ("int8", "fp8", "best"):
         for variant in network["rows"].get(way, {}).get("variants", ()):
             figures = f"p50 {_number(variant['p50_ms'], 4)} ms, {_number(variant['sqnr_db'], 1)} dB, {_number(variant['build_s'], 0)} s"
+            off = variant.get("off_simulation_db")  # in JSON of before there is none
+            figures += "" if off is None else f", {off:+.2f} dB further from the model than its simulation"
             lines.append(f"- {way} built {variant['engine']}: {variant['error'] or figures}")
     for title, time in TIMES.items():
         for what, judged in verdict(name, network["rows"], time).items():

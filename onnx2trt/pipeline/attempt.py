@@ -44,7 +44,7 @@ class Attempt:
         rows, plan = self.result.accuracy, self.result.plan
         worst = worst_output(rows, plan["max_accuracy_drop"])[0] if rows else None
         rows = next((shape[0] for shape in latency.shape.values() if shape), 1) if latency else 1
-        traffic = self.made and self.made.traffic
+        traffic, faithful = (self.made.traffic, self.made.faithful) if self.made else (None, None)
         return VariantRow(
             precision=self.precision,
             status=self.result.status if self.made else "failed",
@@ -63,7 +63,8 @@ class Attempt:
             moved_bytes=traffic and traffic.moved_bytes,
             least_ms=self.least_ms,
             structure=self.label,
-            falls_short=(self.made and self.made.falls_short) or None,
+            falls_short=(faithful and faithful.falls_short) or None,
+            off_simulation_db=faithful and faithful.off_db,
         )
 
     @cached_property

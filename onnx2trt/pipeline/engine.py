@@ -19,7 +19,7 @@ from onnx2trt.rewrite.qdq import quantizable_layers
 from onnx2trt.rewrite.refused import NOT_BUILT
 from onnx2trt.stages import asked, shapes, timing_cache, validate
 from onnx2trt.stages.build import build_engine
-from onnx2trt.stages.faithful import falls_short
+from onnx2trt.stages.faithful import Faithful, against_simulation
 from onnx2trt.stages.int8 import cache as caches
 from onnx2trt.stages.int8 import reuse, trt_calibrator
 from onnx2trt.stages.latency import latencies, profile_rows
@@ -44,7 +44,7 @@ class Made:
     prepared: Prepared
     built: BuiltEngine
     details: dict  # what the loaded engine says of itself
-    falls_short: str = ""  # how far its outputs are off those of its simulation, where that is too far
+    faithful: Faithful = Faithful()  # to its simulation, where it is INT8 or FP8, and runs here
 
     @cached_property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -140,11 +140,11 @@ def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result
             judge_precision(job, prepared, precision, run)
             check(job, prepared, engine, result, run)
             judged = job.quantizes and engine and job.plan.validation.enabled and not job.plan.build.plugins
-            short = falls_short(job, prepared, engine, run) if judged else ""
+            faithful = against_simulation(job, prepared, engine, run) if judged else Faithful()
         except ConversionError:
             keep_rejected(job, built, run)
             raise
-    return Made(job, choice, prepared, built, details, short)
+    return Made(job, choice, prepared, built, details, faithful)
 
 
 def check(job: Job, prepared: Prepared | None, engine, result: Result, run: Run) -> None:

@@ -108,8 +108,8 @@ def _hand_on(job: Job, attempts: dict[str, Attempt], int8: Int8Engines | None, r
                 f"nothing was timed: {chosen.precision} is the fastest by what the engines' plans and data sheets tell, an estimate"
             )
         result.take(precision=replace(result.precision, requested=BEST))
-    if chosen.made.falls_short:
-        run.console.warn(f"TensorRT may compute wrong numbers here: {chosen.made.falls_short}")
+    if chosen.made.faithful.falls_short:
+        run.console.warn(f"TensorRT may compute wrong numbers here: {chosen.made.faithful.falls_short}")
     for name in EIGHT_BIT:
         slower = _not_faster(name, attempts)
         if slower:

@@ -44,7 +44,7 @@ class Int8Engines:
     def chosen(self) -> Attempt:
         """The fastest that passed and computes what it should; where none does, the first that passed, or the first."""
         passed = [attempt for attempt in self.attempts if attempt.made]
-        sound = [attempt for attempt in passed if not attempt.made.falls_short] or passed
+        sound = [attempt for attempt in passed if not attempt.made.faithful.falls_short] or passed
         return min(sound, key=lambda attempt: attempt.p50_ms, default=self.attempts[0])
 
     def rows(self) -> list[VariantRow]:
@@ -142,8 +142,8 @@ def _with_what_was_found(found: Run) -> Run:
 def _build(attempt: Attempt, choice: Int8Choice, prepared: Prepared) -> None:
     attempt.made = build_and_check(choice.job, choice, prepared, attempt.result, attempt.run)
     attempt.run.console.info(f"{attempt.label or 'INT8'}: {_in_figures(attempt.row())}")
-    if attempt.made.falls_short:
-        attempt.run.console.info(f"not used where another engine is: {attempt.made.falls_short}")
+    if attempt.made.faithful.falls_short:
+        attempt.run.console.info(f"not used where another engine is: {attempt.made.faithful.falls_short}")
 
 
 def _in_figures(row: VariantRow) -> str:

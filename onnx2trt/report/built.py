@@ -29,10 +29,13 @@ class VariantRow:
     least_ms: dict[str, float] | None = None  # as in EngineFile
     structure: str | None = None  # of an INT8 engine, where several were built
     falls_short: str | None = None  # how far its outputs are off those of its simulation, where that is too far
-
+    off_simulation_db: float | None = None  # by how much further they are from the model's, in the output where that is most
     fp8_mac_share: float | None = None
 
-    optional: ClassVar = ("measured_on", "other_data", "moved_bytes", "least_ms", "structure", "falls_short", "fp8_mac_share")
+    optional: ClassVar = (
+        *("measured_on", "other_data", "moved_bytes", "least_ms", "structure"),
+        *("falls_short", "off_simulation_db", "fp8_mac_share"),
+    )
 
 
 @dataclass(frozen=True)

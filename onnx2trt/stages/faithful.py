@@ -3,7 +3,9 @@ where the same scales and weights give 35)."""
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,11 +21,20 @@ from onnx2trt.trt.engine import Engine
 
 SAMPLES = 4
 WORSE = 2.0  # times the noise: 3 dB
+LEAST = 1e-10  # of the signal: less noise than this is none
 FP16_NOISE = 10**-4.5  # of the signal: 45 dB, which layers in FP16 may cost besides, of which the simulation of INT8 may know nothing
 
 
-def falls_short(job: Job, prepared: Prepared, engine: Engine, run: Run) -> str:
-    """What to say of an engine whose outputs are 3 dB further from the model's than those of what it was built from; empty for others.
+@dataclass(frozen=True)
+class Faithful:
+    """How an engine's outputs compare with those of a simulation of what it was built from, over the same samples."""
+
+    off_db: float | None = None  # by which they are further from the model's, in the output where that is most; None: not compared
+    falls_short: str = ""  # what to say of it, where it is 3 dB; empty elsewhere
+
+
+def against_simulation(job: Job, prepared: Prepared, engine: Engine, run: Run) -> Faithful:
+    """An engine held against what it was built from: both by their distance from the model, over a few samples.
 
     Args:
         prepared: with INT8; where TensorRT's calibrator puts it in, `equivalent` is what that should give.
@@ -33,12 +44,18 @@ def falls_short(job: Job, prepared: Prepared, engine: Engine, run: Run) -> str:
             signal, noise = _noise(job, prepared, engine)
     except Exception as error:  # of whatever kind: it has been compared with the model, and that decides
         run.console.warn(f"the engine was not compared with its simulation: {in_words(error)}")
-        return ""
+        return Faithful()
+    off, short = [], ""
     for name, (simulated, measured) in noise.items():
-        if measured > WORSE * (simulated + FP16_NOISE * signal[name]):
-            of_engine, of_simulation = (10 * np.log10(signal[name] / max(value, 1e-30)) for value in (measured, simulated))
-            return f"output {name!r} has {of_engine:.1f} dB where a simulation of the same INT8 layers has {of_simulation:.1f} dB"
-    return ""
+        if not signal[name]:
+            continue
+        of_engine, of_simulation = (10 * math.log10(signal[name] / max(value, LEAST * signal[name])) for value in (measured, simulated))
+        off.append(of_simulation - of_engine)
+        if not short and measured > WORSE * (simulated + FP16_NOISE * signal[name]):
+            short = f"output {name!r} has {of_engine:.1f} dB where a simulation of the same INT8 layers has {of_simulation:.1f} dB"
+    if off:
+        run.console.debug(f"by {max(off):+.2f} dB further from the model than its simulation")
+    return Faithful(round(max(off), 2) if off else None, short)
 
 
 def _noise(job: Job, prepared: Prepared, engine: Engine) -> tuple[dict[str, float], dict[str, list[float]]]:

@@ -16,6 +16,7 @@ from onnx2trt.pipeline import engines, structures
 from onnx2trt.pipeline.attempt import Attempt
 from onnx2trt.pipeline.structures import Int8Engines
 from onnx2trt.report.result import Precision, Result
+from onnx2trt.stages.faithful import Faithful
 
 # ---- by the command line, without a GPU
 
@@ -198,7 +199,7 @@ def test_an_engine_that_may_compute_wrong_numbers_is_delivered_with_a_warning_wh
 
     def short(*args):
         found = build(*args)
-        found.attempts[0].made = replace(found.attempts[0].made, falls_short="output 'y' has 8.1 dB")
+        found.attempts[0].made = replace(found.attempts[0].made, faithful=Faithful(8.0, "output 'y' has 8.1 dB"))
         return found
 
     monkeypatch.setattr(engines, "build_int8", short)

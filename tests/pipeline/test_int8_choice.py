@@ -258,7 +258,7 @@ def test_a_fixed_batch_does_not_hide_what_int8_costs(folder):
 
 @pytest.mark.slow
 def test_layers_chosen_from_few_samples_hold_on_others(tmp_path, monkeypatch):
-    """Few samples show a third of an error: by that alone, all of these networks passed, and lose 1.2 to 16 % on others, most of them above 2 %."""
+    """Few samples show a third of an error: by that alone, all of these networks passed, and lose 1.2 to 16 % on others."""
     lost = {}
     for seed in (22003, 22005, 22006, 22007, 22008, 22010, 22019, 22027):
         folder = tmp_path / str(seed)

@@ -14,6 +14,7 @@ from onnx2trt.pipeline.structures import Int8Engines, build_int8, give_slow_laye
 from onnx2trt.plan.structures import ATTENTION, BOUND, FREE, QDQ
 from onnx2trt.report.console import Console
 from onnx2trt.report.result import Precision, Result
+from onnx2trt.stages.faithful import Faithful
 from onnx2trt.stages.fp16_baseline import Baseline
 
 NAMES = [FREE.name, QDQ.name, BOUND.name]
@@ -36,7 +37,7 @@ class Gpu:
             raise outcome
         ms, short = outcome if isinstance(outcome, tuple) else (outcome, "")
         result.take(status="validated", latency=latency(ms), precision=Precision("int8", "int8", int8_mac_share=1.0))
-        return Made(job, choice, prepared, ENGINE, {}, short)
+        return Made(job, choice, prepared, ENGINE, {}, Faithful(5.0 if short else 0.1, short))
 
 
 def missed(drop: float) -> AccuracyError:
@@ -120,9 +121,11 @@ def test_an_engine_that_computes_something_else_is_not_used(gpu):
     job, _ = gpu({FREE.name: 2.0, QDQ.name: (1.0, "output 'y' has 8.1 dB"), BOUND.name: 3.0})
     found = built(job)
     assert found.chosen.structure == FREE.name
-    assert {row.structure: row.falls_short for row in found.rows()}[QDQ.name] == "output 'y' has 8.1 dB"
+    rows = {row.structure: row for row in found.rows()}
+    assert rows[QDQ.name].falls_short == "output 'y' has 8.1 dB" and rows[QDQ.name].off_simulation_db == 5.0
+    assert rows[FREE.name].falls_short is None and rows[FREE.name].off_simulation_db == 0.1
     job, _ = gpu(dict.fromkeys(NAMES, (1.0, "wrong")), "--max-accuracy-drop", "2")
-    assert built(job).chosen.made.falls_short == "wrong", "where there is no other, it is; the pipeline warns"
+    assert built(job).chosen.made.faithful.falls_short == "wrong", "where there is no other, it is; the pipeline warns"
 
 
 def test_what_one_structure_cannot_another_may(gpu):

@@ -7,7 +7,7 @@ import pytest
 from helpers import planned, write_conv_net
 
 from onnx2trt.pipeline import int8
-from onnx2trt.stages.faithful import FP16_NOISE, falls_short
+from onnx2trt.stages.faithful import FP16_NOISE, Faithful, against_simulation
 
 
 @pytest.fixture
@@ -38,16 +38,19 @@ def noisy(db: float):
 @pytest.mark.parametrize("db, short", [(100, False), (46, False), (1, True)])
 def test_an_engine_that_is_further_off_than_its_simulation_is_named(built, db, short):
     job, prepared, run = built
-    said = falls_short(job, prepared, engine_of(job, noisy(db)), run)
+    found = against_simulation(job, prepared, engine_of(job, noisy(db)), run)
+    said = found.falls_short
     assert bool(said) is short and (not short or "'y' has 1.0 dB where a simulation" in said), said
+    of_simulation = found.off_db + db
+    assert 20 < of_simulation < 60, "that of the simulation, whatever the engine is"
 
 
 def test_what_layers_in_fp16_cost_is_no_fault_where_int8_costs_nothing(built, monkeypatch):
     job, prepared, run = built
     monkeypatch.setattr("onnx2trt.stages.faithful.simulation", lambda graph: job.graph())
     limit = -10 * np.log10(2 * FP16_NOISE)
-    assert not falls_short(job, prepared, engine_of(job, noisy(limit + 0.5)), run)
-    assert falls_short(job, prepared, engine_of(job, noisy(limit - 0.5)), run)
+    assert not against_simulation(job, prepared, engine_of(job, noisy(limit + 0.5)), run).falls_short
+    assert against_simulation(job, prepared, engine_of(job, noisy(limit - 0.5)), run).falls_short
 
 
 def test_an_engine_that_does_not_run_is_not_judged_by_it(built):
@@ -56,7 +59,7 @@ def test_an_engine_that_does_not_run_is_not_judged_by_it(built):
     def fails(array):
         raise RuntimeError("CUDA error 700")
 
-    assert falls_short(job, prepared, engine_of(job, fails), run) == ""
+    assert against_simulation(job, prepared, engine_of(job, fails), run) == Faithful()
     assert any(
         "not compared with its simulation: CUDA error 700" in warning or "CUDA error 700" in warning for warning in run.console.warnings
     )
