@@ -52,5 +52,11 @@ def test_what_does_not_hold_is_seen(tmp_path, monkeypatch):
     assert min(measure(graph).values()) < valid.LEAST_DB
     verdict = valid.Verdict(3, 17, ())
     monkeypatch.setattr(valid, "prepared_by", lambda effort, *_: graph if effort == "default" else Graph.from_model(found.model))
-    valid.hold_against_simpler_ways(verdict, measure)
+    valid.hold_against_simpler_ways(verdict, found, measure)
     assert len(verdict.problems) == len(measure(graph)) and "where a simpler way has 50.0" in verdict.problems[0]
+
+
+@pytest.mark.parametrize("lost, seen", [(0.9, False), (1.1, True)])
+def test_what_the_default_effort_may_lose_is_1_db(lost, seen):
+    found = {"default": {"y": 30.0, "z": 40.0}, "fast": {"y": 30.0 + lost, "z": 20.0}, "minmax": {"y": 10.0, "z": 20.0}}
+    assert valid.lost_by_default(found) == ({"y": (30.0, 30.0 + lost)} if seen else {})

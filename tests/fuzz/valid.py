@@ -4,9 +4,9 @@
 
 Each model is converted to FP16 and to INT8 by the pipeline of the command, TensorRT-RTX's build included, in a process for some models; one
 that dies is started again behind the model that killed it. A case fails where the exit code is 1 or the process dies, where inputs or
-outputs have another name, type or shape, where what was prepared is not what the model computes (FP16), and where INT8 has more than twice
-the error of the better of `--quantization-effort fast` and plain min-max, on samples that nothing has seen. From number 1000000 on the
-layers of the models stand in bodies of If, Loop and Scan.
+outputs have another name, type or shape, where what was prepared is not what the model computes (FP16), and where INT8 is more than 1 dB
+below the better of `--quantization-effort fast` and plain min-max in an output, on samples that nothing has seen. From number 1000000 on
+the layers of the models stand in bodies of If, Loop and Scan.
 """
 
 from __future__ import annotations
@@ -34,9 +34,10 @@ from onnx2trt.base.errors import ConversionError, unforeseen  # noqa: E402
 from tests.fuzz.valid_models import random_model  # noqa: E402
 
 CALIBRATED, MEASURED = 12, 24  # samples
+MANY = 20  # times as many tell where few do not: one sample may rule 24 (of 2000 models 20 had lost more than 1 dB so, and none of 480)
 LEAST_DB = 25.0  # of FP16, where the model's outputs are tame
 NOTHING_DB = 50.0  # less noise than that is none
-TWICE_DB = 6.0
+MOST_LOST_DB = 1.0
 BRANCHED = 0.25  # of the samples
 PROCESS_MODELS = 25  # models of one process
 MOST_SECONDS = 120  # for a model
@@ -71,7 +72,7 @@ def judge(seed: int, folder: Path) -> Verdict:
         flags += ["--calibration-dir", "data"] if precision == "int8" else ["--validate", "data"]
         _convert(verdict, precision, flags, measure)
     if verdict.codes.get("int8") == 0:
-        hold_against_simpler_ways(verdict, measure)
+        hold_against_simpler_ways(verdict, found, measure)
     verdict.seconds = time.monotonic() - started
     return verdict
 
@@ -83,12 +84,12 @@ class Measure:
     the samples that comes out worst does not count.
     """
 
-    def __init__(self, found: RandomNetwork):
+    def __init__(self, found: RandomNetwork, samples: int = MEASURED):
         from onnx2trt.model.graph import Graph
         from onnx2trt.model.session import Session
 
         self.model, self._branches = found.model, any(kind.startswith("If") for kind in found.kinds)
-        self._feeds = [found.feed(1000 + number) for number in range(MEASURED)]
+        self._feeds = [found.feed(1000 + number) for number in range(samples)]
         session = Session.from_graph(Graph.from_model(found.model))
         self._expected = [session.run(feed) for feed in self._feeds]
 
@@ -152,15 +153,27 @@ def ends(model: onnx.ModelProto) -> tuple:
     return tuple(tuple(told(value) for value in values if value.name not in weights) for values in (model.graph.input, model.graph.output))
 
 
-def hold_against_simpler_ways(verdict: Verdict, measure: Measure) -> None:
+def hold_against_simpler_ways(verdict: Verdict, network: RandomNetwork, measure: Measure) -> None:
     """All layers in INT8, by the default effort, and by the simpler ones."""
     ways = {"default": ("default",), "fast": ("fast",), "minmax": ("fast", "--calibration-method", "minmax")}
-    found = {name: measure(prepared_by(*flags)) for name, flags in ways.items()}
+    graphs = {name: prepared_by(*flags) for name, flags in ways.items()}
+    found = {name: measure(graph) for name, graph in graphs.items()}
     verdict.worst_db |= {name: min(dbs.values(), default=NOTHING_DB) for name, dbs in found.items()}
-    for name, db in found["default"].items():
-        better = max(found["fast"][name], found["minmax"][name])
-        if db < better - TWICE_DB:
-            verdict.problems.append(f"int8: output {name} at {db:.1f} dB, where a simpler way has {better:.1f}")
+    if not lost_by_default(found):
+        return
+    more = Measure(network, MANY * MEASURED)
+    for name, (db, better) in lost_by_default({way: more(graph) for way, graph in graphs.items()}).items():
+        verdict.problems.append(f"int8: output {name} at {db:.1f} dB, where a simpler way has {better:.1f}")
+
+
+def lost_by_default(found: dict[str, dict[str, float]]) -> dict[str, tuple[float, float]]:
+    """Output -> signal to noise by default, and by the better of the simpler ways, where it is too much less.
+
+    Args:
+        found: way -> output -> signal to noise in dB.
+    """
+    better = {name: max(found["fast"][name], found["minmax"][name]) for name in found["default"]}
+    return {name: (db, better[name]) for name, db in found["default"].items() if db < better[name] - MOST_LOST_DB}
 
 
 # ---- many
