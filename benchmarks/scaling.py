@@ -134,19 +134,26 @@ def table(found: dict) -> str:
 
 
 def made(family: str, most: float, folder: Path):
-    """(name, file, input shape) of each network whose file has at most so many MB."""
+    """(name, file, input shape) of each network whose file has at most so many MB; made by processes of their own: what this one has ever
+    held would count as memory of those that it starts."""
+    for sizes in FAMILIES[family]:
+        path = folder / f"{family}-{'x'.join(map(str, sizes))}.onnx"
+        command = [sys.executable, __file__, "--make", family, ",".join(map(str, sizes)), str(path)]
+        shape = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.split()
+        if path.stat().st_size <= most * 1e6:
+            yield path.stem, path, tuple(map(int, shape))
+        path.unlink(missing_ok=True)
+
+
+def make(family: str, sizes: str, path: str) -> None:
+    """Write a network, and its input's shape to stdout."""
     import onnx
 
     from benchmarks import networks
 
-    for sizes in FAMILIES[family]:
-        model = getattr(networks, family)(*sizes)
-        path = folder / f"{family}-{'x'.join(map(str, sizes))}.onnx"
-        shape = tuple(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim)
-        onnx.save(model, path)
-        if path.stat().st_size <= most * 1e6:
-            yield path.stem, path, shape
-        path.unlink(missing_ok=True)
+    model = getattr(networks, family)(*map(int, sizes.split(",")))
+    onnx.save(model, path)
+    print(*(dim.dim_value for dim in model.graph.input[0].type.tensor_type.shape.dim))
 
 
 def main() -> int:
@@ -158,7 +165,11 @@ def main() -> int:
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON")
     parser.add_argument("--worker", nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--make", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.make:
+        make(*args.make)
+        return 0
     if args.worker:
         workers.run(infer(*args.worker))
         return 0

@@ -137,7 +137,7 @@ def _confirmed(job: Job, graph: Graph, wanted: Wanted, collectors: dict[int, Col
     if split.measured is not None:
         return True
     wide, narrow = ([one] for one in pair)
-    for group in split.unjudged:
+    for group in run.console.track(split.unjudged, len(split.unjudged), "comparing two of them on other samples"):
         part = without(collectors, group, Collector)
         fits = (Fit(wanted.scales(part, one.method, job.number_format), fp16_scales=job.fp16_scales(graph)) for one in pair)
         methods = [Method(one.method, fit, fit) for one, fit in zip(pair, fits)]

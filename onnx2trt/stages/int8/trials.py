@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 
 from onnx2trt.compare.accuracy import Accuracy, worst_of
@@ -13,6 +13,7 @@ from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import batches_to_compare, inferences
+from onnx2trt.data.reader import Batch
 from onnx2trt.data.seen import count_seen
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session, is_large
@@ -125,13 +126,15 @@ class Trials:
         """Each sample with the graph of the trial that has not seen it."""
         job, split = self._job, self._fitted.split
         dataset = split.to_measure()
+
+        def batches(what: str) -> Iterable[Batch]:
+            found = batches_to_compare(job.data, split.cuts(dataset))
+            return self._run.console.track(found, inferences(job.data.reader, dataset), what)
+
         if is_large(self._fitted.graph):
-            self._reference.remember(batches_to_compare(job.data, split.cuts(dataset)))
-        found = batches_to_compare(job.data, split.cuts(dataset))
-        batches = self._run.console.track(
-            found, inferences(job.data.reader, dataset), f"measuring with {share:.0%} in {self._job.number_format.label}"
-        )
+            self._reference.remember(batches("what the model gives"))
         candidate = ByPart(split, graphs, in_turn=False)
-        found = self._comparison.compare(self._reference.one_pass(), candidate, batches, dataset.origin, at_once=candidate.at_once)
+        with_share = batches(f"measuring with {share:.0%} in {job.number_format.label}")
+        found = self._comparison.compare(self._reference.one_pass(), candidate, with_share, dataset.origin, at_once=candidate.at_once)
         self._reference.rest()
         return found
