@@ -120,6 +120,16 @@ class Accuracy:
             return f"{what}: one of them is {100 / max(self.count, 1):.3g} %"
         return ""
 
+    def still(self) -> str:
+        """That these samples do not show what a part of it does, in words; empty where they do."""
+        runs = [f"{part['first']} to {part['last']}" for part in self.parts or () if part.get("still")]
+        if not runs:
+            return ""
+        return (
+            f"hardly anything happens in slices {' and '.join(runs)} of output {self.output!r} on {self.inputs} (scores of objects that "
+            "none of the samples holds?): agreement there is no evidence; samples in which something does tell more"
+        )
+
     @property
     def all_seen(self) -> bool:
         """There is no sample among them that the scales were not chosen on."""

@@ -289,7 +289,7 @@ class Study:
             count=found.count,
             change_percent=None if self.variation.change is None else 100 * self.variation.change,
             worst_slice=self._slice(found),
-            parts=[vars(part) for part in found.parts] or None,
+            parts=[part.as_dict for part in found.parts] or None,
             may_be_stuck=self.asked == "auto",
             best_scores_points=self.best_scores.moved(found.axis, self.variation),
         )

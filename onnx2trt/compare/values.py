@@ -15,6 +15,8 @@ MOST_KEPT = 2**22  # numbers: mean squares of samples and slices, for the worst 
 LARGEST_PERCENT = 1e9  # JSON has no infinity
 FEWEST_SLICES = 8  # that together are many values
 MOST_PARTS = 8  # runs of slices of one kind that are told apart
+STILL = 0.5  # of what errors are held against, below which no slice of a part has shown what it does
+MOST_DB = 200.0
 
 
 @dataclass(frozen=True)
@@ -24,7 +26,13 @@ class Part:
     first: int
     last: int
     drop_percent: float  # of the worst of them
-    sqnr_db: float  # error against the variance, of all of them
+    sqnr_db: float  # error against the variance as it was measured, of all of them
+    still: bool = False  # hardly anything happens in any of them over these samples: their drop is a share of what is usual elsewhere
+
+    @property
+    def as_dict(self) -> dict:
+        """For JSON."""
+        return {name: value for name, value in vars(self).items() if name != "still" or value}
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,9 @@ def _parts(scale: Scale, ratios: np.ndarray) -> tuple[Part, ...]:
     bounds = [0, *edges.tolist(), len(ratios)]
     parts = []
     for first, end in zip(bounds, bounds[1:]):
-        share = float((ratios[first:end] * scale.variance[first:end]).sum() / scale.variance[first:end].sum()) / 100
-        parts.append(Part(first, end - 1, float(ratios[first:end].max()), 200.0 if share == 0 else min(-10 * np.log10(share), 200.0)))
+        own, counted, lost = scale.told[first:end], scale.variance[first:end], ratios[first:end]
+        noise = float((lost * counted).sum()) / 100
+        db = MOST_DB if noise == 0 else 10 * np.log10(max(float(own.sum()) / noise, 10 ** (-MOST_DB / 10)))
+        still = bool(scale.bounded[first] and (own < STILL * counted).all())
+        parts.append(Part(first, end - 1, float(lost.max()), float(min(db, MOST_DB)), still))
     return tuple(parts)

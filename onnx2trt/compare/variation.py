@@ -42,6 +42,7 @@ class Scale:
 
     axis: int | None  # of the sample; None: all values are one slice
     variance: np.ndarray  # [slices], positive
+    told: np.ndarray  # [slices]: the same as it was measured, where it may be far below what counts at least
     count: np.ndarray  # [slices]: how many values tell it (slices.Moments.effective_count)
     bounded: np.ndarray  # [slices]: all values lie in 0..1
     box_size: float | None = None  # the first four slices are boxes: what the square of their shift is held against
@@ -185,7 +186,7 @@ class Variation:
         if self._fixed(axis, variance) and self.samples > 1:
             count = np.full(len(count), ENOUGH)  # nothing is left to chance
         size = axis.boxes.size if axis.boxes is not None and axis.boxes.found else None
-        return Scale(axis.index, np.maximum(variance, self._smallest(axis, variance, bounded)), count, bounded, size)
+        return Scale(axis.index, np.maximum(variance, self._smallest(axis, variance, bounded)), variance, count, bounded, size)
 
     def _fixed(self, axis: Axis, variance: np.ndarray) -> bool:
         """It is a constant."""

@@ -265,6 +265,7 @@ def _accuracy(row: dict, limit: float) -> str:
         first, last = part["first"], part["last"]
         slices = f"slices {first} to {last}" if last > first else f"slice {first}"
         text += f"; {slices}: drop {part['drop_percent']:.2f} %, {part['sqnr_db']:.1f} dB"
+        text += ", hardly anything happens there" if part.get("still") else ""
     if row["nonfinite"]:
         text += f", {row['nonfinite']} NaN or infinite"
     if row["worst"] is not None:

@@ -116,7 +116,7 @@ def _say(rows: tuple[Accuracy, ...], limit: float, run: Run) -> None:
     for row in rows:
         if row.constant:
             run.console.warn(f"output {row.output!r} of the model is constant on {row.inputs}: agreement there is no evidence of accuracy")
-    for line in filter(None, (row.few(limit) for row in decisive)):
+    for line in filter(None, (said for row in decisive for said in (row.few(limit), row.still()))):
         run.console.once(line)
 
 

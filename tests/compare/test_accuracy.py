@@ -97,6 +97,15 @@ def test_what_it_was_taken_for_and_how_to_say_otherwise():
     assert "fed back to input 'h'" in replace(ROW, feeds="h").seen_as()
 
 
+def test_what_samples_do_not_show_is_no_evidence():
+    parts = [{"first": 0, "last": 3, "drop_percent": 1.0}, {"first": 4, "last": 8, "drop_percent": 0.0}]
+    assert replace(ROW, parts=parts).still() == ROW.still() == ""
+    parts[1]["still"] = True
+    row = replace(ROW, parts=parts)
+    assert "hardly anything happens in slices 4 to 8 of output 'y' on" in row.still() and "no evidence" in row.still()
+    assert row.rounded().parts[1]["still"] is True
+
+
 def test_rounded():
     row = replace(ROW, drop_percent=1 / 3, interval_percent=[1 / 3, 2 / 3], parts=[{"first": 0, "drop_percent": 1 / 7}]).rounded()
     assert (

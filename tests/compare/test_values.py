@@ -76,6 +76,20 @@ def test_boxes_and_scores_are_named_apart():
     assert found(values(9, 6), values(9, 6)).parts == ()
 
 
+@pytest.mark.parametrize("score, still", [(0.9, False), (0.02, True), (1e-4, True)])
+def test_scores_that_hardly_move_are_named_and_their_noise_is_held_against_what_they_do(score, still):
+    """A detector on pictures without objects: 10 % of next to nothing is no loss, and no evidence either."""
+    random = np.random.default_rng(0)
+    scores = np.where(random.random((20, 5, 600)) < 0.01, score * random.random((20, 5, 600)), 0)
+    reference = np.concatenate([random.random((20, 4, 600)) * 300, scores], 1)
+    output = reference.copy()
+    output[:, 4:] *= 1.1
+    boxes, part = found(reference, output).parts
+    assert part.still is still and not boxes.still and ("still" in part.as_dict) is still and "still" not in boxes.as_dict
+    assert part.sqnr_db == pytest.approx(20, abs=0.5), "of what was there"
+    assert (part.drop_percent < 0.5) is still
+
+
 def test_a_shift_of_all_boxes_is_worse_than_noise_of_the_same_size():
     random = np.random.default_rng(0)
     centre, size = random.random((8, 200, 2)) * 300, 20 + 20 * random.random((8, 200, 2))

@@ -75,6 +75,10 @@ def test_one_slice_is_not_several():
     parts = [{"first": 0, "last": 0, "drop_percent": 0.1, "sqnr_db": 30.0}, {"first": 1, "last": 3, "drop_percent": 0.2, "sqnr_db": 20.0}]
     (shown,) = [line for line in lines(result(accuracy=[row(parts=parts)]), 300) if line.startswith("accuracy")]
     assert "(3 samples): drop" in shown and "; slice 0: drop 0.10 %, 30.0 dB; slices 1 to 3: drop 0.20 %" in shown
+    assert "hardly" not in shown
+    parts[1]["still"] = True
+    (shown,) = [line for line in lines(result(accuracy=[row(parts=parts)]), 300) if line.startswith("accuracy")]
+    assert "slices 1 to 3: drop 0.20 %, 20.0 dB, hardly anything happens there" in shown
 
 
 def test_made_up_inputs_are_called_so():
