@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from onnx2trt.base.stage_names import BEFORE_STAGES, INSPECTING_STAGE, PARSING_S
 from onnx2trt.process.channel import ENVIRONMENT_KEY
 from onnx2trt.process.scratch import Scratch
 
+ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TEARDOWN_SECONDS = 5.0  # a child that has delivered its result may take this long to go
 
 
@@ -114,12 +116,28 @@ class Supervisor:
 
     def _follow(self) -> None:
         """Obey messages until the child is done or gone."""
-        while self.outcome is None and (block := os.read(self._messages, 2**16)):
-            self._unread += block
+        while self.outcome is None and self._hear():
             while self.outcome is None and b"\n" in self._unread:
                 line, _, rest = self._unread.partition(b"\n")
                 self._obey(json.loads(line))
                 self._unread = rest  # only now: what an interruption leaves here is looked at again by _drain
+
+    def _hear(self) -> bool:
+        """Wait for what the child says next, and keep it; False: it is gone.
+
+        A signal may end the waiting, but not come between reading and keeping: what was read would be lost, and with it the name of a file
+        that is to be removed.
+        """
+        waiting = select.poll()
+        waiting.register(self._messages, select.POLLIN)
+        waiting.poll()
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, ENDING)
+        try:
+            block = os.read(self._messages, 2**16)
+            self._unread += block
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        return bool(block)
 
     def _obey(self, message: dict) -> None:
         if message["kind"] == "stage":
@@ -239,7 +257,7 @@ def _signals_raise():
     if threading.current_thread() is not threading.main_thread():  # no other thread may set handlers, or is interrupted by signals
         yield
         return
-    caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    caught = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
 
     interrupted: list[int] = []
 

@@ -356,15 +356,19 @@ HANG = 'deaf()\nchannel.stage("build")\nwritten("a.engine")\nready()\ntime.sleep
 
 
 @contextlib.contextmanager
-def parent(folder, body: str, ignored=()):
-    """A supervising process of its own, once its child is ready; signals as at a terminal, whatever the tests were started by."""
+def parent(folder, body: str, ignored=(), before=""):
+    """A supervising process of its own, once its child is ready; signals as at a terminal, whatever the tests were started by.
+
+    Args:
+        before: what it does first.
+    """
 
     def signals() -> None:
         for number in SIGNALS:
             signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
 
     child(folder, body)
-    (folder / "parent.py").write_text(PARENT)
+    (folder / "parent.py").write_text(PARENT.replace("supervisor = ", before + "supervisor = "))
     command = [sys.executable, "-I", "-S", str(folder / "parent.py"), str(folder / "child.py")]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=signals)
     try:
@@ -425,6 +429,27 @@ def test_a_temporary_that_the_parent_has_not_heard_of_is_removed_too(tmp_path):
         process.send_signal(signal.SIGCONT)
         assert end_of(process)[0] == 143
     assert results(tmp_path) == ["done"]
+
+
+def test_a_signal_between_reading_and_keeping_loses_no_file(tmp_path):
+    """It was lost: the handler ran when os.read had returned, and nobody had what it returned."""
+    body = 'ready()\nwait_for("go")\nwritten("a.engine")\ntime.sleep(60)'
+    with parent(
+        tmp_path,
+        body,
+        before="""
+read = os.read
+def read_and_signal(*arguments):
+    block = read(*arguments)
+    if b"a.engine" in block:
+        signal.raise_signal(signal.SIGTERM)
+    return block
+os.read = read_and_signal
+""",
+    ) as process:
+        (tmp_path / "go").touch()
+        assert end_of(process)[0] == 143
+    assert results(tmp_path) == []
 
 
 def test_an_old_file_survives_an_interruption(tmp_path):
