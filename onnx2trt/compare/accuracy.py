@@ -122,11 +122,11 @@ class Accuracy:
 
     def still(self) -> str:
         """That these samples do not show what a part of it does, in words; empty where they do."""
-        runs = [f"{part['first']} to {part['last']}" for part in self.parts or () if part.get("still")]
+        runs = [slices_of(part) for part in self.parts or () if part.get("still")]
         if not runs:
             return ""
         return (
-            f"hardly anything happens in slices {' and '.join(runs)} of output {self.output!r} on {self.inputs} (scores of objects that "
+            f"hardly anything happens in {' and '.join(runs)} of output {self.output!r} on {self.inputs} (scores of objects that "
             "none of the samples holds?): agreement there is no evidence; samples in which something does tell more"
         )
 
@@ -166,6 +166,12 @@ WORDS = {
     "noise": "the error's energy",
 }
 OTHERWISE = {"values": "top1, argmax, rows or noise"}
+
+
+def slices_of(part: dict) -> str:
+    """Which slices one of an output's parts is, in words."""
+    first, last = part["first"], part["last"]
+    return f"slices {first} to {last}" if last > first else f"slice {first}"
 
 
 def worst_of(rows: tuple[Accuracy, ...], limit_percent: float, excess=Accuracy.excess) -> Accuracy:

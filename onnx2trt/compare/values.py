@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnx2trt.compare.intervals import MOST_ALLOWED, allowance, bootstrap, percentiles
+from onnx2trt.compare.metrics import decibels
 from onnx2trt.compare.slices import by_slice
 from onnx2trt.compare.variation import Scale
 
@@ -16,7 +17,6 @@ LARGEST_PERCENT = 1e9  # JSON has no infinity
 FEWEST_SLICES = 8  # that together are many values
 MOST_PARTS = 8  # runs of slices of one kind that are told apart
 STILL = 0.5  # of what errors are held against, below which no slice of a part has shown what it does
-MOST_DB = 200.0
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,7 @@ def _parts(scale: Scale, ratios: np.ndarray) -> tuple[Part, ...]:
     parts = []
     for first, end in zip(bounds, bounds[1:]):
         own, counted, lost = scale.told[first:end], scale.variance[first:end], ratios[first:end]
-        noise = float((lost * counted).sum()) / 100
-        db = MOST_DB if noise == 0 else 10 * np.log10(max(float(own.sum()) / noise, 10 ** (-MOST_DB / 10)))
+        db = decibels(float(own.sum()), float((lost * counted).sum()) / 100)
         still = bool(scale.bounded[first] and (own < STILL * counted).all())
-        parts.append(Part(first, end - 1, float(lost.max()), float(min(db, MOST_DB)), still))
+        parts.append(Part(first, end - 1, float(lost.max()), db, still))
     return tuple(parts)

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from onnx2trt.base.words import listed, printable
-from onnx2trt.compare.accuracy import Accuracy
+from onnx2trt.compare.accuracy import Accuracy, slices_of
 from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.report import doors, inspection, sections
 from onnx2trt.report.inputs import bound_inputs, profile_texts, shape_range
@@ -262,9 +262,7 @@ def _accuracy(row: dict, limit: float) -> str:
     if row.get("signal_percent") is not None and row.get("noise_percent") is not None:
         text += f", {row['noise_percent']:.2g} % of what varies lost"
     for part in row.get("parts") or ():
-        first, last = part["first"], part["last"]
-        slices = f"slices {first} to {last}" if last > first else f"slice {first}"
-        text += f"; {slices}: drop {part['drop_percent']:.2f} %, {part['sqnr_db']:.1f} dB"
+        text += f"; {slices_of(part)}: drop {part['drop_percent']:.2f} %, {part['sqnr_db']:.1f} dB"
         text += ", hardly anything happens there" if part.get("still") else ""
     if row["nonfinite"]:
         text += f", {row['nonfinite']} NaN or infinite"

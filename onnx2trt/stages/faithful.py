@@ -3,13 +3,13 @@ where the same scales and weights give 35)."""
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnx2trt.base.errors import in_words
+from onnx2trt.compare.metrics import decibels
 from onnx2trt.conversion.comparing import as_declared, on_arrays
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
@@ -21,7 +21,6 @@ from onnx2trt.trt.engine import Engine
 
 SAMPLES = 4
 WORSE = 2.0  # times the noise: 3 dB
-LEAST = 1e-10  # of the signal: less noise than this is none
 FP16_NOISE = 10**-4.5  # of the signal: 45 dB, which layers in FP16 may cost besides, of which the simulation of INT8 may know nothing
 
 
@@ -47,9 +46,7 @@ def against_simulation(job: Job, prepared: Prepared, engine: Engine, run: Run) -
         return Faithful()
     off, short = [], ""
     for name, (simulated, measured) in noise.items():
-        if not signal[name]:
-            continue
-        of_engine, of_simulation = (10 * math.log10(signal[name] / max(value, LEAST * signal[name])) for value in (measured, simulated))
+        of_engine, of_simulation = (decibels(signal[name], value) for value in (measured, simulated))
         off.append(of_simulation - of_engine)
         if not short and measured > WORSE * (simulated + FP16_NOISE * signal[name]):
             short = f"output {name!r} has {of_engine:.1f} dB where a simulation of the same INT8 layers has {of_simulation:.1f} dB"

@@ -104,6 +104,8 @@ def test_what_samples_do_not_show_is_no_evidence():
     row = replace(ROW, parts=parts)
     assert "hardly anything happens in slices 4 to 8 of output 'y' on" in row.still() and "no evidence" in row.still()
     assert row.rounded().parts[1]["still"] is True
+    parts[1]["first"] = 8
+    assert "happens in slice 8 of output" in replace(ROW, parts=parts).still()
 
 
 def test_rounded():

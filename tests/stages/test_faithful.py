@@ -53,6 +53,15 @@ def test_what_layers_in_fp16_cost_is_no_fault_where_int8_costs_nothing(built, mo
     assert against_simulation(job, prepared, engine_of(job, noisy(limit - 0.5)), run).falls_short
 
 
+def test_an_engine_that_makes_something_of_nothing_is_named(built, monkeypatch):
+    """Where the model gives zeros alone, there is no signal that an error could be a share of."""
+    job, prepared, run = built
+    monkeypatch.setattr("onnx2trt.stages.faithful._noise", lambda *_: ({"y": 0.0}, {"y": [0.0, 1.0]}))
+    assert "output 'y' has -200.0 dB" in against_simulation(job, prepared, None, run).falls_short
+    monkeypatch.setattr("onnx2trt.stages.faithful._noise", lambda *_: ({"y": 0.0}, {"y": [0.0, 0.0]}))
+    assert against_simulation(job, prepared, None, run) == Faithful(0.0)
+
+
 def test_an_engine_that_does_not_run_is_not_judged_by_it(built):
     job, prepared, run = built
 
