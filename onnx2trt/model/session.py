@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 import tempfile
@@ -27,7 +28,9 @@ from onnx2trt.model.padding import rows_of_samples
 MOST_THREADS = 16  # more do not make single images faster
 AT_ONCE = 2  # inferences of one session at once, where the cores allow it: each with its share of the threads (see Session.run_each)
 LACKS = "NOT_IMPLEMENTED|Exception during initialization"  # its words for operators, types or attributes that it has no code for
-WRONG_OPTIMIZERS = ["ReluQuantRewrite"]  # takes a zero point of FP8 for one of UINT8, and drops the Relu in front (1.32)
+# One takes a zero point of FP8 for one of UINT8, and drops the Relu in front; the other takes Splits of one tensor into two and into four
+# parts for one (both in 1.32)
+WRONG_OPTIMIZERS = ["ReluQuantRewrite", "CommonSubexpressionElimination"]
 LARGE = 2**25  # bytes of weights; from here on it shows what of such a model stays with the process
 INFERENCE = "one inference"  # what is said of it where it takes long
 EXTERNAL_LIMIT = 1024  # bytes; larger weights are handed over as arrays, not serialized
@@ -153,6 +156,12 @@ class Session:
     def most_at_once(in_turn: bool) -> int:
         """Inferences of one session at once."""
         return 1 if in_turn else min(AT_ONCE, usable_cores())
+
+    def with_constants(self, constants: dict[str, np.ndarray]) -> Session:
+        """The same, with these values for some of its inputs; nothing is loaded again."""
+        other = copy.copy(self)
+        other._constants = {**self._constants, **constants}
+        return other
 
     @property
     def has_bfloat16(self) -> bool:

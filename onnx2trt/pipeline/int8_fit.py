@@ -120,7 +120,7 @@ class Ways:
     def _plain_db(self) -> dict[str, list[float]]:
         """A part of the data is enough to compare with, and the calibration method that suits the equalized graph, where nothing else asks
         for scales of the graph as it is."""
-        if self.known.cache or self.job.plan.calibration.cache:
+        if self.known.cache or self.job.plan.calibration.cache or "calibrated" in self.__dict__:
             return signal_to_noise(self.job, self.plain, self.run, NEITHER)
         wanted = Wanted(self.names, self.layers, samples=PART_OF_SAMPLES, method=self.method)
         found = calibrate(self.job, self.graph, wanted, self.run, f" {NEITHER}, to compare with")

@@ -64,11 +64,13 @@ class _Search:
         self._producers = graph.producers()
 
     def run(self) -> dict[str, str]:
-        tried = list(blank_inputs(self._job, Session.from_graph(self._graph).run))  # the graph is let go before others are loaded
+        # to optimize a graph takes longer than one inference; this one is let go before others are loaded
+        tried = list(blank_inputs(self._job, Session.from_graph(self._graph, optimize=False).run))
         for batch, expected in tried:
             for _ in range(ROUNDS):
                 half, names = simulated(convert(self._graph, {**self._others, **self._kept}, half=self._job.half))
-                if not lost(expected, Session.from_graph(half).run(batch.arrays)) or not self._keep_more(half, names, batch.arrays):
+                found = Session.from_graph(half, optimize=False).run(batch.arrays)
+                if not lost(expected, found) or not self._keep_more(half, names, batch.arrays):
                     break
         return self._kept
 

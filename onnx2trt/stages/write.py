@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+
+import numpy as np
 
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
@@ -12,6 +15,8 @@ from onnx2trt.report.result import Result, to_json
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.trt.builder import BuiltEngine
 from onnx2trt.trt.plan_text import Traffic
+
+PROBED = 256  # values that tell most weights apart
 
 
 def write_engine(job: Job, prepared: Prepared, built: BuiltEngine, traffic: Traffic | None, run: Run) -> EngineFile:
@@ -23,11 +28,22 @@ def write_engine(job: Job, prepared: Prepared, built: BuiltEngine, traffic: Traf
         ConversionError: OUTPUT.
     """
     path = job.plan.outputs.engine
-    weights = sum(array.nbytes for array in prepared.graph.weights.values()) if job.strong else None
+    weights = distinct_bytes(prepared.graph.weights.values()) if job.strong else None
     moved = (
         {"kernels": traffic.kernels, "moved_bytes": traffic.moved_bytes, "fused_attentions": traffic.attentions or None} if traffic else {}
     )
     return EngineFile(path, built.nbytes, run.write_at_end(path, built.data), list(job.plan.gpu_archs), weights, **moved)
+
+
+def distinct_bytes(arrays: Iterable[np.ndarray]) -> int:
+    """Of weights, of which TensorRT stores equal ones once."""
+    found: dict[tuple, list[np.ndarray]] = {}
+    for array in arrays:
+        flat = array.reshape(-1)
+        alike = found.setdefault((array.dtype, array.shape, flat[:: max(flat.size // PROBED, 1)].tobytes()), [])
+        if not any(np.array_equal(flat, other) for other in alike):
+            alike.append(flat)
+    return sum(array.nbytes for alike in found.values() for array in alike)
 
 
 def write_onnx(job: Job, prepared: Prepared, run: Run) -> dict[str, str] | None:

@@ -78,6 +78,20 @@ def test_an_effort_asks_for_no_more_than_it_names(ways):
     assert ways(levels, cache="c").best(SimpleNamespace(equalize=True, fit=True)) == "fitted", "its scales are those of the graph as it is"
 
 
+@pytest.mark.parametrize("equalizes, calibrated", [(False, 1), (True, 2)])
+def test_the_graph_as_it_is_is_calibrated_once(tmp_path, monkeypatch, equalizes, calibrated):
+    """Fitted weights alone are held against the scales that they were fitted with."""
+    monkeypatch.chdir(tmp_path)
+    network = random_network(3)
+    write(network, tmp_path)
+    calls, calibrate = [], int8_fit.calibrate
+    monkeypatch.setattr(int8_fit, "calibrate", lambda *args: calls.append(args[4:]) or calibrate(*args))
+    if not equalizes:
+        monkeypatch.setattr(int8_fit, "equalize", lambda job, graph, *_: int8_fit.Equalization(graph))
+    prepared_by("default")
+    assert len(calls) == calibrated, calls
+
+
 # ---- the property
 
 

@@ -143,6 +143,73 @@ def test_a_large_tied_weight_is_stored_once(size, shared, kept):
         assert sum(array.nbytes for array in convert(graph, {}).weights.values()) == size * 128 * 2
 
 
+# ---- constants that several nodes read
+
+
+def layers_of_one_weight(handed_on):
+    """x [2, 8] through four products by one weight, as exporters hand it on."""
+    nodes, weights = [], {"w": random(8, 8), "w2": random(8, 8, seed=1)}
+    for index in range(4):
+        read = "w" if index == 0 else f"w{handed_on}{index}"
+        if index and handed_on == "Identity":
+            nodes.append(node("Identity", "w" if index == 1 else f"wIdentity{index - 1}", read))
+        elif handed_on == "Transpose":
+            read = f"wTranspose{index}"
+            nodes.append(node("Transpose", "w", read, perm=[1, 0]))
+        elif index and handed_on == "Reshape":
+            weights[f"shape{index}"] = np.int64([8, 8])
+            nodes.append(node("Identity", f"shape{index}", f"sizes{index}"))
+            nodes.append(node("Reshape", f"w sizes{1 if index < 3 else index}", read))
+        nodes.append(node("MatMul", f"{'x' if index == 0 else f't{index - 1}'} {read}", f"t{index}", f"product {index}"))
+    nodes.append(node("MatMul", "t3 w2", "y", "other"))
+    return Graph.from_model(model(nodes, {"x": [2, 8]}, {"y": [2, 8]}, weights))
+
+
+@pytest.mark.parametrize("handed_on, stored", [("Identity", 1), ("Transpose", 1), ("Reshape", 3)])
+def test_a_weight_of_several_layers_stays_one(handed_on, stored):
+    """Three for Reshape: what it reads for its sizes are two constants, though equal ones."""
+    graph = layers_of_one_weight(handed_on)
+    folded = fold(graph)
+    np.testing.assert_array_equal(run(folded, x=random(2, 8, seed=2))[0], run(graph, x=random(2, 8, seed=2))[0])
+    products = [one for one in folded.nodes if one.op_type == "MatMul"]
+    assert len(products) == len(folded.nodes) == 5
+    assert len({one.input[1] for one in products[:4]}) == stored and products[4].input[1] == "w2"
+
+
+def test_what_is_an_output_too_is_made_by_a_node_and_read_in_order():
+    nodes = [node("Add", "a b", "c", "sum"), node("Identity", "c", "d")]
+    nodes += [node("Mul", "x d", "e", "first"), node("Mul", "e c", "y", "second")]
+    weights = {"a": random(4), "b": random(4, seed=1)}
+    graph = Graph.from_model(model(nodes, {"x": [4]}, {"y": [4], "d": [4], "c": [4]}, weights))
+    folded, x = fold_constants(graph), random(4, seed=2)
+    for a, b in zip(run(folded, x=x), run(graph, x=x)):
+        np.testing.assert_array_equal(a, b)
+    made = set(folded.weights) | {"x"}
+    for one in folded.nodes:
+        assert made.issuperset(one.input), f"{one.name} reads what is made later"
+        made.update(one.output)
+
+
+def test_splits_into_other_numbers_of_parts_are_not_one():
+    """Without sizes the number of outputs is what tells how the constant is cut."""
+    nodes = [node("Split", "w", "a b", "halves"), node("Split", "w", "c d e f", "quarters")]
+    nodes += [node("Concat", "x a c", "y", axis=0)]
+    graph = Graph.from_model(model(nodes, {"x": [1]}, {"y": [7]}, {"w": random(8)}, opset=13))
+    expected = np.concatenate([random(1), random(8)[:4], random(8)[:2]])
+    for one in (graph, fold(graph)):  # ONNX Runtime 1.32 takes them for one, unless it is told not to look for such nodes
+        np.testing.assert_array_equal(run(one, x=random(1))[0], expected)
+
+
+def test_what_a_body_reads_of_constants_that_are_one_is_renamed_there_too():
+    body = model([node("Add", "second x", "inner", "inside")], {}, {"inner": [4]}).graph
+    nodes = [node("Neg", "w", "first"), node("Neg", "w", "second"), node("Mul", "x first", "p", "product")]
+    nodes += [node("If", "flag", "q", then_branch=body, else_branch=body), node("Add", "p q", "y")]
+    graph = Graph.from_model(model(nodes, {"x": [4], "flag": (TensorProto.BOOL, [])}, {"y": [4]}, {"w": random(4)}))
+    folded, feed = fold_constants(graph), {"x": random(4, seed=1), "flag": np.array(True)}
+    np.testing.assert_array_equal(run(folded, **feed)[0], run(graph, **feed)[0])
+    assert "second" not in folded.weights
+
+
 def test_a_constant_output_is_still_made_by_a_node():
     graph = Graph.from_model(
         model([node("Neg", "k", "y"), node("Relu", "x", "z")], {"x": [2]}, {"y": [2], "z": [2]}, {"k": np.float32([1, 2])})

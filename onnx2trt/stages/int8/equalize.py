@@ -12,7 +12,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import Feeds
 from onnx2trt.data.holdout import choose_split
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.observe import observe, static_shapes
+from onnx2trt.model.observe import observe_parallel, static_shapes
 from onnx2trt.quant.equalize.choice import believed, choose_scales, choose_shifts
 from onnx2trt.quant.equalize.equalization import Equalization
 from onnx2trt.quant.equalize.groups import scale_groups, shift_groups
@@ -91,6 +91,6 @@ def _channel_ranges(
     most = max(SAMPLES, -(-FEWEST_VALUES // max(*sizes, 1, 1)))
     dataset = choose_split(job.data).to_decide(most)  # whether it pays is judged by others
     feeds = Feeds(job.data.reader, dataset, run.console, "equalizing channels")
-    observe(graph, job.profiles, list(axes), feeds, lambda name, values: ranges[name].measure(values))
-    observe(graph, job.profiles, list(axes), feeds, lambda name, values: ranges[name].count(values))
+    observe_parallel(graph, job.profiles, list(axes), feeds, lambda: lambda name, values: ranges[name].measure(values))
+    observe_parallel(graph, job.profiles, list(axes), feeds, lambda: lambda name, values: ranges[name].count(values))
     return ranges
