@@ -10,11 +10,9 @@ from typing import Protocol
 
 import numpy as np
 
-from onnx2trt.model.graph import Graph
-from onnx2trt.model.session import Session
 from onnx2trt.quant.sensitivity import Feed, Measure
+from onnx2trt.quant.simulations import Simulations
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.qdq import Layer
 
 FAR = 2.0  # 6 dB: what is so much worse on half of the samples is not the best on all of them
 NEARLY = 0.01  # scales that differ by less are the same: buckets of a histogram are as wide
@@ -42,6 +40,7 @@ class Looked:
     usual: list[Feed]  # a few; the scales were not taken from them, where there are others
     rare: list[Feed] = field(default_factory=list)  # those whose values narrow scales cut off (quant.rare)
     share: float = 0.0  # of all of the data, that the rare ones are
+    expected: list[Feed] | None = None  # the model's outputs for all of them, where these are known
 
 
 @dataclass(frozen=True)
@@ -63,24 +62,23 @@ class Outcome:
     worst: float  # change in one inference
 
 
-def compare_methods(graph: Graph, layers: tuple[Layer, ...], methods: Iterable[Method], looked: Looked, measure: Measure) -> list[Outcome]:
+def compare_methods(simulations: Simulations, methods: Iterable[Method], looked: Looked, measure: Measure) -> list[Outcome]:
     """What each calibration method makes of the outputs, with all layers in INT8; without those that are far worse than one before them on
     the first half of the usual samples, or surely worse where no sample is rare, and without those whose scales are another's.
 
     Args:
-        graph: FP32.
+        simulations: of the graph with all layers.
         measure: makes of the expected outputs what tells how far others are from them.
     """
     half = len(looked.usual) // 2
-    change = measure(list(Session.from_graph(graph, in_turn=False).run_each([*looked.usual, *looked.rare])))
+    change = measure(looked.expected or simulations.exact([*looked.usual, *looked.rare]))
     outcomes: list[Outcome] = []
     tried: list[Method] = []
     least, best_db = math.inf, ()
     for method in methods:
         if any(_nearly_equal(method, other) for other in tried):
             continue
-        runs = None  # the graph of the method before is let go before this one is loaded
-        runs = Session.from_graph(method.fit.apply(graph, layers), in_turn=False).run_each(looked.usual)
+        runs = simulations.run_each(method.fit, looked.usual)
         found = list(islice(runs, half))
         each = change.each(found)
         lost = math.hypot(*each) / math.sqrt(max(half, 1))
@@ -92,7 +90,7 @@ def compare_methods(graph: Graph, layers: tuple[Layer, ...], methods: Iterable[M
             least, best_db = lost, first_db
         found += runs
         if looked.rare:
-            found += Session.from_graph(method.final.apply(graph, layers), in_turn=False).run_each(looked.rare)
+            found += simulations.run_each(method.final, looked.rare)
         outcomes.append(_outcome(method.name, change, found, looked))
     return outcomes
 

@@ -9,6 +9,7 @@ from models import conv_net, model, node, random
 from onnx2trt.compare.change import Change
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant.candidates import LIMIT_DB, Looked, Method, Outcome, best_of, compare_methods, sqnr_db, worse_than
+from onnx2trt.quant.simulations import Simulations
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import raise_opset
 from onnx2trt.rewrite.qdq import quantizable_layers
@@ -104,7 +105,7 @@ def alike(scale):
 
 
 def compared(graph, feeds, **scales):
-    return compare_methods(graph, quantizable_layers(graph), methods(**scales), Looked(feeds), Change)
+    return compare_methods(Simulations(graph, quantizable_layers(graph)), methods(**scales), Looked(feeds), Change)
 
 
 def test_the_scales_that_change_least_are_chosen():
@@ -135,12 +136,12 @@ def test_what_is_far_worse_on_half_of_the_samples_is_not_run_on_the_rest():
             ran.append(len(found))
             return super().each(found)
 
-    found = compare_methods(graph, layers, fits, Looked(feeds), Measured)
+    found = compare_methods(Simulations(graph, layers), fits, Looked(feeds), Measured)
     assert [one.method for one in found] == ["fine", "near"] and all(len(one.each_db) == 8 for one in found)
     assert ran == [4, 8, 4, 4, 8], "on the first half, and where it may be the best, on all"
-    first_is_worst = compare_methods(graph, layers, reversed(fits), Looked(feeds), Change)
+    first_is_worst = compare_methods(Simulations(graph, layers), reversed(fits), Looked(feeds), Change)
     assert best_of(found).method == "fine" and best_of(first_is_worst).method != "coarse"
-    alone = compare_methods(graph, layers, fits, Looked(feeds[:1]), Change)
+    alone = compare_methods(Simulations(graph, layers), fits, Looked(feeds[:1]), Change)
     assert [one.method for one in alone] == ["fine", "coarse", "near"], "a single sample has no half"
 
 
@@ -148,9 +149,9 @@ def test_what_is_surely_worse_on_half_of_the_samples_is_not_run_on_the_rest_unle
     graph = raise_opset(Graph.from_model(conv_net()), 19)
     layers, feeds = quantizable_layers(graph), [{"x": random(1, 3, 16, 16, seed=seed)} for seed in range(9)]
     fits = methods(fine=alike(0.04), worse=alike(0.06))
-    found = compare_methods(graph, layers, fits, Looked(feeds[:8]), Change)
+    found = compare_methods(Simulations(graph, layers), fits, Looked(feeds[:8]), Change)
     assert [one.method for one in found] == ["fine"]
-    with_rare = compare_methods(graph, layers, fits, Looked(feeds[:8], feeds[8:], 0.1), Change)
+    with_rare = compare_methods(Simulations(graph, layers), fits, Looked(feeds[:8], feeds[8:], 0.1), Change)
     assert [one.method for one in with_rare] == ["fine", "worse"] and all(len(one.each_db) == 8 for one in with_rare)
 
 
@@ -171,10 +172,10 @@ def test_rare_samples_count_for_their_share_of_the_data():
     usual, rare = ([{"x": factor * random(1, 3, 16, 16, seed=seed)} for seed in range(4)] for factor in (1, 8))
     fits = methods(wide=alike(0.25), narrow=alike(0.04))
     layers = quantizable_layers(graph)
-    wide, narrow = compare_methods(graph, layers, fits, Looked(usual, rare, 0.1), Change)
+    wide, narrow = compare_methods(Simulations(graph, layers), fits, Looked(usual, rare, 0.1), Change)
     assert narrow.worst > 3 * wide.worst and narrow.change > wide.change and min(narrow.each_db) > max(wide.each_db)
     assert best_of([wide, narrow]) == wide and best_of([narrow, wide]) == wide
-    without = compare_methods(graph, layers, fits, Looked(usual), Change)
+    without = compare_methods(Simulations(graph, layers), fits, Looked(usual), Change)
     assert best_of(without).method == "narrow" and without[1].change < narrow.change / 3
 
 

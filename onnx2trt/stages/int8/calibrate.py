@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 
@@ -21,6 +22,7 @@ from onnx2trt.model.observe import observe_parallel
 from onnx2trt.quant.candidates import Looked, Method, Outcome, best_of, compare_methods, surely_better
 from onnx2trt.quant.histograms import Collector
 from onnx2trt.quant.rare import may_be_rare, rare
+from onnx2trt.quant.simulations import Simulations
 from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite.body_layers import exposing
 from onnx2trt.rewrite.fit import Fit
@@ -116,42 +118,60 @@ def _choose_method(job: Job, graph: Graph, wanted: Wanted, collectors: dict[int,
     looked = _looked(job, methods, seen)
     if not looked.usual:  # all of them are damaged
         return number_format.methods[0]
-    tracked = run.console.track(methods, len(methods), "comparing calibration methods")
-    outcomes = compare_methods(graph, wanted.layers, tracked, looked, job.comparison().change)
+    tracked, simulations = run.console.track(methods, len(methods), "comparing calibration methods"), Simulations(graph, wanted.layers)
+    outcomes = compare_methods(simulations, tracked, looked, job.comparison().change)
     told = ", ".join(f"{one.method} {one.change:.2%} (worst sample {one.worst:.2%})" for one in outcomes)
     run.console.debug(f"change of the outputs by method, {len(looked.rare)} rare samples among them: {told}")
     chosen = best_of(outcomes)
-    while chosen is not outcomes[0] and not _confirmed(job, graph, wanted, collectors, (outcomes[0], chosen), run):
-        outcomes.remove(chosen)
-        chosen = best_of(outcomes)
+    if chosen is not outcomes[0]:
+        others = _Others(job, wanted, collectors, simulations, run)
+        while chosen is not outcomes[0] and not others.confirm(outcomes[0], chosen):
+            outcomes.remove(chosen)
+            chosen = best_of(outcomes)
     return chosen.method
 
 
-def _confirmed(job: Job, graph: Graph, wanted: Wanted, collectors: dict[int, Collector], pair: tuple[Outcome, Outcome], run: Run) -> bool:
-    """Whether narrower scales are better off on the other samples, too: what they cut off may not be in the few that chose them.
+class _Others:
+    """The samples by which nothing was chosen yet: what narrow scales cut off may not be in the few that chose them."""
 
-    Args:
-        pair: of the widest scales, and of those that are chosen.
-    """
-    split = choose_split(job.data)
-    if split.measured is not None:
-        return True
-    wide, narrow = ([one] for one in pair)
-    for group in run.console.track(split.unjudged, len(split.unjudged), "comparing two of them on other samples"):
-        part = without(collectors, group, Collector)
-        fits = (Fit(wanted.scales(part, one.method, job.number_format), fp16_scales=job.fp16_scales(graph)) for one in pair)
-        methods = [Method(one.method, fit, fit) for one, fit in zip(pair, fits)]
-        looked = Looked(_feeds(job, split.of_trials(group, CONFIRMING_SAMPLES)))
-        found = compare_methods(graph, wanted.layers, methods, looked, job.comparison().change) if looked.usual else []
-        if len(found) == 1:  # the narrow ones are far worse, or those that the wide ones are
-            narrow = [replace(narrow[0], worst=math.inf)]
-            break
-        for outcomes, outcome in zip((wide, narrow), found):
-            outcomes.append(outcome)
-    confirmed = surely_better(wide, narrow)
-    if not confirmed:
-        run.console.debug(f"{pair[1].method} is no better than {pair[0].method} on other samples")
-    return confirmed
+    def __init__(self, job: Job, wanted: Wanted, collectors: dict[int, Collector], simulations: Simulations, run: Run):
+        """
+        Args:
+            simulations: of the graph with all layers.
+        """
+        self._job, self._wanted, self._collectors, self._simulations, self._run = job, wanted, collectors, simulations, run
+        split = choose_split(job.data)
+        self._groups = () if split.measured is not None else split.unjudged
+        self._feeds = [_feeds(job, split.of_trials(group, CONFIRMING_SAMPLES)) for group in self._groups]
+
+    @cached_property
+    def _looked(self) -> list[Looked]:
+        expected = iter(self._simulations.exact([feed for feeds in self._feeds for feed in feeds]))
+        return [Looked(feeds, expected=[next(expected) for _ in feeds]) for feeds in self._feeds]
+
+    def confirm(self, widest: Outcome, chosen: Outcome) -> bool:
+        """Whether the scales that were chosen are better off than the widest here, too; where there are no such samples, they are."""
+        if not self._groups:
+            return True
+        wide, narrow = [widest], [chosen]
+        groups = list(zip(self._groups, self._looked))
+        for group, looked in self._run.console.track(groups, len(groups), "comparing two of them on other samples"):
+            methods = [self._method(one.method, group) for one in (widest, chosen)]
+            found = compare_methods(self._simulations, methods, looked, self._job.comparison().change) if looked.usual else []
+            if len(found) == 1:  # the narrow ones are far worse, or those that the wide ones are
+                narrow = [replace(narrow[0], worst=math.inf)]
+                break
+            for outcomes, outcome in zip((wide, narrow), found):
+                outcomes.append(outcome)
+        confirmed = surely_better(wide, narrow)
+        if not confirmed:
+            self._run.console.debug(f"{chosen.method} is no better than {widest.method} on other samples")
+        return confirmed
+
+    def _method(self, name: str, group: frozenset[int]) -> Method:
+        scales = self._wanted.scales(without(self._collectors, group, Collector), name, self._job.number_format)
+        fit = Fit(scales, fp16_scales=self._job.fp16_scales(self._simulations.graph))
+        return Method(name, fit, fit)
 
 
 def _looked(job: Job, methods: list[Method], seen: list[Seen]) -> Looked:
