@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.signals import ENDING
 from onnx2trt.base.system import check_system
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 Path = str | os.PathLike[str]
 Shapes = str | Sequence[str] | Mapping[str, Sequence[int]]
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Options(TypedDict, total=False):
@@ -228,7 +228,7 @@ def _own_signal_handlers() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():  # handlers belong to the main thread, and are left alone here
         yield
         return
-    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    handlers = {number: signal.getsignal(number) for number in ENDING}
     try:
         yield
     finally:

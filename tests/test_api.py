@@ -249,9 +249,9 @@ def test_it_works_in_a_thread(rtx, folder):
 
 
 def test_handlers_of_the_caller_are_in_force_again(rtx, folder):
-    before = {number: signal.getsignal(number) for number in api.SIGNALS}
+    before = {number: signal.getsignal(number) for number in api.ENDING}
     onnx2trt.convert("net.onnx", quiet=True)
-    assert {number: signal.getsignal(number) for number in api.SIGNALS} == before
+    assert {number: signal.getsignal(number) for number in api.ENDING} == before
 
 
 def test_importing_is_light_and_names_are_found():

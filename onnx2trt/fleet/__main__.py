@@ -12,6 +12,7 @@ import time
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.files import check_writable, write_atomically
 from onnx2trt.base.side_files import check_replaceable
+from onnx2trt.base.signals import ENDING
 from onnx2trt.base.streams import deliver, needs_stdout, open_streams, say
 from onnx2trt.base.system import check_system
 from onnx2trt.base.words import error_text
@@ -126,7 +127,7 @@ def _heeding_signals(record: Record, at_once: bool = True):
     Args:
         at_once: by an exception; else the block looks at `record.interrupted` itself.
     """
-    caught = [number for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if signal.getsignal(number) != signal.SIG_IGN]
+    caught = [number for number in ENDING if signal.getsignal(number) != signal.SIG_IGN]
 
     def interrupt(signum, _frame):
         for number in caught:  # a second Ctrl-C must not break the cleaning up

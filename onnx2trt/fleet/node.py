@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from onnx2trt.base.errors import ConversionError, ExitCode
+from onnx2trt.base.signals import ENDING
 from onnx2trt.fleet.outcome import LOG_LINES, Outcome, of_result
 
 PACKAGE_ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
@@ -23,7 +23,7 @@ def with_the_package() -> str:
     return os.pathsep.join(filter(None, (PACKAGE_ROOT, os.environ.get("PYTHONPATH"))))
 
 
-FROM_OUTSIDE = tuple(128 + number for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))  # exit codes of the command
+FROM_OUTSIDE = tuple(128 + number for number in ENDING)  # exit codes of the command
 
 
 def convert(folder: str, engine: str, words: Sequence[str], hide_gpus: bool) -> Outcome:

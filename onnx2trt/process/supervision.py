@@ -17,11 +17,11 @@ import threading
 from onnx2trt.base import files
 from onnx2trt.base.errors import ConversionError, ExitCode, unforeseen
 from onnx2trt.base.memory import limited
+from onnx2trt.base.signals import ENDING
 from onnx2trt.base.stage_names import BEFORE_STAGES, INSPECTING_STAGE, PARSING_STAGES, STARTING_STAGE
 from onnx2trt.process.channel import ENVIRONMENT_KEY
 from onnx2trt.process.scratch import Scratch
 
-ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 TEARDOWN_SECONDS = 5.0  # a child that has delivered its result may take this long to go
 
 
