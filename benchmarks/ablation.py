@@ -250,8 +250,8 @@ class Study:
             known = learn(sums, with_means)
             return Inputs(known.sums, known.gram, np.zeros_like(known.change))
 
-        def unbiased(columns, weight, inputs, units, biased=True):
-            return [weight_fitting.Rounded(one.weights, one.scales, None) for one in solve(columns, weight, inputs, units, biased)]
+        def unbiased(*args):
+            return [[weight_fitting.Rounded(one.weights, one.scales, None) for one in found] for found in solve(*args)]
 
         def nearest(exact, gram, number_format):
             return number_format.nearest(exact)

@@ -19,6 +19,7 @@ from onnx2trt.rewrite.qdq import Layer, Rounded, takes_bias, weight_layout
 
 Feed = dict[str, np.ndarray]
 SUMS_BYTES = 3 * 2**27  # sums kept at a time; the layers beyond take another pass over the data
+AT_ONCE_BYTES = 2**23  # of sums or weights that are fitted together; beyond, nothing is gained by it
 MOST_THREADS = 8  # each takes about as much memory as the sums of one part of the data, a few times
 
 
@@ -54,9 +55,9 @@ class Shared:
         """Equal for weights whose layers read the same columns of the same tensors."""
         return tuple((layer.activation, columns.reading) for layer, columns in zip(self.layers, self.columns))
 
-    def fit(self, inputs: Inputs) -> list[Rounded]:
-        """For each layer."""
-        return solve(self.columns[0], self.weight, inputs, self.units, self.biased)
+    def fit(self, known: list[Inputs]) -> list[list[Rounded]]:
+        """For each of these, each layer's."""
+        return solve(self.columns[0], self.weight, known, self.units, self.biased)
 
 
 @dataclass(frozen=True)
@@ -81,14 +82,21 @@ class Family:
             parts: trial -> sums of what it leaves out.
         """
         fits: list[dict[str, Rounded]] = [{} for _ in range(trials + 1)]
-        for number, fitted in enumerate(fits):
-            seen = [part for key, part in parts.items() if key != number]  # the last number is no part's
-            if seen:
-                sums = Sums.of(seen)
-                inputs = {means: learn(sums, means) for means in {shared.means for shared in self.members}}
-                for shared in self.members:
-                    fitted.update(zip((layer.node for layer in shared.layers), shared.fit(inputs[shared.means])))
+        seen = {number: [part for key, part in parts.items() if key != number] for number in range(trials + 1)}  # the last is no part's
+        numbers = [number for number, others in seen.items() if others]
+        for start in range(0, len(numbers), self._at_once):
+            some = numbers[start : start + self._at_once]
+            sums = [Sums.of(seen[number]) for number in some]
+            known = {means: [learn(one, means) for one in sums] for means in {shared.means for shared in self.members}}
+            for shared in self.members:
+                for number, found in zip(some, shared.fit(known[shared.means])):
+                    fits[number].update(zip((layer.node for layer in shared.layers), found))
         return fits
+
+    @property
+    def _at_once(self) -> int:
+        """Fits for which there is room together."""
+        return max(1, AT_ONCE_BYTES // max(self.bytes, *(4 * shared.weight.size for shared in self.members)))
 
 
 def fit_weights(

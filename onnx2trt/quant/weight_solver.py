@@ -25,7 +25,7 @@ layers was worse.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -156,29 +156,37 @@ def learn(sums: Sums, with_means: bool) -> Inputs:
     return Inputs(sums, gram, change.transpose(0, 2, 1))
 
 
-def solve(columns: Columns, weight: np.ndarray, inputs: Inputs, units: Sequence[float], biased: bool = True) -> list[Rounded]:
-    """Weights, their scales and a bias for each of the layers that read one weight; they differ in the bias alone.
+def solve(
+    columns: Columns, weight: np.ndarray, known: Sequence[Inputs], units: Sequence[float], biased: bool = True
+) -> list[list[Rounded]]:
+    """Weights, their scales and a bias for each of the layers that read one weight; they differ in the bias alone. Once for each of several
+    sets of inputs: rounding takes many small steps, which take hardly longer for several small weights at once.
 
     The scales are such that FP16 can hold, whether they will be stored in it or not: so one fit serves both routes.
 
     Args:
         weight: float32.
+        known: what each set of inputs does to any weights.
         units: the INT8 scale of each layer's inputs.
         biased: the layers can take a bias (qdq.takes_bias).
     """
-    rows = columns.rows(weight)
-    target = rows + rows @ inputs.change
-    number_format = inputs.sums.number_format
+    rows, number_format = columns.rows(weight), known[0].sums.number_format
     axis = columns.axis if number_format.per_channel else None
-    _, scales = quantize_weights(columns.weight(target), axis, True, number_format)
-    steps = columns.rows(np.broadcast_to(along(scales, axis, weight.ndim), weight.shape))[:, :, :1]
-    settled = settle(target / steps, inputs.gram, number_format)
-    integers = number_format.stored(columns.weight(settled))
-    if not biased:
-        return [Rounded(integers, scales, None)] * len(units)
-    sums, exact, fitted = inputs.sums, rows.astype(np.float64), (settled * steps).astype(np.float64)
-    wrong = _of_means(exact, sums.mean) - _of_means(fitted, sums.quantized_mean)
-    return [Rounded(integers, scales, columns.channels(own * unit).astype(np.float32)) for own, unit in zip(wrong, units)]
+    targets = [rows + rows @ inputs.change for inputs in known]
+    scales = [quantize_weights(columns.weight(target), axis, True, number_format)[1] for target in targets]
+    steps = [columns.rows(np.broadcast_to(along(own, axis, weight.ndim), weight.shape))[:, :, :1] for own in scales]
+    exact = np.concatenate([target / step for target, step in zip(targets, steps)])
+    settled = np.split(settle(exact, np.concatenate([inputs.gram for inputs in known]), number_format), len(known))
+    found = []
+    for inputs, integers, step, own in zip(known, settled, steps, scales):
+        rounded = Rounded(number_format.stored(columns.weight(integers)), own, None)
+        if not biased:
+            found.append([rounded] * len(units))
+            continue
+        means, fitted = inputs.sums, (integers * step).astype(np.float64)
+        wrong = _of_means(rows.astype(np.float64), means.mean) - _of_means(fitted, means.quantized_mean)
+        found.append([replace(rounded, bias=columns.channels(one * unit).astype(np.float32)) for one, unit in zip(wrong, units)])
+    return found
 
 
 def _of_means(rows: np.ndarray, means: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from onnx2trt.rewrite.qdq import along, quantize_weights
 
 
 def fitted(columns, weight, sums, units, biased=True):
-    return solve(columns, weight, learn(sums, not (biased and columns.single)), units, biased)
+    return solve(columns, weight, [learn(sums, not (biased and columns.single))], units, biased)[0]
 
 
 def empty(columns, layers=1):
@@ -216,3 +216,23 @@ def test_the_best_weights_are_those_of_the_formula(groups, count, number, means,
     change = np.abs(expected - rows).max()
     assert change > 1e-3 * np.abs(rows).max(), "there is something to find"
     np.testing.assert_allclose(found, expected, rtol=0, atol=0.01 * change)
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+@pytest.mark.parametrize("biased", [True, False])
+def test_several_fits_at_once_are_what_each_is_alone(kind, biased):
+    op, attributes, shape, _ = KINDS[kind]
+    weight = random(*shape, seed=3)
+    columns = Columns(node(op, "x w", "y", **attributes), weight)
+    sets = []
+    for seed in range(3):
+        sums = empty(columns)
+        sums.add(random(columns.groups, columns.count, 200, seed=seed), 0.05)
+        sets.append(learn(sums, not (biased and columns.single)))
+    together = solve(columns, weight, sets, [0.05], biased)
+    for inputs, found in zip(sets, together, strict=True):
+        (alone,) = solve(columns, weight, [inputs], [0.05], biased)
+        for one, other in zip(found, alone, strict=True):
+            np.testing.assert_array_equal(one.weights, other.weights)
+            np.testing.assert_array_equal(one.scales, other.scales)
+            assert (one.bias is None) == (other.bias is None) and (one.bias is None or np.array_equal(one.bias, other.bias))
