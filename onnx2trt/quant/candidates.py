@@ -78,6 +78,7 @@ def compare_methods(simulations: Simulations, methods: Iterable[Method], looked:
     for method in methods:
         if any(_nearly_equal(method, other) for other in tried):
             continue
+        runs = None  # it holds the session of the method before, which is let go where this one needs another
         runs = simulations.run_each(method.fit, looked.usual)
         found = list(islice(runs, half))
         each = change.each(found)

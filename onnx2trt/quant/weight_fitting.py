@@ -32,7 +32,6 @@ class Samples:
     trials: int = 0  # how many more times to fit without a part of the data
     trial: Callable[[], int] = lambda: -1  # number of the trial that leaves the present feed out; -1 for none
     counted: Callable[[Iterable, int], Iterable] = lambda fits, total: fits  # shows how far the fitting is
-    parts: int = 1  # that the data falls into: those of the trials, and what none of them leaves out
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +114,7 @@ def fit_weights(
     fits: list[dict[str, Rounded]] = [{} for _ in range(samples.trials + 1)]
     families = _families(_by_weight(graph, layers, scales))
     with ThreadPoolExecutor(min(usable_cores(), MOST_THREADS), thread_name_prefix="fit") as pool:
-        for group in in_groups(families, lambda family: family.bytes * samples.parts, SUMS_BYTES):
+        for group in in_groups(families, lambda family: family.bytes * (samples.trials + 1), SUMS_BYTES):
             sums = _collect(graph, profiles, group, samples)
             for found in samples.counted(pool.map(Family.fit, group, sums, [samples.trials] * len(group)), len(group)):
                 for fitted, own in zip(fits, found):

@@ -69,7 +69,7 @@ def fold_constants(graph: Graph, stored_once: bool = False) -> Graph:
         except ConversionError:
             return folded  # an operator that ONNX Runtime lacks: TensorRT's parser folds what it knows
     identities = []
-    for name in [name for name in graph.output_names if name in wanted]:  # an output needs a node that makes it
+    for name in dict.fromkeys(name for name in graph.output_names if name in wanted):  # an output needs a node that makes it
         constant = folded.unique(f"{name}_constant")
         folded.weights[constant] = folded.weights.pop(name)
         identities.append(onnx.helper.make_node("Identity", [constant], [name], name=folded.unique(f"{name}_identity")))

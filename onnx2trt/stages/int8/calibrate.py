@@ -140,14 +140,14 @@ class _Others:
             simulations: of the graph with all layers.
         """
         self._job, self._wanted, self._collectors, self._simulations, self._run = job, wanted, collectors, simulations, run
-        split = choose_split(job.data)
-        self._groups = () if split.measured is not None else split.unjudged
-        self._feeds = [_feeds(job, split.of_trials(group, CONFIRMING_SAMPLES)) for group in self._groups]
+        self._split = choose_split(job.data)
+        self._groups = () if self._split.measured is not None else self._split.unjudged
 
     @cached_property
     def _looked(self) -> list[Looked]:
-        expected = iter(self._simulations.exact([feed for feeds in self._feeds for feed in feeds]))
-        return [Looked(feeds, expected=[next(expected) for _ in feeds]) for feeds in self._feeds]
+        each = [_feeds(self._job, self._split.of_trials(group, CONFIRMING_SAMPLES)) for group in self._groups]
+        expected = iter(self._simulations.exact([feed for feeds in each for feed in feeds]))
+        return [Looked(feeds, expected=[next(expected) for _ in feeds]) for feeds in each]
 
     def confirm(self, widest: Outcome, chosen: Outcome) -> bool:
         """Whether the scales that were chosen are better off than the widest here, too; where there are no such samples, they are."""

@@ -32,7 +32,6 @@ def fit(job: Job, graph: Graph, layers: tuple[Layer, ...], found: Calibrated, wi
                 len(found.trials),
                 trial=lambda: parts.current,
                 counted=lambda fits, total: run.console.track(fits, total, "fitting what reads the same inputs"),
-                parts=split.trials + (split.parts > split.trials),
             )
             weights = fit_weights(graph, job.profiles, layers, found.scales, samples)
     fp16_scales = job.fp16_scales(graph)
