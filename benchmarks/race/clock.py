@@ -73,7 +73,7 @@ def measure(folder: Path, ways: dict[str, str], options: dict) -> None:
     Raises:
         ConversionError, RuntimeError: an engine does not load or run; it is the one in folder/at.
     """
-    from onnx2trt.trt.driver import probe_driver
+    from onnx2trt.base.driver import probe_driver
     from onnx2trt.trt.library import load_library
     from onnx2trt.trt.memory import open_cuda
 

@@ -42,7 +42,7 @@ def judge(case: Case, precision: str, prepared: Path, engine: Path) -> dict:
 
 def _outputs(prepared: Path, engine: Path, feed: dict) -> tuple[list[np.ndarray] | None, str]:
     """(outputs, how they were made), or (None, why there are none)."""
-    from onnx2trt.trt.driver import probe_driver
+    from onnx2trt.base.driver import probe_driver
 
     if probe_driver().gpu:
         return _executed(engine, feed, onnx.load(prepared)), "gpu"

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 
-from onnx2trt.trt.driver import probe_driver
+from onnx2trt.base.driver import probe_driver
 
 from .classes import CLASSES, CONVERTED, GOOD, LIBRARY, reason
 

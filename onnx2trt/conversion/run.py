@@ -16,6 +16,7 @@ from onnx2trt.base.files import Temporary
 from onnx2trt.base.memory import HELD, return_freed
 from onnx2trt.base.under_way import UNDER_WAY
 from onnx2trt.compare.evidence import Evidence
+from onnx2trt.model.on_gpu import GPU
 from onnx2trt.process.channel import Channel
 from onnx2trt.report.console import Console
 
@@ -52,6 +53,8 @@ class Run:
         return_freed()
         with self.console.stage(name, label):
             yield
+            while GPU.remarks:
+                self.console.warn(GPU.remarks.pop(0))
 
     @contextmanager
     def told_after(self, seconds: float, text: str) -> Iterator[None]:
@@ -103,7 +106,11 @@ class Run:
     def said(self) -> dict:
         """The fields of the result that tell of the run itself, as far as it has come."""
         timings = {**self.console.timings, "total": time.monotonic() - self._started}
-        return {"timings_s": {name: round(seconds, 3) for name, seconds in timings.items()}, "warnings": list(self.console.warnings)}
+        return {
+            "timings_s": {name: round(seconds, 3) for name, seconds in timings.items()},
+            "inferences_on": GPU.said(),
+            "warnings": list(self.console.warnings),
+        }
 
     def temporary(self, final: str) -> Temporary:
         """A new file beside `final` that the parent removes unless it is renamed."""

@@ -1,4 +1,4 @@
-"""Run ONNX graphs on the CPU: the only onnxruntime."""
+"""Run ONNX graphs in ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ from collections.abc import Callable, Iterable, Iterator
 import numpy as np
 import onnx
 
-# From 1.32 on, it reports home about every model that it runs, and keeps a device ID and a database in ~/.cache/Microsoft
-os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-import onnxruntime as ort
-
 from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.memory import return_freed
 from onnx2trt.base.model_info import ModelInfo
 from onnx2trt.base.read_ahead import map_in_order
 from onnx2trt.base.under_way import UNDER_WAY
+from onnx2trt.model import on_gpu
 from onnx2trt.model.fp8_weights import fold_fp8_weights
 from onnx2trt.model.graph import Graph, external_tensor
+from onnx2trt.model.on_gpu import GPU, OnGpu, first_line, ort
 from onnx2trt.model.padding import rows_of_samples
 
 MOST_THREADS = 16  # more do not make single images faster
@@ -41,12 +39,12 @@ class CannotLoad(ConversionError):
 
 
 class Session:
-    """A model ready to run on the CPU.
+    """A model ready to run: on the GPU where ONNX Runtime has one (on_gpu.py), but for what is loaded without optimizing; else on the CPU.
 
     Q/DQ pairs are computed as they stand (`session.disable_quant_qdq`), so that results are the same on every CPU.
     """
 
-    def __init__(self, session: ort.InferenceSession, keep_alive: list, at_once: int = 1):
+    def __init__(self, session: ort.InferenceSession | OnGpu, keep_alive: list, at_once: int = 1):
         self._session = session
         self._constants: dict[str, np.ndarray] = {}
         self.at_once = at_once
@@ -95,7 +93,8 @@ class Session:
         Args:
             graph: is not changed; its weights are not copied.
             extra_outputs: inner tensors to return besides the graph's outputs.
-            optimize: False keeps every node as it stands, and takes the size of a tensor before anything else, so that the tensor can go.
+            optimize: False keeps every node as it stands, and takes the size of a tensor before anything else, so that the tensor can go;
+                on the CPU, since shapes and constants are wanted then.
             in_turn: one inference after the other, each with all threads; False divides them among AT_ONCE of them.
         """
         proto = onnx.ModelProto()
@@ -120,7 +119,7 @@ class Session:
         large = is_large(graph)
         if large:  # of the graph before this one, which is let go as a rule
             return_freed()
-        loaded = cls(_load(proto.SerializeToString(), options, "the prepared model"), values, at_once)
+        loaded = cls(_load(proto.SerializeToString(), options, "the prepared model", optimize), values, at_once)
         if large:  # what was only needed to pack the weights
             return_freed()
         return loaded
@@ -136,7 +135,7 @@ class Session:
             graph: changed, and without weights afterwards, where it is large.
             in_turn: as for from_graph.
         """
-        if not is_large(graph):
+        if not is_large(graph) or GPU.works:  # which packs nothing, and needs the weights again where it fails
             return cls.from_graph(graph, in_turn=in_turn)
         graph.weights.update(fold_fp8_weights(graph.proto, graph))
         graph.prune()
@@ -188,7 +187,7 @@ class Session:
         except Exception as error:  # onnxruntime raises classes of its own, by status code
             shapes = ", ".join(f"{name} {array.dtype}{list(array.shape)}" for name, array in feed.items())
             raise ConversionError(
-                f"ONNX Runtime cannot run the model on {shapes}: {_first_line(error)}",
+                f"ONNX Runtime cannot run the model on {shapes}: {first_line(error)}",
                 hint="Check shapes and values of the data against what the model expects; other data can be given as .npz files.",
                 code=ExitCode.MODEL,
             ) from error
@@ -220,22 +219,20 @@ def _options(at_once: int = 1) -> ort.SessionOptions:
     return options
 
 
-def _load(source, options: ort.SessionOptions, name: str) -> ort.InferenceSession:
+def _load(source, options: ort.SessionOptions, name: str, gpu: bool = True) -> ort.InferenceSession | OnGpu:
+    def make(providers: list) -> ort.InferenceSession:
+        return ort.InferenceSession(source, options, providers=providers, disabled_optimizers=WRONG_OPTIMIZERS, enable_fallback=0)
+
     try:
         with UNDER_WAY.call("what is constant in the model"):  # it computes that first
-            return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"], disabled_optimizers=WRONG_OPTIMIZERS)
+            options.use_deterministic_compute = gpu and GPU.works
+            return on_gpu.load(make, gpu)
     except Exception as error:  # onnxruntime raises classes of its own, by status code
         newest = re.search(r"official support for domain ai\.onnx is till opset (\d+)", str(error))
         raise (CannotLoad if re.search(LACKS, str(error)) else ConversionError)(
-            f"ONNX Runtime cannot load {name}: {_first_line(error)}",
+            f"ONNX Runtime cannot load {name}: {first_line(error)}",
             hint=f"Export the model with opset {newest[1]} or an older one."
             if newest
             else "The model may use operators that only another runtime has, or be damaged.",
             code=ExitCode.MODEL,
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    """What ONNX Runtime says, without where in its source and in which C++ function it says so."""
-    line = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return re.sub(r"/onnxruntime_src/\S+:\d+ .*?\) (?=[A-Z])", "", line)[:500]

@@ -23,7 +23,7 @@ RENAMED = {  # key of schema_version 1 -> key of 2
 WORK_SHARES = ("fp8", "int8", "fp16", "bf16")  # precisions of which the result tells the share of the work, as int8_mac_share
 SEAL = "result_sha256"  # of the key
 # keys of version 2 that a record may lack
-ADDED = ("candidate", "preprocessed", "not_validated_because", "latency_not_measured_because", "triton", "refit")
+ADDED = ("candidate", "preprocessed", "not_validated_because", "latency_not_measured_because", "triton", "refit", "inferences_on")
 
 
 def python_version() -> str:
@@ -178,6 +178,7 @@ class Result:
     saved_onnx: dict[str, str] | None = None  # what stands behind the name of --save-onnx -> SHA-256
     triton: dict | None = None
     refit: Refittable | None = None  # where the engine takes other weights
+    inferences_on: str | None = None  # GPU | CPU | GPU and CPU: where ONNX Runtime computed the model; None where it did not
     timings_s: dict[str, float] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 

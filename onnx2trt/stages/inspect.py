@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
+from onnx2trt.base.driver import probe_driver
 from onnx2trt.base.errors import ConversionError, ExitCode, having_found
 from onnx2trt.base.files import read_engine
 from onnx2trt.base.side_files import NotTaken
@@ -17,7 +18,6 @@ from onnx2trt.report.inspection import rows
 from onnx2trt.report.read_result import ODD, read_result
 from onnx2trt.report.result import Environment, Precision, Result
 from onnx2trt.trt import inspector, refusal
-from onnx2trt.trt.driver import probe_driver
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.header import Header, read_header, what_else
 from onnx2trt.trt.library import Library, capabilities, load_library

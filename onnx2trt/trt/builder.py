@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from onnx2trt.base.driver import probe_driver
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.memory import HELD, limited
 from onnx2trt.base.model_info import ModelInfo, Profile, dims, groups_of
@@ -13,7 +14,6 @@ from onnx2trt.base.words import to_type
 from onnx2trt.plan.plan import Plan, Route
 from onnx2trt.trt.config import configure
 from onnx2trt.trt.constraints import Constraints, constrain
-from onnx2trt.trt.driver import probe_driver
 from onnx2trt.trt.kernels import refuse_missing_kernels
 from onnx2trt.trt.library import Library
 from onnx2trt.trt.logger import make_logger

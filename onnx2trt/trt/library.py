@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from onnx2trt.base.cache_folders import user_cache_folder
+from onnx2trt.base.driver import Driver, probe_driver
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.memory import HELD, limited
 from onnx2trt.plan.capabilities import REFIT_SYMBOLS, Capabilities
-from onnx2trt.trt.driver import Driver, probe_driver
 
 MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 INSTALL = {"tensorrt": "pip install 'tensorrt>=10,<11' cuda-python", "tensorrt-rtx": "pip install tensorrt-rtx"}

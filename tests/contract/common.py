@@ -8,13 +8,13 @@ from pathlib import Path
 
 import onnx
 
+from onnx2trt.base.driver import Driver
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.preflight import preflight
 from onnx2trt.plan.arguments import build_parser
 from onnx2trt.plan.plan import make_plan
 from onnx2trt.plan.shapes import make_profiles
 from onnx2trt.trt.builder import EngineBuilder
-from onnx2trt.trt.driver import Driver
 from onnx2trt.trt.library import capabilities, load_library
 from onnx2trt.trt.network import ParserInput
 from onnx2trt.trt.plugins import load_plugins

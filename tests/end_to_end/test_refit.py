@@ -21,7 +21,7 @@ from onnx2trt.report.built import EngineFile, Refittable
 from onnx2trt.report.result import Result, _hash, to_json
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
-pytestmark = pytest.mark.skipif("__import__('onnx2trt.trt.driver').trt.driver.probe_driver().gpu != ''", reason="this machine has a GPU")
+pytestmark = pytest.mark.skipif("__import__('onnx2trt.base.driver').base.driver.probe_driver().gpu != ''", reason="this machine has a GPU")
 
 
 @pytest.fixture

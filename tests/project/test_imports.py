@@ -43,7 +43,7 @@ STAGES_APART = ("stages", "stages/int8")
 OWNERS = {
     "tensorrt": {"trt/library.py"},
     "tensorrt_rtx": {"trt/library.py"},
-    "onnxruntime": {"model/session.py"},
+    "onnxruntime": {"model/on_gpu.py"},
     "cv2": {"base/opencv.py"},
     "rich": {"report/console.py", "report/live_lines.py", "report/table.py", "fleet/display.py"},
     "ray": {"fleet/cluster.py"},

@@ -9,10 +9,10 @@ from types import ModuleType
 import pytest
 from command import ROOT
 
+from onnx2trt.base.driver import Driver
 from onnx2trt.plan.arguments import build_parser
 from onnx2trt.plan.plan import Route, make_plan
 from onnx2trt.trt.config import configure, wanted_flags
-from onnx2trt.trt.driver import Driver
 from onnx2trt.trt.library import Library, capabilities
 
 TABLES = {path.stem: json.loads(path.read_text()) for path in sorted((ROOT / "tests" / "symbols").glob("*.json"))}

@@ -1,4 +1,4 @@
-"""trt/driver.py, and a TensorRT that does not start: machines that cannot be had here, each in one sentence."""
+"""base/driver.py, and a TensorRT that does not start: machines that cannot be had here, each in one sentence."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 from helpers import LIBRARIES, parse, refused
 
+from onnx2trt.base import driver
+from onnx2trt.base.driver import Driver, probe_driver
 from onnx2trt.base.errors import ExitCode
 from onnx2trt.plan.plan import make_plan
-from onnx2trt.trt import driver
 from onnx2trt.trt.builder import EngineBuilder
-from onnx2trt.trt.driver import Driver, probe_driver
 from onnx2trt.trt.library import Library
 
 
