@@ -37,14 +37,21 @@ def time_layers(job: Job, graph: Graph, engine: Engine) -> Timed:
 
 
 def served_by(graph: Graph, layers: tuple[EngineLayer, ...]) -> tuple[EngineLayer, ...]:
-    """The layers, with the nodes that read what a Q or DQ node makes in its place: it is there for them, and no FP16 engine has it."""
+    """The layers, with the nodes that read what a Q or DQ node makes in its place: it is there for them, and no FP16 engine has it.
+
+    An INT8 layer that quantizes what it writes does so in passing, and answers for itself alone: else one that is slow could not be told
+    from those before and behind it (the 1x1 convolution at the end of a UNet on an H200: 69 us in INT8, 38 in FP16).
+    """
     read_by = _read_by(graph)
     instead = {node.name: read_by[node.name] for node in graph.nodes if node.op_type in QUANTIZERS}
 
-    def served(nodes: tuple[str, ...]) -> tuple[str, ...]:
-        return tuple(dict.fromkeys(name for node in nodes for name in instead.get(node, (node,))))
+    def served(layer: EngineLayer) -> tuple[str, ...]:
+        own = tuple(node for node in layer.nodes if node not in instead)
+        if own and layer.precision == "int8":
+            return own
+        return tuple(dict.fromkeys(name for node in layer.nodes for name in instead.get(node, (node,))))
 
-    return tuple(replace(layer, nodes=served(layer.nodes)) for layer in layers)
+    return tuple(replace(layer, nodes=served(layer)) for layer in layers)
 
 
 def _read_by(graph: Graph) -> dict[str, tuple[str, ...]]:

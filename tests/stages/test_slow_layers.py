@@ -28,7 +28,33 @@ def test_quantising_counts_for_those_that_read_it():
         layer("x__quantized", "x__quantized", precision="fp32"),
         layer("second + sum", "x__dequantized", "second", "sum"),
     )
-    assert [found.nodes for found in served_by(graph, (quantise, fused))] == [("first", "second"), ("first", "second", "sum")]
+    assert [found.nodes for found in served_by(graph, (quantise, fused))] == [("first", "second"), ("second", "sum")]
+
+
+def test_a_layer_that_quantizes_what_it_writes_answers_for_itself():
+    """Three convolutions by Q/DQ, each of which writes INT8 for the next: the last is slower, and goes back alone."""
+    nodes = [
+        node("Conv", "x w", "t", "first"),
+        node("QuantizeLinear", "t s z", "tq", "t__q"),
+        node("DequantizeLinear", "tq s z", "td", "t__d"),
+    ]
+    nodes += [
+        node("Conv", "td w", "u", "second"),
+        node("QuantizeLinear", "u s z", "uq", "u__q"),
+        node("DequantizeLinear", "uq s z", "ud", "u__d"),
+    ]
+    graph = network([*nodes, node("Conv", "ud w", "y", "last")], WEIGHTS)
+    int8 = (layer("first", "first", "t__q"), layer("second", "t__d", "second", "u__q"), layer("last", "u__d", "last"))
+    fp16 = tuple(layer(name, name, precision="fp16") for name in ("first", "second", "last"))
+    times = {"first": 1.0, "second": 1.0, "last": 2.0}, {"first": 2.0, "second": 2.0, "last": 1.0}
+    parts = parts_of((served_by(graph, int8), times[0]), (fp16, times[1]))
+    assert set(choose_slow(parts, {"first", "second", "last"}, {}, 0)) == {"last"}
+
+
+def test_what_only_passes_on_and_quantizes_counts_for_those_that_read_it():
+    graph = network([node("Add", "x x", "t", "sum"), *pair("t"), node("Conv", "d w", "y", "conv")], WEIGHTS)
+    (found,) = served_by(graph, (layer("sum", "sum", "t__quantized", precision="fp16"),))
+    assert found.nodes == ("sum", "conv")
 
 
 def test_engines_that_were_timed_at_another_pace_are_compared_at_one():
