@@ -111,8 +111,13 @@ class ByPart:
     are large: each may hold all weights once more. Batches come part by part (Split.cuts).
     """
 
-    def __init__(self, split: Split, graphs: Sequence[Graph], in_turn: bool = True):
+    def __init__(self, split: Split, graphs: Sequence[Graph], in_turn: bool = True, own: bool = False):
+        """
+        Args:
+            own: nobody else needs the graphs any more; a large one is without weights when it has been loaded.
+        """
         self._split, self._graphs = split, graphs
+        self._load = Session.from_own_graph if own else Session.from_graph
         self._in_turn = in_turn or len(graphs) > 1 and is_large(graphs[0])
         self._loaded: dict[int, Session] = {}
         self._given: Counter = Counter()  # batches, by part
@@ -125,7 +130,7 @@ class ByPart:
             if part not in self._loaded:
                 if self.at_once == 1:
                     self._loaded.clear()
-                self._loaded[part] = Session.from_graph(self._graphs[part], in_turn=self._in_turn)
+                self._loaded[part] = self._load(self._graphs[part], in_turn=self._in_turn)
             session = self._loaded[part]
             self._given[part] += 1
             if self._given[part] >= self.at_once:  # no batch of another part can be waiting for its turn any more

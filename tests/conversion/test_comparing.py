@@ -6,12 +6,15 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from models import conv_net, random
 
 from onnx2trt.base.read_ahead import map_in_order
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.conversion import comparing
 from onnx2trt.conversion.comparing import ByPart, Lent, Reference, worst_output
 from onnx2trt.data.reader import Batch
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.session import Session
 
 
 class Doubles:
@@ -136,3 +139,15 @@ def test_each_batch_is_run_by_the_trial_that_has_not_seen_it_and_none_is_loaded_
     found = [answer for _, answer in map_in_order(batches, by_part, by_part.at_once)]
     assert found == [f"trial {part}" for part in range(5) for _ in range(3)] and len(most) == 5 and max(most) <= most_alive
     assert [ByPart(split, ["only"])(batch) for batch in batches] == ["only"] * 15
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_large_graph_that_nobody_else_needs_is_let_go_when_it_is_loaded(monkeypatch, own):
+    """Its weights would be there twice while it computes."""
+    monkeypatch.setattr("onnx2trt.model.session.LARGE", 0)
+    graph, feed = Graph.from_model(conv_net()), {"x": random(1, 3, 16, 16)}
+    expected = Session.from_graph(graph).run(feed)["y"]
+    given = graph.copy()
+    found = ByPart(SimpleNamespace(), [given], own=own)(Batch(feed, 1, 1, ("a",)))
+    np.testing.assert_array_equal(found["y"], expected)
+    assert bool(given.weights) != own and graph.weights

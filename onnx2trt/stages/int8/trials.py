@@ -112,7 +112,9 @@ class Trials:
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
         equalized = fitted.graph_for(layers)
         graphs = [fit.apply(equalized, layers) for fit in fits]
-        return self._compare([self._finish(graph) if final else graph for graph in graphs], share)
+        if final:  # whose weights are FP32 then, and would be there twice while it is computed
+            return self._compare(ByPart(fitted.split, [self._finish(graph) for graph in graphs], in_turn=False, own=True), share)
+        return self._compare(ByPart(fitted.split, graphs, in_turn=False), share)
 
     def share(self, kept: Sequence[str]) -> float:
         """Of the work in INT8, with these layers given up."""
@@ -122,7 +124,7 @@ class Trials:
         fp16_fallback = set(kept)
         return [layer for layer in self._fitted.layers if layer.node not in fp16_fallback]
 
-    def _compare(self, graphs: list[Graph], share: float) -> tuple[Accuracy, ...]:
+    def _compare(self, candidate: ByPart, share: float) -> tuple[Accuracy, ...]:
         """Each sample with the graph of the trial that has not seen it."""
         job, split = self._job, self._fitted.split
         dataset = split.to_measure()
@@ -133,7 +135,6 @@ class Trials:
 
         if is_large(self._fitted.graph):
             self._reference.remember(batches("what the model gives"))
-        candidate = ByPart(split, graphs, in_turn=False)
         with_share = batches(f"measuring with {share:.0%} in {job.number_format.label}")
         found = self._comparison.compare(self._reference.one_pass(), candidate, with_share, dataset.origin, at_once=candidate.at_once)
         self._reference.rest()
