@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -131,7 +134,7 @@ def in_fp16(source: onnx.ModelProto, feed, overrides=(), measured=True, made_up=
     """(FP32 graph, FP16 graph, what was kept in FP32 and why) with ranges measured on one feed."""
     from onnx2trt.model.graph import Graph
     from onnx2trt.model.half_types import FP16
-    from onnx2trt.model.observe import absolute_maxima
+    from onnx2trt.model.maxima import absolute_maxima
     from onnx2trt.rewrite.fp16 import convert
     from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
 
@@ -155,6 +158,26 @@ def outputs_of(graph, feed) -> list[np.ndarray]:
     from onnx2trt.model.session import Session
 
     return list(Session.from_graph(graph).run(feed).values())
+
+
+def executed(work, folder, monkeypatch) -> list[str]:
+    """The operators of the first session that `work` loads, in the order in which ONNX Runtime takes them."""
+    import onnxruntime as ort
+
+    made, real = [], ort.InferenceSession
+
+    class Profiled(real):
+        def __init__(self, source, options, **more):
+            options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
+            super().__init__(source, options, **more)
+            made.append(self)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ort, "InferenceSession", Profiled)
+        work()
+    events = json.loads(Path(made[0].end_profiling()).read_text())
+    kernels = [event for event in events if event.get("name", "").endswith("_kernel_time")]
+    return [event["args"]["op_name"] for event in sorted(kernels, key=lambda event: event["ts"])]
 
 
 def stepped(kind: str):

@@ -19,6 +19,10 @@ class Padded(dict):
         """The same samples with other values in the rows that fill the batch."""
         return {name: np.concatenate([array[: self.real], _other(array[self.real :])]) for name, array in self.items()}
 
+    def filled_by_samples(self) -> dict[str, np.ndarray]:
+        """The same samples, again and again up to the size of the batch."""
+        return {name: np.resize(array[: self.real], array.shape) for name, array in self.items()}
+
 
 def _other(rows: np.ndarray) -> np.ndarray:
     """Zeros, which are valid as indices, too; in the place of zeros, ones."""

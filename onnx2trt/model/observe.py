@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
@@ -15,7 +14,6 @@ from onnx2trt.base.model_info import Profile
 from onnx2trt.base.padded import Padded
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.infer import infer_shapes
-from onnx2trt.model.nodes import is_no_larger
 from onnx2trt.model.padding import of_samples
 from onnx2trt.model.segments import Segments, bounds_by_cost, tensor_bytes
 
@@ -25,7 +23,6 @@ T = TypeVar("T")
 GROUP_BYTES = 2**28  # inner tensors kept alive by one inference
 OVERLAP_BYTES = 2**27  # up to here the tensors of one inference are visited while the next one runs
 MOST_THREADS = 8
-CHUNK = 2**17  # values looked at twice while they are in the cache
 
 
 def observe(graph: Graph, profiles: tuple[Profile, ...], names: Iterable[str], feeds: Callable[[], Iterable[Feed]], visit: Visit) -> int:
@@ -108,45 +105,6 @@ def _wait(visits: list[Future]) -> None:
     for visit in visits:
         visit.result()
     visits.clear()
-
-
-def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Callable[[], Iterable[Feed]]) -> dict[str, float]:
-    """max |x| of every float32 tensor over the data.
-
-    Returns:
-        Tensor -> max |x|, in execution order; for operators that only move values, the largest of their inputs is an upper bound and taken
-        instead. inf where the FP32 model itself makes it. NaN is NaN in any precision, so it is left out, unless nothing else is there.
-    """
-    activations = graph.float_tensors()
-    floats = {*activations, *(name for name, array in graph.weights.items() if array.dtype == np.float32)}
-    moving = [node for node in graph.nodes if is_no_larger(node, graph.weights) and any(name in floats for name in node.input)]
-    moved = {name for node in moving for name in node.output}
-    measured = [name for name in activations if name not in moved]
-    maxima: dict[str, float] = dict.fromkeys(measured, 0.0)
-    with_nan: set[str] = set()
-
-    def visit(name: str, values: np.ndarray) -> None:
-        flat = values.reshape(-1)
-        for start in range(0, flat.size, CHUNK):
-            chunk = flat[start : start + CHUNK]
-            seen = float(max(chunk.max(), -chunk.min()))
-            if math.isnan(seen):
-                with_nan.add(name)
-                seen = float(np.abs(chunk[~np.isnan(chunk)]).max(initial=0.0))
-            maxima[name] = max(seen, maxima[name])
-
-    observe_parallel(graph, profiles, measured, feeds, lambda: visit)
-    maxima.update((name, math.nan) for name in with_nan if not maxima[name])
-    for node in moving:
-        largest = max((_maximum(name, maxima, graph) for name in node.input if name in floats), default=0.0)
-        maxima.update((name, largest) for name in node.output if name in floats)
-    return {name: maxima[name] for name in activations}
-
-
-def _maximum(name: str, maxima: dict[str, float], graph: Graph) -> float:
-    if name in graph.weights:
-        return float(np.abs(graph.weights[name]).max()) if graph.weights[name].size else 0.0
-    return maxima.get(name, 0.0)
 
 
 def static_shapes(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, tuple[int, ...]]:

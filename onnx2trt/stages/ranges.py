@@ -7,7 +7,7 @@ from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import range_feeds
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.half_types import BF16
-from onnx2trt.model.observe import absolute_maxima
+from onnx2trt.model.maxima import absolute_maxima
 from onnx2trt.model.session import CannotLoad
 from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
 

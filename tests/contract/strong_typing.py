@@ -6,7 +6,7 @@ from models import conv_net, layer_norm, plugin_net, random
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.observe import absolute_maxima
+from onnx2trt.model.maxima import absolute_maxima
 from onnx2trt.plan.plan import Route
 from onnx2trt.rewrite import qdq
 from onnx2trt.rewrite.fold import raise_opset

@@ -9,7 +9,7 @@ from overflowing_nets import NETS
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.half_types import BF16, FP16
-from onnx2trt.model.observe import absolute_maxima
+from onnx2trt.model.maxima import absolute_maxima
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32

@@ -1,20 +1,17 @@
 """model/observed_shapes.py: shapes that onnx cannot infer, seen in a run at the opt shapes."""
 
-import json
 import math
-from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import pytest
 from exported_transformers import TOKENS, transformer
-from models import model, node, profiles, random
+from models import executed, model, node, profiles, random
 
 from onnx2trt.base.errors import ConversionError
-from onnx2trt.model import observe as observe_module
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.observe import absolute_maxima, static_shapes
+from onnx2trt.model.maxima import absolute_maxima
+from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.observed_shapes import observe_shapes, without_shape
 from onnx2trt.model.operators import WEIGHTED
 from onnx2trt.model.session import Session
@@ -86,22 +83,11 @@ def test_every_layer_has_a_count_whatever_was_made_of_the_graph(seed, half):
         assert macs_of(made, shapes) == expected
 
 
-def test_ranges_take_one_pass_whether_the_shapes_are_known_or_not(monkeypatch):
+def test_ranges_are_the_same_whether_the_shapes_are_known_or_not():
     shape = (2, 3, 8, 8)
     graph, shapes, feed = Graph.from_model(transformer(layers=1, tokens=False)), profiles(x=shape), {"x": random(*shape)}
-    loaded, passes, load = [], [], Session.from_graph
-
-    def feeds():
-        passes.append(1)
-        return [feed]
-
-    monkeypatch.setattr(observe_module, "GROUP_BYTES", 2**20)
-    monkeypatch.setattr(Session, "from_graph", lambda *args, **more: loaded.append(1) or load(*args, **more))
-    before = absolute_maxima(graph, shapes, feeds)
-    assert len(loaded) > 5, "each tensor of unknown size is assumed to fill a segment"
-    loaded.clear()
-    after = absolute_maxima(observed(graph, shapes, feed), shapes, feeds)
-    assert len(loaded) <= 2 == len(passes) and after == pytest.approx(before, rel=1e-5)
+    before = absolute_maxima(graph, shapes, lambda: [feed])
+    assert absolute_maxima(observed(graph, shapes, feed), shapes, lambda: [feed]) == pytest.approx(before, rel=1e-5)
 
 
 def test_shapes_are_seen_without_keeping_the_tensors(tmp_path, monkeypatch):
@@ -111,29 +97,12 @@ def test_shapes_are_seen_without_keeping_the_tensors(tmp_path, monkeypatch):
     nodes = [node("Reshape", "x free", "t0")] + [node("Tanh", f"{a} ", b) for a, b in zip(["t0", *names[1:]], names[1:])]
     graph = Graph.from_model(model(nodes, {"x": ["n"], "free": (onnx.TensorProto.INT64, [1])}, {"y": None}))
     shapes, feed = profiles(x=(elements,), free=(1,)), {"x": np.zeros(elements, np.float32), "free": np.int64([-1])}
-    order = executed(graph, shapes, feed, tmp_path, monkeypatch)
+    order = executed(lambda: observe_shapes(graph, without_shape(graph, shapes), feed), tmp_path, monkeypatch)
     alive = most = 0
     for operator in order:  # a Tanh makes a tensor, which its Shape and the next Tanh let go of
         alive += {"Tanh": 1, "Shape": -1}.get(operator, 0)
         most = max(most, alive)
     assert order.count("Shape") == order.count("Tanh") + 1 == count + 1 and most <= 2
-
-
-def executed(graph: Graph, shapes, feed, folder, monkeypatch) -> list[str]:
-    """The operators of the run that observes shapes, in the order in which ONNX Runtime takes them."""
-    made, real = [], ort.InferenceSession
-
-    class Profiled(real):
-        def __init__(self, source, options, **more):
-            options.enable_profiling, options.profile_file_prefix = True, str(folder / "profile")
-            super().__init__(source, options, **more)
-            made.append(self)
-
-    monkeypatch.setattr(ort, "InferenceSession", Profiled)
-    observe_shapes(graph, without_shape(graph, shapes), feed)
-    events = json.loads(Path(made[0].end_profiling()).read_text())
-    kernels = [event for event in events if event.get("name", "").endswith("_kernel_time")]
-    return [event["args"]["op_name"] for event in sorted(kernels, key=lambda event: event["ts"])]
 
 
 def test_a_size_that_hangs_on_values_is_that_of_the_feed():

@@ -6,8 +6,8 @@ import pytest
 from models import model, node, profiles, random
 
 from onnx2trt.model.graph import Graph
+from onnx2trt.model.maxima import absolute_maxima
 from onnx2trt.model.nodes import is_bounded, is_no_larger
-from onnx2trt.model.observe import absolute_maxima
 from onnx2trt.model.operators import BOUNDED, NO_LARGER, TABLE
 from onnx2trt.model.session import Session
 

@@ -73,3 +73,10 @@ def test_the_other_values_differ_and_are_valid_indices(last):
     feed = Padded({"ids": np.array([[5], [int(last)], [int(last)]])}, 3, 1)
     other = feed.filled_otherwise()["ids"]
     assert other[0] == 5 and not (other[1:] == feed["ids"][1:]).any() and set(other[1:].flat) <= {0, 1}
+
+
+def test_samples_of_the_batch_itself_can_fill_it():
+    feed = Padded({"x": np.array([[1, 2], [3, 4], [9, 9], [9, 9], [9, 9]]), "y": np.float32([5, 6, 0, 0, 0])}, 5, 2)
+    filled = feed.filled_by_samples()
+    assert filled["x"].tolist() == [[1, 2], [3, 4], [1, 2], [3, 4], [1, 2]] and filled["y"].tolist() == [5, 6, 5, 6, 5]
+    assert not isinstance(filled, Padded) and filled["y"].dtype == np.float32

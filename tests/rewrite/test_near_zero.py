@@ -7,7 +7,7 @@ from models import conv_net, layer_norm, model, node, profiles, random
 from onnx import TensorProto
 
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.observe import absolute_maxima
+from onnx2trt.model.maxima import absolute_maxima
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite import keep_fp32
 from onnx2trt.rewrite.fp16 import convert

@@ -10,7 +10,7 @@ from attention_forms import Form
 from models import model, node, random
 
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.observe import absolute_maxima
+from onnx2trt.model.maxima import absolute_maxima
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.attention import attention_layers
 from onnx2trt.rewrite.fit import Fit

@@ -13,7 +13,7 @@ from onnx2trt.data import samples
 from onnx2trt.data.datasets import Data
 from onnx2trt.data.reader import Reader
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.observe import absolute_maxima
+from onnx2trt.model.maxima import absolute_maxima
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.keep_fp32 import KEPT_FP32_ABOVE
