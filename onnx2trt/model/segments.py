@@ -72,7 +72,8 @@ class Segments:
             outputs = [name for name in made if name in wanted or self._last.get(name, -1) > index]
             segment.proto.graph.output.extend(declared.get(name) or _of_type(name, types.get(name)) for name in outputs)
             segment.prune()
-        self.sessions = [Session.from_graph(segment, in_turn=in_turn) if segment.nodes else None for segment in self.graphs]
+        hold = len(self.graphs) == 1  # else, that of all segments together is as much as cutting shall save
+        self.sessions = [Session.from_graph(one, in_turn=in_turn, hold=hold) if one.nodes else None for one in self.graphs]
 
     def step(self, index: int, alive: Feed, session: Session | None = None) -> Feed:
         """Run one segment.

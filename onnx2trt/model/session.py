@@ -87,7 +87,9 @@ class Session:
         return session if same or not info.adopted else cls.from_graph(adopted())
 
     @classmethod
-    def from_graph(cls, graph: Graph, extra_outputs: tuple[str, ...] = (), optimize: bool = True, in_turn: bool = True) -> Session:
+    def from_graph(
+        cls, graph: Graph, extra_outputs: tuple[str, ...] = (), optimize: bool = True, in_turn: bool = True, hold: bool = True
+    ) -> Session:
         """A working graph.
 
         Args:
@@ -96,6 +98,7 @@ class Session:
             optimize: False keeps every node as it stands, and takes the size of a tensor before anything else, so that the tensor can go;
                 on the CPU, since shapes and constants are wanted then.
             in_turn: one inference after the other, each with all threads; False divides them among AT_ONCE of them.
+            hold: keep the memory of an inference for the next one.
         """
         proto = onnx.ModelProto()
         proto.CopyFrom(graph.proto)
@@ -103,6 +106,7 @@ class Session:
         proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra_outputs if name not in known)
         at_once = cls.most_at_once(in_turn)
         options = _options(at_once)
+        options.enable_cpu_mem_arena = hold
         if not optimize:
             options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
             options.execution_order = ort.ExecutionOrder.PRIORITY_BASED

@@ -9,6 +9,7 @@ import pytest
 from models import conv_net, model, node, random
 from random_networks import random_network
 
+from onnx2trt.base.memory import return_freed
 from onnx2trt.base.under_way import UNDER_WAY
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.segments import Segments, bounds_by_cost
@@ -91,3 +92,21 @@ def test_no_cut_goes_through_a_sequence():
     graph = Graph.from_model(model(nodes, {"x": [1, 4]}, {"y": None, "z": None}))
     cost = bounds_by_cost(graph, {"n": (1, 4)})
     assert {1, 2, 3, 4} - set(cost) == {1, 2} and cost[3] == 16
+
+
+def anonymous_mb() -> float:
+    return sum(int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("RssAnon")) / 1024
+
+
+def test_segments_hold_nothing_between_inferences():
+    """Else all of them together hold what the whole graph would."""
+    names = [f"t{index}" for index in range(17)]
+    graph = Graph.from_model(model([node("Neg", *pair) for pair in zip(names, names[1:])], {"t0": [2**22]}, {"t16": [2**22]}))
+    segments, feed = Segments(graph, range(1, 17), ["t16"]), {"t0": np.ones(2**22, np.float32)}
+    before = anonymous_mb()
+    for _ in range(2):
+        for found in segments.run(feed):
+            assert all((array == 1).all() for array in found.values())
+    del found
+    return_freed()  # the C library keeps what was freed, for whoever asks next
+    assert anonymous_mb() - before < 100, "16 tensors of 16 MB"
