@@ -47,9 +47,10 @@ class Gpu:
     def works(self) -> bool:
         with self._lock:
             if self._works is None:
-                why = _why_not() if _offered() else "not asked for"
-                self._works = not why
-                if why and _offered():
+                offered = _offered()
+                why = _why_not() if offered else ""
+                self._works = offered and not why
+                if why:
                     self.remarks.append(f"ONNX Runtime computes on the CPU, though its package is one for GPUs: {why}")
         return self._works
 
