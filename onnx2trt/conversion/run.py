@@ -12,11 +12,11 @@ from contextlib import contextmanager
 from functools import partial
 
 from onnx2trt.base import files
+from onnx2trt.base.computed_on import COMPUTED_ON
 from onnx2trt.base.files import Temporary
 from onnx2trt.base.memory import HELD, return_freed
 from onnx2trt.base.under_way import UNDER_WAY
 from onnx2trt.compare.evidence import Evidence
-from onnx2trt.model.on_gpu import GPU
 from onnx2trt.process.channel import Channel
 from onnx2trt.report.console import Console
 
@@ -53,8 +53,8 @@ class Run:
         return_freed()
         with self.console.stage(name, label):
             yield
-            while GPU.remarks:
-                self.console.warn(GPU.remarks.pop(0))
+            while COMPUTED_ON.remarks:
+                self.console.warn(COMPUTED_ON.remarks.pop(0))
 
     @contextmanager
     def told_after(self, seconds: float, text: str) -> Iterator[None]:
@@ -108,7 +108,7 @@ class Run:
         timings = {**self.console.timings, "total": time.monotonic() - self._started}
         return {
             "timings_s": {name: round(seconds, 3) for name, seconds in timings.items()},
-            "inferences_on": GPU.said(),
+            "inferences_on": COMPUTED_ON.said(),
             "warnings": list(self.console.warnings),
         }
 

@@ -16,6 +16,7 @@ import onnx
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime as ort
 
+from onnx2trt.base.computed_on import COMPUTED_ON
 from onnx2trt.base.driver import probe_driver
 
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -29,16 +30,9 @@ Load = Callable[[list], ort.InferenceSession]
 
 
 class Gpu:
-    """Whether ONNX Runtime computes on the GPU; asked once, when the first session is loaded.
-
-    Attributes:
-        remarks: sentences for the user that nobody has taken yet: why what could be on the GPU is not.
-        used: "GPU" and "CPU", as sessions have computed there.
-    """
+    """Whether ONNX Runtime computes on the GPU; asked once, when the first session is loaded."""
 
     def __init__(self) -> None:
-        self.remarks: list[str] = []
-        self.used: set[str] = set()
         self._lock = threading.Lock()
         self._works: bool | None = None
         self._failed = False
@@ -51,18 +45,14 @@ class Gpu:
                 why = _why_not() if offered else ""
                 self._works = offered and not why
                 if why:
-                    self.remarks.append(f"ONNX Runtime computes on the CPU, though its package is one for GPUs: {why}")
+                    COMPUTED_ON.remarks.append(f"ONNX Runtime computes on the CPU, though its package is one for GPUs: {why}")
         return self._works
 
     def failed(self, error: Exception) -> None:
         """Some session went on on the CPU; the first is told."""
         if not self._failed:
             self._failed = True
-            self.remarks.append(f"ONNX Runtime computed some of the model on the CPU, since the GPU failed: {first_line(error)}")
-
-    def said(self) -> str | None:
-        """Where inferences of the model were computed; None where there were none."""
-        return " and ".join(sorted(self.used, reverse=True)) or None
+            COMPUTED_ON.remarks.append(f"ONNX Runtime computed some of the model on the CPU, since the GPU failed: {first_line(error)}")
 
 
 GPU = Gpu()  # the process's
@@ -98,7 +88,7 @@ class OnGpu:
             Exception: of ONNX Runtime, where the CPU fails, too.
         """
         session = self._session
-        GPU.used.add("CPU" if self._fell_back else "GPU")
+        COMPUTED_ON.used.add("CPU" if self._fell_back else "GPU")
         try:
             return session.run(names, feed)
         except Exception as error:
@@ -109,7 +99,7 @@ class OnGpu:
             if not self._fell_back:
                 self._session, self._fell_back = self._load([CPU]), True
         found = self._session.run(names, feed)
-        GPU.used.add("CPU")
+        COMPUTED_ON.used.add("CPU")
         GPU.failed(why)
         return found
 
@@ -125,7 +115,7 @@ def load(make: Load, on_gpu: bool) -> ort.InferenceSession | OnGpu:
         return make([CPU])
     if GPU.works:
         return OnGpu(make)
-    GPU.used.add("CPU")
+    COMPUTED_ON.used.add("CPU")
     return make([CPU])
 
 

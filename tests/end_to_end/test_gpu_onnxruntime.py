@@ -5,6 +5,7 @@ import pytest
 from command import run
 from test_gpu import convert, wide_net, write_images
 
+from onnx2trt.base.computed_on import COMPUTED_ON
 from onnx2trt.model.on_gpu import CUDA, GPU, ort
 from onnx2trt.quant.calibration_cache import read
 
@@ -27,7 +28,7 @@ def calibrate(folder, name, *flags):
 
 
 def test_the_gpu_works():
-    assert GPU.works, GPU.remarks
+    assert GPU.works, COMPUTED_ON.remarks
 
 
 @pytest.mark.parametrize("method", ["minmax", "entropy"])

@@ -1,5 +1,6 @@
 """model/on_gpu.py: the GPU is used where it computes what the CPU does, and everything goes on where it does not. The GPU is pretended: a
-session on the CPU that fails or errs where it was loaded for CUDA; a real one is asked in test_gpu.py."""
+session on the CPU that fails or errs where it was loaded for CUDA; a real one is asked in
+test_gpu_onnxruntime.py."""
 
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 from models import conv_net, random
 
+from onnx2trt.base.computed_on import ComputedOn
 from onnx2trt.base.driver import Driver
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.conversion import run
-from onnx2trt.model import on_gpu
+from onnx2trt.model import on_gpu, session
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.on_gpu import CPU, CUDA, Gpu, ort
 from onnx2trt.model.session import Session
@@ -43,26 +45,24 @@ class Pretended:
             run=lambda names, feed: self.run(made, names, feed),
         )
 
-    def run(self, session, names, feed):
+    def run(self, made, names, feed):
         if not self.computes:
             raise RuntimeError("[ONNXRuntimeError] : 6 : RUNTIME_EXCEPTION : Failed to allocate memory")
-        return [array * np.float32(self.factor) for array in session.run(names, feed)]
+        return [array * np.float32(self.factor) for array in made.run(names, feed)]
 
 
 @pytest.fixture
 def pretend(monkeypatch):
     def pretended(gpu="H200", **how):
-        library, device = Pretended(**how), Gpu()
+        library, device, record = Pretended(**how), Gpu(), ComputedOn()
         monkeypatch.setattr(ort, "get_available_providers", lambda: [CUDA, CPU])
         monkeypatch.setattr(ort, "InferenceSession", library.session)
         monkeypatch.setattr(on_gpu, "probe_driver", lambda: Driver(problem="" if gpu else "no GPU", gpu=gpu))
-        for module in (
-            on_gpu,
-            __import__("onnx2trt.model.session", fromlist=["GPU"]),
-            __import__("onnx2trt.conversion.run", fromlist=["GPU"]),
-        ):
+        for module in (on_gpu, session):
             monkeypatch.setattr(module, "GPU", device)
-        return library, device
+        for module in (on_gpu, run):
+            monkeypatch.setattr(module, "COMPUTED_ON", record)
+        return library, record
 
     return pretended
 
@@ -81,10 +81,10 @@ def test_shapes_and_constants_stay_on_the_cpu(pretend):
 
 @pytest.mark.parametrize("gpu, providers", [("", [CUDA, CPU]), ("H200", [CPU])], ids=["no GPU", "a package for CPUs"])
 def test_nothing_is_said_where_there_is_nothing_to_use(gpu, providers, pretend, monkeypatch):
-    library, device = pretend(gpu)
+    library, found = pretend(gpu)
     monkeypatch.setattr(ort, "get_available_providers", lambda: providers)
     Session.from_graph(Graph.from_model(conv_net())).run(FEED)
-    assert library.loaded == [CPU] and device.said() == "CPU" and not device.remarks
+    assert library.loaded == [CPU] and found.said() == "CPU" and not found.remarks
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_gpu_that_fails_its_trial_is_not_used_and_named(how, words, pretend):
 
 def test_a_model_that_the_gpu_cannot_load_is_on_the_cpu(pretend):
     library, gpu = pretend()
-    assert gpu.works
+    assert on_gpu.GPU.works
     library.loads = False
     for _ in range(2):
         assert Session.from_graph(Graph.from_model(conv_net())).run(FEED)["y"].size
