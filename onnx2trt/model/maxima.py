@@ -9,14 +9,13 @@ from itertools import chain, islice
 import numpy as np
 import onnx
 
-from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.model_info import Profile
 from onnx2trt.base.padded import Padded
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import is_no_larger
 from onnx2trt.model.observe import Feed, observe_parallel, static_shapes
-from onnx2trt.model.session import AT_ONCE, MOST_THREADS, Session
+from onnx2trt.model.session import AT_ONCE, Session, threads_of
 
 Feeds = Callable[[], Iterable[Feed]]
 Shape = tuple[int, ...]
@@ -81,7 +80,7 @@ def _reduced(graph: Graph, shapes: dict[str, Shape], names: list[str], feeds: Fe
     data = iter(feeds())
     first = list(islice(data, AT_ONCE))
     in_turn = len(first) < AT_ONCE
-    threads = min(usable_cores() // Session.most_at_once(in_turn), MOST_THREADS)
+    threads = threads_of(Session.most_at_once(in_turn))
     reducing, ends = _reducing(graph, names, shapes, threads)
     maxima = dict.fromkeys(names, 0.0)
     try:

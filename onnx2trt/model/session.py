@@ -210,6 +210,11 @@ def is_large(graph: Graph) -> bool:
     return sum(array.nbytes for array in graph.weights.values()) >= LARGE
 
 
+def threads_of(at_once: int) -> int:
+    """Of each of several inferences at once."""
+    return min(usable_cores() // at_once, MOST_THREADS)
+
+
 def _options(at_once: int = 1) -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4  # what matters comes back as an exception
@@ -218,7 +223,7 @@ def _options(at_once: int = 1) -> ort.SessionOptions:
     # ONNX Runtime takes all cores of the machine, in a container, too, and then its threads wait for each other
     cores = usable_cores()
     if at_once > 1 or cores < (os.cpu_count() or 1) or cores > MOST_THREADS:
-        options.intra_op_num_threads = min(cores // at_once, MOST_THREADS)
+        options.intra_op_num_threads = threads_of(at_once)
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # between inferences the cores are for our own counting
     return options
 

@@ -24,7 +24,7 @@ def _environment(result: dict) -> list[tuple[str, str]]:
         ("GPU", environment["gpu"] or "none answers"),
         ("CUDA of the driver", environment["driver"] or "–"),
         ("Python", environment["python"]),
-        ("ONNX Runtime on the", result["inferences_on"] or "–"),
+        ("ONNX Runtime computed on", result["inferences_on"] or "–"),
     ]
 
 

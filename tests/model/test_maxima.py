@@ -17,7 +17,7 @@ from onnx2trt.model.session import Session
 @pytest.fixture(params=["in parts", "whole"])
 def reduced(request, monkeypatch):
     """However small the tensors of a test are, ONNX Runtime finds their maxima in parts, as on many cores, or at once."""
-    monkeypatch.setattr(maxima_module, "usable_cores", lambda: 16)
+    monkeypatch.setattr(maxima_module, "threads_of", lambda at_once: 16 // at_once)
     monkeypatch.setattr(maxima_module, "SMALL", 8 if request.param == "in parts" else 2**40)
     monkeypatch.setattr(maxima_module, "LEAST_PART", 1)
 

@@ -112,9 +112,9 @@ class Trials:
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
         equalized = fitted.graph_for(layers)
         graphs = [fit.apply(equalized, layers) for fit in fits]
-        if final:  # whose weights are FP32 then, and would be there twice while it is computed
-            return self._compare(ByPart(fitted.split, [self._finish(graph) for graph in graphs], in_turn=False, own=True), share)
-        return self._compare(ByPart(fitted.split, graphs, in_turn=False), share)
+        if final:  # its weights are FP32 then, and would be there twice while it is computed
+            graphs = [self._finish(graph) for graph in graphs]
+        return self._compare(ByPart(fitted.split, graphs, in_turn=False, own=final), share)
 
     def share(self, kept: Sequence[str]) -> float:
         """Of the work in INT8, with these layers given up."""
