@@ -12,6 +12,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.pipeline.attempt import Attempt
 from onnx2trt.pipeline.engine import Made
 from onnx2trt.pipeline.int8 import Int8Choice
+from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.report.result import Latency, Precision, Result
 
 ENGINE = SimpleNamespace(data=b"engine", runnable=b"engine", nbytes=6)
@@ -44,8 +45,8 @@ def latency(p50_ms: float) -> Latency:
 
 
 def made_of(job, precision: str) -> Made:
-    choice = Chosen(job) if precision == "int8" else None
-    return Made(replace(job, plan=replace(job.plan, precision=precision)), choice, SimpleNamespace(graph=None), ENGINE, {})
+    job = replace(job, plan=replace(job.plan, precision=precision))
+    return Made(job, Chosen(job) if precision in EIGHT_BIT else None, SimpleNamespace(graph=None), ENGINE, {})
 
 
 def attempt(job, precision: str, structure: str | None = None) -> Attempt:

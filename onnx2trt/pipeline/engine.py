@@ -44,7 +44,7 @@ class Made:
     prepared: Prepared
     built: BuiltEngine
     details: dict  # what the loaded engine says of itself
-    faithful: Faithful = Faithful()  # to its simulation, where it is INT8 or FP8, and runs here
+    faithful: Faithful = Faithful()  # to its simulation, where it is INT8, FP8 or BF16, and runs here
 
     @cached_property
     def kernels(self) -> tuple[Kernel, ...]:
@@ -139,7 +139,8 @@ def build_and_check(job: Job, choice: Choice, prepared: Prepared, result: Result
             result.take(precision=precision)
             judge_precision(job, prepared, precision, run)
             check(job, prepared, engine, result, run)
-            judged = job.quantizes and engine and job.plan.validation.enabled and not job.plan.build.plugins
+            simulated = job.quantizes or job.plan.precision == "bf16"
+            judged = simulated and engine and job.plan.validation.enabled and not job.plan.build.plugins
             faithful = against_simulation(job, prepared, engine, run) if judged else Faithful()
         except ConversionError:
             keep_rejected(job, built, run)
@@ -204,7 +205,7 @@ def _build(job: Job, prepared: Prepared, result: Result, run: Run) -> tuple[Buil
     if calibrator and prepared.equivalent is None:
         bound = {**dict.fromkeys(prepared.half_nodes, "fp16"), **prepared.constraints}
         layers = tuple(layer for layer in quantizable_layers(prepared.graph) if bound.get(layer.node, "int8") == "int8")
-        prepared = replace(prepared, equivalent=Fit(scales).apply(prepared.graph, layers))
+        prepared = replace(prepared, scales=scales, equivalent=Fit(scales).apply(prepared.graph, layers))
     return built, prepared
 
 

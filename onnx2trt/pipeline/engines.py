@@ -29,46 +29,47 @@ def make_all(job: Job, result: Result, run: Run) -> Made:
     """
     plan = job.plan
     if len(plan.variants) == 1 and plan.precision != BEST:
-        return make_engine(job, result, run)
+        made = make_engine(job, result, run)
+        _warn_of_wrong_numbers(made, run)
+        return made
     known = baseline.recall(job, run) if plan.precision in EIGHT_BIT and not plan.compare else None
-    attempts, int8 = _make_attempts(job, result, run, known)
+    attempts, calibrated = _make_attempts(job, result, run, known)
     fp16 = known or attempts.get("fp16")
-    if int8:
-        others = {name: attempt for name, attempt in attempts.items() if name != "int8"}
-        time_in_turn(job, {**others, **{attempt.label or "int8": attempt for attempt in int8.attempts}}, fp16, run)
+    others = {name: attempt for name, attempt in attempts.items() if name not in calibrated}
+    labelled = {attempt.label or name: attempt for name, engines in calibrated.items() for attempt in engines.attempts}
+    time_in_turn(job, {**others, **labelled}, fp16, run)
+    for name, engines in calibrated.items():
         if plan.executes_here:
-            give_slow_layers_back(job, int8, fp16, run)
-            int8.remember(run)
-        attempts["int8"] = int8.chosen
-    else:
-        time_in_turn(job, attempts, fp16, run)
-    return _hand_on(job, attempts, int8, result, run, known)
+            give_slow_layers_back(job, engines, fp16, run)
+            engines.remember(run)
+        attempts[name] = engines.chosen
+    return _hand_on(job, attempts, calibrated, result, run, known)
 
 
-def _make_attempts(job: Job, common: Result, run: Run, known: Baseline | None) -> tuple[dict[str, Attempt], Int8Engines | None]:
-    """(an engine of each precision of the plan, the INT8 engines)"""
-    plan, int8 = job.plan, None
+def _make_attempts(job: Job, common: Result, run: Run, known: Baseline | None) -> tuple[dict[str, Attempt], dict[str, Int8Engines]]:
+    """(an engine of each precision of the plan, int8 and fp8 -> all engines of it)"""
+    plan, calibrated = job.plan, {}
     attempts: dict[str, Attempt] = {}
     for precision in plan.variants:
         if known and precision == "fp16":
             continue
-        if precision == "int8":
-            int8 = _int8(job, common, run)
-        attempts[precision] = int8.chosen if precision == "int8" else _attempt(job, precision, common, run)
+        if precision in EIGHT_BIT:
+            calibrated[precision] = _calibrated(job, precision, common, run)
+        attempts[precision] = calibrated[precision].chosen if precision in calibrated else _attempt(job, precision, common, run)
         error = attempts[precision].error
         if precision == plan.precision and error and (not plan.compare or error.code is not ExitCode.VALIDATION):
             break  # what is wrong with it is wrong with the others, too, or nobody asked for them
     if plan.precision == BEST and "fp32" not in attempts and not any(attempt.made for attempt in attempts.values()):
         attempts["fp32"] = _attempt(job, "fp32", common, run)
-    return attempts, int8
+    return attempts, calibrated
 
 
-def _int8(job: Job, common: Result, run: Run) -> Int8Engines:
-    """The INT8 engines: one for each structure that is to be measured, else one."""
-    plan = job.plan.for_precision("int8")
+def _calibrated(job: Job, precision: str, common: Result, run: Run) -> Int8Engines:
+    """The INT8 or FP8 engines: one for each structure that is to be measured, else one."""
+    plan = job.plan.for_precision(precision)
     if plan.structures and not job.info.quantized:
         return build_int8(replace(job, plan=plan), common, run)
-    return Int8Engines([_attempt(job, "int8", common, run)], plan.calibration.effort.builds - 1)
+    return Int8Engines([_attempt(job, precision, common, run)], plan.calibration.effort.builds - 1)
 
 
 def _attempt(job: Job, precision: str, common: Result, run: Run) -> Attempt:
@@ -89,17 +90,22 @@ def _overrides(asked: tuple[tuple[str, str], ...], precision: str) -> tuple[tupl
     return tuple((pattern, to if to in known else known[-1]) for pattern, to in asked) if known else ()  # all layers of FP32 are FP32
 
 
-def _hand_on(job: Job, attempts: dict[str, Attempt], int8: Int8Engines | None, result: Result, run: Run, known: Baseline | None) -> Made:
+def _hand_on(
+    job: Job, attempts: dict[str, Attempt], calibrated: dict[str, Int8Engines], result: Result, run: Run, known: Baseline | None
+) -> Made:
     rows = [attempt.row() for attempt in attempts.values()] + ([known.row] if known else [])
     chosen = _fastest(attempts) if job.plan.precision == BEST else attempts[job.plan.precision]
-    every = {id(attempt): attempt for attempt in (*attempts.values(), *(int8.attempts if int8 else ()))}
+    calibrated_ones = [one for engines in calibrated.values() for one in engines.attempts]
+    calibrated_ones = [one for engines in calibrated.values() for one in engines.attempts]
+    every = {id(attempt): attempt for attempt in (*attempts.values(), *calibrated_ones)}
     others = sum(sum(attempt.run.console.timings.values()) for attempt in every.values() if attempt is not chosen)
-    if int8 and int8.run and chosen.precision == "int8":
-        run.adopt(int8.run)
+    own = calibrated.get(chosen.precision)
+    if own and own.run:
+        run.adopt(own.run)
     run.adopt(chosen.run)
     run.console.timings["variants"] = others
     result.adopt(chosen.result)
-    result.take(variants=rows, structures=int8.rows() if int8 else [])
+    result.take(variants=rows, structures=[row for engines in calibrated.values() for row in engines.rows()])
     if chosen.error:
         raise chosen.error
     if job.plan.precision == BEST:
@@ -108,13 +114,17 @@ def _hand_on(job: Job, attempts: dict[str, Attempt], int8: Int8Engines | None, r
                 f"nothing was timed: {chosen.precision} is the fastest by what the engines' plans and data sheets tell, an estimate"
             )
         result.take(precision=replace(result.precision, requested=BEST))
-    if chosen.made.faithful.falls_short:
-        run.console.warn(f"TensorRT may compute wrong numbers here: {chosen.made.faithful.falls_short}")
+    _warn_of_wrong_numbers(chosen.made, run)
     for name in EIGHT_BIT:
         slower = _not_faster(name, attempts)
         if slower:
             run.console.warn(slower)
     return chosen.made
+
+
+def _warn_of_wrong_numbers(made: Made, run: Run) -> None:
+    if made.faithful.falls_short:
+        run.console.warn(f"TensorRT may compute wrong numbers here: {made.faithful.falls_short}")
 
 
 def _fastest(attempts: dict[str, Attempt]) -> Attempt:

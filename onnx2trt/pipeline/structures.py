@@ -32,7 +32,7 @@ OF_THE_STRUCTURE = (ExitCode.VALIDATION, ExitCode.BUILD, ExitCode.MODEL)  # erro
 
 @dataclass
 class Int8Engines:
-    """The INT8 engines of one model."""
+    """The INT8 engines of one model, or its FP8 engines."""
 
     attempts: list[Attempt]
     builds: int  # that are left
@@ -131,9 +131,9 @@ def _add(built: Int8Engines, common: Result, choice: Int8Choice, structure: Stru
     return attempt
 
 
-def _with_what_was_found(found: Run) -> Run:
+def _with_what_was_found(found: Run, precision: str = "int8") -> Run:
     """A run of one engine that knows what was found before it was built."""
-    run = found.labelled("int8")
+    run = found.labelled(precision)
     run.evidence = copy.copy(found.evidence)
     run.console.warnings.extend(found.console.warnings)
     return run
@@ -172,7 +172,7 @@ def _lower(built: Int8Engines, common: Result, choices: dict[str, Int8Choice]) -
 
 
 def give_slow_layers_back(job: Job, built: Int8Engines, fp16: Attempt | Baseline | None, run: Run) -> None:
-    """INT8 once more without the layers that FP16 computes faster, from the fastest structures, as long as builds are left.
+    """INT8 (or FP8) once more without the layers that FP16 computes faster, from the fastest structures, as long as builds are left.
 
     Args:
         fp16: the FP16 engine, or what an earlier run has measured of it.
@@ -204,10 +204,12 @@ def _timed_layers(job: Job, made: Made, run: Run) -> Timed:
 def _try_without(job: Job, first: Attempt, slow: dict[str, str], built: Int8Engines, fp16: Attempt | Baseline, run: Run) -> None:
     """An engine without these layers in INT8, timed beside that with them."""
     choice = first.made.choice
-    run.console.info(f"{len(slow)} INT8 layers are slower than in FP16: built once more without them")
+    label = first.made.job.number_format.label
+    run.console.info(f"{len(slow)} {label} layers are slower than in FP16: built once more without them")
     for node, reason in slow.items():
         run.console.debug(f"{node}: {reason}")
-    second = Attempt("int8", first.result.variant(), _with_what_was_found(built.run or first.run), structure=first.structure, slow=slow)
+    found = _with_what_was_found(built.run or first.run, first.precision)
+    second = Attempt(first.precision, first.result.variant(), found, structure=first.structure, slow=slow)
     built.builds -= 1
     try:
         _build(second, choice, choice.prepared(second.run, slow))

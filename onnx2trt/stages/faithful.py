@@ -1,5 +1,5 @@
-"""Whether an INT8 engine computes what it was built to compute; TensorRT 10.6 has made wrong numbers of right Q/DQ (MobileNetV3: 8 dB
-where the same scales and weights give 35)."""
+"""Whether an INT8, FP8 or BF16 engine computes what it was built to compute; TensorRT 10.6 has made wrong numbers of right Q/DQ
+(MobileNetV3: 8 dB where the same scales and weights give 35)."""
 
 from __future__ import annotations
 
@@ -14,9 +14,14 @@ from onnx2trt.conversion.comparing import as_declared, on_arrays
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import batches_to_compare
+from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
+from onnx2trt.rewrite.as_built import InInt8, as_built
+from onnx2trt.rewrite.number_formats import INT8
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.simulate import simulation
+from onnx2trt.trt import inspector
+from onnx2trt.trt.constraints import labels
 from onnx2trt.trt.engine import Engine
 
 SAMPLES = 4
@@ -36,7 +41,7 @@ def against_simulation(job: Job, prepared: Prepared, engine: Engine, run: Run) -
     """An engine held against what it was built from: both by their distance from the model, over a few samples.
 
     Args:
-        prepared: with INT8; where TensorRT's calibrator puts it in, `equivalent` is what that should give.
+        prepared: what it was built from; what TensorRT's calibrator makes INT8 of besides is read from the engine.
     """
     try:
         with run.stage("validate", "comparing the engine with its simulation"):
@@ -49,16 +54,29 @@ def against_simulation(job: Job, prepared: Prepared, engine: Engine, run: Run) -
         of_engine, of_simulation = (decibels(signal[name], value) for value in (measured, simulated))
         off.append(of_simulation - of_engine)
         if not short and measured > WORSE * (simulated + FP16_NOISE * signal[name]):
-            short = f"output {name!r} has {of_engine:.1f} dB where a simulation of the same INT8 layers has {of_simulation:.1f} dB"
+            short = f"output {name!r} has {of_engine:.1f} dB where a simulation of the same layers has {of_simulation:.1f} dB"
     if off:
         run.console.debug(f"by {max(off):+.2f} dB further from the model than its simulation")
     return Faithful(round(max(off), 2) if off else None, short)
 
 
+def _as_built(prepared: Prepared, engine: Engine) -> Graph:
+    """With Q/DQ what is to be built says what is rounded; with TensorRT's calibrator, what was built does, where it can be read."""
+    if prepared.equivalent is None or not prepared.scales:
+        return prepared.equivalent or prepared.graph
+    graph = prepared.graph
+    known = labels((node.name, tuple(node.output)) for node in graph.nodes)
+    text, tensors = engine.inspect(), {name for node in graph.nodes for name in (*node.input, *node.output)}
+    nodes = inspector.nodes_in(inspector.parse_layers(text, known), INT8.name)
+    if not nodes:
+        return prepared.equivalent
+    return as_built(graph, prepared.scales, InInt8(nodes, *inspector.held_in(text, known, tensors, INT8.name)))
+
+
 def _noise(job: Job, prepared: Prepared, engine: Engine) -> tuple[dict[str, float], dict[str, list[float]]]:
     """(output -> sum of its squares, output -> sums of the squared differences of the simulation, and of the engine)"""
     reference = on_arrays(job.reference().run)
-    simulated = as_declared(job, Session.from_graph(simulation(prepared.equivalent or prepared.graph)).run)
+    simulated = as_declared(job, Session.from_graph(simulation(_as_built(prepared, engine))).run)
     real = as_declared(job, engine.run, cast_inputs=False)
     signal: dict[str, float] = defaultdict(float)
     noise: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])

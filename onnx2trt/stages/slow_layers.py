@@ -1,4 +1,4 @@
-"""Which INT8 layers an engine computes more slowly than the FP16 engine of the same model does."""
+"""Which INT8 (or FP8) layers an engine computes more slowly than the FP16 engine of the same model does; below, INT8 is said for both."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def served_by(graph: Graph, layers: tuple[EngineLayer, ...]) -> tuple[EngineLaye
 
     def served(layer: EngineLayer) -> tuple[str, ...]:
         own = tuple(node for node in layer.nodes if node not in instead)
-        if own and layer.precision == "int8":
+        if own and layer.in_8_bits:
             return own
         return tuple(dict.fromkeys(name for node in layer.nodes for name in instead.get(node, (node,))))
 
@@ -75,7 +75,7 @@ def slower_in_int8(job: Job, graph: Graph, int8: Timed, fp16: Timed) -> dict[str
     """
     macs = macs_of(graph, job.profiles)
     least = job.plan.min_int8_share * sum(macs.values())
-    int8_nodes = inspector.nodes_in(int8[0], "int8")
+    int8_nodes = inspector.nodes_in_8_bits(int8[0])
     layers = int8_nodes & macs.keys()
     joined = slowed_down(graph, at_one_pace(parts_of(int8, fp16), int8_nodes), layers)
     parts = at_one_pace(parts_of(int8, fp16, joined), int8_nodes)
@@ -135,7 +135,7 @@ def choose_slow(parts: list[Part], int8_nodes: set[str], work: dict[str, int], l
     if max(gains) < WORTH_IT * total:
         return {}
     return {
-        node: f"slower in INT8 here: {part.first_ms:.4f} ms against {part.second_ms:.4f} ms in FP16"
+        node: f"slower here: {part.first_ms:.4f} ms against {part.second_ms:.4f} ms in FP16"
         for part in back
         for node in sorted(part.nodes & int8_nodes)
     }
@@ -161,7 +161,7 @@ def left_alone(graph: Graph, parts: list[Part], int8_nodes: set[str], slow: set[
             needed = sum(work[node] for node in layers)
             if needed <= room and not any(part.second_ms > CLEARLY * part.first_ms for part in together):
                 room -= needed
-                found |= dict.fromkeys(layers, "no faster in INT8 here, and no INT8 layer is left beside it")
+                found |= dict.fromkeys(layers, "no faster than in FP16 here, and no layer of 8 bits is left beside it")
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Container
+from collections.abc import Callable, Container
 from dataclasses import dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
@@ -22,6 +22,7 @@ PRECISIONS = {
     "float": "fp32",
     "fp32": "fp32",
 }
+EIGHT_BIT = ("int8", "fp8")
 NO_WORK = ("Constant", "Reformat", "NoOp", "Shuffle", "Shape", "Signal", "Wait", "ShapeHostToDevice", "ShapeDeviceToHost")
 
 
@@ -37,6 +38,11 @@ class EngineLayer:
     reads: tuple[str, ...] = ()  # tensors
     writes: tuple[str, ...] = ()
 
+    @property
+    def in_8_bits(self) -> bool:
+        """Whether it reads INT8 or FP8."""
+        return self.precision in EIGHT_BIT
+
 
 def parse_layers(text: str, known: dict[str, str]) -> tuple[EngineLayer, ...]:
     """Layers of an engine built with detailed verbosity.
@@ -51,9 +57,14 @@ def parse_layers(text: str, known: dict[str, str]) -> tuple[EngineLayer, ...]:
     Raises:
         ConversionError: VALIDATION, where it is no JSON, or not of this form.
     """
+    return _read(text, lambda entries: tuple(_layer(entry, known) for entry in entries))
+
+
+def _read(text: str, make: Callable):
+    """What is made of the entries of the layers."""
     try:
         entries = parse_json(text, MOST_TEXT, finite=False).get("Layers", [])
-        return tuple(_layer(entry, known) for entry in entries if isinstance(entry, dict))
+        return make([entry for entry in entries if isinstance(entry, dict)])
     except (NotTaken, AttributeError, TypeError) as error:
         raise ConversionError(f"TensorRT's description of the engine cannot be read: {error}", code=ExitCode.VALIDATION) from None
 
@@ -96,6 +107,47 @@ def nodes_in(layers: tuple[EngineLayer, ...], precision: str, written: bool = Fa
     """ONNX nodes whose layer reads its data in `precision`, or (`written`) writes it so."""
     found = [layer for layer in layers if (layer.output_precision if written else layer.precision) == precision]
     return {node for layer in found if layer.kind not in NO_WORK for node in layer.nodes}
+
+
+def held_in(text: str, known: dict[str, str], tensors: Container[str], precision: str) -> tuple[set[str], dict[str, set[str]]]:
+    """Where an engine holds values in a precision, conversions seen through: what is made of a rounded value is rounded.
+
+    Args:
+        text, known: as for parse_layers.
+        tensors: of the ONNX graph.
+
+    Returns:
+        (tensors that are held so for all that read them, tensor -> ONNX nodes that read it so)
+
+    Raises:
+        ConversionError: as by parse_layers.
+    """
+    return _read(text, lambda entries: _held(entries, known, tensors, precision))
+
+
+def _held(entries: list[dict], known: dict[str, str], tensors: Container[str], precision: str) -> tuple[set[str], dict[str, set[str]]]:
+    converted: dict[str, str] = {}  # tensor -> that which it was converted from
+    held: set[str] = set()
+    for entry in entries:
+        made = [(tensor.get("Name", ""), _precision(tensor)) for tensor in entry.get("Outputs", [])]
+        source = entry["Inputs"][0].get("Name", "") if entry.get("LayerType") == "Reformat" and entry.get("Inputs") else None
+        held.update(name for name, own in made if own == precision or source in held)
+        converted.update((name, source) for name, _ in made if source not in (None, name))
+    read: dict[str, set[str]] = {}
+    for entry in entries:
+        for tensor in entry.get("Inputs", []) if entry.get("LayerType") != "Reformat" else ():
+            name, seen = tensor.get("Name", ""), set()
+            while name not in tensors and name in converted and name not in seen:
+                seen.add(name)
+                name = converted[name]
+            if _precision(tensor) == precision and name in tensors:
+                read.setdefault(name, set()).update(nodes_of(entry.get("Metadata") or "", known))
+    return {name for name in held if name in tensors}, read
+
+
+def nodes_in_8_bits(layers: tuple[EngineLayer, ...]) -> set[str]:
+    """ONNX nodes whose layer reads INT8 or FP8."""
+    return set().union(*(nodes_in(layers, name) for name in EIGHT_BIT))
 
 
 def ignored_constraints(

@@ -24,7 +24,7 @@ def parts_of(first: Timed, second: Timed, joined: Iterable[tuple[str, ...]] = ()
     """The smallest groups of nodes that no layer of either engine reaches out of.
 
     TensorRT fuses other layers in INT8 than in FP16, so single layers cannot be compared. Layers that name no node (conversions
-    of formats, "Reformatting CopyNode for Input Tensor 0 to conv1 + relu1") count for the INT8 layer that writes what they read, if
+    of formats, "Reformatting CopyNode for Input Tensor 0 to conv1 + relu1") count for the layer of 8 bits that writes what they read, if
     what they serve is none: without it they would not be there. Else for the layer that their own name ends with.
 
     Args:
@@ -57,7 +57,7 @@ def _owners(layers: tuple[EngineLayer, ...]) -> dict[str, tuple[str, ...]]:
             name = max((name for name in own if layer.name.endswith(name)), key=len, default=None)
             served = own.get(name)
             source = next((writers[read] for read in layer.reads if read in writers), None)
-            if source and source.precision == "int8" and not (served and served.precision == "int8"):
+            if source and source.in_8_bits and not (served and served.in_8_bits):
                 served = source
             if served:
                 found[layer.name] = served.nodes

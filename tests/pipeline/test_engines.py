@@ -52,7 +52,8 @@ def test_three_precisions_side_by_side(folder):
     assert result["calibration"] is None, "of another engine"
     assert json.loads((folder / "net.engine.json").read_text())["variants"] == result["variants"]
     assert "no latencies: the engines were not executed here" in done.stdout
-    shown = [line.split()[0] for line in done.stdout.splitlines() if line.startswith(tuple(rows)) and "at least" not in line]
+    table = done.stdout.partition("moved through memory")[0]
+    shown = [line.split()[0] for line in table.splitlines() if line.startswith(tuple(rows))]
     assert shown == ["fp32", "bf16", "fp16", "int8"]
 
 
@@ -205,3 +206,40 @@ def test_an_engine_that_may_compute_wrong_numbers_is_delivered_with_a_warning_wh
     monkeypatch.setattr(engines, "build_int8", short)
     engine, result, run = make_all()
     assert is_delivered(engine, result) and "TensorRT may compute wrong numbers here: output 'y' has 8.1 dB" in run.console.warnings
+
+
+def test_an_engine_that_is_built_alone_is_warned_of_too(job, monkeypatch):
+    made = replace(made_of(job, "int8"), faithful=Faithful(8.0, "output 'y' has 8.1 dB"))
+    monkeypatch.setattr(engines, "make_engine", lambda job, result, run: made)
+    run = quiet_run()
+    assert engines.make_all(replace(job, plan=replace(job.plan, variants=("int8",))), Result(plan={}), run) is made
+    assert run.console.warnings == ["TensorRT may compute wrong numbers here: output 'y' has 8.1 dB"]
+
+
+def test_fp8_layers_that_fp16_computes_faster_go_back_too(job, monkeypatch):
+    """FP8 has one structure; the engine without its slow layers is built from the same choice, and the faster of the two delivered."""
+    times, built = {"fp8": 1.0, "fp16": 2.0}, []
+
+    def checked(job, result, run):
+        precision = job.plan.precision
+        result.take(status="validated", latency=latency(times[precision]), precision=Precision(precision, precision))
+        return made_of(job, precision)
+
+    def again(job, choice, prepared, result, run):
+        built.append((job.plan.precision, prepared.without))
+        result.take(status="validated", latency=latency(0.5), precision=Precision("fp8", "fp8"))
+        return replace(made_of(job, "fp8"), prepared=prepared)
+
+    monkeypatch.setattr(engines, "make_engine", checked)
+    monkeypatch.setattr(engines.baseline, "recall", lambda job, run: None)
+    monkeypatch.setattr(structures.baseline, "remember", lambda job, row, timed, run: None)
+    monkeypatch.setattr(attempts_of, "_time", lambda *args: None)
+    monkeypatch.setattr(structures, "_timed_layers", lambda job, made, run: ((), {}))
+    monkeypatch.setattr(structures, "slower_in_int8", lambda *args: {"attention": "slower here"})
+    monkeypatch.setattr(structures, "build_and_check", again)
+    plan = replace(job.plan, precision="fp8", variants=("fp8", "fp16"))
+    result = Result(plan={"max_accuracy_drop": 1.0})
+    engine = engines.make_all(replace(job, plan=plan), result, quiet_run())
+    assert built == [("fp8", {"attention": "slower here"})] and engine.job.plan.precision == "fp8"
+    assert result.latency.p50_ms == 0.5 and result.latency.fp16_p50_ms == 2.0
+    assert [(row.precision, row.p50_ms) for row in result.variants] == [("fp8", 0.5), ("fp16", 2.0)]

@@ -1,5 +1,7 @@
 """stages/faithful.py: an INT8 engine against a simulation of its layers; the engine is a function."""
 
+import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -19,12 +21,15 @@ def built(tmp_path, monkeypatch):
     return job, int8.choose(job, run).prepared(run), run
 
 
-def engine_of(job, change):
+def engine_of(job, change, layers=()):
     """What the model computes, changed."""
     from onnx2trt.model.session import Session
 
     session = Session.from_path("model.onnx")
-    return SimpleNamespace(run=lambda arrays: {name: change(array) for name, array in session.run(arrays).items()})
+    return SimpleNamespace(
+        run=lambda arrays: {name: change(array) for name, array in session.run(arrays).items()},
+        inspect=lambda: json.dumps({"Layers": layers}),
+    )
 
 
 def noisy(db: float):
@@ -72,3 +77,27 @@ def test_an_engine_that_does_not_run_is_not_judged_by_it(built):
     assert any(
         "not compared with its simulation: CUDA error 700" in warning or "CUDA error 700" in warning for warning in run.console.warnings
     )
+
+
+def entry(node, reads, writes, precision="Int8"):
+    ends = [[{"Name": name, "Format/Datatype": precision} for name in names] for names in (reads, writes)]
+    return {"Name": node, "LayerType": "Conv", "Inputs": ends[0], "Outputs": ends[1], "Metadata": f"[ONNX Layer: {node}]"}
+
+
+def test_what_tensorrt_rounds_besides_is_simulated_too(built):
+    """Its calibrator is given scales of tensors that no layer was meant to read as INT8, and may use them."""
+    job, prepared, run = built
+    assert prepared.equivalent is not None
+    scale = np.float32(0.5)
+    prepared = replace(prepared, scales={**prepared.scales, "y": float(scale)})
+    layers = [entry(node.name, node.input[:1], node.output) for node in prepared.graph.nodes]
+    as_planned = [*layers[:-1], entry(prepared.graph.nodes[-1].name, prepared.graph.nodes[-1].input[:1], ())]
+    engine = [engine_of(job, lambda array: np.rint(array / scale) * scale, layers) for layers in (as_planned, layers)]
+    planned, as_built = (against_simulation(job, prepared, one, run) for one in engine)
+    assert planned.falls_short and not as_built.falls_short and as_built.off_db < 0.5 < planned.off_db
+
+
+def test_of_an_engine_that_says_nothing_of_its_layers_the_plan_is_simulated(built):
+    job, prepared, run = built
+    one, other = (against_simulation(job, prepared, engine_of(job, noisy(10), layers), run) for layers in ((), [{"Name": "conv"}]))
+    assert one == other and one.off_db

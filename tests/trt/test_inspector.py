@@ -84,3 +84,24 @@ def test_constraints_that_the_engine_does_not_show_are_named(layers, asked, half
 
 def test_an_engine_without_details_has_no_layers():
     assert inspector.parse_layers(json.dumps({"Layers": ["conv", "head"]}), {}) == ()
+
+
+HELD = [
+    entry("in", [], {"x": FLOAT}, {"x copy": INT8}, "Reformat"),
+    entry("conv", ["conv"], {"x copy": INT8}, {"r": INT8}),
+    entry("swish", ["sigmoid", "mul"], {"r": INT8}, {"Reformatted Output Tensor 0 to swish": INT8}, "PointWiseV2"),
+    entry("out", [], {"Reformatted Output Tensor 0 to swish": INT8}, {"s": HALF}, "Reformat"),
+    entry("again", [], {"s": HALF}, {"Reformatted Input Tensor 0 to head": INT8}, "Reformat"),
+    entry("head", ["head"], {"Reformatted Input Tensor 0 to head": INT8, "h": HALF}, {"z": HALF}),
+    entry("last", [], {"z": HALF}, {"y": FLOAT}, "Reformat"),
+]
+
+
+def test_what_is_held_in_int8_is_seen_through_conversions():
+    known = {name: name for name in ("conv", "sigmoid", "mul", "head")}
+    written, read = inspector.held_in(json.dumps({"Layers": HELD}), known, {"x", "r", "s", "h", "z", "y"}, "int8")
+    assert written == {"r", "s"}, "s was converted from what was INT8; x was not INT8 for all, z and y never"
+    assert read == {"x": {"conv"}, "r": {"sigmoid", "mul"}, "s": {"head"}}
+    ring = [entry("a", [], {"p": INT8}, {"q": INT8}, "Reformat"), entry("b", [], {"q": INT8}, {"p": INT8}, "Reformat")]
+    ring.append(entry("c", ["c"], {"p": INT8}, {}))
+    assert inspector.held_in(json.dumps({"Layers": ring}), {"c": "c"}, set(), "int8") == (set(), {})
