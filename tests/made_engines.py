@@ -69,4 +69,4 @@ def does_not_fit_beside_another():
 
 
 def timed_as(milliseconds: dict[str, float]):
-    return lambda job, loaded: {name: (latency(milliseconds[name]), [milliseconds[name]] * 3) for name in loaded}
+    return lambda job, loaded, warn=None: {name: (latency(milliseconds[name]), [milliseconds[name]] * 3) for name in loaded}

@@ -109,7 +109,7 @@ def _time(job: Job, made: dict[str, Attempt], run: Run) -> None:
     with ExitStack() as stack:
         engines = {name: stack.enter_context(loaded(job, attempt.made, run)) for name, attempt in made.items()}
         with run.stage("latency", "timing the engines in turn"):
-            found = latencies(job, engines)
+            found = latencies(job, engines, run.console.warn)
     for name, (latency, each_ms) in found.items():
         made[name].run.evidence.latency_ms = each_ms
         made[name].result.latency = latency

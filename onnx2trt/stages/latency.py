@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from onnx2trt.base.model_info import groups_of
@@ -24,11 +25,17 @@ def profile_rows(job: Job, engine: Engine | None) -> list[ProfileRow]:
     return rows
 
 
-def latencies(job: Job, engines: dict[str, Engine]) -> dict[str, tuple[Latency, list[float]]]:
-    """Name -> latency at the opt shapes, and the milliseconds of each inference; see compare.latency. Several engines take turns."""
+def latencies(
+    job: Job, engines: dict[str, Engine], warn: Callable[[str], None] = lambda text: None
+) -> dict[str, tuple[Latency, list[float]]]:
+    """Name -> latency at the opt shapes, and the milliseconds of each inference; see compare.latency. Several engines take turns.
+
+    Args:
+        warn: takes a sentence where the GPU had other work, so that times hardly tell which engine is faster.
+    """
     for engine in engines.values():
         engine.load(synthetic_arrays(job.info.inputs, job.profiles))
     kept: dict[str, list[float]] = {}
-    found = measure_in_turn({name: engine.time_ms for name, engine in engines.items()}, kept)
+    found = measure_in_turn({name: engine.time_ms for name, engine in engines.items()}, kept, warn)
     shape = {profile.name: list(profile.opt) for profile in job.profiles}
     return {name: (Latency(**times, shape=shape, covers=COVERS), kept[name]) for name, times in found.items()}
