@@ -15,6 +15,7 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.half_types import BY_NAME, FP16, HalfType
 from onnx2trt.model.session import Session
 from onnx2trt.plan.plan import Plan, Route
+from onnx2trt.rewrite.known_sizes import with_sizes
 from onnx2trt.rewrite.number_formats import FORMATS, INT8, NumberFormat
 from onnx2trt.rewrite.qdq import QUANTIZE_OPSET
 from onnx2trt.trt.library import Library
@@ -36,6 +37,7 @@ class Job:
     inputs: dict = field(default_factory=dict)  # what the result depends on, by stages.unchanged
     observed: dict[str, tuple[int, ...]] = field(default_factory=dict)  # tensor -> shape at the opt shapes, where onnx cannot infer it
     weights: dict[str, np.ndarray] = field(default_factory=dict)  # initializer of `model` -> its data
+    sizes: dict[str, np.ndarray] = field(default_factory=dict)  # tensor of the model that is made of fixed sizes -> its value
 
     @property
     def rewritten(self) -> bool:
@@ -88,7 +90,11 @@ class Job:
         return replace(self.info, inputs=typed(self.info.inputs), outputs=typed(self.info.outputs))
 
     def graph(self) -> Graph:
-        """The model in its working form, with the shapes that were observed."""
+        """The model in its working form, with the shapes that were observed, and fixed sizes as the constants that they are."""
+        return with_sizes(self.network(), self.sizes)
+
+    def network(self) -> Graph:
+        """The same with all that it computes of sizes, as an export has it."""
         graph = Graph.from_model(self.model, self.profiles, self.weights)
         graph.observed = self.observed
         return graph

@@ -1,8 +1,8 @@
-"""Rewrites that change nothing about the result: constants computed once, factors and shifts put into convolutions, newer opset."""
+"""Rewrites that change nothing about the result: constants computed once, factors and shifts put into convolutions."""
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Container
 from fnmatch import fnmatchcase
 
 import numpy as np
@@ -10,16 +10,14 @@ import onnx
 
 from onnx2trt.base.errors import ConversionError
 from onnx2trt.base.model_info import STANDARD_DOMAINS
-from onnx2trt.model.graph import Graph, array_of
-from onnx2trt.model.nodes import all_nodes, attribute, reads, rename_reads, standard_schema, subgraphs
+from onnx2trt.model.graph import Graph
+from onnx2trt.model.nodes import attribute, reads, rename_reads, standard_schema, subgraphs
 from onnx2trt.model.operators import EXPANDING, QUANTIZERS, RANDOM
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.activations import name_activations
 from onnx2trt.rewrite.qdq import along
 
 LARGEST_FOLDED = 2**27  # elements of one folded constant; a hostile or careless shape must not fill the memory
-HARDMAX_OPSET = 13  # from which on it takes the largest along one axis, not along all from that axis on; the converter overlooks it
-RESIZE_OPSET = 11  # from which on Resize names the place of each value
 LARGE = 2**16  # bytes of a weight that is not stored twice
 LARGEST_FACTOR = 2**10  # that a convolution takes, and its inverse the smallest: FP16 would not hold weights that are far from 1
 
@@ -44,6 +42,16 @@ def fold_constants(graph: Graph, stored_once: bool = False) -> Graph:
     Returns:
         A new graph; tensors keep their names.
     """
+    folded = _folded(graph, stored_once)
+    # how large a constant becomes, only a size that is a constant itself tells
+    while any(node.op_type in EXPANDING and _is_foldable(node, folded.weights, folded.weights, folded.opset) for node in folded.nodes):
+        before, folded = folded, _folded(folded, stored_once)
+        if len(before.nodes) == len(folded.nodes):
+            break
+    return folded
+
+
+def _folded(graph: Graph, stored_once: bool) -> Graph:
     graph = share_constants(graph)
     known, foldable = set(graph.weights), []
     twice = _read_otherwise(graph) if stored_once else set()
@@ -126,7 +134,7 @@ def _makes_lists(node: onnx.NodeProto, opset: int) -> bool:
     return bool(kinds) and all(kind.startswith(("seq(", "optional(")) for kind in kinds)
 
 
-def _is_foldable(node: onnx.NodeProto, known: set[str], weights: dict[str, np.ndarray], opset: int) -> bool:
+def _is_foldable(node: onnx.NodeProto, known: Container[str], weights: dict[str, np.ndarray], opset: int) -> bool:
     if node.domain not in STANDARD_DOMAINS or node.op_type in RANDOM or subgraphs(node):
         return False
     if node.op_type in QUANTIZERS:
@@ -252,82 +260,3 @@ def _per_channel(constant: np.ndarray | None, dims: int, channels: int) -> np.nd
     if shape[1] not in (1, channels) or any(size != 1 for axis, size in enumerate(shape) if axis != 1):
         return None
     return np.broadcast_to(constant.reshape(-1), (channels,)).astype(np.float64)
-
-
-def _attributes_known(raised: onnx.ModelProto, version: int) -> bool:
-    """Whether the operators of the newer opset know all attributes that the converter has left; those that mean nothing are taken away.
-
-    It leaves the `value` of a Pad of opset 10 or older where that pads by reflection or by the edge, and no value is used.
-    """
-    for node in all_nodes(raised.graph):
-        schema = standard_schema(node, version)
-        stray = [entry for entry in node.attribute if schema is not None and entry.name not in schema.attributes]
-        for entry in stray:
-            if node.op_type != "Pad" or entry.name != "value" or attribute(node, "mode", b"constant") == b"constant":
-                return False
-            node.attribute.remove(entry)
-    return True
-
-
-def _part_names(graph: onnx.GraphProto, around: frozenset[str] = frozenset()) -> None:
-    """The converter calls the constants that it puts into a graph and into bodies inside it alike; there, names must differ.
-
-    Args:
-        around: names of the values in the graphs around it.
-    """
-    own = {value.name for value in (*graph.input, *graph.initializer)}
-    for node in graph.node:
-        for place, name in enumerate(node.output):
-            if name in around:
-                new = next(f"{name}__{number}" for number in itertools.count(1) if f"{name}__{number}" not in around | own)
-                node.output[place] = new
-                for other in graph.node:
-                    rename_reads(other, name, new)
-            own.add(node.output[place])
-    for node in graph.node:
-        for inner in subgraphs(node):
-            _part_names(inner, around | own)
-
-
-def _keep_coordinates(raised: onnx.ModelProto) -> None:
-    """Resize as it was in opset 10 and Upsample before: from opset 11 on, the default is another place for each value, which the converter
-    overlooks."""
-    tensors = {tensor.name: tensor for tensor in raised.graph.initializer}
-    nodes = list(all_nodes(raised.graph))
-    tensors |= {node.output[0]: node.attribute[0].t for node in nodes if node.op_type == "Constant" and node.attribute[0].HasField("t")}
-    for node in nodes:
-        if node.op_type == "Resize" and attribute(node, "coordinate_transformation_mode") is None:
-            scales = tensors.get(node.input[2]) if len(node.input) > 2 else None
-            shrinks = scales is not None and bool((array_of(scales) < 1).any())
-            own = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "ceil" if shrinks else "floor"}
-            node.attribute.extend(onnx.helper.make_attribute(name, value) for name, value in own.items())
-
-
-def raise_opset(graph: Graph, version: int) -> Graph | None:
-    """The same graph in opset `version` or newer; None where onnx knows no way, or a wrong one."""
-    if graph.opset >= version:
-        return graph
-    if graph.opset < HARDMAX_OPSET <= version and any(node.op_type == "Hardmax" for node in all_nodes(graph.proto.graph)):
-        return None
-    skeleton = graph.skeleton()
-    try:
-        raised = onnx.version_converter.convert_version(skeleton, version)
-    except Exception:  # the converter raises RuntimeError for what it does not know, and other classes for what it did not expect
-        return None
-    if not _attributes_known(raised, version):
-        return None
-    _part_names(raised.graph)
-    if graph.opset < RESIZE_OPSET <= version:
-        _keep_coordinates(raised)
-    small = {tensor.name for tensor in skeleton.graph.initializer}
-    large = {name: array for name, array in graph.weights.items() if name not in small}
-    inputs = [value for value in raised.graph.input if value.name not in graph.weights]
-    del raised.graph.input[:]
-    raised.graph.input.extend(inputs)
-    if [value.name for value in raised.graph.input] != graph.input_names or [v.name for v in raised.graph.output] != graph.output_names:
-        return None
-    result = Graph.from_model(raised)
-    result.weights.update(large)
-    result.repairs, result.observed = graph.repairs, graph.observed
-    result.prune()
-    return result

@@ -12,7 +12,7 @@ from onnx2trt.base.words import listed
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import all_nodes, attribute
 from onnx2trt.model.operators import DYNAMIC, QUANTIZERS
-from onnx2trt.rewrite.fold import raise_opset
+from onnx2trt.rewrite.opset import raise_opset
 from onnx2trt.rewrite.qlinear import form_of
 from onnx2trt.rewrite.shifts import absorb_shifts
 from onnx2trt.rewrite.signed import QUANTIZER_DOMAINS, signed

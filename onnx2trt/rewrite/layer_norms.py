@@ -11,7 +11,7 @@ from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute, scalar_of
 from onnx2trt.rewrite.activations import all_or_none, operand
-from onnx2trt.rewrite.fold import raise_opset
+from onnx2trt.rewrite.opset import raise_opset
 
 OPSET = 17  # the first with LayerNormalization
 

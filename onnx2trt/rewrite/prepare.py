@@ -14,10 +14,11 @@ from onnx2trt.model.nodes import all_nodes, attribute, subgraphs
 from onnx2trt.model.operators import WEIGHTED
 from onnx2trt.rewrite import placement, qdq
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.fold import fold, raise_opset
+from onnx2trt.rewrite.fold import fold
 from onnx2trt.rewrite.gelu import gelus_by_tanh
 from onnx2trt.rewrite.layer_norms import name_layer_norms
 from onnx2trt.rewrite.number_formats import INT8, NumberFormat
+from onnx2trt.rewrite.opset import raise_opset
 from onnx2trt.rewrite.shares import by_layer, mac_shares, macs_of
 from onnx2trt.rewrite.strong_typing import strongly_typed
 

@@ -21,13 +21,19 @@ from onnx2trt.data.feeds import batches_to_compare
 from onnx2trt.data.reader import Arrays
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observed_shapes import observe_shapes, without_shape
+from onnx2trt.rewrite.known_sizes import fixed_sizes
 
 
 def observed(job: Job, run: Run) -> Job:
-    """The job that knows the shapes of its model's tensors, as far as they can be told."""
+    """The job that knows the shapes of its model's tensors, and what the model makes of sizes, as far as they can be told."""
     if job.plan.build.plugins or set(job.plan.variants) == {"fp32"}:  # ONNX Runtime does not know them; or nobody asks
         return job
-    return replace(job, observed=_observe(job, job.graph(), job.info.inputs, run))
+    job = replace(job, observed=_observe(job, job.graph(), job.info.inputs, run))
+    try:
+        return replace(job, sizes=fixed_sizes(job.graph(), job.profiles))
+    except ConversionError as error:  # what onnx cannot follow stays as it is
+        run.console.debug(f"fixed sizes are not put in as constants: {error.message}")
+        return job
 
 
 def observed_candidate(job: Job, candidate: OnnxCandidate, run: Run) -> OnnxCandidate:

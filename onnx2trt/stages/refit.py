@@ -48,7 +48,7 @@ def to_remember(job: Job, prepared: Prepared, flags: list[str], exact_scales: bo
         return None
     return Refittable(
         flags=flags,
-        network=fingerprint(job.graph()).pack(),
+        network=fingerprint(job.network()).pack(),
         prepared=fingerprint(prepared.graph).pack(),
         kept_fp32={node: reason for node, precision, reason in prepared.fallback if precision == "fp32"},
         exact_scales=exact_scales,
@@ -84,7 +84,7 @@ def check_network(job: Job, known: Refittable) -> None:
     Raises:
         ConversionError: MODEL, naming the first difference.
     """
-    difference = _unpacked(known.network).first_difference(fingerprint(job.graph()))
+    difference = _unpacked(known.network).first_difference(fingerprint(job.network()))
     if difference:
         raise ConversionError(
             f"{job.info.path} is another network than the engine's: {difference}",

@@ -9,9 +9,9 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.maxima import absolute_maxima
 from onnx2trt.plan.plan import Route
 from onnx2trt.rewrite import qdq
-from onnx2trt.rewrite.fold import raise_opset
 from onnx2trt.rewrite.fp16 import convert
 from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
+from onnx2trt.rewrite.opset import raise_opset
 from onnx2trt.trt.network import typed_layers
 
 

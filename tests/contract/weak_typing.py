@@ -14,8 +14,8 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.plan.plan import Route
 from onnx2trt.quant.calibration_cache import to_text
 from onnx2trt.rewrite import qdq
-from onnx2trt.rewrite.fold import raise_opset
 from onnx2trt.rewrite.fp16 import convert
+from onnx2trt.rewrite.opset import raise_opset
 from onnx2trt.rewrite.strong_typing import strongly_typed
 from onnx2trt.trt.calibrator import make_calibrator
 from onnx2trt.trt.constraints import Constraints

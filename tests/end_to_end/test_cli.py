@@ -264,7 +264,7 @@ def test_images_of_one_colour_are_refused(folder):
 def quantized_model(folder):
     from onnx2trt.model.graph import Graph
     from onnx2trt.rewrite import qdq
-    from onnx2trt.rewrite.fold import raise_opset
+    from onnx2trt.rewrite.opset import raise_opset
 
     graph = raise_opset(Graph.from_model(conv_net()), 19)
     result = qdq.insert(graph, {"x": 0.01, "r1": 0.02, "r2": 0.02}, qdq.quantizable_layers(graph), False)

@@ -11,7 +11,7 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.quant.candidates import LIMIT_DB, Looked, Method, Outcome, best_of, compare_methods, sqnr_db, worse_than
 from onnx2trt.quant.simulations import Simulations
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.fold import raise_opset
+from onnx2trt.rewrite.opset import raise_opset
 from onnx2trt.rewrite.qdq import quantizable_layers
 
 

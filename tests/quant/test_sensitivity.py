@@ -9,7 +9,7 @@ from models import conv_net, profiles, random
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant.sensitivity import FINEST_STEP, Tried, by_error_per_mac, by_noise, climb, layer_errors, left
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.fold import raise_opset
+from onnx2trt.rewrite.opset import raise_opset
 from onnx2trt.rewrite.qdq import int8_layers, quantizable_layers
 
 # ---- Fit and the layers' errors

@@ -11,7 +11,7 @@ from onnx2trt.quant import simulations
 from onnx2trt.quant.simulations import Simulations
 from onnx2trt.rewrite.attention import attention_layers
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.fold import raise_opset
+from onnx2trt.rewrite.opset import raise_opset
 from onnx2trt.rewrite.placement import readings, tensors
 from onnx2trt.rewrite.qdq import Rounded, quantizable_layers, quantize_weights
 

@@ -9,8 +9,8 @@ from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite import qdq
-from onnx2trt.rewrite.fold import raise_opset
 from onnx2trt.rewrite.fp16 import convert
+from onnx2trt.rewrite.opset import raise_opset
 from onnx2trt.rewrite.shares import mac_share, macs_of
 from onnx2trt.rewrite.simulate import simulation
 

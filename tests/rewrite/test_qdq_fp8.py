@@ -13,8 +13,9 @@ from onnx2trt.model.maxima import absolute_maxima
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.attention import attention_layers
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.fold import fold, raise_opset
+from onnx2trt.rewrite.fold import fold
 from onnx2trt.rewrite.number_formats import FP8, INT8
+from onnx2trt.rewrite.opset import raise_opset
 from onnx2trt.rewrite.prepare import choose_layers
 from onnx2trt.rewrite.qdq import (
     QUANTIZE_OPSET,

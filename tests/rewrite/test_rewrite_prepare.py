@@ -9,7 +9,7 @@ from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.model.graph import Graph
 from onnx2trt.rewrite import prepare, qdq
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.fold import raise_opset
+from onnx2trt.rewrite.opset import raise_opset
 from onnx2trt.rewrite.qdq import Rounded, quantize_weights
 
 

@@ -7,7 +7,8 @@ from models import model, node, random
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
-from onnx2trt.rewrite.fold import fold, raise_opset
+from onnx2trt.rewrite.fold import fold
+from onnx2trt.rewrite.opset import raise_opset
 from onnx2trt.rewrite.qdq import insert, int8_layers, quantizable_layers
 from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.rewrite.strong_typing import between_scales, strongly_typed
