@@ -14,8 +14,8 @@ from functools import partial
 from onnx2trt.base import files
 from onnx2trt.base.computed_on import COMPUTED_ON
 from onnx2trt.base.files import Temporary
-from onnx2trt.base.memory import HELD, return_freed
-from onnx2trt.base.under_way import UNDER_WAY
+from onnx2trt.base.memory import HELD, HeldMemory, return_freed
+from onnx2trt.base.under_way import UNDER_WAY, UnderWay
 from onnx2trt.compare.evidence import Evidence
 from onnx2trt.process.channel import Channel
 from onnx2trt.report.console import Console
@@ -75,7 +75,7 @@ class Run:
             model_bytes: of the model, its external data included.
         """
 
-        checks = [partial(_too_much, model_bytes), _too_long]
+        checks = [partial(_too_much, HELD, model_bytes), partial(_too_long, UNDER_WAY)]
 
         def watch() -> None:
             while checks:
@@ -174,9 +174,9 @@ class Run:
         return done
 
 
-def _too_much(model_bytes: int) -> str:
+def _too_much(memory: HeldMemory, model_bytes: int) -> str:
     """That this process holds more memory than a conversion of a model of this size; empty where it does not, or nobody tells."""
-    held = HELD.without_libraries()
+    held = memory.without_libraries()
     if held is None or held <= USUAL_BYTES + USUAL_MODELS * model_bytes:
         return ""
     return (
@@ -185,17 +185,17 @@ def _too_much(model_bytes: int) -> str:
     )
 
 
-def _too_long() -> str:
+def _too_long(calls: UnderWay) -> str:
     """That ONNX Runtime works on one thing for long, or on what comes again and again; empty where it does not."""
-    seconds, what = UNDER_WAY.longest()
+    seconds, what = calls.longest()
     if seconds > LONG_SECONDS:
         return (
             f"ONNX Runtime has computed {what} for {seconds:.0f} s and is not done: a run needs several inferences, so it takes long, "
             "or for ever where a loop of the model never ends; smaller shapes, or a smaller batch, take less"
         )
-    if UNDER_WAY.slowest > SLOW_SECONDS:
+    if calls.slowest > SLOW_SECONDS:
         return (
-            f"one inference took ONNX Runtime {UNDER_WAY.slowest:.0f} s: FP16 needs several, INT8 tens of them, so this takes minutes; "
+            f"one inference took ONNX Runtime {calls.slowest:.0f} s: FP16 needs several, INT8 tens of them, so this takes minutes; "
             "smaller shapes, a smaller batch, or fewer samples take less"
         )
     return ""
