@@ -12,6 +12,7 @@ from onnx2trt.base.read_ahead import map_in_order
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.conversion import comparing
 from onnx2trt.conversion.comparing import ByPart, Lent, Reference, worst_output
+from onnx2trt.conversion.exact import Exact
 from onnx2trt.data.reader import Batch
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
@@ -86,6 +87,20 @@ def test_the_reference_is_loaded_when_it_has_to_compute_and_only_then():
     reference.rest()
     assert passed(reference, BATCHES[:3]) == [0, 2, 4] and len(sessions) == 1, "all of it is remembered"
     assert passed(reference) == [0, 2, 4, 6, 8] and len(sessions) == 2
+
+
+def test_what_somebody_has_seen_is_not_computed_but_for_another_state_of_the_same_samples():
+    known, session = Exact(("y",)), Doubles()
+    for batch in BATCHES[:4]:
+        known.add(batch.samples, "y", 2 * batch.arrays["x"])
+    reference = Reference(lambda: session, known)
+    assert passed(reference) == [0, 2, 4, 6, 8] and session.runs == 1
+    state = replace(BATCHES[1], arrays={"x": np.full((1, 4), 50, np.float32)})
+    for _ in range(2):
+        assert passed(reference, [*BATCHES, state]) == [0, 2, 4, 6, 8, 100]
+    assert session.runs == 2
+    reference.forget()
+    assert passed(reference) == [0, 2, 4, 6, 8] and session.runs == 7, "its memory was given back, too"
 
 
 def test_what_is_computed_ahead_is_not_loaded_again_as_far_as_there_is_room(monkeypatch):

@@ -27,7 +27,7 @@ def signal_to_noise(job: Job, fitted: Fitted, run: Run, way: str) -> dict[str, l
     """
     split = fitted.split
     dataset = split.to_judge(HELD_OUT_SAMPLES)
-    reference = Reference(lambda: Session.from_graph(fitted.graph))
+    reference = Reference(lambda: Session.from_graph(fitted.graph), fitted.exact)
     fits = fitted.trials[: len(split.judged)] or (fitted.fit,)  # those of the first trials are the only ones asked for
     candidate = ByPart(split, [fit.apply(fitted.graph, fitted.layers) for fit in fits])
     found: dict[str, list[float]] = {name: [] for name in fitted.graph.output_names}

@@ -35,7 +35,7 @@ class Trials:
         """
         self._job, self._fitted, self._macs, self._run = job, fitted, macs, run
         self._finish = finish
-        self._reference = Reference(lambda: Session.from_graph(fitted.graph))
+        self._reference = Reference(lambda: Session.from_graph(fitted.graph), fitted.exact)
         self._comparison = job.comparison()  # what it learns of the reference holds for all choices
         self._measured: dict[tuple, tuple[Accuracy, ...]] = {}
         self.beyond = {DROPS, SCORES}  # what is asked for, as long as a choice of layers gives it
