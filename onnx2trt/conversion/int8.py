@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from onnx2trt.conversion.exact import Exact
+from onnx2trt.conversion.exact import Exact, Simulated
 from onnx2trt.data.holdout import Split
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant.calibration_cache import Cache, Identity
@@ -69,6 +69,7 @@ class Fitted:
     written: WrittenCache | None = None  # the cache that this run has written
     others: dict[str, float] = field(default_factory=dict)  # scales of the tensors that nothing reads as INT8
     exact: Exact | None = None  # what the graph gives in FP32, as far as that is known
+    simulated: Simulated = field(default_factory=Simulated)  # the same of what was made of it
 
     @property
     def equalized(self) -> bool:

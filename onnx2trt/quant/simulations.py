@@ -41,7 +41,7 @@ class Simulations:
         """The outputs in INT8 for each feed, in order."""
         fit = replace(fit, rounded={**self._nearest(fit.fp16_scales), **fit.rounded})
         opened, scales = _with_open_scales(fit.apply(self.graph, self._layers))
-        if self._opened is None or not _equal(opened, self._opened):
+        if self._opened is None or not equal_graphs(opened, self._opened):
             self._opened = self._session = None
             self._opened, self._session = opened, Session.from_graph(opened, in_turn=False)
         return self._session.with_constants(scales).run_each(feeds)
@@ -72,7 +72,8 @@ def _with_open_scales(graph: Graph) -> tuple[Graph, dict[str, np.ndarray]]:
     return opened, scales
 
 
-def _equal(one: Graph, other: Graph) -> bool:
+def equal_graphs(one: Graph, other: Graph) -> bool:
+    """In nodes, names and weights, bit by bit."""
     if one.proto != other.proto or one.weights.keys() != other.weights.keys():
         return False
     return all(_equal_arrays(array, other.weights[name]) for name, array in one.weights.items())

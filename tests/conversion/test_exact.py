@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from models import conv_net
 
 from onnx2trt.conversion import exact
-from onnx2trt.conversion.exact import Exact
+from onnx2trt.conversion.exact import Exact, Simulated
+from onnx2trt.model.graph import Graph
 
 
 def seen(count: int, names=("y", "z")) -> Exact:
@@ -44,3 +46,20 @@ def test_an_inference_that_lacks_an_output_is_not_known():
     found = Exact(("y", "z"))
     found.add(("a",), "y", np.zeros(1, np.float32))
     assert found.of(("a",)) is None
+
+
+def test_of_what_was_simulated_only_the_same_graph_of_the_same_trial_is_known():
+    def net(factor: float) -> Graph:
+        graph = Graph.from_model(conv_net())
+        graph.weights["w1"] = graph.weights["w1"] * np.float32(factor)
+        return graph
+
+    simulated = Simulated()
+    assert simulated.of(0, net(1)).of(("a",)) in ({}, None), "nothing was run"
+    simulated.begin([net(1), net(2)])
+    simulated.outputs.add(("a",), "y", np.ones(3, np.float32))
+    assert [simulated.of(trial, net(trial + 1)).of(("a",)) is not None for trial in range(2)] == [True, True]
+    for trial, factor in ((0, 2), (1, 1), (2, 1), (0, 1 + 2**-20)):
+        assert not simulated.of(trial, net(factor)).of(("a",)), "a single bit makes another graph"
+    simulated.begin(())
+    assert not simulated.of(0, net(1)).of(("a",))
