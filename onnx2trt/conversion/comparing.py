@@ -11,6 +11,7 @@ import numpy as np
 
 from onnx2trt.compare.accuracy import Accuracy, worst_of
 from onnx2trt.compare.states import Runner
+from onnx2trt.conversion.exact import Exact, Simulated
 from onnx2trt.conversion.job import Job
 from onnx2trt.data.holdout import Split
 from onnx2trt.data.reader import Arrays, Batch
@@ -62,21 +63,29 @@ class Reference:
     The graph is loaded when it has to compute.
     """
 
-    def __init__(self, load: Callable[[], Session | Lent]):
-        self._load = load
+    def __init__(self, load: Callable[[], Session | Lent], known: Exact | None = None):
+        """
+        Args:
+            load: the graph.
+            known: what it gives, as far as somebody has seen it.
+        """
+        self._load, self._known = load, known or Exact(())
         self._session: Session | Lent | None = None
         self._remembered: list[dict[str, np.ndarray]] = []
 
     def one_pass(self) -> Runner:
         """The outputs for each batch in turn, from the first."""
-        position = count()
+        position, given = count(), set()
 
         def run(batch):
-            index = next(position)
+            index, again = next(position), batch.samples in given  # then it carries a state
+            given.add(batch.samples)
             if index < len(self._remembered):
                 return self._remembered[index]
-            self._session = self._session or self._load()
-            found = self._session.run(batch.arrays)
+            known = None if again else self._known.of(batch.samples)
+            if not known:
+                self._session = self._session or self._load()
+            found = known or self._session.run(batch.arrays)
             if index == len(self._remembered) and (index + 1) * sum(array.nbytes for array in found.values()) <= REMEMBERED_BYTES:
                 self._remembered.append(found)
             return found
@@ -102,18 +111,20 @@ class Reference:
     def forget(self) -> None:
         """Give the memory of the outputs back."""
         self._remembered.clear()
+        self._known.forget()
 
 
 class ByPart:
     """Each batch by the graph of the trial that was made without it; by the first where there is but one.
 
-    Each graph is loaded when its first batch comes, and let go as soon as those of the next one are under way, or before that where they
-    are large: each may hold all weights once more. Batches come part by part (Split.cuts).
+    Each graph is loaded when its first batch comes that nobody has computed, and let go as soon as those of the next one are under way, or
+    before that where they are large: each may hold all weights once more. Batches come part by part (Split.cuts).
     """
 
-    def __init__(self, split: Split, graphs: Sequence[Graph], in_turn: bool = True, own: bool = False):
+    def __init__(self, split: Split, graphs: Sequence[Graph], in_turn: bool = True, own: bool = False, known: Simulated | None = None):
         """
         Args:
+            known: what was computed of such graphs before.
             own: nobody else needs the graphs any more; a large one is without weights when it has been loaded.
         """
         self._split, self._graphs = split, graphs
@@ -121,12 +132,19 @@ class ByPart:
         self._in_turn = in_turn or len(graphs) > 1 and is_large(graphs[0])
         self._loaded: dict[int, Session] = {}
         self._given: Counter = Counter()  # batches, by part
+        self._known = [known.of(part, graph) if known else Exact(()) for part, graph in enumerate(graphs)]
+        self._samples: set[tuple[str, ...]] = set()
         self._lock = Lock()
         self.at_once = Session.most_at_once(self._in_turn)  # batches that may be given at the same time
 
     def __call__(self, batch: Batch) -> Arrays:
         part = max(self._split.part_of(batch.samples[0]), 0) if len(self._graphs) > 1 else 0
         with self._lock:
+            again = batch.samples in self._samples  # then it carries a state
+            self._samples.add(batch.samples)
+            found = None if again else self._known[part].of(batch.samples)
+            if found:
+                return found
             if part not in self._loaded:
                 if self.at_once == 1:
                     self._loaded.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
+from onnx2trt.conversion.exact import Exact, Simulated
 from onnx2trt.data.holdout import Split
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant.calibration_cache import Cache, Identity
@@ -38,6 +39,7 @@ class Calibrated:
     silent: tuple[str, ...] = ()  # tensors that were always zero
     trials: tuple[dict[str, float], ...] = ()  # without the samples that each trial of the split is measured on
     about: Calibration | None = None  # for the result
+    exact: Exact | None = None  # what the graph gave on the way
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ class Fitted:
     by_tensorrt: bool = False  # TensorRT will calibrate by itself: these scales are only to judge the layers by
     written: WrittenCache | None = None  # the cache that this run has written
     others: dict[str, float] = field(default_factory=dict)  # scales of the tensors that nothing reads as INT8
+    exact: Exact | None = None  # what the graph gives in FP32, as far as that is known
+    simulated: Simulated = field(default_factory=Simulated)  # the same of what was made of it
 
     @property
     def equalized(self) -> bool:

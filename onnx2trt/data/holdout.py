@@ -9,6 +9,7 @@ from itertools import groupby
 
 import numpy as np
 
+from onnx2trt.base.padded import Padded
 from onnx2trt.base.progress import Progress
 from onnx2trt.data.datasets import Data
 from onnx2trt.data.feeds import Feeds, inferences
@@ -121,13 +122,14 @@ class Parts:
     label: str
     most: int | None = None
     current: int = -1
+    padded: bool = False  # some rows of the present feed are no samples
     feeds: Feeds | None = None
 
     def __call__(self) -> Iterator[dict[str, np.ndarray]]:
         dataset = self.split.to_fit(self.most)
         self.feeds = Feeds(self.data.reader, dataset, self.console, self.label, cuts=self.split.cuts(dataset), must_vary=self.most is None)
         for feed in self.feeds():
-            self.current = self.split.part_of(self.feeds.samples[0])
+            self.current, self.padded = self.split.part_of(self.feeds.samples[0]), isinstance(feed, Padded)
             yield feed
 
     @property

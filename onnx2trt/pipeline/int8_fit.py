@@ -138,7 +138,8 @@ class Ways:
         equalized = equalization.graph(self.names, self.layers)
         *trials, fitted = fit(self.job, equalized, self.layers, found, with_weights, self.run)
         others = self.known.cache.scales if self.known.cache else self.ranged
-        return Fitted(equalization, equalized, self.layers, fitted, tuple(trials), self.split, found.method, found.about, others=others)
+        made = Fitted(equalization, equalized, self.layers, fitted, tuple(trials), self.split, found.method, found.about, others=others)
+        return replace(made, exact=found.exact)
 
     @cached_property
     def calibrated(self) -> Calibrated:

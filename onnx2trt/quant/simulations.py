@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,13 +12,13 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.quant.sensitivity import Feed
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.qdq import Layer
+from onnx2trt.rewrite.qdq import Layer, Rounded, quantize_weights, scale_axis
 
 
 class Simulations:
     """Loading a graph takes as long as several inferences, so scales are inputs of it: sets that differ in nothing else share one session.
 
-    No two sessions are there at once, each of which holds the weights once more.
+    No two sessions are there at once, each of which holds the weights once more. Weights that are not fitted are rounded once.
     """
 
     def __init__(self, graph: Graph, layers: tuple[Layer, ...]):
@@ -29,6 +30,7 @@ class Simulations:
         self.graph, self._layers = graph, layers
         self._opened: Graph | None = None
         self._session: Session | None = None
+        self._rounded: dict[bool, dict[str, Rounded]] = {}  # whether scales are FP16 -> node -> the nearest weights
 
     def exact(self, feeds: Iterable[Feed]) -> list[Feed]:
         """The outputs in FP32."""
@@ -37,11 +39,26 @@ class Simulations:
 
     def run_each(self, fit: Fit, feeds: Sequence[Feed]) -> Iterator[Feed]:
         """The outputs in INT8 for each feed, in order."""
+        fit = replace(fit, rounded={**self._nearest(fit.fp16_scales), **fit.rounded})
         opened, scales = _with_open_scales(fit.apply(self.graph, self._layers))
-        if self._opened is None or not _equal(opened, self._opened):
+        if self._opened is None or not equal_graphs(opened, self._opened):
             self._opened = self._session = None
             self._opened, self._session = opened, Session.from_graph(opened, in_turn=False)
         return self._session.with_constants(scales).run_each(feeds)
+
+    def _nearest(self, half: bool) -> dict[str, Rounded]:
+        """Layers that share a weight share what is made of it."""
+        if half not in self._rounded:
+            nodes, made, found = {node.name: node for node in self.graph.nodes}, {}, {}
+            for layer in (layer for layer in self._layers if layer.plain):
+                name, number_format = nodes[layer.node].input[1], layer.number_format
+                weight = self.graph.weights[name]
+                key = name, scale_axis(nodes[layer.node], weight.ndim, number_format), number_format.name
+                if key not in made:
+                    made[key] = Rounded(*quantize_weights(weight, key[1], half, number_format), bias=None)
+                found[layer.node] = made[key]
+            self._rounded[half] = found
+        return self._rounded[half]
 
 
 def _with_open_scales(graph: Graph) -> tuple[Graph, dict[str, np.ndarray]]:
@@ -55,7 +72,8 @@ def _with_open_scales(graph: Graph) -> tuple[Graph, dict[str, np.ndarray]]:
     return opened, scales
 
 
-def _equal(one: Graph, other: Graph) -> bool:
+def equal_graphs(one: Graph, other: Graph) -> bool:
+    """In nodes, names and weights, bit by bit."""
     if one.proto != other.proto or one.weights.keys() != other.weights.keys():
         return False
     return all(_equal_arrays(array, other.weights[name]) for name, array in one.weights.items())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from zlib import crc32
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from onnx2trt.base.cores import usable_cores
 from onnx2trt.base.memory import return_freed
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.observe import in_groups, observe
+from onnx2trt.model.observe import Visit, in_groups, observe_parallel
 from onnx2trt.quant.columns import Columns, supports
 from onnx2trt.quant.weight_solver import Inputs, Sums, learn, rows_wanted, solve
 from onnx2trt.rewrite.qdq import Layer, Rounded, takes_bias, weight_layout
@@ -71,7 +72,7 @@ class Family:
 
     @property
     def bytes(self) -> int:
-        """Of the sums of one part of the data."""
+        """Of the sums of one part of the data, for each of the layers that read a weight."""
         return 8 * self.first.columns[0].groups * self.first.columns[0].count ** 2
 
     def fit(self, parts: dict[int, Sums], trials: int) -> list[dict[str, Rounded]]:
@@ -114,7 +115,7 @@ def fit_weights(
     fits: list[dict[str, Rounded]] = [{} for _ in range(samples.trials + 1)]
     families = _families(_by_weight(graph, layers, scales))
     with ThreadPoolExecutor(min(usable_cores(), MOST_THREADS), thread_name_prefix="fit") as pool:
-        for group in in_groups(families, lambda family: family.bytes * (samples.trials + 1), SUMS_BYTES):
+        for group in in_groups(families, lambda family: family.bytes * len(family.first.layers) * (samples.trials + 1), SUMS_BYTES):
             sums = _collect(graph, profiles, group, samples)
             for found in samples.counted(pool.map(Family.fit, group, sums, [samples.trials] * len(group)), len(group)):
                 for fitted, own in zip(fits, found):
@@ -147,22 +148,46 @@ def _families(weights: list[Shared]) -> list[Family]:
 
 
 def _collect(graph: Graph, profiles: tuple[Profile, ...], group: list[Family], samples: Samples) -> list[dict[int, Sums]]:
-    """Of each family, trial -> sums of the samples that it leaves out."""
-    readers: dict[str, list[tuple[int, int]]] = {}  # numbers of a family and of a layer in each of its members
-    for family, one in enumerate(group):
-        for layer, known in enumerate(one.first.layers):
-            readers.setdefault(known.activation, []).append((family, layer))
-    sums: list[dict[int, Sums]] = [{} for _ in group]
-    random = np.random.default_rng(0)
+    """Of each family, trial -> sums of the samples that it leaves out.
 
-    def visit(name: str, values: np.ndarray) -> None:
-        for family, layer in readers[name]:
-            shared = group[family].first
-            own = shared.columns[layer]
-            most = -(-rows_wanted(own) // max(samples.count, 1))
-            number_format = shared.layers[layer].number_format
-            found = sums[family].setdefault(samples.trial(), Sums(own.groups, own.count, len(shared.layers), number_format))
-            found.add(own.sample(values, most, random), shared.units[layer], layer)
+    Several threads look at tensors, so each layer adds up sums of its own, of places that its tensor alone draws: the result does not hang
+    on who comes first.
+    """
+    readers: dict[str, list[_Reader]] = {}
+    for family in group:
+        for number, layer in enumerate(family.first.layers):
+            readers.setdefault(layer.activation, []).append(_Reader(family.first, number))
 
-    observe(graph, profiles, list(readers), samples.feeds, visit)
-    return sums
+    def visitor() -> Visit:
+        trial = samples.trial()
+
+        def visit(name: str, values: np.ndarray) -> None:
+            for reader in readers[name]:
+                reader.add(values, trial, max(samples.count, 1))
+
+        return visit
+
+    observe_parallel(graph, profiles, list(readers), samples.feeds, visitor)
+    sums: dict[int, dict[int, list[Sums]]] = {id(family.first): {} for family in group}
+    for reader in (reader for found in readers.values() for reader in found):
+        for trial, own in reader.sums.items():
+            sums[id(reader.shared)].setdefault(trial, []).append(own)
+    return [{trial: Sums.of(own) if len(own) > 1 else own[0] for trial, own in sums[id(family.first)].items()} for family in group]
+
+
+class _Reader:
+    """One layer of a family, and what it has seen."""
+
+    def __init__(self, shared: Shared, number: int):
+        self.shared, self._number = shared, number
+        self.sums: dict[int, Sums] = {}  # by trial
+        self._random = np.random.default_rng(crc32(shared.layers[number].activation.encode()))
+
+    def add(self, values: np.ndarray, trial: int, inferences: int) -> None:
+        """Take in the layer's inputs in one of so many inferences."""
+        shared, columns = self.shared, self.shared.columns[self._number]
+        if trial not in self.sums:
+            number_format = shared.layers[self._number].number_format
+            self.sums[trial] = Sums(columns.groups, columns.count, len(shared.layers), number_format)
+        sample = columns.sample(values, -(-rows_wanted(columns) // inferences), self._random)
+        self.sums[trial].add(sample, shared.units[self._number], self._number)

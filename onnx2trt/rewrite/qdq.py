@@ -125,14 +125,17 @@ def quantize_weights(weight: np.ndarray, axis: int | None, half: bool, number_fo
         half: round scales up to FP16, the form in which they will be stored; up, so that no weight is clipped.
 
     Returns:
-        (q of weight's shape, in the type of the format; scales float32 [channels], or scalar where axis is None)
-    """
-    others = tuple(i for i in range(weight.ndim) if i != axis)
-    largest = np.abs(weight).max(axis=None if axis is None else others)
-    scales = np.where(largest > 0, largest / number_format.largest, 1.0).astype(np.float32)
-    if half:
-        scales = half_scales(scales)
+        (q of weight's shape, in the type of the format; scales float32 [channels], or scalar where axis is None)"""
+    scales = weight_scales(weight, axis, half, number_format)
     return number_format.stored(number_format.nearest(weight / along(scales, axis, weight.ndim))), scales
+
+
+def weight_scales(weight: np.ndarray, axis: int | None, half: bool, number_format: NumberFormat = INT8) -> np.ndarray:
+    """The scales of quantize_weights alone."""
+    others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis)
+    largest = np.maximum(weight.max(axis=others), -weight.min(axis=others))
+    scales = np.where(largest > 0, largest / number_format.largest, 1.0).astype(np.float32)
+    return half_scales(scales) if half else scales
 
 
 def scales_by_range(maxima: dict[str, float], number_format: NumberFormat = INT8) -> dict[str, float]:

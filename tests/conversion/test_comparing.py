@@ -12,6 +12,7 @@ from onnx2trt.base.read_ahead import map_in_order
 from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.conversion import comparing
 from onnx2trt.conversion.comparing import ByPart, Lent, Reference, worst_output
+from onnx2trt.conversion.exact import Exact, Simulated
 from onnx2trt.data.reader import Batch
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
@@ -88,6 +89,20 @@ def test_the_reference_is_loaded_when_it_has_to_compute_and_only_then():
     assert passed(reference) == [0, 2, 4, 6, 8] and len(sessions) == 2
 
 
+def test_what_somebody_has_seen_is_not_computed_but_for_another_state_of_the_same_samples():
+    known, session = Exact(("y",)), Doubles()
+    for batch in BATCHES[:4]:
+        known.add(batch.samples, "y", 2 * batch.arrays["x"])
+    reference = Reference(lambda: session, known)
+    assert passed(reference) == [0, 2, 4, 6, 8] and session.runs == 1
+    state = replace(BATCHES[1], arrays={"x": np.full((1, 4), 50, np.float32)})
+    for _ in range(2):
+        assert passed(reference, [*BATCHES, state]) == [0, 2, 4, 6, 8, 100]
+    assert session.runs == 2
+    reference.forget()
+    assert passed(reference) == [0, 2, 4, 6, 8] and session.runs == 7, "its memory was given back, too"
+
+
 def test_what_is_computed_ahead_is_not_loaded_again_as_far_as_there_is_room(monkeypatch):
     sessions = []
     reference = Reference(lambda: sessions.append(Doubles()) or sessions[-1])
@@ -151,3 +166,27 @@ def test_a_large_graph_that_nobody_else_needs_is_let_go_when_it_is_loaded(monkey
     found = ByPart(SimpleNamespace(), [given], own=own)(Batch(feed, 1, 1, ("a",)))
     np.testing.assert_array_equal(found["y"], expected)
     assert bool(given.weights) != own and graph.weights
+
+
+def test_what_a_trial_gave_before_is_not_computed_again_but_for_another_state(monkeypatch):
+    """Samples of the first of two trials are known, by the graph that it is; one of them comes again with a state."""
+    graphs = [Graph.from_model(conv_net()) for _ in range(2)]
+    graphs[1].weights["w1"] = -graphs[1].weights["w1"]
+    batches = [Batch({"x": random(1, 3, 16, 16, seed=index)}, 1, 1, (f"{index % 2}{index}",)) for index in range(6)]
+    batches.sort(key=lambda batch: batch.samples)
+    split, real, loaded = SimpleNamespace(part_of=lambda sample: int(sample[0])), Session.from_graph, []
+    monkeypatch.setattr(comparing.Session, "from_graph", lambda graph, **options: loaded.append(graph) or real(graph, **options))
+    usual = list(map(ByPart(split, graphs), batches))
+    assert loaded == graphs
+    simulated = Simulated()
+    simulated.begin(graphs[:1])
+    for batch in batches[:3]:
+        simulated.outputs.add(batch.samples, "y", np.full_like(usual[0]["y"], 7))
+    known = ByPart(split, [graph.copy() for graph in graphs], known=simulated)
+    found = list(map(known, batches))
+    assert len(loaded) == 3 and all((one["y"] == 7).all() for one in found[:3])
+    for one, other in zip(found[3:], usual[3:]):
+        np.testing.assert_array_equal(one["y"], other["y"])
+    np.testing.assert_array_equal(known(batches[0])["y"], usual[0]["y"])
+    others = ByPart(split, graphs[::-1], known=simulated)
+    assert not any((others(batch)["y"] == 7).all() for batch in batches), "another graph gives other outputs"

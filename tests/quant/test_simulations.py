@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 from attention_forms import Form
-from models import conv_net, random
+from models import conv_net, model, node, random
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session
 from onnx2trt.quant import simulations
 from onnx2trt.quant.simulations import Simulations
+from onnx2trt.rewrite import qdq
 from onnx2trt.rewrite.attention import attention_layers
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.opset import raise_opset
@@ -52,12 +53,26 @@ def test_sets_of_scales_share_one_session(loaded, half):
     alike(runs.exact(feeds), Session.from_graph(graph).run_each(feeds))
 
 
+def test_weights_are_rounded_once_and_those_that_layers_share_stay_one(monkeypatch):
+    nodes = [node("MatMul", "x w", "a", "one"), node("Relu", "a", "r"), node("MatMul", "r w", "y", "two")]
+    graph = raise_opset(Graph.from_model(model(nodes, {"x": [4, 8]}, {"y": [4, 8]}, {"w": random(8, 8)})), 19)
+    layers, feeds, rounded = quantizable_layers(graph), [{"x": random(4, 8, seed=seed)} for seed in range(2)], []
+    monkeypatch.setattr(simulations, "quantize_weights", lambda *args: rounded.append(1) or quantize_weights(*args))
+    monkeypatch.setattr(qdq, "quantize_weights", lambda *_: pytest.fail("rounded once more"))
+    runs = Simulations(graph, layers)
+    found = [list(runs.run_each(Fit({"x": scale, "r": scale}), feeds)) for scale in (0.04, 0.3)]
+    monkeypatch.undo()
+    assert len(rounded) == 1
+    for scale, outputs in zip((0.04, 0.3), found):
+        alike(outputs, by_itself(graph, layers, Fit({"x": scale, "r": scale}), feeds))
+
+
 def test_what_differs_in_more_than_its_scales_has_a_session_of_its_own(loaded):
     graph = raise_opset(Graph.from_model(conv_net()), 19)
     layers, feeds = quantizable_layers(graph), [{"x": random(1, 3, 16, 16)}]
     scales = dict.fromkeys(("x", "r1", "r2"), 0.04)
-    node = next(one for one in graph.nodes if one.name == layers[0].node)
-    integers, steps = quantize_weights(graph.weights[node.input[1]], 0, False)
+    first = next(one for one in graph.nodes if one.name == layers[0].node)
+    integers, steps = quantize_weights(graph.weights[first.input[1]], 0, False)
     other = Rounded(np.roll(integers, 1), steps, None)
     fits = [Fit(scales), Fit({"x": 0.04, "r1": 0.04}), Fit(scales, {layers[0].node: other}), Fit(scales)]
     runs = Simulations(graph, layers)

@@ -82,7 +82,7 @@ def test_layers_without_a_scale_are_not_fitted():
     assert set(fits(feeds(), 0, scales={"r": 0.05})[0]) == {"two"}
 
 
-def shared_net():
+def shared_net(size=8):
     """`one`, `again` and `wide` read w in the same way, `back` in another; `plain` has no place for a bias."""
     nodes = [
         node("Conv", "x w", "a", "one"),
@@ -92,7 +92,7 @@ def shared_net():
         node("ConvTranspose", "c w", "e", "back"),
     ]
     outputs = dict.fromkeys(("d", "e"))
-    return Graph.from_model(model(nodes, {"x": [1, 6, 8, 8]}, outputs, {"w": random(6, 6, 1, 1, seed=1), "b": random(6)}))
+    return Graph.from_model(model(nodes, {"x": [1, 6, size, size]}, outputs, {"w": random(6, 6, 1, 1, seed=1), "b": random(6)}))
 
 
 def test_layers_that_read_one_weight_in_the_same_way_get_one():
@@ -181,3 +181,31 @@ def test_layers_of_one_weight_read_each_in_its_own_way():
     samples = Samples(lambda: [{"x": random(1, 2, 9, 9)}], 1)
     (parts,) = weight_fitting._collect(graph, profiles(x=(1, 2, 9, 9)), [family], samples)
     assert parts[-1].numbers.tolist() == [64, 49]
+
+
+def test_who_comes_first_does_not_change_the_weights(monkeypatch):
+    """Threads that look at tensors end in any order: here the last tensor of an inference comes first."""
+    graph = shared_net(40)
+    layers, scales = quantizable_layers(graph), dict.fromkeys(("x", "r", "c"), 0.05)
+    samples = Samples(lambda: ({"x": random(1, 6, 40, 40, seed=index)} for index in range(4)), 4)
+
+    def found():
+        return fit_weights(graph, profiles(x=(1, 6, 40, 40)), layers, scales, samples)[0]
+
+    usual, real = found(), weight_fitting.observe_parallel
+
+    def backwards(graph, profiles, names, feeds, visitor):
+        waiting = []
+
+        def begin():
+            visit = visitor()
+            return lambda name, values: waiting.append((visit, name, values.copy()))
+
+        real(graph, profiles, names, feeds, begin)
+        for visit, name, values in sorted(waiting, key=lambda one: one[1], reverse=True):
+            visit(name, values)
+
+    monkeypatch.setattr(weight_fitting, "observe_parallel", backwards)
+    other = found()
+    assert usual and all(np.array_equal(one.weights, other[node].weights) for node, one in usual.items())
+    assert all(one.bias is None or np.array_equal(one.bias, other[node].bias) for node, one in usual.items())

@@ -5,7 +5,7 @@ import pytest
 from models import correlated, node, random
 
 from onnx2trt.quant.columns import Columns
-from onnx2trt.quant.weight_solver import RIDGE, RIDGE_PER_SCARCITY, Sums, learn, solve
+from onnx2trt.quant.weight_solver import RIDGE, RIDGE_PER_SCARCITY, Sums, inverse, learn, solve
 from onnx2trt.rewrite.qdq import along, quantize_weights
 
 
@@ -236,3 +236,16 @@ def test_several_fits_at_once_are_what_each_is_alone(kind, biased):
             np.testing.assert_array_equal(one.weights, other.weights)
             np.testing.assert_array_equal(one.scales, other.scales)
             assert (one.bias is None) == (other.bias is None) and (one.bias is None or np.array_equal(one.bias, other.bias))
+
+
+@pytest.mark.parametrize("size", [1, 2, 31, 33, 100, 256])
+@pytest.mark.parametrize("seed", range(3))
+def test_inverse_matrices_are_those_of_numpy_for_what_the_ridge_leaves(size, seed):
+    """Inputs that are nearly one another's multiples, whose reach differs a thousand times: the ridge bounds the condition."""
+    values = correlated(size, 3 * size, seed)[None] * np.geomspace(1e-3, 1, size)[None, :, None]
+    gram = values @ values.transpose(0, 2, 1)
+    gram[:, np.arange(size), np.arange(size)] += RIDGE * np.einsum("gkk->gk", gram).mean()
+    gram = np.concatenate([gram, np.eye(size)[None]]).astype(np.float32)
+    expected = np.linalg.inv(gram.astype(np.float64))
+    found = inverse(gram)
+    assert found.dtype == np.float32 and np.abs(found - expected).max() <= 1e-4 * np.abs(expected).max()

@@ -10,7 +10,7 @@ POSITIONS = 8192  # of each channel counted in one inference, evenly spread
 
 
 class ChannelRanges:
-    """Extremes of each channel, then a histogram between them: two passes over the data."""
+    """Extremes of each channel, then a histogram between them: all values have to be seen twice."""
 
     def __init__(self, axis: int):
         """axis: of the channels."""
@@ -27,7 +27,7 @@ class ChannelRanges:
         return 0.0 if self._sums is None else float(self._sums[0].min())
 
     def measure(self, values: np.ndarray) -> None:
-        """First pass: float32, the tensor of one inference."""
+        """First: float32, the tensor of one inference."""
         others = tuple(axis for axis in range(values.ndim) if axis != self._axis)
         low, high = values.min(axis=others).astype(np.float64), values.max(axis=others).astype(np.float64)
         self.low = low if self.low is None else np.minimum(self.low, low)
@@ -38,11 +38,14 @@ class ChannelRanges:
         sums = np.stack([np.full(len(low), values.size / len(low)), total, squares])
         self._sums = sums if self._sums is None else self._sums + sums
 
-    def count(self, values: np.ndarray) -> None:
-        """Second pass."""
+    def rows(self, values: np.ndarray) -> np.ndarray:
+        """What is counted of the tensor of one inference, [C, n]; maybe a view."""
+        rows = np.moveaxis(values, self._axis, 0).reshape(values.shape[self._axis], -1)
+        return rows[:, :: max(1, rows.shape[1] // POSITIONS)]
+
+    def count(self, rows: np.ndarray) -> None:
+        """Second, when all have been measured."""
         channels = len(self.low)
-        rows = np.moveaxis(values, self._axis, 0).reshape(channels, -1)
-        rows = rows[:, :: max(1, rows.shape[1] // POSITIONS)]
         bins = (rows - self.low[:, None].astype(np.float32)) * (BINS / self._extent()).astype(np.float32)[:, None]
         indices = np.clip(bins.astype(np.int32), 0, BINS - 1) + (np.arange(channels, dtype=np.int32) * BINS)[:, None]
         counts = np.bincount(indices.reshape(-1), minlength=channels * BINS).reshape(channels, BINS)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import onnx
@@ -45,11 +46,14 @@ class Read:
 
     def noise(self, vector: np.ndarray) -> float:
         """By how much scales change the noise in the layer's outputs: logarithm of the ratio, mean over the outputs."""
-        before, after = (
-            self._noise(scales) for scales in (np.ones(len(self.slots)), np.where(self.slots == FIXED, 1.0, vector[self.slots]))
-        )
+        before, after = self._unscaled, self._noise(np.where(self.slots == FIXED, 1.0, vector[self.slots]))
         live = before > 0
         return float(np.log(after[live] / before[live]).mean()) if live.any() else 0.0
+
+    @cached_property
+    def _unscaled(self) -> np.ndarray:
+        """The noise with channels as they are, which all strengths are held against."""
+        return self._noise(np.ones(len(self.slots)))
 
     def _noise(self, scales: np.ndarray) -> np.ndarray:
         """Mean square of the error in each output, [outputs].

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from onnx2trt.base.cores import usable_cores
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
-from onnx2trt.data.feeds import Feeds
+from onnx2trt.data.feeds import Feeds, inferences
 from onnx2trt.data.holdout import choose_split
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.observe import observe_parallel, static_shapes
+from onnx2trt.model.observe import MOST_THREADS, observe_parallel, static_shapes
+from onnx2trt.model.segments import tensor_bytes
 from onnx2trt.quant.equalize.choice import believed, choose_scales, choose_shifts
 from onnx2trt.quant.equalize.equalization import Equalization
 from onnx2trt.quant.equalize.groups import scale_groups, shift_groups
-from onnx2trt.quant.equalize.ranges import ChannelRanges
+from onnx2trt.quant.equalize.ranges import POSITIONS, ChannelRanges
 from onnx2trt.quant.equalize.relations import Group
 from onnx2trt.quant.equalize.strength import Reach, choose_strength, reads
 from onnx2trt.rewrite.gelu import behind_gelus
@@ -27,6 +30,7 @@ SAMPLES = 16  # of which the channels' ranges are taken; more where a sample is 
 # held-out samples: each channel fills the range of INT8 by what was seen, so that of a sample a little larger all channels are cut off.
 # Of 98 random networks of vectors and short sequences, with at most 160 values, 16 lost 1 to 12 dB by it, and the mean gained 0.1 dB.
 FEWEST_VALUES = 500
+KEPT_BYTES = 2**28  # of values that are looked at twice; of tensors beyond, the second look takes another pass over the data
 LARGEST = KEPT_FP32_ABOVE / 2  # that scaling may make a tensor: where it nears what is kept in FP32, the gain would be lost with the layer
 
 
@@ -91,6 +95,42 @@ def _channel_ranges(
     most = max(SAMPLES, -(-FEWEST_VALUES // max(*sizes, 1, 1)))
     dataset = choose_split(job.data).to_decide(most)  # whether it pays is judged by others
     feeds = Feeds(job.data.reader, dataset, run.console, "equalizing channels")
-    observe_parallel(graph, job.profiles, list(axes), feeds, lambda: lambda name, values: ranges[name].measure(values))
-    observe_parallel(graph, job.profiles, list(axes), feeds, lambda: lambda name, values: ranges[name].count(values))
+    room = KEPT_BYTES // inferences(job.data.reader, dataset)
+    kept: dict[str, list[np.ndarray]] = {
+        name: [] for name in _deepest(graph, {name: _row_bytes(name, axes[name], shapes) for name in axes}, room)
+    }
+
+    def measure(name: str, values: np.ndarray) -> None:
+        ranges[name].measure(values)
+        if name in kept:
+            kept[name].append(ranges[name].rows(values).copy())
+
+    def count(name: str) -> None:
+        for rows in kept.pop(name):
+            ranges[name].count(rows)
+
+    observe_parallel(graph, job.profiles, list(axes), feeds, lambda: measure)
+    again = axes.keys() - kept.keys()
+    with ThreadPoolExecutor(min(usable_cores(), MOST_THREADS), thread_name_prefix="equalize") as pool:
+        list(pool.map(count, list(kept)))
+    if again:
+        observe_parallel(graph, job.profiles, again, feeds, lambda: lambda name, values: ranges[name].count(ranges[name].rows(values)))
     return ranges
+
+
+def _row_bytes(name: str, axis: int, shapes: dict[str, tuple[int, ...]]) -> int:
+    """Of what is counted of one inference, at most."""
+    whole = tensor_bytes(name, shapes)
+    return min(whole, 4 * shapes[name][axis] * 2 * POSITIONS) if name in shapes else whole
+
+
+def _deepest(graph: Graph, sizes: Mapping[str, int], room: int) -> list[str]:
+    """As many of the tensors as there is room for, from the last one made: what is left ends early in the graph, and so does its pass."""
+    made = {name: index for index, node in enumerate(graph.nodes) for name in node.output}
+    chosen = []
+    for name in sorted(sizes, key=lambda name: made.get(name, -1), reverse=True):
+        room -= sizes[name]
+        if room < 0:
+            break
+        chosen.append(name)
+    return chosen

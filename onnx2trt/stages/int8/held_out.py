@@ -27,9 +27,11 @@ def signal_to_noise(job: Job, fitted: Fitted, run: Run, way: str) -> dict[str, l
     """
     split = fitted.split
     dataset = split.to_judge(HELD_OUT_SAMPLES)
-    reference = Reference(lambda: Session.from_graph(fitted.graph))
+    reference = Reference(lambda: Session.from_graph(fitted.graph), fitted.exact)
     fits = fitted.trials[: len(split.judged)] or (fitted.fit,)  # those of the first trials are the only ones asked for
-    candidate = ByPart(split, [fit.apply(fitted.graph, fitted.layers) for fit in fits])
+    graphs = [fit.apply(fitted.graph, fitted.layers) for fit in fits]
+    candidate, simulated = ByPart(split, graphs), fitted.simulated
+    simulated.begin(graphs)
     found: dict[str, list[float]] = {name: [] for name in fitted.graph.output_names}
     labels = set()
     with run.stage("choose", f"trying {job.number_format.label} {way} on held-out samples"):
@@ -38,6 +40,8 @@ def signal_to_noise(job: Job, fitted: Fitted, run: Run, way: str) -> dict[str, l
         batches, expects = batches_to_compare(job.data, split.cuts(dataset)), reference.one_pass()
         for batch in run.console.track(batches, inferences(job.data.reader, dataset), "held-out samples"):
             expected, outputs = expects(batch), candidate(batch)
+            for name, values in outputs.items():
+                simulated.outputs.add(batch.samples, name, values)
             for name, dbs in found.items():
                 dbs += [sqnr_db([pair]) for pair in _samples(batch, expected[name], outputs[name])]
                 labels |= {name} if expected[name].dtype.kind != "f" else set()

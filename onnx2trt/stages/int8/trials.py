@@ -35,7 +35,7 @@ class Trials:
         """
         self._job, self._fitted, self._macs, self._run = job, fitted, macs, run
         self._finish = finish
-        self._reference = Reference(lambda: Session.from_graph(fitted.graph))
+        self._reference = Reference(lambda: Session.from_graph(fitted.graph), fitted.exact)
         self._comparison = job.comparison()  # what it learns of the reference holds for all choices
         self._measured: dict[tuple, tuple[Accuracy, ...]] = {}
         self.beyond = {DROPS, SCORES}  # what is asked for, as long as a choice of layers gives it
@@ -99,6 +99,7 @@ class Trials:
     def forget(self) -> None:
         """Give the memory of reference outputs back; what was measured stays known."""
         self._reference.forget()
+        self._fitted.simulated.begin(())
 
     def _rows(self, kept: Sequence[str], final: bool) -> tuple[Accuracy, ...]:
         """Measured once."""
@@ -114,7 +115,8 @@ class Trials:
         graphs = [fit.apply(equalized, layers) for fit in fits]
         if final:  # its weights are FP32 then, and would be there twice while it is computed
             graphs = [self._finish(graph) for graph in graphs]
-        return self._compare(ByPart(fitted.split, graphs, in_turn=False, own=final), share)
+        known = None if final or kept else fitted.simulated  # all layers in INT8 have been tried on some of the samples
+        return self._compare(ByPart(fitted.split, graphs, in_turn=False, own=final, known=known), share)
 
     def share(self, kept: Sequence[str]) -> float:
         """Of the work in INT8, with these layers given up."""

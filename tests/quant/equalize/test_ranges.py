@@ -18,7 +18,7 @@ def ranges_of(*arrays, axis=1):
     for array in arrays:
         found.measure(array)
     for array in arrays:
-        found.count(array)
+        found.count(found.rows(array))
     return found
 
 

@@ -1,5 +1,7 @@
 """stages/int8/calibrate.py: the scales do not depend on the files that hold the samples, nor on what fills the last batch."""
 
+from dataclasses import replace
+
 import numpy as np
 import onnx
 import pytest
@@ -8,6 +10,7 @@ from helpers import planned
 from models import conv_net, random
 
 from onnx2trt.compare.change import Change
+from onnx2trt.data.feeds import batches_to_compare
 from onnx2trt.data.holdout import choose_split
 from onnx2trt.model.session import Session
 from onnx2trt.pipeline.int8 import graph_to_quantize
@@ -66,6 +69,29 @@ def test_what_fills_a_batch_counts_nowhere(tmp_path, monkeypatch, count):
     for mine, other in zip((alone[1], *alone[2]), (four[1], *four[2])):
         assert mine.keys() == other.keys()
         assert all(mine[name] == pytest.approx(other[name], rel=1e-5) for name in mine)
+
+
+@pytest.mark.parametrize("batch, count", [(1, 7), (4, 20), ("N", 7)])
+def test_what_the_model_gives_is_known_of_every_inference_that_nothing_fills_up(tmp_path, monkeypatch, batch, count):
+    """With 20 samples each of five parts fills a batch of four."""
+    monkeypatch.chdir(tmp_path)
+    onnx.save(conv_net(batch=batch, size=8), "model.onnx")
+    np.savez("data.npz", x=random(count, 3, 8, 8, seed=4))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data.npz").rename("data/0.npz")
+    job, run = planned("--precision", "int8", "--calibration-dir", "data", library="rtx")
+    graph = graph_to_quantize(job, run)
+    layers = quantizable_layers(graph)
+    exact = calibrate(job, graph, Wanted(tensors(layers, readings(graph, layers)), layers), run).exact
+    session, split = Session.from_graph(graph), choose_split(job.data)
+    batches = list(batches_to_compare(job.data, split.cuts(split.to_measure())))
+    assert sum(exact.of(batch.samples) is not None for batch in batches) == len(batches) > 4
+    for batch in batches:
+        found = exact.of(batch.samples)
+        for name, expected in session.run(batch.arrays).items():
+            np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-5)
+    filled = next(batches_to_compare(job.data, [replace(split.fitted, samples=split.fitted.samples[:3])]))
+    assert batch.rows < 4 or exact.of(filled.samples) is None
 
 
 def outliers(folder, monkeypatch, seed: int) -> dict[str, tuple[float, float]]:

@@ -18,6 +18,7 @@ from onnx2trt.model.session import Session
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.keep_fp32 import KEPT_FP32_ABOVE
 from onnx2trt.rewrite.qdq import quantizable_layers
+from onnx2trt.stages.int8 import equalize as equalizing
 from onnx2trt.stages.int8.equalize import equalize
 
 SHAPE = (1, 3, 16, 16)
@@ -161,6 +162,23 @@ def test_what_gelu_gives_is_made_alike_where_that_costs_nothing(job, backend):
     assert not np.array_equal(result.weights["w3"], graph.weights["w3"]), "what has no GELU before it is made alike"
     for a, b in zip(outputs(graph), outputs(result)):
         np.testing.assert_allclose(a["y"], b["y"], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("tensors_kept, passes", [(0, 2), (1, 2), (2, 1)])
+def test_what_there_is_no_room_to_keep_is_computed_again_and_gives_the_same(job, monkeypatch, tensors_kept, passes):
+    """Two tensors, of 16 x 16 x 16 values each; four of the six samples are looked at, since the others judge."""
+    graph, real, looked = uneven_net(), equalizing.observe_parallel, []
+
+    def observe(graph, profiles, names, *others):
+        looked.append(set(names))
+        return real(graph, profiles, names, *others)
+
+    usual = equalized(job, graph, ("r1", "r2"))
+    monkeypatch.setattr(equalizing, "observe_parallel", observe)
+    monkeypatch.setattr(equalizing, "KEPT_BYTES", tensors_kept * 4 * 4 * 16**3)
+    found = equalized(job, graph, ("r1", "r2"))
+    assert looked == [{"r1", "r2"}, {"r1", "r2"} if not tensors_kept else {"r1"}][:passes], "the last one made is kept first"
+    assert all(np.array_equal(array, found.weights[name]) for name, array in usual.weights.items())
 
 
 def test_nothing_to_equalize_leaves_the_values_as_they_are(job):
