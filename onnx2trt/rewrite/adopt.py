@@ -14,6 +14,7 @@ from onnx2trt.model.external_data import all_tensors
 from onnx2trt.model.graph import Graph, array_of
 from onnx2trt.model.nodes import all_nodes, all_subgraphs, attribute, equal_names
 from onnx2trt.rewrite.contrib import is_fused, with_onnx_operators
+from onnx2trt.rewrite.einsum import has_capitals, in_small_letters
 from onnx2trt.rewrite.element_types import BFLOAT16, DOUBLE, HALF, NAMING_A_TYPE, TYPED_DOMAINS, as_float32
 from onnx2trt.rewrite.fold import fold_constants
 from onnx2trt.rewrite.foreign import MOST_NAMED, is_foreign, refuse_dynamic, with_int8
@@ -50,11 +51,14 @@ def adopt(model: onnx.ModelProto, path: str, for_tensorrt: bool = True) -> Adopt
     renamed = any(map(equal_names, (model.graph, *(inner for node in model.graph.node for inner in all_subgraphs(node)))))
     passed, remarks = _outputs_of_their_own(model)
     fp8, idle, endless = fp8_io(model), _idle_dropouts(model), for_tensorrt and any(map(_is_unconditional, all_nodes(model.graph)))
-    if not (lifted or foreign or renamed or remarks or fp8 or idle or fused or endless):
+    capital = for_tensorrt and any(map(has_capitals, all_nodes(model.graph)))
+    if not (lifted or foreign or renamed or remarks or fp8 or idle or fused or endless or capital):
         return None
     graph = Graph.from_model(passed)
     if endless:
         graph = _with_conditions(graph)
+    if capital:
+        in_small_letters(graph)
     if fused:
         graph, written = with_onnx_operators(graph)
         if written:

@@ -1,16 +1,18 @@
-"""Einsum that is a matrix product, as that product: attention and layers of Keras and of einops become what INT8 knows."""
+"""Einsum that is a matrix product, as that product: attention and layers of Keras and of einops become what INT8 knows. And in the letters
+that TensorRT's parser takes."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase
 
 import numpy as np
 import onnx
 
 from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.nodes import attribute
+from onnx2trt.model.nodes import all_nodes, attribute
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,23 @@ def einsums_as_products(graph: Graph) -> Graph:
     result.replace_nodes(nodes)
     result.prune()
     return result
+
+
+def has_capitals(node: onnx.NodeProto) -> bool:
+    """Whether it is an Einsum with capital letters, which ONNX allows and TensorRT's parser does not, and small ones are enough for it."""
+    if node.op_type != "Einsum" or node.domain not in STANDARD_DOMAINS:
+        return False
+    letters = {one for one in attribute(node, "equation", b"").decode() if one.isalpha()}
+    return any(one.isupper() for one in letters) and len(letters) <= len(ascii_lowercase)
+
+
+def in_small_letters(graph: Graph) -> None:
+    """Rename, in place, the axes of such nodes, in bodies, too; in their order, by which a result that is not written down is sorted."""
+    for node in filter(has_capitals, all_nodes(graph.proto.graph)):
+        equation = attribute(node, "equation").decode()
+        small = dict(zip(sorted({one for one in equation if one.isalpha()}), ascii_lowercase))
+        entry = next(entry for entry in node.attribute if entry.name == "equation")
+        entry.s = "".join(small.get(one, one) for one in equation).encode()
 
 
 class _Product:

@@ -8,6 +8,7 @@ from onnx2trt.model.attention import find_attentions
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import static_shapes
 from onnx2trt.model.session import Session
+from onnx2trt.rewrite.adopt import adopt
 from onnx2trt.rewrite.einsum import einsums_as_products
 from onnx2trt.rewrite.qdq import quantizable_layers
 
@@ -87,3 +88,26 @@ def test_attention_of_einsums_is_found_with_its_queries_first(scores, context):
 def test_a_graph_without_einsum_is_itself():
     graph = Graph.from_model(model([node("MatMul", "a b", "y")], {"a": [2, 3], "b": [3, 4]}, {"y": [2, 4]}))
     assert einsums_as_products(graph) is graph
+
+
+# ---- letters
+
+
+@pytest.mark.parametrize("equation", ["BGHID,BGHJD->BGHIJ", "bIk,bkJ->bIJ", "Zab,bc", "bA,aB", "...Ij,...jK->...IK", "aI->Ia"])
+def test_capital_letters_become_small_ones_with_the_same_result(equation):
+    sizes = {letter: 2 + index for index, letter in enumerate(sorted(set(filter(str.isalpha, equation))))}
+    operands = [operand.replace("...", "") for operand in equation.partition("->")[0].split(",")]
+    names = ["x", "z"][: len(operands)]
+    inputs = {name: [sizes[letter] for letter in operand] for name, operand in zip(names, operands)}
+    source = model([node("Einsum", " ".join(names), "y", equation=equation)], inputs, {"y": None})
+    adopted = adopt(source, "model.onnx")
+    written = adopted.model.graph.node[0].attribute[0].s.decode()
+    assert written == written.lower() and len(set(written)) == len(set(equation)) and not adopted.remarks
+    feed = {name: random(*shape, seed=index) for index, (name, shape) in enumerate(inputs.items())}
+    found = Session.from_graph(Graph.from_model(adopted.model)).run(feed)["y"]
+    np.testing.assert_allclose(found, np.einsum(equation, *feed.values()), rtol=1e-5, atol=1e-6)
+
+
+def test_small_letters_alone_are_left_as_they_are():
+    source = model([node("Einsum", "x x", "y", equation="ab,cb->ac")], {"x": [2, 3]}, {"y": [2, 2]})
+    assert adopt(source, "model.onnx") is None
