@@ -12,7 +12,7 @@ from onnx2trt.data.reader import Arrays
 from onnx2trt.model.graph import Graph
 from onnx2trt.quant.simulations import equal_graphs
 
-KEPT_BYTES = 2**27  # of outputs; those of the inferences beyond are computed where they are asked for
+KEPT_BYTES = 2**25  # of outputs; those of the inferences beyond are computed where they are asked for
 
 
 class Exact:
