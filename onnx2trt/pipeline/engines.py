@@ -43,6 +43,8 @@ def make_all(job: Job, result: Result, run: Run) -> Made:
             give_slow_layers_back(job, engines, fp16, run)
             engines.remember(run)
         attempts[name] = engines.chosen
+    if plan.precision == BEST and calibrated:  # some were timed since, and not beside all others
+        time_in_turn(job, attempts, fp16, run)
     return _hand_on(job, attempts, calibrated, result, run, known)
 
 

@@ -243,3 +243,32 @@ def test_fp8_layers_that_fp16_computes_faster_go_back_too(job, monkeypatch):
     assert built == [("fp8", {"attention": "slower here"})] and engine.job.plan.precision == "fp8"
     assert result.latency.p50_ms == 0.5 and result.latency.fp16_p50_ms == 2.0
     assert [(row.precision, row.p50_ms) for row in result.variants] == [("fp8", 0.5), ("fp16", 2.0)]
+
+
+def test_what_is_best_is_decided_in_one_turn_of_all(job, monkeypatch):
+    """Layers that went back were timed later than BF16 was, and the GPU may have had other work by then."""
+    turns = iter([{"fp16": 2.0, "bf16": 1.5, "calibrator": 1.0}, {"fp16": 1.0, "bf16": 1.5, "int8": 1.2}])
+
+    def checked(job, result, run):
+        precision = job.plan.precision
+        result.take(status="validated", latency=latency(9.0), precision=Precision(precision, precision))
+        return made_of(job, precision)
+
+    def int8_engines(job, common, run):
+        attempt = Attempt("int8", common.variant(), run.labelled("int8"), structure="calibrator")
+        attempt.made = checked(job, attempt.result, attempt.run)
+        return Int8Engines([attempt], 1)
+
+    def timed(job, made, run):
+        for name, milliseconds in next(turns).items():
+            made[name].result.latency = latency(milliseconds)
+
+    monkeypatch.setattr(engines, "make_engine", checked)
+    monkeypatch.setattr(engines, "build_int8", int8_engines)
+    monkeypatch.setattr(engines, "give_slow_layers_back", lambda *args: None)
+    monkeypatch.setattr(attempts_of, "_time", timed)
+    plan = replace(job.plan, precision="best", variants=("fp16", "bf16", "int8"))
+    result = Result(plan={"max_accuracy_drop": 1.0})
+    engine = engines.make_all(replace(job, plan=plan), result, quiet_run())
+    assert engine.job.plan.precision == "fp16" and result.latency.p50_ms == 1.0
+    assert {row.precision: row.p50_ms for row in result.variants} == {"fp16": 1.0, "bf16": 1.5, "int8": 1.2}
