@@ -11,7 +11,7 @@ import numpy as np
 
 from onnx2trt.compare.accuracy import Accuracy, worst_of
 from onnx2trt.compare.states import Runner
-from onnx2trt.conversion.exact import Exact, Simulated
+from onnx2trt.conversion.exact import Exact, FirstTime, Simulated
 from onnx2trt.conversion.job import Job
 from onnx2trt.data.holdout import Split
 from onnx2trt.data.reader import Arrays, Batch
@@ -75,14 +75,12 @@ class Reference:
 
     def one_pass(self) -> Runner:
         """The outputs for each batch in turn, from the first."""
-        position, given = count(), set()
+        position, first = count(), FirstTime(self._known)
 
         def run(batch):
-            index, again = next(position), batch.samples in given  # then it carries a state
-            given.add(batch.samples)
+            index, known = next(position), first.of(batch.samples)
             if index < len(self._remembered):
                 return self._remembered[index]
-            known = None if again else self._known.of(batch.samples)
             if not known:
                 self._session = self._session or self._load()
             found = known or self._session.run(batch.arrays)
@@ -132,17 +130,14 @@ class ByPart:
         self._in_turn = in_turn or len(graphs) > 1 and is_large(graphs[0])
         self._loaded: dict[int, Session] = {}
         self._given: Counter = Counter()  # batches, by part
-        self._known = [known.of(part, graph) if known else Exact(()) for part, graph in enumerate(graphs)]
-        self._samples: set[tuple[str, ...]] = set()
+        self._known = [FirstTime(known.of(part, graph) if known else Exact(())) for part, graph in enumerate(graphs)]
         self._lock = Lock()
         self.at_once = Session.most_at_once(self._in_turn)  # batches that may be given at the same time
 
     def __call__(self, batch: Batch) -> Arrays:
         part = max(self._split.part_of(batch.samples[0]), 0) if len(self._graphs) > 1 else 0
         with self._lock:
-            again = batch.samples in self._samples  # then it carries a state
-            self._samples.add(batch.samples)
-            found = None if again else self._known[part].of(batch.samples)
+            found = self._known[part].of(batch.samples)
             if found:
                 return found
             if part not in self._loaded:

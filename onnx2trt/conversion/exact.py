@@ -55,6 +55,20 @@ class Exact:
         self._bytes = 0
 
 
+class FirstTime:
+    """What is known of the inferences of one pass; of samples that come again, nothing: then they carry a state."""
+
+    def __init__(self, known: Exact):
+        self._known = known
+        self._given: set[tuple[str, ...]] = set()
+
+    def of(self, samples: tuple[str, ...]) -> Arrays | None:
+        """As Exact.of."""
+        found = None if samples in self._given else self._known.of(samples)
+        self._given.add(samples)
+        return found
+
+
 @dataclass
 class Simulated:
     """Graphs by the trials of a split, and what they gave: who makes the same graphs once more need not run them there."""

@@ -73,9 +73,8 @@ class Sums:
             scale: of the activation.
             layer: which of the layers reads it.
         """
-        pairs = [
-            np.empty((*sample.shape[:2], sample.shape[2] + 1), np.float32) for _ in range(2)
-        ]  # beside the columns: the means' distance
+        shape = (*sample.shape[:2], sample.shape[2] + 1)  # beside the columns: the means' distance
+        pairs = [np.empty(shape, np.float32) for _ in range(2)]
         left, rounded = (pair[:, :, :-1] for pair in pairs)
         np.divide(sample, np.float32(scale), out=left)
         rounded[...] = self.number_format.nearest(left, symmetric=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.side_files import NotTaken, parse_json
+from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.trt.constraints import nodes_of
 
 MOST_TEXT = 2**28  # characters; layers of large engines take some kB each
@@ -22,7 +23,6 @@ PRECISIONS = {
     "float": "fp32",
     "fp32": "fp32",
 }
-EIGHT_BIT = ("int8", "fp8")
 NO_WORK = ("Constant", "Reformat", "NoOp", "Shuffle", "Shape", "Signal", "Wait", "ShapeHostToDevice", "ShapeDeviceToHost")
 
 

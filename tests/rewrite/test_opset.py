@@ -10,10 +10,6 @@ from onnx2trt.rewrite.opset import raise_opset
 from tests.fuzz.valid_models import BODIES, random_model
 
 
-def run(graph, **feed):
-    return list(Session.from_graph(graph).run(feed).values())
-
-
 def old_ops():
     """Operators whose attributes became inputs, or whose meaning changed, between opset 11 and 19."""
     nodes = [
@@ -32,7 +28,7 @@ def test_a_raised_opset_computes_the_same(make, shape):
     graph, x = Graph.from_model(make()), random(*shape)
     raised = raise_opset(graph, 19)
     assert raised.opset == 19 and raised.input_names == graph.input_names and raised.output_names == graph.output_names
-    np.testing.assert_allclose(run(raised, x=x)[0], run(graph, x=x)[0], rtol=1e-6)
+    np.testing.assert_allclose(outputs_of(raised, {"x": x})[0], outputs_of(graph, {"x": x})[0], rtol=1e-6)
     assert {n.name for n in graph.nodes} <= {n.name for n in raised.nodes}, "--layer-precisions speaks of these names"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from helpers import planned
+from helpers import planned, write_conv_net
 from models import conv_net, node, random
 from onnx import TensorProto
 
@@ -48,10 +48,7 @@ def test_labels_say_nothing_beside_values(tmp_path, monkeypatch, values, told):
 def test_what_was_tried_is_not_simulated_again_by_the_choice_of_layers(tmp_path, monkeypatch):
     """The first two of five trials judge; the choice of layers runs the other three, and finds what it finds with all."""
     monkeypatch.chdir(tmp_path)
-    onnx.save(conv_net(batch=1), "model.onnx")
-    (tmp_path / "data").mkdir()
-    for index in range(10):
-        np.save(tmp_path / "data" / f"{index}.npy", random(1, 3, 16, 16, seed=index))
+    write_conv_net(tmp_path, 10)
     job, run = planned("--precision", "int8", "--calibration-dir", "data", "--metric", "noise", library="rtx")
     graph = working_graph(job.graph(), True, False, ())
     layers = quantizable_layers(graph)
