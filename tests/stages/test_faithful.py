@@ -55,6 +55,9 @@ def test_what_layers_in_fp16_cost_is_no_fault_where_int8_costs_nothing(built, mo
     monkeypatch.setattr("onnx2trt.stages.faithful.simulation", lambda graph: job.graph())
     limit = -10 * np.log10(2 * FP16_NOISE)
     assert not against_simulation(job, prepared, engine_of(job, noisy(limit + 0.5)), run).falls_short
+    explained = -10 * np.log10(FP16_NOISE)
+    assert against_simulation(job, prepared, engine_of(job, noisy(explained + 0.5)), run).off_db == 0
+    assert against_simulation(job, prepared, engine_of(job, noisy(explained - 0.5)), run).off_db > 40
     assert against_simulation(job, prepared, engine_of(job, noisy(limit - 0.5)), run).falls_short
 
 
