@@ -11,7 +11,7 @@ import numpy as np
 
 from onnx2trt.compare.accuracy import Accuracy, worst_of
 from onnx2trt.compare.states import Runner
-from onnx2trt.conversion.exact import Exact, FirstTime
+from onnx2trt.conversion.exact import Exact, FirstTime, Known
 from onnx2trt.conversion.job import Job
 from onnx2trt.data.holdout import Split
 from onnx2trt.data.reader import Arrays, Batch
@@ -119,10 +119,10 @@ class ByPart:
     before that where they are large: each may hold all weights once more. Batches come part by part (Split.cuts).
     """
 
-    def __init__(self, split: Split, graphs: Sequence[Graph], in_turn: bool = True, own: bool = False, known: Sequence[Exact] = ()):
+    def __init__(self, split: Split, graphs: Sequence[Graph], in_turn: bool = True, own: bool = False, known: Known | None = None):
         """
         Args:
-            known: what was computed of these graphs before, of the first ones.
+            known: what was computed of such graphs before.
             own: nobody else needs the graphs any more; a large one is without weights when it has been loaded.
         """
         self._split, self._graphs = split, graphs
@@ -130,7 +130,7 @@ class ByPart:
         self._in_turn = in_turn or len(graphs) > 1 and is_large(graphs[0])
         self._loaded: dict[int, Session] = {}
         self._given: Counter = Counter()  # batches, by part
-        self._known = [FirstTime(known[part] if part < len(known) else Exact(())) for part in range(len(graphs))]
+        self._known = [FirstTime(known.of(part, graph) if known else Exact(())) for part, graph in enumerate(graphs)]
         self._lock = Lock()
         self.at_once = Session.most_at_once(self._in_turn)  # batches that may be given at the same time
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.looks import FAR
 from onnx2trt.conversion.run import Run
 from onnx2trt.quant.part_errors import Feed
 from onnx2trt.quant.sensitivity import (
@@ -29,7 +30,6 @@ STEP_DOWN = 0.02  # of the work: what goes back to FP16 at a time where the fina
 WORTH_A_LOOK = 0.01  # of the work: smaller layers are not tried once more
 OF_FP16 = 0.5  # of the limit: what FP16 may use up where nothing is INT8
 FIRST_BATCHES = 2  # of those to rank on, with all layers
-FAR = 1.25  # times the limit: what a part of the samples lets expect is not within it on all of them from here on
 SURELY_LEFT = 0.5  # of the errors that may be left: layers that add up to no more need no better place in the order
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from operator import itemgetter
-
-import numpy as np
 
 from onnx2trt.compare.accuracy import Accuracy, worst_of
 from onnx2trt.compare.best_scores import POINTS_PER_PERCENT
 from onnx2trt.compare.change import Change
 from onnx2trt.compare.states import Runner
 from onnx2trt.conversion.comparing import ByPart, Reference
-from onnx2trt.conversion.exact import Exact
+from onnx2trt.conversion.exact import Exact, Known
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.looks import FAR, Looked, Looks
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import batches_to_compare, inferences
+from onnx2trt.data.holdout import FOLDS
 from onnx2trt.data.reader import Arrays, Batch
 from onnx2trt.data.samples import Dataset
 from onnx2trt.data.seen import count_seen
@@ -25,7 +26,6 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session, is_large
 from onnx2trt.quant.sensitivity import DROPS, SCORES, Feed, Tried
 from onnx2trt.rewrite.qdq import Layer
-from onnx2trt.stages.int8.looks import Looks
 
 LEAST_RANKED_ON = 2  # samples
 
@@ -46,8 +46,7 @@ class Trials:
         self._comparison = job.comparison()  # what it learns of the reference holds for all choices
         self._measured: dict[tuple, tuple[Accuracy, ...]] = {}
         self._looks = Looks()
-        # Choices that were looked at -> what their graphs gave for the first part of the samples, and what that lost
-        self._looked: dict[tuple[str, ...], tuple[Exact, dict[str, np.ndarray]]] = {}
+        self._looked: dict[tuple[str, ...], Looked] = {}
         self.beyond = {DROPS, SCORES}  # what is asked for, as long as a choice of layers gives it
 
     def measure(self, kept: Sequence[str], limit: float, final: bool = False) -> Tried:
@@ -81,18 +80,19 @@ class Trials:
             return self.measure(kept, limit)
         row, ratio = max(rows, key=lambda one: one[0].likely_excess(limit) * one[1])
         reached = ratio * (limit * row.likely_excess(limit) if limit else row.shown)
+        if reached > FAR * limit:
+            self._looked[tuple(kept)].outputs.forget()  # nobody will measure it
         numbers = (round(number, 6) for number in (self.share(kept), ratio * row.drop_percent, ratio * (row.standard_error or 0.0)))
         return Tried(len(kept), *numbers, reached <= limit, reached, self._seen(final=False), measured=False)
 
     def _look(self, kept: Sequence[str], near: tuple[str, ...]) -> tuple[tuple[Accuracy, float], ...] | None:
         """As Looks.rows, by the samples that the first trial was made without."""
-        split, key, layers = self._fitted.split, tuple(kept), self._without(kept)
-        scored = any(row.best_scores_points is not None for row in self._rows(near, final=False))
-        if len(self._fitted.trials) < 2 or scored and SCORES in self.beyond:
+        fitted, key, layers = self._fitted, tuple(kept), self._without(kept)
+        if SCORES in self.beyond and any(row.best_scores_points is not None for row in self._rows(near, final=False)):
             return None
         if key not in self._looked:
-            known = Exact(tuple(self._fitted.graph.output_names))
-            part = ByPart(split, [self._fitted.trials[0].apply(self._fitted.graph_for(layers), layers)], in_turn=False)
+            known, fit = Exact(tuple(fitted.graph.output_names)), (fitted.trials or (fitted.fit,))[0]
+            part = ByPart(fitted.split, [fit.apply(fitted.graph_for(layers), layers)], in_turn=False)
 
             def noted(batch: Batch) -> Arrays:
                 found = part(batch)
@@ -100,10 +100,18 @@ class Trials:
                     known.add(batch.samples, name, values)
                 return found
 
-            first = split.cuts(split.to_measure())[0]
-            self._compare(noted, part.at_once, f"looking at {self._named(kept)}", (first,))
-            self._looked[key] = known, dict(self._comparison.lost_last)
-        return self._looks.rows(near, self._looked[key][1])
+            self._compare(noted, part.at_once, f"looking at {self._named(kept)}", (self._first_part(),))
+            self._looked[key] = Looked(known, dict(self._comparison.lost_last))
+        return self._looks.rows(near, self._looked[key].lost)
+
+    def _first_part(self) -> Dataset:
+        """The samples that the first trial was made without; where there is but one trial, or none, the first fifth of all inferences."""
+        split, reader = self._fitted.split, self._job.data.reader
+        first, *others = split.cuts(split.to_measure())
+        if others:
+            return first
+        count = -(-inferences(reader, first) // FOLDS) * reader.batch_size(first)
+        return replace(first, samples=first.samples[:count])
 
     def _seen(self, final: bool) -> bool:
         """Whether the scales were chosen on the samples that are measured on, or on some of them."""
@@ -167,13 +175,11 @@ class Trials:
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
         equalized = fitted.graph_for(layers)
         graphs = [fit.apply(equalized, layers) for fit in fits]
-        known: list[Exact] = []
         if final:  # its weights are FP32 then, and would be there twice while it is computed
             graphs = [self._finish(graph) for graph in graphs]
-        elif not kept:  # all layers in INT8 have been tried on some of the samples
-            known = [fitted.simulated.of(trial, graph) for trial, graph in enumerate(graphs)]
-        elif tuple(kept) in self._looked:
-            known = [self._looked.pop(tuple(kept))[0]]
+        known: Known | None = None if final else self._looked.pop(tuple(kept), None)
+        if not final and not kept:  # all layers in INT8 have been tried on some of the samples
+            known = fitted.simulated
         candidate = ByPart(split, graphs, in_turn=False, own=final, known=known)
         return self._compare(candidate, candidate.at_once, f"measuring with {self._named(kept)}", split.cuts(split.to_measure()))
 

@@ -8,10 +8,25 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from onnx2trt.compare.accuracy import Accuracy
+from onnx2trt.conversion.exact import Exact
+from onnx2trt.model.graph import Graph
 
+FAR = 1.25  # times the limit: what is expected to lose more than that has failed; few samples are off by so much
 MOST_KEPT = 2**17  # numbers that tell what one choice has lost
 
 Lost = Mapping[str, np.ndarray]  # output -> [samples, slices]: what was lost, in percent; the first column is that of all slices
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A choice of which the first part of the samples was computed."""
+
+    outputs: Exact
+    lost: dict[str, np.ndarray]
+
+    def of(self, trial: int, _graph: Graph) -> Exact:
+        """As conversion.exact.Known: who measures the choice on all samples need not compute these again."""
+        return Exact(()) if trial else self.outputs
 
 
 @dataclass
