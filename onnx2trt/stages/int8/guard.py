@@ -251,8 +251,10 @@ class Guard:
     def _take_back(self, fallback: list[str], tried: list[Tried], limit: float) -> list[str]:
         """What still has to be FP16 when the layers with most work, tried one by one, are INT8 again where that passes.
 
-        Errors of layers do not simply add up, so their order cannot tell which ones do; of equal work it comes last first.
+        Errors of layers do not simply add up, so their order cannot tell which ones do; of equal work it comes last first. What the search
+        has found to fail is not measured the other way round.
         """
+        failed = {tuple(self._first(rung.kept)) for rung in tried if not rung.passed}
         candidates = sorted(fallback, key=lambda node: (self._macs.get(node, 0), fallback.index(node)), reverse=True)
         least = WORTH_A_LOOK * sum(self._macs.values())
         enough = len(tried) + self._job.plan.calibration.effort.second_looks
@@ -260,6 +262,8 @@ class Guard:
             if self._macs.get(node, 0) < least or len(tried) >= enough:
                 break
             rest = [other for other in fallback if other != node]
+            if tuple(rest) in failed:
+                continue
             for final in (True, False):  # what will be built first: it is the stricter one more often
                 tried.append(self._trials.measure(rest, limit, final=final))
                 if not tried[-1].passed:
