@@ -30,6 +30,7 @@ STEP_DOWN = 0.02  # of the work: what goes back to FP16 at a time where the fina
 WORTH_A_LOOK = 0.01  # of the work: smaller layers are not tried once more
 OF_FP16 = 0.5  # of the limit: what FP16 may use up where nothing is INT8
 FIRST_BATCHES = 2  # of those to rank on, with all layers
+MOST_AGAIN = 0.5  # of the layers: of more, measuring once more would take longer than it did the first time
 SURELY_LEFT = 0.5  # of the errors that may be left: layers that add up to no more need no better place in the order
 
 
@@ -177,8 +178,8 @@ class Guard:
     def _errors(self) -> dict[str, float]:
         """Node -> what INT8 there alone changes.
 
-        Two batches tell the layers that stay INT8 from those that may have to go back, as a rule a few. Where it is decided which of them
-        do, more is measured of these alone.
+        Two batches tell the layers that stay INT8 from those that may have to go back. Where these are a few, it counts which of them come
+        first, and more is measured of them alone.
         """
         batches, what = self._trials.telling(), f"what {self._label} costs in each layer"
         few, more = batches[:FIRST_BATCHES], batches[FIRST_BATCHES:]
@@ -188,7 +189,7 @@ class Guard:
         reached = max([self._limit, *(rung.reached for rung in self.tried)])
         allowed = SURELY_LEFT * self._limit / reached if reached else 0.0
         first = frozenset(first_to_go(by_error_per_mac(errors, self._macs), errors, allowed))
-        if not first:
+        if not 0 < len(first) <= MOST_AGAIN * len(errors):
             return errors
         again = self._alone([layer for layer in self._fitted.layers if layer.node in first], more, f"measuring more of {what}")
         return errors | {node: pooled((errors[node], len(few)), (error, len(more))) for node, error in again.items()}
