@@ -110,7 +110,7 @@ def climb(
         elif high not in tried:
             middle = high
         else:
-            settled = ((kept, settle(tried[kept])) for kept in (high, low))
+            settled = ((kept, settle(tried[kept])) for kept in (low, high))
             changed = next(((kept, rung) for kept, rung in settled if rung is not tried[kept]), None)
             if changed is None:
                 break
