@@ -53,6 +53,7 @@ class Comparison:
     unbatched: frozenset[str] = frozenset()  # outputs whose first axis is not the batch
     learned: dict[str, Learned] = field(default_factory=dict)  # of the reference; filled by a pass, for others over the same data
     lost: dict[str, np.ndarray] = field(default_factory=dict)  # by the first candidate, [samples, slices] in percent
+    lost_last: dict[str, np.ndarray] = field(default_factory=dict)  # by the last one
 
     def compare(
         self, reference: Runner, candidate: Runner, batches: Iterable[Batch], origin: str, watch: Watch | None = None, at_once: int = 1
@@ -129,8 +130,11 @@ class Comparison:
         if not known:
             kinds = {name: one.kind if name not in found_lists and studies[name].asked == "auto" else None for name, one in judged.items()}
             learned.update({name: Learned(study.variation, kinds.get(name)) for name, study in studies.items()})
-        if learned is self.learned and not self.lost:
-            self.lost.update({name: one.each for name, one in judged.items()})
+        if learned is self.learned:
+            self.lost_last.clear()
+            self.lost_last.update({name: one.each for name, one in judged.items()})
+            if not self.lost:
+                self.lost.update(self.lost_last)
         if watch is not None:
             watch.end(studies, judged)
         return tuple(self._accuracy(studies[name], one, origin) for name, one in judged.items())

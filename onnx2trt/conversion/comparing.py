@@ -11,7 +11,7 @@ import numpy as np
 
 from onnx2trt.compare.accuracy import Accuracy, worst_of
 from onnx2trt.compare.states import Runner
-from onnx2trt.conversion.exact import Exact, FirstTime, Simulated
+from onnx2trt.conversion.exact import Exact, FirstTime, Known
 from onnx2trt.conversion.job import Job
 from onnx2trt.data.holdout import Split
 from onnx2trt.data.reader import Arrays, Batch
@@ -119,7 +119,7 @@ class ByPart:
     before that where they are large: each may hold all weights once more. Batches come part by part (Split.cuts).
     """
 
-    def __init__(self, split: Split, graphs: Sequence[Graph], in_turn: bool = True, own: bool = False, known: Simulated | None = None):
+    def __init__(self, split: Split, graphs: Sequence[Graph], in_turn: bool = True, own: bool = False, known: Known | None = None):
         """
         Args:
             known: what was computed of such graphs before.

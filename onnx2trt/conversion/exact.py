@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from threading import Lock
+from typing import Protocol
 
 import numpy as np
 
@@ -67,6 +68,13 @@ class FirstTime:
         found = None if samples in self._given else self._known.of(samples)
         self._given.add(samples)
         return found
+
+
+class Known(Protocol):
+    """What graphs by the trials of a split gave."""
+
+    def of(self, trial: int, graph: Graph) -> Exact:
+        """By the graph of a trial, of the samples that this one leaves out."""
 
 
 @dataclass

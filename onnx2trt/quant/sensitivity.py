@@ -37,10 +37,11 @@ class Tried:
     seen_in_calibration: bool = False  # measured on samples that the scales were chosen on
     best_scores_points: float | None = None  # by how much the best scores differ, of outputs that hold scores
     enough: bool = False  # it passes the final check, whatever else was asked for
+    measured: bool = True  # on all samples; else what a part of them lets expect
 
 
 def layer_errors(
-    graph: Graph, profiles: tuple[Profile, ...], layers: tuple[Layer, ...], fit: Fit, feeds: list[Feed], measure: Measure
+    graph: Graph, profiles: tuple[Profile, ...], layers: Sequence[Layer], fit: Fit, feeds: list[Feed], measure: Measure
 ) -> Iterator[tuple[str, float]]:
     """(node, change of the outputs) with that one layer in INT8 and everything else in FP32; see part_errors."""
     by_part = {layer.attention.nodes if layer.attention else (layer.node,): layer for layer in layers}
@@ -65,12 +66,25 @@ def left(order: Sequence[Given], amounts: Mapping[Given, float]) -> list[float]:
     return [*accumulate((amounts.get(one, 0) for one in reversed(order)), initial=0)][::-1]
 
 
+def first_to_go(order: Sequence[Given], errors: Mapping[Given, float], allowed: float) -> Sequence[Given]:
+    """The first of `order`: with them given up, no more is left of the squares of all errors than what is allowed, as a share."""
+    squares = left(order, {one: error**2 for one, error in errors.items()})
+    most = allowed * squares[0] if squares[0] < math.inf else 0.0
+    return order[: next(kept for kept, square in enumerate(squares) if square <= most)]
+
+
+def pooled(*measured: tuple[float, int]) -> float:
+    """One error of several, each with the number of batches that it was measured on."""
+    return math.sqrt(sum(error**2 * count for error, count in measured) / sum(count for _, count in measured))
+
+
 def climb(
     shares: Sequence[float],
     least_share: float,
     first: Rung,
     measure: Callable[[int], Rung],
     guess: Callable[[list[Rung]], int | None] | None = None,
+    settle: Callable[[Rung], Rung] = lambda rung: rung,
 ) -> list[Rung]:
     """Search for the fewest layers to give up, by their share of the work.
 
@@ -78,28 +92,37 @@ def climb(
         shares: of the work that is left with the first n layers given up, for each n.
         least_share: of the work that has to stay in the lower precision.
         first: the accuracy with nothing given up, which was not enough.
-        measure: accuracy with the first n given up.
+        measure: accuracy with the first n given up, or an estimate of it.
         guess: what was tried -> how many layers may be enough; the search looks there twice out of three times.
+        settle: makes of an estimate what was measured; of what was, and of what needs not be, the same. The search ends between two
+            settled rungs.
 
     Returns:
         What was tried, in order; the best is the passed one with the fewest layers given up. No rung passed: there is none.
     """
-    high = max((kept for kept, share in enumerate(shares) if share >= least_share), default=0)
-    tried = [first]
-    if high == 0:
-        return tried
-    low = 0
-    middle = _next(shares, low, high, tried, guess)
-    while True:
-        tried.append(measure(middle))
-        low, high = (low, middle) if tried[-1].passed else (middle, high)
-        passed = any(rung.passed for rung in tried)
-        if high - low <= 1 or shares[low] - shares[high] < FINEST_STEP:
-            if passed or high in (rung.kept for rung in tried):
-                return tried
+    last = last_rung(shares, least_share)
+    tried = {first.kept: first}
+    while last:
+        high = min((rung.kept for rung in tried.values() if rung.passed), default=last)
+        low = max(kept for kept, rung in tried.items() if not rung.passed and kept < high)
+        if high - low > 1 and shares[low] - shares[high] >= FINEST_STEP:
+            middle = _next(shares, low, high, list(tried.values()), guess)
+        elif high not in tried:
             middle = high
         else:
-            middle = _next(shares, low, high, tried, guess)
+            settled = ((kept, settle(tried[kept])) for kept in (low, high))
+            changed = next(((kept, rung) for kept, rung in settled if rung is not tried[kept]), None)
+            if changed is None:
+                break
+            tried[changed[0]] = changed[1]
+            continue
+        tried[middle] = measure(middle)
+    return list(tried.values())
+
+
+def last_rung(shares: Sequence[float], least_share: float) -> int:
+    """The most layers that may be given up, as for climb."""
+    return max((kept for kept, share in enumerate(shares) if share >= least_share), default=0)
 
 
 def _next(shares: Sequence[float], low: int, high: int, tried: list[Rung], guess: Callable[[list[Rung]], int | None] | None) -> int:

@@ -7,7 +7,7 @@ import pytest
 from models import conv_net, profiles, random
 
 from onnx2trt.model.graph import Graph
-from onnx2trt.quant.sensitivity import FINEST_STEP, Tried, by_error_per_mac, by_noise, climb, layer_errors, left
+from onnx2trt.quant.sensitivity import FINEST_STEP, Tried, by_error_per_mac, by_noise, climb, first_to_go, layer_errors, left, pooled
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.opset import raise_opset
 from onnx2trt.rewrite.qdq import int8_layers, quantizable_layers
@@ -48,6 +48,19 @@ def test_layers_fall_back_by_error_for_the_work():
     errors = {"a": 0.1, "b": 0.1, "c": 0.4, "d": math.inf, "unknown": 0.001}
     macs = {"a": 1000, "b": 10, "c": 4000, "d": 10**9}
     assert by_error_per_mac(errors, macs) == ["d", "b", "c", "a", "unknown"]
+
+
+def test_the_first_layers_to_go_are_those_before_what_may_be_left():
+    errors = {"a": 2.0, "b": 1.0, "c": 1.0, "d": 0.0}
+    order = list(errors)
+    assert [len(first_to_go(order, errors, share)) for share in (1.0, 0.9, 0.34, 0.33, 0.1, 0.0)] == [0, 1, 1, 2, 3, 3]
+    assert first_to_go(order, errors | {"a": math.inf}, 0.5) == ["a", "b", "c"], "what all of them change is not known then"
+    assert first_to_go(order, dict.fromkeys(order, 0.0), 0.5) == [] == first_to_go([], {}, 0.5)
+
+
+def test_errors_of_several_batches_are_one():
+    assert pooled((3.0, 2), (3.0, 4)) == 3.0 and pooled((0.0, 1), (2.0, 3)) == pytest.approx(3**0.5)
+    assert pooled((math.inf, 2), (1.0, 4)) == math.inf
 
 
 # ---- climb
@@ -173,6 +186,56 @@ def test_errors_that_add_up_are_guessed():
             assert shares[needed] - max(shares[rung.kept] for rung in tried if rung.passed) < FINEST_STEP
             asked[guessing] += len(ladder.asked)
     assert asked[True] < 0.75 * asked[False], asked
+
+
+def test_a_search_by_estimates_ends_between_two_measurements():
+    """However far they are off, within what the caller takes for near: nothing is accepted that was not measured, no more work is lost
+    than by measurements alone, and less is measured."""
+    cost = {True: 0.0, False: 0.0}
+    for seed in range(200):
+        state = np.random.default_rng(seed)
+        work, errors = state.lognormal(3, 1, 60).tolist(), np.sort(state.lognormal(-3, 1.5, 60))[::-1] ** 2
+        power, most = state.uniform(0.5, 1.2), state.uniform(1.3, 30)
+        ladder = Ladder(work, 0)
+        noise = left(ladder.order, dict(zip(ladder.order, errors)))
+        shares = [ladder.share(kept) for kept in range(61)]
+        true = [most * (value / noise[0]) ** power for value in noise]
+        off = np.clip(state.lognormal(0, 0.1, 61), 0.8, 1.2)
+        for by_estimates in cost:
+
+            def measure(kept, true=true, shares=shares):
+                return Tried(kept, shares[kept], true[kept], 0.0, true[kept] <= 1, true[kept])
+
+            def look(kept, true=true, off=off, shares=shares):
+                return Tried(kept, shares[kept], 0.0, 0.0, true[kept] * off[kept] <= 1, true[kept] * off[kept], measured=False)
+
+            def settle(rung, measure=measure):
+                return rung if rung.measured or rung.reached > 1.25 else measure(rung.kept)
+
+            guess = by_noise(noise, 1.0)
+            tried = climb(shares, 0.0, measure(0), *((look, guess, settle) if by_estimates else (measure, guess)))
+            best = min((rung for rung in tried if rung.passed), key=lambda rung: rung.kept)
+            assert best.measured and true[best.kept] <= 1 and len({rung.kept for rung in tried}) == len(tried)
+            needed = next(kept for kept in range(61) if true[kept] <= 1)
+            assert shares[needed] - shares[best.kept] < FINEST_STEP
+            cost[by_estimates] += sum(1.0 if rung.measured else 0.2 for rung in tried[1:])
+    assert cost[True] < 0.75 * cost[False], cost
+
+
+def test_an_estimate_that_was_too_good_is_found_out():
+    """Then the search goes on; and where one was too bad, too."""
+    for wrong in ({20: True}, {19: True, 20: True, 22: True}, {21: False}, {21: False, 22: False}):
+        ladder = Ladder([1] * 40, 21)
+        measured = []
+
+        def look(kept, ladder=ladder, wrong=wrong):
+            return Tried(kept, ladder.share(kept), 0.0, 0.0, wrong.get(kept, kept >= 21), 1.1, measured=False)
+
+        def settle(rung, ladder=ladder, measured=measured):
+            return rung if rung.measured else (measured.append(rung.kept), ladder.measure(rung.kept))[1]
+
+        tried = climb([ladder.share(kept) for kept in range(41)], 0.0, Tried(0, 1.0, 9.0, 0.0, False, 9.0), look, None, settle)
+        assert min(rung.kept for rung in tried if rung.passed) == 21 and len(set(measured)) == len(measured) < 6
 
 
 def test_what_cannot_be_guessed_is_halved():

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
+from operator import itemgetter
 
 from onnx2trt.compare.accuracy import Accuracy, worst_of
 from onnx2trt.compare.best_scores import POINTS_PER_PERCENT
 from onnx2trt.compare.change import Change
+from onnx2trt.compare.states import Runner
 from onnx2trt.conversion.comparing import ByPart, Reference
+from onnx2trt.conversion.exact import Exact, Known
 from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
+from onnx2trt.conversion.looks import FAR, Looked, Looks
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import batches_to_compare, inferences
-from onnx2trt.data.reader import Batch
+from onnx2trt.data.holdout import FOLDS
+from onnx2trt.data.reader import Arrays, Batch
+from onnx2trt.data.samples import Dataset
 from onnx2trt.data.seen import count_seen
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.session import Session, is_large
@@ -38,6 +45,8 @@ class Trials:
         self._reference = Reference(lambda: Session.from_graph(fitted.graph), fitted.exact)
         self._comparison = job.comparison()  # what it learns of the reference holds for all choices
         self._measured: dict[tuple, tuple[Accuracy, ...]] = {}
+        self._looks = Looks()
+        self._looked: dict[tuple[str, ...], Looked] = {}
         self.beyond = {DROPS, SCORES}  # what is asked for, as long as a choice of layers gives it
 
     def measure(self, kept: Sequence[str], limit: float, final: bool = False) -> Tried:
@@ -59,6 +68,51 @@ class Trials:
         enough = all(row.excess(limit) <= 1 for row in rows)
         return Tried(len(kept), *numbers, by(worst, limit) <= 1 and near, reached, self._seen(final), points, enough)
 
+    def look(self, kept: Sequence[str], limit: float) -> Tried:
+        """What to expect of `measure`, by the first part of the samples alone; measured where they cannot tell, or it was before.
+
+        Making and loading the graph of a part takes as long as running it on its samples. What was computed is not computed again.
+        """
+        near = self._looks.near(kept)
+        known = near is None or (tuple(kept), False) in self._measured or DROPS not in self.beyond
+        rows = None if known else self._look(kept, near)
+        if rows is None:
+            return self.measure(kept, limit)
+        row, ratio = max(rows, key=lambda one: one[0].likely_excess(limit) * one[1])
+        reached = ratio * (limit * row.likely_excess(limit) if limit else row.shown)
+        if reached > FAR * limit:
+            self._looked[tuple(kept)].outputs.forget()  # nobody will measure it
+        numbers = (round(number, 6) for number in (self.share(kept), ratio * row.drop_percent, ratio * (row.standard_error or 0.0)))
+        return Tried(len(kept), *numbers, reached <= limit, reached, self._seen(final=False), measured=False)
+
+    def _look(self, kept: Sequence[str], near: tuple[str, ...]) -> tuple[tuple[Accuracy, float], ...] | None:
+        """As Looks.rows, by the samples that the first trial was made without."""
+        fitted, key, layers = self._fitted, tuple(kept), self._without(kept)
+        if SCORES in self.beyond and any(row.best_scores_points is not None for row in self._rows(near, final=False)):
+            return None
+        if key not in self._looked:
+            known, fit = Exact(tuple(fitted.graph.output_names)), (fitted.trials or (fitted.fit,))[0]
+            part = ByPart(fitted.split, [fit.apply(fitted.graph_for(layers), layers)], in_turn=False)
+
+            def noted(batch: Batch) -> Arrays:
+                found = part(batch)
+                for name, values in found.items():
+                    known.add(batch.samples, name, values)
+                return found
+
+            self._compare(noted, part.at_once, f"looking at {self._named(kept)}", (self._first_part(),))
+            self._looked[key] = Looked(known, dict(self._comparison.lost_last))
+        return self._looks.rows(near, self._looked[key].lost)
+
+    def _first_part(self) -> Dataset:
+        """The samples that the first trial was made without; where there is but one trial, or none, the first fifth of all inferences."""
+        split, reader = self._fitted.split, self._job.data.reader
+        first, *others = split.cuts(split.to_measure())
+        if others:
+            return first
+        count = -(-inferences(reader, first) // FOLDS) * reader.batch_size(first)
+        return replace(first, samples=first.samples[:count])
+
     def _seen(self, final: bool) -> bool:
         """Whether the scales were chosen on the samples that are measured on, or on some of them."""
         split = self._fitted.split
@@ -76,18 +130,22 @@ class Trials:
         return self._comparison.change(expected)
 
     def telling(self) -> list[Feed]:
-        """A few batches to rank layers on: those in which the first choice that was measured has lost most; the fewer, the more layers."""
+        """A few batches to rank layers on: those in which the first choice that was measured has lost most; the fewer, the more layers.
+
+        Those with the samples that tell most come first.
+        """
         job, split, seen, found = self._job, self._fitted.split, 0, []
         effort, layers = job.plan.calibration.effort, max(len(self._fitted.layers), 1)
         # of each layer, a sample runs through what stands behind it: half of the graph, on average
         affordable = 2 * effort.passes * len(split.to_measure().samples) / layers
         told = self._comparison.telling(int(min(effort.samples, max(affordable, LEAST_RANKED_ON))))
+        most = frozenset(self._comparison.telling(LEAST_RANKED_ON))
         for batch in batches_to_compare(job.data, split.cuts(split.to_measure())):
-            rows = max(batch.real_rows, 1)
-            if any(seen <= number < seen + rows for number in told):
-                found.append(batch.arrays)
-            seen += rows
-        return found
+            held = range(seen, seen + max(batch.real_rows, 1))
+            if any(number in held for number in told):
+                found.append((most.isdisjoint(held), batch.arrays))
+            seen = held.stop
+        return [arrays for _, arrays in sorted(found, key=itemgetter(0))]
 
     def held_out(self, kept: Sequence[str]) -> dict[str, float]:
         """Output -> drop in %, with these layers given up, on samples that scales and weights were made without; empty where no calibration
@@ -99,6 +157,7 @@ class Trials:
     def forget(self) -> None:
         """Give the memory of reference outputs back; what was measured stays known."""
         self._reference.forget()
+        self._looked.clear()
         self._fitted.simulated.begin(())
 
     def _rows(self, kept: Sequence[str], final: bool) -> tuple[Accuracy, ...]:
@@ -106,17 +165,23 @@ class Trials:
         key = (tuple(kept), final)
         if key not in self._measured:
             self._measured[key] = self._measure(kept, final)
+            if not final:
+                self._looks.add(kept, self._measured[key], self._comparison.lost_last)
         return self._measured[key]
 
     def _measure(self, kept: Sequence[str], final: bool) -> tuple[Accuracy, ...]:
-        fitted, layers, share = self._fitted, self._without(kept), self.share(kept)
+        """Each sample with the graph of the trial that has not seen it."""
+        fitted, layers, split = self._fitted, self._without(kept), self._fitted.split
         fits = (fitted.fit,) if final or not fitted.trials else fitted.trials
         equalized = fitted.graph_for(layers)
         graphs = [fit.apply(equalized, layers) for fit in fits]
         if final:  # its weights are FP32 then, and would be there twice while it is computed
             graphs = [self._finish(graph) for graph in graphs]
-        known = None if final or kept else fitted.simulated  # all layers in INT8 have been tried on some of the samples
-        return self._compare(ByPart(fitted.split, graphs, in_turn=False, own=final, known=known), share)
+        known: Known | None = None if final else self._looked.pop(tuple(kept), None)
+        if not final and not kept:  # all layers in INT8 have been tried on some of the samples
+            known = fitted.simulated
+        candidate = ByPart(split, graphs, in_turn=False, own=final, known=known)
+        return self._compare(candidate, candidate.at_once, f"measuring with {self._named(kept)}", split.cuts(split.to_measure()))
 
     def share(self, kept: Sequence[str]) -> float:
         """Of the work in INT8, with these layers given up."""
@@ -126,18 +191,19 @@ class Trials:
         fp16_fallback = set(kept)
         return [layer for layer in self._fitted.layers if layer.node not in fp16_fallback]
 
-    def _compare(self, candidate: ByPart, share: float) -> tuple[Accuracy, ...]:
-        """Each sample with the graph of the trial that has not seen it."""
-        job, split = self._job, self._fitted.split
-        dataset = split.to_measure()
+    def _named(self, kept: Sequence[str]) -> str:
+        return f"{self.share(kept):.0%} in {self._job.number_format.label}"
 
-        def batches(what: str) -> Iterable[Batch]:
-            found = batches_to_compare(job.data, split.cuts(dataset))
-            return self._run.console.track(found, inferences(job.data.reader, dataset), what)
+    def _compare(self, candidate: Runner, at_once: int, what: str, pieces: Sequence[Dataset]) -> tuple[Accuracy, ...]:
+        """On these pieces of the samples, the first ones."""
+        job = self._job
+
+        def batches(said: str) -> Iterable[Batch]:
+            found = batches_to_compare(job.data, pieces)
+            return self._run.console.track(found, sum(inferences(job.data.reader, piece) for piece in pieces), said)
 
         if is_large(self._fitted.graph):
             self._reference.remember(batches("what the model gives"))
-        with_share = batches(f"measuring with {share:.0%} in {job.number_format.label}")
-        found = self._comparison.compare(self._reference.one_pass(), candidate, with_share, dataset.origin, at_once=candidate.at_once)
+        found = self._comparison.compare(self._reference.one_pass(), candidate, batches(what), pieces[0].origin, at_once=at_once)
         self._reference.rest()
         return found

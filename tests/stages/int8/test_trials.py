@@ -18,11 +18,12 @@ from onnx2trt.stages.int8.trials import Trials
 
 
 @pytest.fixture
-def measured(tmp_path, monkeypatch):
+def measured(tmp_path, monkeypatch, request):
     """(trials of a network, its layers, how many sessions were made, the graphs that were finished)"""
     monkeypatch.chdir(tmp_path)
-    write_conv_net(tmp_path)
-    effort = ("--quantization-effort", "fast", "--no-validate", "--metric", "noise")
+    metric, samples = getattr(request, "param", ("noise", 6))
+    write_conv_net(tmp_path, samples)
+    effort = ("--quantization-effort", "fast", "--no-validate", "--metric", metric)
     job, run = planned("--precision", "int8", "--calibration-dir", "data", *effort, library="rtx")
     fitted = int8.choose(job, run)._fitted
     finished, made, real = [], [], measuring.Session
@@ -75,6 +76,69 @@ def test_a_large_model_is_measured_as_any_other_but_never_loaded_beside_another(
     for module in (measuring, comparing):
         monkeypatch.setattr(module, "Session", Alone)
     assert large.measure((), 50.0) == usual and len(most) == 6 and max(most) == 1
+
+
+@pytest.mark.parametrize("measured", [("values", 10)], indirect=True)
+def test_a_look_takes_one_part_and_no_part_is_computed_twice(measured, monkeypatch):
+    trials, fitted, made, _ = measured
+    usual = Trials(trials._job, fitted, trials._macs, trials._finish, trials._run).measure(("stem",), 50.0)
+    monkeypatch.setattr(session, "AT_ONCE", 1)  # of two threads, one may come late and find its part let go
+    first, ran, run = trials.measure((), 50.0), [], session.Session.run
+    del made[:]
+    monkeypatch.setattr(session.Session, "run", lambda self, feed, *rest: ran.append(feed) or run(self, feed, *rest))
+    looked = trials.look(("stem",), 50.0)
+    assert (len(made), len(ran), looked.measured, looked.passed) == (1, 2, False, True)
+    assert trials.look(("stem",), 50.0) == looked and len(ran) == 2, "seen once"
+    assert looked.mac_share == usual.mac_share and 0.5 * usual.reached < looked.reached < first.reached
+    assert trials.measure(("stem",), 50.0) == usual and (len(made), len(ran)) == (5, 10), "the other four parts"
+    assert trials.look(("stem",), 50.0) == usual and len(ran) == 10, "what was measured is told as it was"
+
+
+@pytest.mark.parametrize("measured", [("values", 10)], indirect=True)
+def test_where_other_data_is_measured_on_a_look_takes_a_fifth_of_it(measured, monkeypatch):
+    trials, fitted, made, _ = measured
+    split = replace(fitted.split, parts=1, trials=0, measured=fitted.split.fitted)
+    usual, own = (Trials(trials._job, replace(fitted, split=split, trials=()), trials._macs, trials._finish, trials._run) for _ in range(2))
+    own.measure((), 50.0)
+    ran, run = [], session.Session.run
+    monkeypatch.setattr(session.Session, "run", lambda self, feed, *rest: ran.append(feed) or run(self, feed, *rest))
+    assert not own.look(("stem",), 50.0).measured and len(ran) == 2
+    assert own.measure(("stem",), 50.0) == usual.measure(("stem",), 50.0) and len(ran) == 2 + 8 + 10
+
+
+@pytest.mark.parametrize("measured", [("values", 10)], indirect=True)
+def test_what_a_look_finds_far_off_takes_no_memory(measured):
+    trials, *_ = measured
+    trials.measure((), 50.0)
+    assert not trials.look(("stem",), 1e-6).passed and not trials._looked["stem",].outputs._known
+
+
+def test_where_a_part_of_the_samples_cannot_tell_all_are_measured(measured):
+    """Here the user has asked for another metric than the size of errors in what varies."""
+    trials, _, made, _ = measured
+    assert trials.look((), 50.0).measured and trials.look(("stem",), 50.0).measured and len(made) == 10
+    assert trials.look(("stem",), 50.0) == trials.measure(("stem",), 50.0) and len(made) == 10
+
+
+@pytest.mark.parametrize("measured", [("values", 10)], indirect=True)
+def test_where_errors_count_by_what_is_shown_of_them_nothing_is_expected(measured):
+    trials, *_ = measured
+    trials.measure((), 50.0)
+    trials.beyond.remove(DROPS)
+    assert trials.look(("stem",), 50.0).measured
+
+
+def test_the_batches_that_tell_most_come_first(measured):
+    trials, _, _, _ = measured
+    trials.measure((), 50.0)
+    told = trials._comparison.telling(6)
+    first = trials._comparison.telling(2)
+    assert set(first) < set(told)
+    batches = [
+        one.arrays["x"]
+        for one in measuring.batches_to_compare(trials._job.data, trials._fitted.split.cuts(trials._fitted.split.to_measure()))
+    ]
+    assert all((found["x"] == batches[number]).all() for found, number in zip(trials.telling(), first))
 
 
 def test_the_more_layers_the_fewer_samples_rank_them(measured):
