@@ -15,12 +15,13 @@ from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import Visit, in_groups, observe_parallel
 from onnx2trt.quant.columns import Columns, supports
-from onnx2trt.quant.weight_solver import Inputs, Sums, learn, rows_wanted, solve
+from onnx2trt.quant.weight_solver import Sums, Weight, learn, rows_wanted, solve
 from onnx2trt.rewrite.qdq import Layer, Rounded, takes_bias, weight_layout
 
 Feed = dict[str, np.ndarray]
 SUMS_BYTES = 3 * 2**27  # sums kept at a time; the layers beyond take another pass over the data
 AT_ONCE_BYTES = 2**23  # of sums or weights that are fitted together; beyond, nothing is gained by it
+WAITING = 4  # products of all columns are added up when this part of as many positions is there: sums take longer to read than to make
 MOST_THREADS = 8  # each takes about as much memory as the sums of one part of the data, a few times
 
 
@@ -55,9 +56,9 @@ class Shared:
         """Equal for weights whose layers read the same columns of the same tensors."""
         return tuple((layer.activation, columns.reading) for layer, columns in zip(self.layers, self.columns))
 
-    def fit(self, known: list[Inputs]) -> list[list[Rounded]]:
-        """For each of these, each layer's."""
-        return solve(self.columns[0], self.weight, known, self.units, self.biased)
+    @property
+    def to_solve(self) -> Weight:
+        return Weight(self.columns[0], self.weight, self.units, self.biased)
 
 
 @dataclass(frozen=True)
@@ -87,16 +88,18 @@ class Family:
         for start in range(0, len(numbers), self._at_once):
             some = numbers[start : start + self._at_once]
             sums = [Sums.of(seen[number]) for number in some]
-            known = {means: [learn(one, means) for one in sums] for means in {shared.means for shared in self.members}}
-            for shared in self.members:
-                for number, found in zip(some, shared.fit(known[shared.means])):
-                    fits[number].update(zip((layer.node for layer in shared.layers), found))
+            for means in {shared.means for shared in self.members}:
+                members = [shared for shared in self.members if shared.means == means]
+                found = solve([shared.to_solve for shared in members], [learn(one, means) for one in sums])
+                for shared, each in zip(members, found):
+                    for number, own in zip(some, each):
+                        fits[number].update(zip((layer.node for layer in shared.layers), own))
         return fits
 
     @property
     def _at_once(self) -> int:
         """Fits for which there is room together."""
-        return max(1, AT_ONCE_BYTES // max(self.bytes, *(4 * shared.weight.size for shared in self.members)))
+        return max(1, AT_ONCE_BYTES // max(self.bytes, sum(4 * shared.weight.size for shared in self.members)))
 
 
 def fit_weights(
@@ -170,7 +173,7 @@ def _collect(graph: Graph, profiles: tuple[Profile, ...], group: list[Family], s
     observe_parallel(graph, profiles, list(readers), samples.feeds, visitor)
     sums: dict[int, dict[int, list[Sums]]] = {id(family.first): {} for family in group}
     for reader in (reader for found in readers.values() for reader in found):
-        for trial, own in reader.sums.items():
+        for trial, own in reader.finished().items():
             sums[id(reader.shared)].setdefault(trial, []).append(own)
     return [{trial: Sums.of(own) if len(own) > 1 else own[0] for trial, own in sums[id(family.first)].items()} for family in group]
 
@@ -181,13 +184,30 @@ class _Reader:
     def __init__(self, shared: Shared, number: int):
         self.shared, self._number = shared, number
         self.sums: dict[int, Sums] = {}  # by trial
+        self._waiting: dict[int, list[np.ndarray]] = {}
         self._random = np.random.default_rng(crc32(shared.layers[number].activation.encode()))
 
     def add(self, values: np.ndarray, trial: int, inferences: int) -> None:
         """Take in the layer's inputs in one of so many inferences."""
+        columns = self.shared.columns[self._number]
+        waiting = self._waiting.setdefault(trial, [])
+        waiting.append(columns.sample(values, -(-rows_wanted(columns) // inferences), self._random))
+        if sum(sample.shape[2] for sample in waiting) >= columns.count // WAITING:
+            self._add_up(trial)
+
+    def finished(self) -> dict[int, Sums]:
+        """The sums by trial, of everything that was seen."""
+        for trial in self._waiting:
+            self._add_up(trial)
+        return self.sums
+
+    def _add_up(self, trial: int) -> None:
+        if not self._waiting[trial]:
+            return
         shared, columns = self.shared, self.shared.columns[self._number]
         if trial not in self.sums:
             number_format = shared.layers[self._number].number_format
             self.sums[trial] = Sums(columns.groups, columns.count, len(shared.layers), number_format)
-        sample = columns.sample(values, -(-rows_wanted(columns) // inferences), self._random)
+        sample = np.concatenate(self._waiting[trial], axis=2) if len(self._waiting[trial]) > 1 else self._waiting[trial][0]
+        self._waiting[trial].clear()
         self.sums[trial].add(sample, shared.units[self._number], self._number)
