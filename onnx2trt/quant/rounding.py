@@ -21,11 +21,27 @@ more.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from onnx2trt.rewrite.number_formats import INT8, NumberFormat
 
 BLOCK = 32  # columns: what those before them do to them is one product of matrices, what they do to one another one of a vector for each
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Some weights of every row, [K, G, O] each: one weight of every row lies side by side."""
+
+    exact: np.ndarray
+    wanted: np.ndarray  # the best values, as far as columns before these have a say; overwritten
+    values: np.ndarray  # the nearest; changed to the new ones
+    errors: np.ndarray  # of the values, to be filled
+    ends: np.ndarray  # which weights stay
+
+    def part(self, some: slice) -> _Columns:
+        return _Columns(self.exact[some], self.wanted[some], self.values[some], self.errors[some], self.ends[some])
 
 
 def settle(exact: np.ndarray, gram: np.ndarray, number_format: NumberFormat = INT8, apart: np.ndarray | None = None) -> np.ndarray:
@@ -41,13 +57,13 @@ def settle(exact: np.ndarray, gram: np.ndarray, number_format: NumberFormat = IN
     Returns:
         float32 [G, O, K], -127..127 (FP8: -448..448).
     """
-    exact = np.ascontiguousarray(exact.transpose(2, 0, 1), np.float32)  # one weight of every row lies side by side, [K, G, O]
+    exact = np.ascontiguousarray(exact.transpose(2, 0, 1), np.float32)
     values = number_format.nearest(exact)
     ends = np.abs(values) == number_format.largest
     pulls, weights = triangle(gram)
     if apart is not None:
         add_products(pulls, weights, apart)
-    _settle(exact.copy(), values, np.empty_like(exact), ends, pulls, exact, number_format)
+    _settle(_Columns(exact, exact.copy(), values, np.empty_like(exact), ends), pulls, number_format)
     return values.transpose(1, 2, 0)
 
 
@@ -99,26 +115,24 @@ def add_products(pulls: np.ndarray, weights: np.ndarray, apart: np.ndarray) -> N
             pulls[:, column, :column] += share[:, None] * vector[:, :column]
 
 
-def _settle(wanted, values, errors, ends, pulls, exact, number_format: NumberFormat) -> None:
-    """One weight of every row after the other; all arrays are those of the same columns, [K, G, O], and [G, K, K].
+def _settle(columns: _Columns, pulls: np.ndarray, number_format: NumberFormat) -> None:
+    """One weight of every row after the other.
 
     Args:
-        wanted: the best values, as far as columns before these have a say; overwritten.
-        values: the nearest; changed to the new ones.
-        errors: of the values, to be filled.
-        ends: which weights stay.
+        pulls: [G, K, K], of these columns on one another.
     """
-    if len(wanted) > BLOCK:
-        half = len(wanted) // 2
+    if len(columns.exact) > BLOCK:
+        half = len(columns.exact) // 2
         first, second = slice(half), slice(half, None)
-        _settle(*(each[first] for each in (wanted, values, errors, ends)), pulls[:, first, first], exact[first], number_format)
-        wanted[second] -= _by_group(pulls[:, second, first] @ _by_group(errors[first]))
-        _settle(*(each[second] for each in (wanted, values, errors, ends)), pulls[:, second, second], exact[second], number_format)
+        before, behind = columns.part(first), columns.part(second)
+        _settle(before, pulls[:, first, first], number_format)
+        behind.wanted[...] -= _by_group(pulls[:, second, first] @ _by_group(before.errors))
+        _settle(behind, pulls[:, second, second], number_format)
         return
-    for column, best in enumerate(wanted):
-        if column:
-            best -= (pulls[:, column, None, :column] @ _by_group(errors[:column]))[:, 0]
+    for number, best in enumerate(columns.wanted):
+        if number:
+            best -= (pulls[:, number, None, :number] @ _by_group(columns.errors[:number]))[:, 0]
         number_format.nearest(best, out=best)
-        np.copyto(best, values[column], where=ends[column])
-        np.subtract(best, exact[column], out=errors[column])
-    values[...] = wanted
+        np.copyto(best, columns.values[number], where=columns.ends[number])
+        np.subtract(best, columns.exact[number], out=columns.errors[number])
+    columns.values[...] = columns.wanted

@@ -21,7 +21,7 @@ from onnx2trt.rewrite.qdq import Layer, Rounded, takes_bias, weight_layout
 Feed = dict[str, np.ndarray]
 SUMS_BYTES = 3 * 2**27  # sums kept at a time; the layers beyond take another pass over the data
 AT_ONCE_BYTES = 2**23  # of sums or weights that are fitted together; beyond, nothing is gained by it
-WAITING = 4  # products of all columns are added up when this part of as many positions is there: sums take longer to read than to make
+WAITING = 2  # products of all columns are added up when this part of as many positions is there: few take less time than sums do to read
 MOST_THREADS = 8  # each takes about as much memory as the sums of one part of the data, a few times
 
 

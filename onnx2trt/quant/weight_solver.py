@@ -224,7 +224,7 @@ class Weight:
 
 
 def solve(weights: Sequence[Weight], known: Sequence[Inputs]) -> list[list[list[Rounded]]]:
-    """Of each weight, once for each of several sets of inputs: what each of its layers gets, scales and a bias, too; they differ in the bias
+    """Of each weight, once for each of several sets of inputs: what each of its layers gets, scales and a bias; they differ in the bias
     alone. All at once: rounding takes many small steps, which take hardly longer for several small weights.
 
     The scales are such that FP16 can hold, whether they will be stored in it or not: so one fit serves both routes.
