@@ -21,7 +21,6 @@ from onnx2trt.rewrite.qdq import Layer, Rounded, takes_bias, weight_layout
 Feed = dict[str, np.ndarray]
 SUMS_BYTES = 3 * 2**27  # sums kept at a time; the layers beyond take another pass over the data
 AT_ONCE_BYTES = 2**23  # of sums or weights that are fitted together; beyond, nothing is gained by it
-WAITING = 2  # products of all columns are added up when this part of as many positions is there: few take less time than sums do to read
 MOST_THREADS = 8  # each takes about as much memory as the sums of one part of the data, a few times
 
 
@@ -173,7 +172,7 @@ def _collect(graph: Graph, profiles: tuple[Profile, ...], group: list[Family], s
     observe_parallel(graph, profiles, list(readers), samples.feeds, visitor)
     sums: dict[int, dict[int, list[Sums]]] = {id(family.first): {} for family in group}
     for reader in (reader for found in readers.values() for reader in found):
-        for trial, own in reader.finished().items():
+        for trial, own in reader.sums.items():
             sums[id(reader.shared)].setdefault(trial, []).append(own)
     return [{trial: Sums.of(own) if len(own) > 1 else own[0] for trial, own in sums[id(family.first)].items()} for family in group]
 
@@ -184,30 +183,13 @@ class _Reader:
     def __init__(self, shared: Shared, number: int):
         self.shared, self._number = shared, number
         self.sums: dict[int, Sums] = {}  # by trial
-        self._waiting: dict[int, list[np.ndarray]] = {}
         self._random = np.random.default_rng(crc32(shared.layers[number].activation.encode()))
 
     def add(self, values: np.ndarray, trial: int, inferences: int) -> None:
         """Take in the layer's inputs in one of so many inferences."""
-        columns = self.shared.columns[self._number]
-        waiting = self._waiting.setdefault(trial, [])
-        waiting.append(columns.sample(values, -(-rows_wanted(columns) // inferences), self._random))
-        if sum(sample.shape[2] for sample in waiting) >= columns.count // WAITING:
-            self._add_up(trial)
-
-    def finished(self) -> dict[int, Sums]:
-        """The sums by trial, of everything that was seen."""
-        for trial in self._waiting:
-            self._add_up(trial)
-        return self.sums
-
-    def _add_up(self, trial: int) -> None:
-        if not self._waiting[trial]:
-            return
         shared, columns = self.shared, self.shared.columns[self._number]
         if trial not in self.sums:
             number_format = shared.layers[self._number].number_format
             self.sums[trial] = Sums(columns.groups, columns.count, len(shared.layers), number_format)
-        sample = np.concatenate(self._waiting[trial], axis=2) if len(self._waiting[trial]) > 1 else self._waiting[trial][0]
-        self._waiting[trial].clear()
+        sample = columns.sample(values, -(-rows_wanted(columns) // inferences), self._random)
         self.sums[trial].add(sample, shared.units[self._number], self._number)
