@@ -35,13 +35,12 @@ class _Columns:
     """Some weights of every row, [K, G, O] each: one weight of every row lies side by side."""
 
     exact: np.ndarray
-    wanted: np.ndarray  # the best values, as far as columns before these have a say; overwritten
-    values: np.ndarray  # the nearest; changed to the new ones
-    errors: np.ndarray  # of the values, to be filled
-    ends: np.ndarray  # which weights stay
+    nearest: np.ndarray
+    ends: np.ndarray  # which of these stay
+    values: np.ndarray  # the best real ones, as far as columns before these have a say; changed to those that are taken
 
     def part(self, some: slice) -> _Columns:
-        return _Columns(self.exact[some], self.wanted[some], self.values[some], self.errors[some], self.ends[some])
+        return _Columns(self.exact[some], self.nearest[some], self.ends[some], self.values[some])
 
 
 def settle(exact: np.ndarray, gram: np.ndarray, number_format: NumberFormat = INT8, apart: np.ndarray | None = None) -> np.ndarray:
@@ -58,13 +57,13 @@ def settle(exact: np.ndarray, gram: np.ndarray, number_format: NumberFormat = IN
         float32 [G, O, K], -127..127 (FP8: -448..448).
     """
     exact = np.ascontiguousarray(exact.transpose(2, 0, 1), np.float32)
-    values = number_format.nearest(exact)
-    ends = np.abs(values) == number_format.largest
+    nearest = number_format.nearest(exact)
+    columns = _Columns(exact, nearest, np.abs(nearest) == number_format.largest, exact.copy())
     pulls, weights = triangle(gram)
     if apart is not None:
         add_products(pulls, weights, apart)
-    _settle(_Columns(exact, exact.copy(), values, np.empty_like(exact), ends), pulls, number_format)
-    return values.transpose(1, 2, 0)
+    _settle(columns, pulls, number_format)
+    return columns.values.transpose(1, 2, 0)
 
 
 def _by_group(columns: np.ndarray) -> np.ndarray:
@@ -126,13 +125,13 @@ def _settle(columns: _Columns, pulls: np.ndarray, number_format: NumberFormat) -
         first, second = slice(half), slice(half, None)
         before, behind = columns.part(first), columns.part(second)
         _settle(before, pulls[:, first, first], number_format)
-        behind.wanted[...] -= _by_group(pulls[:, second, first] @ _by_group(before.errors))
+        behind.values[...] -= _by_group(pulls[:, second, first] @ _by_group(before.values - before.exact))
         _settle(behind, pulls[:, second, second], number_format)
         return
-    for number, best in enumerate(columns.wanted):
+    errors = np.empty_like(columns.exact)
+    for number, best in enumerate(columns.values):
         if number:
-            best -= (pulls[:, number, None, :number] @ _by_group(columns.errors[:number]))[:, 0]
+            best -= (pulls[:, number, None, :number] @ _by_group(errors[:number]))[:, 0]
         number_format.nearest(best, out=best)
-        np.copyto(best, columns.values[number], where=columns.ends[number])
-        np.subtract(best, columns.exact[number], out=columns.errors[number])
-    columns.values[...] = columns.wanted
+        np.copyto(best, columns.nearest[number], where=columns.ends[number])
+        np.subtract(best, columns.exact[number], out=errors[number])
