@@ -16,6 +16,7 @@ The weights are random and the samples noise, so what INT8 loses means nothing h
 from __future__ import annotations
 
 import argparse
+import compileall
 import json
 import math
 import os
@@ -173,6 +174,7 @@ def main() -> int:
     if args.worker:
         workers.run(infer(*args.worker))
         return 0
+    compileall.compile_dir(ROOT / "onnx2trt", quiet=2)  # as pip does; else each conversion would, where Python may not write there
     found: dict = {"samples": SAMPLES, "threads": args.threads, "precision": args.precision, "rows": [], "exponents": {}}
     with tempfile.TemporaryDirectory() as place:
         for family in args.families:

@@ -40,7 +40,7 @@ from onnx2trt.stages.int8 import reuse
 from onnx2trt.stages.int8.guard import OF_FP16, Fp16Inaccurate, Guard
 from onnx2trt.stages.int8.trials import Trials
 from onnx2trt.stages.masks import with_clipped_masks
-from onnx2trt.stages.ranges import kept_fp32, measure_ranges
+from onnx2trt.stages.ranges import equalized_ranges, kept_fp32, measure_ranges
 from onnx2trt.trt.parser_errors import Refusal
 from onnx2trt.trt.plan_text import Kernel
 
@@ -122,7 +122,7 @@ class Int8Choice:
         self._fitted, silent = fitted.without_int8(self._refused.without_int8).without_silent()
         self._kept_fp16 = {**self._kept_fp16, **silent}
         if self._fitted.graph is not graph and not known.found:  # other ranges than those that decided what stays in FP32
-            self._look_at_ranges_again()
+            self._look_at_ranges_again(maxima)
         self._fallback: dict[str, str] = {}
         run.evidence.keep_scales(self._fitted.fit.scales, self._fitted.equalized)
 
@@ -331,10 +331,10 @@ class Int8Choice:
         typed = strongly_typed(graph, self._kept_fp32, self._fitted.fit.fp16_scales, one_scale=self.job.one_weight_scale)
         return simulation(typed)
 
-    def _look_at_ranges_again(self) -> None:
+    def _look_at_ranges_again(self, before: dict[str, float]) -> None:
         """What stays in FP32 by the ranges of the equalized model, too."""
         job, fitted = self.job, self._fitted
-        maxima = measure_ranges(job, fitted.graph, self._run, of=" of the equalized model")
+        maxima = equalized_ranges(job, fitted.equalization, fitted.graph, before, self._run)
         self._kept_fp32 = {**kept_fp32(job, fitted.graph, maxima), **self._kept_fp32}
         layers = tuple(layer for layer in fitted.layers if self._kept_fp32.keys().isdisjoint(layer.nodes))
         self._fitted = replace(fitted, layers=layers, others=scales_by_range(maxima, job.number_format) or fitted.others)

@@ -6,10 +6,11 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.data.feeds import range_feeds
 from onnx2trt.model.graph import Graph
-from onnx2trt.model.half_types import BF16
+from onnx2trt.model.half_types import BF16, FP16
 from onnx2trt.model.maxima import absolute_maxima
 from onnx2trt.model.session import CannotLoad
-from onnx2trt.rewrite.keep_fp32 import choose_kept_fp32
+from onnx2trt.quant.equalize.equalization import Equalization
+from onnx2trt.rewrite.keep_fp32 import KEPT_FP32_ABOVE, choose_kept_fp32
 
 
 def measure_ranges(job: Job, graph: Graph, run: Run, of: str = "") -> dict[str, float]:
@@ -34,6 +35,20 @@ def measure_ranges(job: Job, graph: Graph, run: Run, of: str = "") -> dict[str, 
     if source.kind == "synthetic":
         run.console.warn("ranges were measured on made-up inputs; --calibration-dir or --validate gives real ones")
     return maxima
+
+
+def equalized_ranges(job: Job, equalization: Equalization, graph: Graph, maxima: dict[str, float], run: Run) -> dict[str, float]:
+    """The same of the model with equalized channels: upper bounds where equalizing cannot have brought a tensor near what is kept in FP32.
+
+    Args:
+        graph: with them.
+        maxima: of the model as it came.
+    """
+    reaches = equalization.reaches(maxima)
+    far = all(FP16.smallest_normal <= low and high <= KEPT_FP32_ABOVE for low, high in reaches.values())
+    if not maxima or not far or job.plan.calibrator:  # which gets scales of all tensors by their ranges
+        return measure_ranges(job, graph, run, of=" of the equalized model")
+    return {**maxima, **{name: high for name, (_, high) in reaches.items()}}
 
 
 def kept_fp32(job: Job, graph: Graph, maxima: dict[str, float]) -> dict[str, str]:

@@ -6,7 +6,8 @@ the measured ranges of activations instead of the weights' ranges, and with shif
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+import math
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +49,24 @@ class Equalization:
         scales = [(g, v) for g, v in self.scales if (v != 1).any() and any(name in tensors or name in written for name in g.places)]
         graph = shift(self.original, [group for group, _ in shifts], [vector for _, vector in shifts]) if shifts else self.original
         return equalize(graph, [group for group, _ in scales], [vector for _, vector in scales]) if scales else graph
+
+    def reaches(self, maxima: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+        """Tensor -> between what its max |x| lies once its channels are equalized, for layers or not; of those that may change.
+
+        Args:
+            maxima: tensor -> max |x|, as it is.
+        """
+        found = {}
+        for group, vector in self.shifts:
+            for name in group.places:
+                by, largest = np.abs(group.expand(name, vector, 0.0)).max(initial=0.0), maxima.get(name, math.inf)
+                found[name] = largest - by, largest + by
+        for group, vector in self.scales:
+            for name in group.places:
+                factors, largest = group.expand(name, vector, 1.0), maxima.get(name, math.inf)
+                low, high = found.get(name, (largest, largest))
+                found[name] = low / factors.max(initial=1.0), high / factors.min(initial=1.0)
+        return found
 
     def vectors(self) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
         """(shifts, scales) by the first tensor of each group; `rebuild` is the inverse."""

@@ -18,6 +18,7 @@ from onnx2trt.model.session import Session
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.keep_fp32 import KEPT_FP32_ABOVE
 from onnx2trt.rewrite.qdq import quantizable_layers
+from onnx2trt.stages import ranges as ranging
 from onnx2trt.stages.int8 import equalize as equalizing
 from onnx2trt.stages.int8.equalize import equalize
 
@@ -224,3 +225,49 @@ def test_channels_of_which_few_values_are_known_stay_as_they_are(tmp_path, count
     assert equalization.empty != told
     changed = equalization.graph(("x", "r"), quantizable_layers(graph))
     assert np.array_equal(changed.weights["w1"], graph.weights["w1"]) != told
+
+
+# ---- the ranges of the equalized model
+
+
+def chosen(job, graph, tensors=("x", "r1", "r2")):
+    console = SimpleNamespace(track=lambda found, *_: found, warn=lambda _: None)
+    return equalize(job, graph, tensors, {}, SimpleNamespace(console=console))
+
+
+def maxima_of(graph):
+    return absolute_maxima(graph, profiles(x=SHAPE), lambda: iter(feeds()))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_ranges_of_the_equalized_model_lie_within_the_bounds(job, seed):
+    """By random scales and shifts, applied for all layers and for some."""
+    graph, draw = Graph.from_model(conv_net()), np.random.default_rng(seed)
+    found = chosen(job, graph)
+    drawn = (
+        tuple((group, draw.uniform(-1, 1, group.size)) for group, _ in found.shifts),
+        tuple((group, np.exp(draw.uniform(-2, 2, group.size))) for group, _ in found.scales),
+    )
+    equalization, before, tensors = type(found)(graph, *drawn), maxima_of(graph), ("x", "r1", "r2")
+    bounds = equalization.reaches(before)
+    assert bounds
+    for read in (tensors, tensors[1:2]):
+        layers = [layer for layer in quantizable_layers(graph) if layer.activation in read]
+        after = maxima_of(equalization.graph(read, layers))
+        for name, largest in after.items():
+            low, high = bounds.get(name, (before[name], before[name]))
+            assert low * (1 - 1e-4) - 1e-6 <= largest <= high * (1 + 1e-4) + 1e-6, name
+
+
+@pytest.mark.parametrize("calibrator", [False, True])
+@pytest.mark.parametrize("factor", [1.0, 1e6, 1e-9, 0.0])
+def test_ranges_are_measured_again_only_where_something_hangs_on_them(job, factor, calibrator, monkeypatch):
+    graph = Graph.from_model(conv_net())
+    equalization, maxima = chosen(job, graph), {name: factor * value for name, value in maxima_of(graph).items()} if factor else {}
+    monkeypatch.setattr(ranging, "measure_ranges", lambda *_, **__: {"measured": 1.0})
+    job.plan.calibrator = calibrator
+    found = ranging.equalized_ranges(job, equalization, graph, maxima, None)
+    assert ("measured" in found) is (factor != 1 or calibrator)
+    if "measured" not in found:
+        after = maxima_of(equalization.graph(("x", "r1", "r2"), quantizable_layers(graph)))
+        assert found.keys() == after.keys() and all(found[name] >= value * (1 - 1e-4) for name, value in after.items())
