@@ -248,12 +248,12 @@ class Study:
 
         def unlearned(sums, with_means) -> Inputs:
             known = learn(sums, with_means)
-            return Inputs(known.sums, known.gram, np.zeros_like(known.left), known.average, np.zeros_like(known.lost))
+            return Inputs(known.sums, known.gram, np.zeros_like(known.change))
 
         def unbiased(*args):
-            return [[[replace(one, bias=None) for one in layers] for layers in fits] for fits in solve(*args)]
+            return [[weight_fitting.Rounded(one.weights, one.scales, None) for one in found] for found in solve(*args)]
 
-        def nearest(exact, gram, number_format, apart):
+        def nearest(exact, gram, number_format):
             return number_format.nearest(exact)
 
         for name, holder, patches in (

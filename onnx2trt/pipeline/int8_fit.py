@@ -25,7 +25,7 @@ from onnx2trt.stages.int8.equalize import equalize
 from onnx2trt.stages.int8.fit import fit
 from onnx2trt.stages.int8.held_out import signal_to_noise
 
-PART_OF_SAMPLES = 12  # for the way that is only compared with: its scales need not be the last word
+PART_OF_SAMPLES = 32
 NEITHER = "without equalizing and fitting"  # the plain way, in words
 
 

@@ -15,7 +15,7 @@ from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.observe import Visit, in_groups, observe_parallel
 from onnx2trt.quant.columns import Columns, supports
-from onnx2trt.quant.weight_solver import Sums, Weight, learn, rows_wanted, solve
+from onnx2trt.quant.weight_solver import Inputs, Sums, learn, rows_wanted, solve
 from onnx2trt.rewrite.qdq import Layer, Rounded, takes_bias, weight_layout
 
 Feed = dict[str, np.ndarray]
@@ -55,9 +55,9 @@ class Shared:
         """Equal for weights whose layers read the same columns of the same tensors."""
         return tuple((layer.activation, columns.reading) for layer, columns in zip(self.layers, self.columns))
 
-    @property
-    def to_solve(self) -> Weight:
-        return Weight(self.columns[0], self.weight, self.units, self.biased)
+    def fit(self, known: list[Inputs]) -> list[list[Rounded]]:
+        """For each of these, each layer's."""
+        return solve(self.columns[0], self.weight, known, self.units, self.biased)
 
 
 @dataclass(frozen=True)
@@ -87,18 +87,16 @@ class Family:
         for start in range(0, len(numbers), self._at_once):
             some = numbers[start : start + self._at_once]
             sums = [Sums.of(seen[number]) for number in some]
-            for means in {shared.means for shared in self.members}:
-                members = [shared for shared in self.members if shared.means == means]
-                found = solve([shared.to_solve for shared in members], [learn(one, means) for one in sums])
-                for shared, each in zip(members, found):
-                    for number, own in zip(some, each):
-                        fits[number].update(zip((layer.node for layer in shared.layers), own))
+            known = {means: [learn(one, means) for one in sums] for means in {shared.means for shared in self.members}}
+            for shared in self.members:
+                for number, found in zip(some, shared.fit(known[shared.means])):
+                    fits[number].update(zip((layer.node for layer in shared.layers), found))
         return fits
 
     @property
     def _at_once(self) -> int:
         """Fits for which there is room together."""
-        return max(1, AT_ONCE_BYTES // max(self.bytes, sum(4 * shared.weight.size for shared in self.members)))
+        return max(1, AT_ONCE_BYTES // max(self.bytes, *(4 * shared.weight.size for shared in self.members)))
 
 
 def fit_weights(

@@ -26,7 +26,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 
@@ -126,34 +125,11 @@ def rows_wanted(columns: Columns) -> int:
 
 @dataclass(frozen=True, eq=False)
 class Inputs:
-    """What inputs do to any weights: found once for all layers that read them."""
+    """What inputs do to any weights: found once for all layers that read them, float32 [G, K, K] each."""
 
     sums: Sums
-    gram: np.ndarray  # Cov[x', x'] + ridge, float32 [G, K, K]
-    left: np.ndarray  # Cov[x - x', x'], float32 [G, K, K]
-    average: np.ndarray  # of x' [G, K, L], by layers weighed as in the sums; none (L = 0) where a bias makes up for the means
-    lost: np.ndarray  # of x - x', likewise
-
-    def change(self, rows: np.ndarray) -> np.ndarray:
-        """By how much the best weights differ from these, [G, O, K]."""
-        if 2 * rows.shape[1] > rows.shape[2]:
-            return rows @ self._of_any
-        return self._solved(rows @ self.left, rows @ self.lost)
-
-    @cached_property
-    def _of_any(self) -> np.ndarray:
-        """What weights are multiplied by, [G, K, K]: it costs less than to solve for the rows themselves, where they are many."""
-        return self._solved(self.left, self.lost)
-
-    def _solved(self, left: np.ndarray, lost: np.ndarray) -> np.ndarray:
-        """The means are added to the solution without them (Sherman, Morrison and Woodbury): squares far above the variance would leave
-        nothing of it in float32."""
-        average = self.average.transpose(0, 2, 1)
-        solved = divided(np.concatenate([left, average.astype(np.float32)], axis=1), self.gram)
-        found, along = solved[:, : left.shape[1]], solved[:, left.shape[1] :].astype(np.float64)
-        within = np.eye(average.shape[1]) + along @ self.average
-        missing = lost - found @ self.average  # [G, O, L]
-        return found + (np.linalg.solve(within, missing.transpose(0, 2, 1)).transpose(0, 2, 1) @ along).astype(np.float32)
+    gram: np.ndarray  # Cov[x', x'] + ridge: what an error of the weights costs
+    change: np.ndarray  # the best weights are W + W change
 
 
 def learn(sums: Sums, with_means: bool) -> Inputs:
@@ -168,87 +144,72 @@ def learn(sums: Sums, with_means: bool) -> Inputs:
     gram, left = (products / np.float32(sums.number) for products in (sums.within, sums.left))
     diagonal = np.arange(count)
     gram[:, diagonal, diagonal] += np.where(strength > 0, strength, 1.0)[:, None]  # a group that never changes keeps its weights
-    roots = np.sqrt(sums.numbers / sums.number)[:, None, None][: None if with_means else 0]
-    average, lost = ((roots * means[: len(roots)]).transpose(1, 2, 0) for means in (sums.quantized_mean, sums.mean - sums.quantized_mean))
-    return Inputs(sums, gram, left, average, lost)
+    if not with_means:
+        return Inputs(sums, gram, left @ inverse(gram))
+    # The means are added to the solution without them (Sherman, Morrison and Woodbury): squares far above the variance would leave
+    # nothing of it in float32.
+    roots = np.sqrt(sums.numbers / sums.number)[:, None, None]
+    average, lost = ((roots * means).transpose(1, 2, 0) for means in (sums.quantized_mean, sums.mean - sums.quantized_mean))  # [G, K, L]
+    solved = inverse(gram) @ np.concatenate([left.transpose(0, 2, 1), average.astype(np.float32)], axis=2)
+    change, along_means = solved[:, :, :count], solved[:, :, count:].astype(np.float64)
+    within = np.eye(len(roots)) + average.transpose(0, 2, 1) @ along_means
+    missing = lost.transpose(0, 2, 1) - average.transpose(0, 2, 1) @ change  # [G, L, K]
+    change += (along_means @ np.linalg.solve(within, missing)).astype(np.float32)
+    gram += (average @ average.transpose(0, 2, 1)).astype(np.float32)
+    return Inputs(sums, gram, change.transpose(0, 2, 1))
 
 
-def divided(rows: np.ndarray, gram: np.ndarray) -> np.ndarray:
-    """The X for which X gram = rows; by blocks (Schur complement), whose products take a fifth of the time of numpy's solution, which is
-    one of float64. The ridge keeps the condition below K / RIDGE: 3e-7 of the result are lost, where weights are rounded to 4e-3.
-
-    Args:
-        rows: float32 [G, O, K].
-        gram: float32 [G, K, K], symmetric and positive definite.
-    """
+def inverse(gram: np.ndarray) -> np.ndarray:
+    """Of symmetric, positive definite matrices [G, K, K], float32; by blocks (Schur complement), whose products take a fifth of the time of
+    numpy's solution, which is one of float64. The ridge keeps the condition below K / RIDGE: 3e-7 of the result are lost, where weights
+    are rounded to 4e-3."""
     size = gram.shape[1]
     if size <= SMALL:
-        return rows @ np.linalg.inv(gram)
+        return np.linalg.inv(gram)
     half = size // 2
     across = gram[:, :half, half:]
-    both = divided(np.concatenate([across.transpose(0, 2, 1), rows[:, :, :half]], axis=1), gram[:, :half, :half])
-    moved, first = both[:, : size - half], both[:, size - half :]
-    second = divided(rows[:, :, half:] - first @ across, gram[:, half:, half:] - moved @ across)
-    return np.concatenate([first - second @ moved, second], axis=2)
+    first = inverse(gram[:, :half, :half])
+    moved = first @ across
+    second = inverse(gram[:, half:, half:] - across.transpose(0, 2, 1) @ moved)
+    result = np.empty_like(gram)
+    result[:, half:, half:] = second
+    result[:, :half, half:] = -moved @ second
+    result[:, half:, :half] = result[:, :half, half:].transpose(0, 2, 1)
+    result[:, :half, :half] = first - result[:, :half, half:] @ moved.transpose(0, 2, 1)
+    return result
 
 
-@dataclass(frozen=True, eq=False)
-class Weight:
-    """A constant, and the layers that read it."""
-
-    columns: Columns
-    values: np.ndarray  # float32
-    units: Sequence[float]  # the INT8 scale of each layer's inputs
-    biased: bool = True  # the layers can take a bias (qdq.takes_bias)
-
-    @cached_property
-    def rows(self) -> np.ndarray:
-        return self.columns.rows(self.values)
-
-    def steps(self, rows: np.ndarray, number_format: NumberFormat) -> tuple[np.ndarray, np.ndarray]:
-        """Scales for weights with these rows: (as qdq.quantize_weights gives them, one for each row [G, O, 1])."""
-        axis = self.columns.axis if number_format.per_channel else None
-        scales = weight_scales(self.columns.weight(rows), axis, True, number_format)
-        every = np.broadcast_to(along(scales, axis, self.values.ndim), self.values.shape)
-        return scales, self.columns.rows(every)[:, :, :1]
-
-    def rounded(self, values: np.ndarray, steps: tuple[np.ndarray, np.ndarray], means: Sums) -> list[Rounded]:
-        """For each layer, of the rows' values in 8 bits."""
-        scales, of_rows = steps
-        found = Rounded(means.number_format.stored(self.columns.weight(values)), scales, None)
-        if not self.biased:
-            return [found] * len(self.units)
-        fitted = (values * of_rows).astype(np.float64)
-        wrong = _of_means(self.rows.astype(np.float64), means.mean) - _of_means(fitted, means.quantized_mean)
-        return [replace(found, bias=self.columns.channels(one * unit).astype(np.float32)) for one, unit in zip(wrong, self.units)]
-
-
-def solve(weights: Sequence[Weight], known: Sequence[Inputs]) -> list[list[list[Rounded]]]:
-    """Of each weight, once for each of several sets of inputs: what each of its layers gets, scales and a bias; they differ in the bias
-    alone. All at once: rounding takes many small steps, which take hardly longer for several small weights.
+def solve(
+    columns: Columns, weight: np.ndarray, known: Sequence[Inputs], units: Sequence[float], biased: bool = True
+) -> list[list[Rounded]]:
+    """Weights, their scales and a bias for each of the layers that read one weight; they differ in the bias alone. Once for each of several
+    sets of inputs: rounding takes many small steps, which take hardly longer for several small weights at once.
 
     The scales are such that FP16 can hold, whether they will be stored in it or not: so one fit serves both routes.
 
     Args:
-        weights: all of them read these inputs.
+        weight: float32.
         known: what each set of inputs does to any weights.
+        units: the INT8 scale of each layer's inputs.
+        biased: the layers can take a bias (qdq.takes_bias).
     """
-    number_format, ends = known[0].sums.number_format, np.cumsum([weight.rows.shape[1] for weight in weights])[:-1]
-    rows = _joined([weight.rows for weight in weights], 1)
-    targets = [np.split(rows + inputs.change(rows), ends, axis=1) for inputs in known]
-    steps = [[weight.steps(own, number_format) for weight, own in zip(weights, target)] for target in targets]
-    exact = [_joined([own / step for own, (_, step) in zip(target, some)], 1) for target, some in zip(targets, steps)]
-    gram, average = (_joined(each, 0) for each in zip(*((inputs.gram, inputs.average) for inputs in known)))
-    settled = np.split(settle(_joined(exact, 0), gram, number_format, average), len(known))
-    found: list[list[list[Rounded]]] = [[] for _ in weights]
-    for inputs, values, some in zip(known, settled, steps):
-        for weight, own, step, fits in zip(weights, np.split(values, ends, axis=1), some, found):
-            fits.append(weight.rounded(own, step, inputs.sums))
+    rows, number_format = columns.rows(weight), known[0].sums.number_format
+    axis = columns.axis if number_format.per_channel else None
+    targets = [rows + rows @ inputs.change for inputs in known]
+    scales = [weight_scales(columns.weight(target), axis, True, number_format) for target in targets]
+    steps = [columns.rows(np.broadcast_to(along(own, axis, weight.ndim), weight.shape))[:, :, :1] for own in scales]
+    exact = np.concatenate([target / step for target, step in zip(targets, steps)])
+    settled = np.split(settle(exact, np.concatenate([inputs.gram for inputs in known]), number_format), len(known))
+    found, exact_rows = [], rows.astype(np.float64) if biased else rows
+    for inputs, integers, step, own in zip(known, settled, steps, scales):
+        rounded = Rounded(number_format.stored(columns.weight(integers)), own, None)
+        if not biased:
+            found.append([rounded] * len(units))
+            continue
+        means, fitted = inputs.sums, (integers * step).astype(np.float64)
+        wrong = _of_means(exact_rows, means.mean) - _of_means(fitted, means.quantized_mean)
+        found.append([replace(rounded, bias=columns.channels(one * unit).astype(np.float32)) for one, unit in zip(wrong, units)])
     return found
-
-
-def _joined(arrays: Sequence[np.ndarray], axis: int) -> np.ndarray:
-    return np.concatenate(arrays, axis) if len(arrays) > 1 else arrays[0]
 
 
 def _of_means(rows: np.ndarray, means: np.ndarray) -> np.ndarray:

@@ -42,19 +42,17 @@ class NumberFormat(LowType):
         """Whether the installed onnx has arrays of it (FP8: 1.19 and newer)."""
         return self.dtype.itemsize == 1 and float(np.array(self.largest, np.float32).astype(self.dtype).astype(np.float32)) == self.largest
 
-    def nearest(self, values: np.ndarray, symmetric: bool = True, out: np.ndarray | None = None) -> np.ndarray:
+    def nearest(self, values: np.ndarray, symmetric: bool = True) -> np.ndarray:
         """The nearest values of the format, ties to even ones; beyond the largest, the largest. NaN stays NaN.
 
         Args:
             values: float32 or float64, in units of the scale.
             symmetric: as weights are; False: as a quantizer does it, which has -128 in INT8.
-            out: where to put them; maybe `values` itself.
 
         Returns:
-            `out`, or a new array of the same type.
+            A new array of the same type.
         """
-        rounded = np.minimum(values, self.largest, out=out)  # np.clip takes as long again to find out what it is given
-        np.maximum(rounded, -self.largest if symmetric else self.lowest, out=rounded)
+        rounded = np.clip(values, -self.largest if symmetric else self.lowest, self.largest)
         if not self.floating:
             return np.rint(rounded, out=rounded)
         with np.errstate(invalid="ignore"):  # NaN
