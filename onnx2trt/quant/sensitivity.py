@@ -66,18 +66,6 @@ def left(order: Sequence[Given], amounts: Mapping[Given, float]) -> list[float]:
     return [*accumulate((amounts.get(one, 0) for one in reversed(order)), initial=0)][::-1]
 
 
-def first_to_go(order: Sequence[Given], errors: Mapping[Given, float], allowed: float) -> Sequence[Given]:
-    """The first of `order`: with them given up, no more is left of the squares of all errors than what is allowed, as a share."""
-    squares = left(order, {one: error**2 for one, error in errors.items()})
-    most = allowed * squares[0] if squares[0] < math.inf else 0.0
-    return order[: next(kept for kept, square in enumerate(squares) if square <= most)]
-
-
-def pooled(*measured: tuple[float, int]) -> float:
-    """One error of several, each with the number of batches that it was measured on."""
-    return math.sqrt(sum(error**2 * count for error, count in measured) / sum(count for _, count in measured))
-
-
 def climb(
     shares: Sequence[float],
     least_share: float,

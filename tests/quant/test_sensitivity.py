@@ -7,7 +7,7 @@ import pytest
 from models import conv_net, profiles, random
 
 from onnx2trt.model.graph import Graph
-from onnx2trt.quant.sensitivity import FINEST_STEP, Tried, by_error_per_mac, by_noise, climb, first_to_go, layer_errors, left, pooled
+from onnx2trt.quant.sensitivity import FINEST_STEP, Tried, by_error_per_mac, by_noise, climb, layer_errors, left
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.opset import raise_opset
 from onnx2trt.rewrite.qdq import int8_layers, quantizable_layers
@@ -48,19 +48,6 @@ def test_layers_fall_back_by_error_for_the_work():
     errors = {"a": 0.1, "b": 0.1, "c": 0.4, "d": math.inf, "unknown": 0.001}
     macs = {"a": 1000, "b": 10, "c": 4000, "d": 10**9}
     assert by_error_per_mac(errors, macs) == ["d", "b", "c", "a", "unknown"]
-
-
-def test_the_first_layers_to_go_are_those_before_what_may_be_left():
-    errors = {"a": 2.0, "b": 1.0, "c": 1.0, "d": 0.0}
-    order = list(errors)
-    assert [len(first_to_go(order, errors, share)) for share in (1.0, 0.9, 0.34, 0.33, 0.1, 0.0)] == [0, 1, 1, 2, 3, 3]
-    assert first_to_go(order, errors | {"a": math.inf}, 0.5) == ["a", "b", "c"], "what all of them change is not known then"
-    assert first_to_go(order, dict.fromkeys(order, 0.0), 0.5) == [] == first_to_go([], {}, 0.5)
-
-
-def test_errors_of_several_batches_are_one():
-    assert pooled((3.0, 2), (3.0, 4)) == 3.0 and pooled((0.0, 1), (2.0, 3)) == pytest.approx(3**0.5)
-    assert pooled((math.inf, 2), (1.0, 4)) == math.inf
 
 
 # ---- climb

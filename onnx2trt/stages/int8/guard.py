@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property
 
 from onnx2trt.base.errors import ConversionError, ExitCode
@@ -10,7 +9,6 @@ from onnx2trt.conversion.int8 import Fitted
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.looks import FAR
 from onnx2trt.conversion.run import Run
-from onnx2trt.quant.part_errors import Feed
 from onnx2trt.quant.sensitivity import (
     DROPS,
     SCORES,
@@ -18,20 +16,14 @@ from onnx2trt.quant.sensitivity import (
     by_error_per_mac,
     by_noise,
     climb,
-    first_to_go,
     last_rung,
     layer_errors,
     left,
-    pooled,
 )
-from onnx2trt.rewrite.qdq import Layer
 
 STEP_DOWN = 0.02  # of the work: what goes back to FP16 at a time where the final fit is unlucky
 WORTH_A_LOOK = 0.01  # of the work: smaller layers are not tried once more
 OF_FP16 = 0.5  # of the limit: what FP16 may use up where nothing is INT8
-FIRST_BATCHES = 2  # of those to rank on, with all layers
-MOST_AGAIN = 0.5  # of the layers: of more, measuring once more would take longer than it did the first time
-SURELY_LEFT = 0.5  # of the errors that may be left: layers that add up to no more need no better place in the order
 
 
 class Fp16Inaccurate(Exception):
@@ -51,7 +43,6 @@ class Guard:
         self.tried: list[Tried] = []  # of the last choice, in order
         self.held_out: dict[str, float] = {}  # output -> drop in %, of the last choice, where calibration samples were held out
         self.fp16_is_known = False  # to be blamed, or not to be helped
-        self._limit = 0.0  # of the accuracy drop, in %, that is chosen for
 
     def choose(self, limit: float, or_best: bool = False) -> dict[str, str]:
         """The layers that have to go back to FP16.
@@ -67,7 +58,6 @@ class Guard:
             ConversionError: VALIDATION, where the limit cannot be met; the message holds what was tried.
             Fp16Inaccurate: at most once; a guard that was told of more layers in FP32 may meet the limit with more of them in INT8.
         """
-        self._limit = limit
         with self._run.stage("choose", f"choosing the {self._label} layers"):
             fallback = self._as_near_as_can_be(limit)
             self.held_out = {} if fallback is None else self._trials.held_out(fallback)
@@ -176,29 +166,10 @@ class Guard:
 
     @cached_property
     def _errors(self) -> dict[str, float]:
-        """Node -> what INT8 there alone changes.
-
-        Two batches tell the layers that stay INT8 from those that may have to go back. Where these are a few, it counts which of them come
-        first, and more is measured of them alone.
-        """
-        batches, what = self._trials.telling(), f"what {self._label} costs in each layer"
-        few, more = batches[:FIRST_BATCHES], batches[FIRST_BATCHES:]
-        errors = self._alone(self._fitted.layers, few, f"measuring {what}")
-        if not more:
-            return errors
-        reached = max([self._limit, *(rung.reached for rung in self.tried)])
-        allowed = SURELY_LEFT * self._limit / reached if reached else 0.0
-        first = frozenset(first_to_go(by_error_per_mac(errors, self._macs), errors, allowed))
-        if not 0 < len(first) <= MOST_AGAIN * len(errors):
-            return errors
-        again = self._alone([layer for layer in self._fitted.layers if layer.node in first], more, f"measuring more of {what}")
-        return errors | {node: pooled((errors[node], len(few)), (error, len(more))) for node, error in again.items()}
-
-    def _alone(self, layers: Sequence[Layer], batches: list[Feed], what: str) -> dict[str, float]:
-        """Node -> what INT8 there alone changes in these batches."""
+        """Node -> what INT8 there alone changes."""
         fitted = self._fitted
-        found = layer_errors(fitted.graph, self._job.profiles, layers, fitted.fit, batches, self._trials.change)
-        return dict(self._run.console.track(found, len(layers), what))
+        found = layer_errors(fitted.graph, self._job.profiles, fitted.layers, fitted.fit, self._trials.telling(), self._trials.change)
+        return dict(self._run.console.track(found, len(fitted.layers), f"measuring what {self._label} costs in each layer"))
 
     @cached_property
     def _order(self) -> list[str]:
@@ -252,10 +223,8 @@ class Guard:
     def _take_back(self, fallback: list[str], tried: list[Tried], limit: float) -> list[str]:
         """What still has to be FP16 when the layers with most work, tried one by one, are INT8 again where that passes.
 
-        Errors of layers do not simply add up, so their order cannot tell which ones do; of equal work it comes last first. What the search
-        has found to fail is not measured the other way round.
+        Errors of layers do not simply add up, so their order cannot tell which ones do; of equal work it comes last first.
         """
-        failed = {tuple(self._first(rung.kept)) for rung in tried if not rung.passed}
         candidates = sorted(fallback, key=lambda node: (self._macs.get(node, 0), fallback.index(node)), reverse=True)
         least = WORTH_A_LOOK * sum(self._macs.values())
         enough = len(tried) + self._job.plan.calibration.effort.second_looks
@@ -263,8 +232,6 @@ class Guard:
             if self._macs.get(node, 0) < least or len(tried) >= enough:
                 break
             rest = [other for other in fallback if other != node]
-            if tuple(rest) in failed:
-                continue
             for final in (True, False):  # what will be built first: it is the stricter one more often
                 tried.append(self._trials.measure(rest, limit, final=final))
                 if not tried[-1].passed:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
-from operator import itemgetter
 
 from onnx2trt.compare.accuracy import Accuracy, worst_of
 from onnx2trt.compare.best_scores import POINTS_PER_PERCENT
@@ -130,22 +129,18 @@ class Trials:
         return self._comparison.change(expected)
 
     def telling(self) -> list[Feed]:
-        """A few batches to rank layers on: those in which the first choice that was measured has lost most; the fewer, the more layers.
-
-        Those with the samples that tell most come first.
-        """
+        """A few batches to rank layers on: those in which the first choice that was measured has lost most; the fewer, the more layers."""
         job, split, seen, found = self._job, self._fitted.split, 0, []
         effort, layers = job.plan.calibration.effort, max(len(self._fitted.layers), 1)
         # of each layer, a sample runs through what stands behind it: half of the graph, on average
         affordable = 2 * effort.passes * len(split.to_measure().samples) / layers
         told = self._comparison.telling(int(min(effort.samples, max(affordable, LEAST_RANKED_ON))))
-        most = frozenset(self._comparison.telling(LEAST_RANKED_ON))
         for batch in batches_to_compare(job.data, split.cuts(split.to_measure())):
-            held = range(seen, seen + max(batch.real_rows, 1))
-            if any(number in held for number in told):
-                found.append((most.isdisjoint(held), batch.arrays))
-            seen = held.stop
-        return [arrays for _, arrays in sorted(found, key=itemgetter(0))]
+            rows = max(batch.real_rows, 1)
+            if any(seen <= number < seen + rows for number in told):
+                found.append(batch.arrays)
+            seen += rows
+        return found
 
     def held_out(self, kept: Sequence[str]) -> dict[str, float]:
         """Output -> drop in %, with these layers given up, on samples that scales and weights were made without; empty where no calibration

@@ -27,7 +27,6 @@ class MadeUpTrials:
         self.beyond, self.of_scores = {DROPS, SCORES}, ()  # the layers that move the best scores too far, though not the output
         self.of_fp16, self.looked = 0.1, 0  # the drop where nothing is INT8; how often it was asked for
         self.expected = {}  # choice -> its drop, by a part of the samples
-        self.told = []  # batches to rank layers on
         self.shown = 1.0  # of a drop, as a share of it, by so few samples
 
     def measure(self, kept, limit, final=False) -> Tried:
@@ -58,7 +57,7 @@ class MadeUpTrials:
         raise AssertionError("layer_errors is made up, too")
 
     def telling(self):
-        return self.told
+        return []
 
     def share(self, kept) -> float:
         return sum(macs for name, macs in MACS.items() if name not in kept) / sum(MACS.values())
@@ -138,26 +137,6 @@ def test_before_it_is_refused_the_last_choice_is_measured(guarded):
     with refused(ExitCode.VALIDATION, "INT8 does not reach"):
         guard.choose(LIMIT)
     assert [kept for kept, _ in trials.asked] == [(), tuple(ALL)], "the others are far off"
-
-
-@pytest.mark.parametrize("limit, again", [(8.0, 1), (4.0, 2), (1.0, 0)])
-def test_more_is_measured_of_the_layers_that_may_have_to_go_back(guarded, monkeypatch, limit, again):
-    guard, trials, _ = guarded(ALL, {"most"})
-    trials.told, asked = ["a", "b", "c", "d"], []
-    first = {"most": 4.0, "large": 2.0, "twin": 1.0, "medium": 0.5, "tiny": 0.25, "rest": 0.0}
-
-    def layer_errors(graph, profiles, layers, fit, batches, measure):
-        asked.append(([layer.node for layer in layers], batches))
-        return ((layer.node, first[layer.node] if batches == ["a", "b"] else 3.0) for layer in layers)
-
-    monkeypatch.setattr(guarding, "layer_errors", layer_errors)
-    guard._fitted.layers = tuple(SimpleNamespace(node=node) for node in [*ALL, "rest"])
-    guard._limit, guard.tried = limit, [Tried(0, 1.0, 9.0, 0.0, reached=9.0)]
-    errors = guard._errors
-    assert asked[0] == ([*ALL, "rest"], ["a", "b"])
-    assert asked[1:] == ([(ALL[:again], ["c", "d"])] if again else []), "four of six are not a few"
-    assert [errors[node] for node in ALL[:again]] == [pytest.approx(((first[node] ** 2 + 9) / 2) ** 0.5) for node in ALL[:again]], "of both"
-    assert all(errors[node] == first[node] for node in [*ALL, "rest"][again:])
 
 
 def test_a_standard_error_is_said_but_neither_added_nor_subtracted(guarded):
@@ -337,13 +316,13 @@ def test_of_equal_work_the_last_that_fell_back_comes_first(guarded):
     guard, trials, _ = guarded(["large", "twin", "most"], {"most"})
     assert list(guard.choose(LIMIT)) == ["most"]
     finals = [kept for kept, final in trials.asked if final]
-    assert finals == [("large", "twin", "most"), ("large", "most"), ("most",)], "large and twin alone had failed before"
+    assert finals == [("large", "twin", "most"), ("large", "twin"), ("large", "most"), ("most",)]
 
 
 def test_second_looks_are_counted(guarded, monkeypatch):
-    monkeypatch.setitem(EFFORTS, "default", replace(EFFORTS["default"], second_looks=1))
+    monkeypatch.setitem(EFFORTS, "default", replace(EFFORTS["default"], second_looks=2))
     guard, _, _ = guarded(["large", "twin", "medium", "tiny", "most"], {"medium", "most"})
-    assert list(guard.choose(LIMIT)) == ["large", "twin", "medium", "tiny", "most"], "most had failed, medium in vain, and that was enough"
+    assert list(guard.choose(LIMIT)) == ["large", "twin", "medium", "tiny", "most"], "most and medium in vain, and that was enough"
 
 
 def test_a_layer_of_unknown_work_is_ranked_like_any_other(guarded):

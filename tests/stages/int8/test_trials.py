@@ -128,19 +128,6 @@ def test_where_errors_count_by_what_is_shown_of_them_nothing_is_expected(measure
     assert trials.look(("stem",), 50.0).measured
 
 
-def test_the_batches_that_tell_most_come_first(measured):
-    trials, _, _, _ = measured
-    trials.measure((), 50.0)
-    told = trials._comparison.telling(6)
-    first = trials._comparison.telling(2)
-    assert set(first) < set(told)
-    batches = [
-        one.arrays["x"]
-        for one in measuring.batches_to_compare(trials._job.data, trials._fitted.split.cuts(trials._fitted.split.to_measure()))
-    ]
-    assert all((found["x"] == batches[number]).all() for found, number in zip(trials.telling(), first))
-
-
 def test_the_more_layers_the_fewer_samples_rank_them(measured):
     """Each layer costs half a pass of its samples; `best` asks for as many as ever."""
     trials, fitted, _, _ = measured
