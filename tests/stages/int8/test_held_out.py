@@ -48,6 +48,7 @@ def test_labels_say_nothing_beside_values(tmp_path, monkeypatch, values, told):
 def test_what_was_tried_is_not_simulated_again_by_the_choice_of_layers(tmp_path, monkeypatch):
     """The first two of five trials judge; the choice of layers runs the other three, and finds what it finds with all."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("onnx2trt.model.session.AT_ONCE", 1)  # of two threads, one may come late and load its part once more
     write_conv_net(tmp_path, 10)
     job, run = planned("--precision", "int8", "--calibration-dir", "data", "--metric", "noise", library="rtx")
     graph = working_graph(job.graph(), True, False, ())
