@@ -22,13 +22,14 @@ class Chosen(Int8Choice):
     """A choice of INT8 layers that needed no model."""
 
     has_attention = is_transformer = False
+    graph = None  # that engines are built from
     _without_attention = property(lambda self: self)
 
     def __init__(self, job, structure=None):
         self._fallback, self.job, self._structure = {}, job, structure
 
     def prepared(self, run, more=None):
-        return SimpleNamespace(graph=None, without=more, structure=self._structure)
+        return SimpleNamespace(graph=self.graph, without=more, structure=self._structure)
 
 
 def int8_job(tmp_path, monkeypatch, *flags: str):

@@ -22,9 +22,11 @@ from onnx2trt.report.result import Result
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.stages import fp16_baseline as baseline
 from onnx2trt.stages import structure_times
+from onnx2trt.stages.faithful import grouped_convolutions
 from onnx2trt.stages.fp16_baseline import Baseline
 from onnx2trt.stages.slow_layers import slower_in_int8, time_layers
 from onnx2trt.stages.structure_times import Fastest, Measured
+from onnx2trt.trt import inspector
 from onnx2trt.trt.profile import Timed
 
 OF_THE_STRUCTURE = (ExitCode.VALIDATION, ExitCode.BUILD, ExitCode.MODEL)  # errors that another structure may not have
@@ -172,12 +174,13 @@ def _lower(built: Int8Engines, common: Result, choices: dict[str, Int8Choice]) -
 
 
 def give_slow_layers_back(job: Job, built: Int8Engines, fp16: Attempt | Baseline | None, run: Run) -> None:
-    """INT8 (or FP8) once more without the layers that FP16 computes faster, from the fastest structures, as long as builds are left.
+    """INT8 (or FP8) once more without the layers that FP16 computes faster, from the fastest structures, as long as builds are left; from
+    one that computes something else than it should, without what may be why, too.
 
     Args:
         fp16: the FP16 engine, or what an earlier run has measured of it.
     """
-    made = sorted((one for one in built.attempts if one.made), key=lambda one: (one is not built.chosen, one.p50_ms))
+    made = sorted((one for one in built.attempts if one.made), key=_promise)
     if not made or fp16 is None or isinstance(fp16, Attempt) and not fp16.made:
         return
     try:
@@ -185,8 +188,7 @@ def give_slow_layers_back(job: Job, built: Int8Engines, fp16: Attempt | Baseline
             timed = _timed_layers(job, fp16.made, run) if isinstance(fp16, Attempt) else fp16.timed
         for first in made:
             if built.builds > 0 and isinstance(first.made.choice, Int8Choice):
-                with run.stage("profile", "timing the layers"):
-                    slow = slower_in_int8(job, first.made.prepared.graph, _timed_layers(job, first.made, run), timed)
+                slow = _to_give_back(job, first.made, timed, run)
                 if slow:
                     _try_without(job, first, slow, built, fp16, run)
     except Exception as error:  # of whatever kind: the engines are good
@@ -194,6 +196,22 @@ def give_slow_layers_back(job: Job, built: Int8Engines, fp16: Attempt | Baseline
         return
     if isinstance(fp16, Attempt):  # after the last time that it was timed
         baseline.remember(job, fp16.row(), timed, run)
+
+
+def _promise(attempt: Attempt) -> tuple[bool, float]:
+    """What is small for engines that are fast and sound, or may become sound."""
+    falls_short = bool(attempt.made.faithful.falls_short)
+    return falls_short and not grouped_convolutions(attempt.made.prepared.graph), attempt.p50_ms
+
+
+def _to_give_back(job: Job, made: Made, fp16: Timed, run: Run) -> dict[str, str]:
+    """Layers of 8 bits of an engine that FP16 computes faster, and those that may be why it computes something else -> reason."""
+    graph = made.prepared.graph
+    with run.stage("profile", "timing the layers"):
+        timed = _timed_layers(job, made, run)
+        slow = slower_in_int8(job, graph, timed, fp16)
+    wrong = inspector.nodes_in_8_bits(timed[0]) & grouped_convolutions(graph) if made.faithful.falls_short else ()
+    return slow | dict.fromkeys(wrong, "TensorRT may compute this grouped convolution wrongly in 8 bits")
 
 
 def _timed_layers(job: Job, made: Made, run: Run) -> Timed:
@@ -205,7 +223,8 @@ def _try_without(job: Job, first: Attempt, slow: dict[str, str], built: Int8Engi
     """An engine without these layers in INT8, timed beside that with them."""
     choice = first.made.choice
     label = first.made.job.number_format.label
-    run.console.info(f"{len(slow)} {label} layers are slower than in FP16: built once more without them")
+    why = "may be what is computed wrongly, or are slower than in FP16" if first.made.faithful.falls_short else "are slower than in FP16"
+    run.console.info(f"{len(slow)} {label} layers {why}: built once more without them")
     for node, reason in slow.items():
         run.console.debug(f"{node}: {reason}")
     found = _with_what_was_found(built.run or first.run, first.precision)

@@ -7,7 +7,7 @@ values, and TensorRT converts back and forth. Measured on an H200 with TensorRT 
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 import onnx
@@ -15,8 +15,10 @@ import onnx
 from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute
-from onnx2trt.model.operators import FUSED_WITH_ADD, OWN_SCALE, POINTWISE, SAME_SCALE, WEIGHTED
+from onnx2trt.model.operators import EXACT, FUSED_WITH_ADD, OWN_SCALE, POINTWISE, SAME_SCALE, WEIGHTED
 from onnx2trt.rewrite.qdq import Layer, Reading
+
+MOVING = EXACT - POINTWISE
 
 
 def readings(
@@ -77,6 +79,41 @@ def results(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> R
     floats = [node for node in nodes if towards.isdisjoint(node.output) and node.name not in plain]
     scaled = int8.union(*(node.output for node in floats))
     return Results(tuple(made), tuple(name for name in made if name in scaled), frozenset(node.name for node in floats))
+
+
+def between(graph: Graph, read: Mapping[str, float], made: Mapping[str, float], ranges: Mapping[str, float]) -> dict[str, float]:
+    """Scales of what is moved, joined, averaged, resized or computed value by value on its way from INT8 to INT8.
+
+    Without a scale TensorRT's calibrator cannot hold a tensor in INT8, and so converts before it and behind it (ShuffleNetV2 at batch 32 on
+    an H200: 0.963 of FP16 without them, 12 layers in INT8; 0.918 and 33 where every tensor has one).
+
+    Args:
+        read: scales of the tensors that INT8 layers read.
+        made: of what else has one.
+        ranges: of all floating-point tensors that vary, by their largest values.
+
+    Returns:
+        Those that are new. What is only moved keeps its scale, so that it is rounded once; what is made for a Concat alone gets that of the
+        Concat.
+    """
+    towards, readers = set(read), graph.consumers()
+    passing = MOVING | POINTWISE | SAME_SCALE | OWN_SCALE | {"BatchNormalization"}
+    for node in reversed(graph.nodes):
+        if node.op_type in passing and not towards.isdisjoint(node.output):
+            towards.update(node.input)
+    known, found = {**made, **read}, {}
+    for node in graph.nodes:
+        data = [name for name in node.input if name in ranges or name in known]
+        if node.op_type not in passing or not data or not all(name in known for name in data):
+            continue
+        for name in node.output:
+            scale = known[data[0]] if node.op_type in MOVING and len(data) == 1 else ranges.get(name)
+            if name in towards and name not in known and scale:
+                known[name] = found[name] = scale
+        if node.op_type == "Concat" and node.output[0] in found:
+            alone = [name for name in data if name in made and name not in read and readers[name] == [node]]
+            found.update(dict.fromkeys(alone, found[node.output[0]]))
+    return found
 
 
 def _read_as_int8(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> set[str]:

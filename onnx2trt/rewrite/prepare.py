@@ -301,8 +301,9 @@ def prepare_calibrated(plan: Int8Plan, others: dict[str, float] | None, strict: 
     _, more = fit.placed(graph, usable)
     made = placement.results(graph, usable, more)
     scales = {name: others[name] for name in (made.scaled if strict else made.tensors) if name in others}
-    scales |= {layer.activation: fit.scales[layer.activation] for layer in usable}
-    scales |= {reading.tensor: fit.scales[reading.like] for reading in more}
+    read = {layer.activation: fit.scales[layer.activation] for layer in usable}
+    read |= {reading.tensor: fit.scales[reading.like] for reading in more}
+    scales |= read if strict else placement.between(graph, read, scales, others) | read
     if strict:
         reads = {layer.node: layer.activation for layer in qdq.quantizable_layers(graph)}
         half_nodes = frozenset(name for name in prepared.half_nodes if reads.get(name) in scales)

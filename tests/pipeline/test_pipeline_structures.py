@@ -4,8 +4,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from helpers import quiet_run
+from helpers import network, quiet_run
 from made_engines import ENGINE, Chosen, attempt, int8_job, latency
+from models import node, random
 
 from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode
 from onnx2trt.pipeline import structures
@@ -16,6 +17,7 @@ from onnx2trt.report.console import Console
 from onnx2trt.report.result import Precision, Result
 from onnx2trt.stages.faithful import Faithful
 from onnx2trt.stages.fp16_baseline import Baseline
+from onnx2trt.trt.inspector import EngineLayer
 
 NAMES = [FREE.name, QDQ.name, BOUND.name]
 WITHOUT = {"conv": "slower in INT8 here"}
@@ -164,6 +166,32 @@ def test_slow_layers_go_back_from_the_fastest_as_long_as_builds_are_left(gpu, ef
     give_slow_layers_back(job, found, fp16, quiet_run())
     assert made.built == [*structures_of, *(f"{name} without" for name in tried)] and len(made.built) <= most
     assert (found.chosen.label, found.chosen.p50_ms) == ("Q/DQ, slow layers in FP16", 0.5)
+
+
+@pytest.mark.parametrize(
+    "groups, without, tried, label",
+    [
+        (2, 1.2, FREE.name, "calibrator, slow layers in FP16"),
+        (2, (1.2, "still wrong"), FREE.name, QDQ.name),
+        (1, None, QDQ.name, "Q/DQ, slow layers in FP16"),
+    ],
+)
+def test_what_may_be_computed_wrongly_goes_back_from_the_fastest(gpu, monkeypatch, groups, without, tried, label):
+    graph = network([node("Conv", "x w", "c", "grouped", group=groups), node("Conv", "c v", "y", "plain")], convs(groups))
+    engine = tuple(EngineLayer(name, "CaskConvolution", "int8", "int8", "int8", (name,), "") for name in ("grouped", "plain"))
+    job, made = gpu({FREE.name: (1.0, "wrong"), QDQ.name: 2.0, BOUND.name: 3.0, "calibrator without": without, "Q/DQ without": 1.5})
+    monkeypatch.setattr(Chosen, "graph", graph)
+    monkeypatch.setattr(structures, "_timed_layers", lambda job, made, run: (engine, {}))
+    found = built(job)
+    assert found.chosen.structure == QDQ.name
+    give_slow_layers_back(job, found, Baseline(attempt(job, "fp16").row(), ((), {}), "2026-01-01"), quiet_run())
+    assert made.built == [*NAMES, f"{tried} without"] and found.chosen.label == label
+    given_back = found.attempts[-1].slow.keys()
+    assert given_back == ({*WITHOUT, "grouped"} if groups > 1 else WITHOUT.keys()), "of the others only those that are slow"
+
+
+def convs(groups: int) -> dict:
+    return {"w": random(4, 4 // groups, 1, 1), "v": random(4, 4, 1, 1, seed=1)}
 
 
 def test_the_next_run_builds_the_fastest_alone_and_shows_the_others(gpu):

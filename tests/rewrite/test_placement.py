@@ -8,8 +8,9 @@ from models import node, profiles, random
 from onnx import helper
 
 from onnx2trt.model.session import Session
+from onnx2trt.rewrite.as_built import InInt8, as_built
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.placement import readings, results, tensors
+from onnx2trt.rewrite.placement import between, readings, results, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, prepare_calibrated
 from onnx2trt.rewrite.qdq import Reading, insert, quantizable_layers
 
@@ -188,3 +189,65 @@ def test_what_fp16_reads_as_it_was_computed_is_left_to_tensorrt():
     graph = network([node("Conv", "x w", "c", "stem"), node("Softmax", "c", "y", axis=1)], convs("w"))
     made = results(graph, chosen(graph), ())
     assert made.tensors == ("c",) and not made.scaled and not made.float_nodes
+
+
+def shuffled(last="Conv"):
+    """stem and the network's input, joined, their channels shuffled, halved: one half to a convolution, the other to the output."""
+    head = [node("Conv", "h1 v", "y", "head")] if last == "Conv" else [node("Softmax", "h1", "y", "head", axis=1)]
+    nodes = [
+        node("Conv", "x w", "c", "stem"),
+        node("Relu", "c", "r", "relu"),
+        node("Concat", "r x", "j", "join", axis=1),
+        node("Reshape", "j apart", "a", "apart"),
+        node("Transpose", "a", "t", "turn", perm=[0, 2, 1, 3, 4]),
+        node("Reshape", "t together", "s", "together"),
+        node("Split", "s halves", "h1 h2", "halve", axis=1),
+        *head,
+        node("Reshape", "h2 flat", "z", "flat"),
+    ]
+    shapes = {"apart": [1, 2, 4, 8, 8], "together": [1, 8, 8, 8], "halves": [4, 4], "flat": [1, 256]}
+    weights = convs("w", "v") | {name: np.int64(shape) for name, shape in shapes.items()}
+    return network(nodes, weights, outputs={"y": [1, 4, 8, 8], "z": [1, 256]})
+
+
+def scales_between(graph, layers):
+    plan = Int8Plan(graph, profiles(x=(1, 4, 8, 8)), layers, Fit({layer.activation: 0.5 for layer in layers}), {}, {})
+    ranges = {name: 0.01 * index for index, name in enumerate(("c", "r", "j", "a", "t", "s", "h1", "h2", "y", "z"), start=1)}
+    free, bound = (prepare_calibrated(plan, ranges, strict) for strict in (False, True))
+    assert bound.scales.keys() <= free.scales.keys()
+    return free
+
+
+def test_what_only_moves_between_int8_layers_has_a_scale_where_nothing_is_bound():
+    graph = shuffled()
+    made = scales_between(graph, chosen(graph))
+    moved = dict.fromkeys(("r", "j", "a", "t", "s"), 0.03)  # all as the Concat
+    assert made.scales == {"x": 0.5, "h1": 0.5, "c": 0.01, "y": 0.09, **moved}, "what only an output shows has none"
+    x = random(1, 4, 8, 8, seed=3)
+    once, always, never = (
+        run(as_built(graph, made.scales, InInt8({"stem", "head"}, held, {})), x=x)["y"] for held in ({"r", "j"}, moved, ())
+    )
+    assert np.array_equal(once, always) and not np.array_equal(once, never), "what is moved is rounded once"
+
+
+def test_what_is_not_int8_before_or_behind_it_gets_no_scale():
+    graph = shuffled(last="Softmax")
+    assert scales_between(graph, chosen(graph)).scales == {"x": 0.5, "c": 0.01, "r": 0.02}, "nothing reads it as INT8"
+    graph = shuffled()
+    assert scales_between(graph, chosen(graph, "head")).scales == {"h1": 0.5, "y": 0.09}, "it is made in FP16"
+
+
+def test_values_that_are_computed_between_int8_layers_have_ranges_of_their_own():
+    nodes = [
+        node("Conv", "x w", "c", "stem"),
+        node("Concat", "c x", "j", "join", axis=1),
+        node("Sigmoid", "j", "g", "gate"),
+        node("Mul", "j g", "m", "swish"),
+        node("MaxPool", "m", "p", "pool", kernel_shape=[1, 1]),
+        node("Conv", "p v", "y", "head"),
+    ]
+    graph = network(nodes, {"w": random(4, 4, 1, 1), "v": random(4, 8, 1, 1, seed=1)})
+    layers = chosen(graph)
+    ranges = {"c": 2.0, "j": 3.0, "g": 1.0, "m": 4.0}
+    found = between(graph, {"x": 0.5, "p": 0.5}, {"c": 2.0, "y": 9.0}, ranges)
+    assert found == {"j": 3.0, "g": 1.0, "m": 4.0, "c": 3.0} and len(layers) == 2
