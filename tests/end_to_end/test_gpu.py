@@ -323,8 +323,8 @@ def simulated_db(folder, name, image):
     return 10 * np.log10(np.sum(expected**2) / np.sum((found - expected) ** 2))
 
 
-def mobile_net():
-    """Inverted residuals: [N, 3, 64, 64] -> [N, 48, 16, 16]."""
+def mobile_net(wide=128, groups=128):
+    """Inverted residuals, their convolutions in groups: [N, 3, 64, 64] -> [N, 48, 16, 16]."""
     weights, nodes = {}, []
 
     def conv(x, y, inputs, outputs, kernel, stride=1, group=1):
@@ -337,13 +337,13 @@ def mobile_net():
         nodes.append(node("Mul", f"{y}_c {y}_h", y, f"swish_{y}"))
 
     conv("x", "a", 3, 32, 3, stride=2)
-    conv("a", "b", 32, 128, 1)
-    conv("b", "c", 128, 128, 3, group=128)
-    conv("c", "d", 128, 32, 1)
+    conv("a", "b", 32, wide, 1)
+    conv("b", "c", wide, wide, 3, group=groups)
+    conv("c", "d", wide, 32, 1)
     nodes.append(node("Add", "d a", "e", "shortcut"))
-    conv("e", "f", 32, 128, 1)
-    conv("f", "g", 128, 128, 5, stride=2, group=128)
-    conv("g", "y", 128, 48, 1)
+    conv("e", "f", 32, wide, 1)
+    conv("f", "g", wide, wide, 5, stride=2, group=groups)
+    conv("g", "y", wide, 48, 1)
     return model(nodes, {"x": ["n", 3, 64, 64]}, {"y": ["n", 48, 16, 16]}, weights)
 
 
@@ -401,10 +401,11 @@ def test_weights_of_any_rank_have_a_scale_for_each_channel(tmp_path, rank):
     assert result["precision"]["delivered"] == "int8" and result["accuracy"][0]["sqnr_db"] > 30
 
 
-@pytest.mark.parametrize("network", ["wide", "mobile"])
+@pytest.mark.parametrize("network", ["wide", "mobile", "grouped"])
 def test_int8_is_delivered_in_the_structure_that_is_fastest(folder, network):
-    if network == "mobile":
-        onnx.save(mobile_net(), folder / "net.onnx")
+    """Of 144 channels in groups of 16 TensorRT 10.6 has an INT8 kernel that computes wrong numbers."""
+    if network != "wide":
+        onnx.save(mobile_net() if network == "mobile" else mobile_net(wide=144, groups=9), folder / "net.onnx")
     _, result = convert(folder, *MEASURED, "--metric", "noise", "--test-image", "test.png")
     rows = result["structures"]
     assert {"calibrator", "Q/DQ", "bound calibrator"} <= {row["structure"] for row in rows} and len(rows) <= 4, rows
