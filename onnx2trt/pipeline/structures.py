@@ -22,11 +22,10 @@ from onnx2trt.report.result import Result
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.stages import fp16_baseline as baseline
 from onnx2trt.stages import structure_times
-from onnx2trt.stages.faithful import grouped_convolutions
+from onnx2trt.stages.faithful import grouped_convolutions, suspects
 from onnx2trt.stages.fp16_baseline import Baseline
 from onnx2trt.stages.slow_layers import slower_in_int8, time_layers
 from onnx2trt.stages.structure_times import Fastest, Measured
-from onnx2trt.trt import inspector
 from onnx2trt.trt.profile import Timed
 
 OF_THE_STRUCTURE = (ExitCode.VALIDATION, ExitCode.BUILD, ExitCode.MODEL)  # errors that another structure may not have
@@ -210,7 +209,7 @@ def _to_give_back(job: Job, made: Made, fp16: Timed, run: Run) -> dict[str, str]
     with run.stage("profile", "timing the layers"):
         timed = _timed_layers(job, made, run)
         slow = slower_in_int8(job, graph, timed, fp16)
-    wrong = inspector.nodes_in_8_bits(timed[0]) & grouped_convolutions(graph) if made.faithful.falls_short else ()
+    wrong = suspects(graph, timed[0]) if made.faithful.falls_short else ()
     return slow | dict.fromkeys(wrong, "TensorRT may compute this grouped convolution wrongly in 8 bits")
 
 

@@ -25,9 +25,11 @@ from onnx2trt.rewrite.simulate import simulation
 from onnx2trt.trt import inspector
 from onnx2trt.trt.constraints import labels
 from onnx2trt.trt.engine import Engine
+from onnx2trt.trt.inspector import EngineLayer
 
 SAMPLES = 4
 WORSE = 2.0  # times the noise: 3 dB
+WRONG_KERNEL = "groupSdcrr"  # sm72_xmma_convolution_groupSdcrr_INT8NCxHW32_..., right for some shapes
 FP16_NOISE = 10**-4.5  # of the signal: 45 dB, which layers in FP16 may cost besides, of which the simulation of INT8 may know nothing
 
 
@@ -67,10 +69,17 @@ def against_simulation(job: Job, prepared: Prepared, engine: Engine, run: Run) -
 def grouped_convolutions(graph: Graph) -> set[str]:
     """The nodes that TensorRT is known to compute wrongly in INT8, by some of its kernels: convolutions in groups, depthwise or not.
 
-    On an H200 with TensorRT 10.6: RegNet-Y-800MF by the calibrator, 144 channels in groups of 16 by "sm72_xmma_convolution_groupSdcrr",
-    27.8 dB instead of 49.4, and TensorRT's own calibration no better; MobileNetV3's depthwise layers by Q/DQ, 8 dB instead of 35.
+    On an H200 with TensorRT 10.6: RegNet-Y-800MF by the calibrator, 144 channels in groups of 16 by WRONG_KERNEL, 27.8 dB instead of 49.4,
+    and TensorRT's own calibration no better; MobileNetV3's depthwise layers by Q/DQ, 8 dB instead of 35.
     """
     return {node.name for node in graph.nodes if node.op_type in CONVOLUTIONS and attribute(node, "group", 1) > 1}
+
+
+def suspects(graph: Graph, layers: tuple[EngineLayer, ...]) -> set[str]:
+    """The nodes that may be why an engine computes something else than its simulation: those by the kernel that does, if it is there."""
+    grouped = grouped_convolutions(graph)
+    known = tuple(layer for layer in layers if WRONG_KERNEL in layer.tactic)
+    return inspector.nodes_in_8_bits(known) & grouped or inspector.nodes_in_8_bits(layers) & grouped
 
 
 def _as_built(prepared: Prepared, engine: Engine) -> Graph:

@@ -6,10 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers import planned, write_conv_net
+from helpers import network, planned, write_conv_net
+from models import node, random
 
 from onnx2trt.pipeline import int8
-from onnx2trt.stages.faithful import FP16_NOISE, Faithful, against_simulation
+from onnx2trt.stages.faithful import FP16_NOISE, Faithful, against_simulation, suspects
+from onnx2trt.trt.inspector import EngineLayer
 
 
 @pytest.fixture
@@ -104,3 +106,19 @@ def test_of_an_engine_that_says_nothing_of_its_layers_the_plan_is_simulated(buil
     job, prepared, run = built
     one, other = (against_simulation(job, prepared, engine_of(job, noisy(10), layers), run) for layers in ((), [{"Name": "conv"}]))
     assert one == other and one.off_db
+
+
+def test_what_may_be_wrong_are_convolutions_in_groups_by_the_kernel_that_is_known_for_it():
+    graph = network(
+        [node("Conv", "x w", "a", "first", group=2), node("Conv", "a w", "b", "second", group=2), node("Conv", "b v", "y", "plain")],
+        {"w": random(4, 2, 1, 1), "v": random(4, 4, 1, 1, seed=1)},
+    )
+
+    def layers(**tactics):
+        return tuple(EngineLayer(name, "CaskConvolution", "int8", "int8", "int8", (name,), tactic) for name, tactic in tactics.items())
+
+    wrong, other = "sm72_xmma_convolution_groupSdcrr_INT8NCxHW32_R3_S3_U1_V1", "sm80_xmma_fprop_implicit_gemm"
+    assert suspects(graph, layers(first=other, second=wrong, plain=other)) == {"second"}
+    assert suspects(graph, layers(first=other, second=other, plain=wrong)) == {"first", "second"}, "no convolution in groups is by it"
+    in_fp16 = replace(layers(second=other)[0], precision="fp16")
+    assert suspects(graph, (*layers(first=other, plain=other), in_fp16)) == {"first"} and suspects(graph, layers(plain=other)) == set()
