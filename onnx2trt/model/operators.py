@@ -142,6 +142,7 @@ DYNAMIC = having("dynamic")
 POINTWISE = having("pointwise")
 NO_LARGER = having("no_larger")
 EXACT = having("exact")
+MOVING = EXACT - POINTWISE  # of one scale and zero point: the same before rounding and after it
 BOUNDED = having("bounded")
 RANDOM = having("random")
 NO_WORK = having("no_work")

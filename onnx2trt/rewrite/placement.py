@@ -15,10 +15,8 @@ import onnx
 from onnx2trt.base.model_info import STANDARD_DOMAINS
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute
-from onnx2trt.model.operators import EXACT, FUSED_WITH_ADD, OWN_SCALE, POINTWISE, SAME_SCALE, WEIGHTED
+from onnx2trt.model.operators import FUSED_WITH_ADD, MOVING, OWN_SCALE, POINTWISE, SAME_SCALE, WEIGHTED
 from onnx2trt.rewrite.qdq import Layer, Reading
-
-MOVING = EXACT - POINTWISE
 
 
 def readings(

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import onnx
 
+from onnx2trt.model import operators
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute, reads
-from onnx2trt.model.operators import EXACT
 
-MOVING = EXACT - {"Abs", "Clip", "Dropout", "Neg", "Relu"}  # of one scale and zero point: the same before rounding and after it
+MOVING = operators.MOVING - {"Dropout"}
 BIAS_SLOT = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2}
 
 
