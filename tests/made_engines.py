@@ -13,6 +13,7 @@ from onnx2trt.pipeline.attempt import Attempt
 from onnx2trt.pipeline.engine import Made
 from onnx2trt.pipeline.int8 import Int8Choice
 from onnx2trt.plan.precision_arguments import EIGHT_BIT
+from onnx2trt.plan.structures import QDQ
 from onnx2trt.report.result import Latency, Precision, Result
 
 ENGINE = SimpleNamespace(data=b"engine", runnable=b"engine", nbytes=6)
@@ -25,11 +26,11 @@ class Chosen(Int8Choice):
     graph = None  # that engines are built from
     _without_attention = property(lambda self: self)
 
-    def __init__(self, job, structure=None):
-        self._fallback, self.job, self._structure = {}, job, structure
+    def __init__(self, job, structure=QDQ):
+        self._fallback, self.job, self.structure = {}, job, structure
 
     def prepared(self, run, more=None):
-        return SimpleNamespace(graph=self.graph, without=more, structure=self._structure)
+        return SimpleNamespace(graph=self.graph, without=more, structure=self.structure)
 
 
 def int8_job(tmp_path, monkeypatch, *flags: str):

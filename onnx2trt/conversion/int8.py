@@ -97,4 +97,5 @@ class Fitted:
     def found(self, kept_fp32: dict[str, str], fp16_fallback: dict[str, str]) -> Found:
         """All of it in the form in which it is kept for other runs."""
         shifts, factors = self.equalization.vectors()
-        return Found(self.method, self.fit, shifts, factors, kept_fp32, fp16_fallback, self.held_out)
+        others = self.others if self.equalized else {}
+        return Found(self.method, self.fit, shifts, factors, kept_fp32, fp16_fallback, self.held_out, others)

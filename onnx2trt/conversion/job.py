@@ -60,6 +60,11 @@ class Job:
         return self.plan.precision in FORMATS and not self.info.quantized
 
     @property
+    def scales_by_range(self) -> bool:
+        """TensorRT's calibrator, or a cache, gets a scale of every tensor: of what no layer reads in 8 bits, by its largest value."""
+        return self.quantizes and (self.plan.calibrator or self.plan.calibration.cache is not None)
+
+    @property
     def number_format(self) -> NumberFormat:
         """Of the layers in 8 bits; INT8 where none were asked for."""
         return FORMATS.get(self.plan.precision, INT8)

@@ -17,6 +17,7 @@ from onnx2trt.data.samples import Dataset
 
 LEAST_USABLE = 0.5  # share of the calibration samples that must be readable
 RANGE_SAMPLES = 8  # for the largest values of every tensor; the margin of rewrite.keep_fp32.KEPT_FP32_ABOVE covers the others
+SCALE_SAMPLES = 64  # what is larger in others is cut off
 
 
 @dataclass
@@ -119,6 +120,8 @@ def batches_to_compare(data: Data, pieces: Iterable[Dataset]) -> Iterator[Batch]
         yield from data.reader.batches(piece, [] if piece.code is ExitCode.CALIBRATION else None)
 
 
-def range_feeds(data: Data, console: Progress) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
-    """A few samples of the richest data, for the ranges of all tensors."""
-    return Feeds(data.reader, data.any().at_most(RANGE_SAMPLES), console, "measuring ranges", noise_if_flat=True)
+def range_feeds(data: Data, console: Progress, for_scales: bool = False) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
+    """A few samples of the richest data, for the ranges of all tensors; more of them where scales are made of these."""
+    return Feeds(
+        data.reader, data.any().at_most(SCALE_SAMPLES if for_scales else RANGE_SAMPLES), console, "measuring ranges", noise_if_flat=True
+    )

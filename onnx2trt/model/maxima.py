@@ -28,21 +28,24 @@ FEW_THREADS = 4  # below, one thread is fast enough where the first axis alone d
 CHUNK = 2**17  # values looked at twice while they are in the cache
 
 
-def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Feeds) -> dict[str, float]:
+def absolute_maxima(graph: Graph, profiles: tuple[Profile, ...], feeds: Feeds, exact: bool = False) -> dict[str, float]:
     """max |x| of every float32 tensor over the data.
 
     Args:
         graph: is not changed.
         profiles: their opt shapes tell how large the tensors are.
         feeds: makes a fresh iterator over the data; called once more where there is NaN.
+        exact: no upper bounds.
 
     Returns:
-        Tensor -> max |x|, in execution order; for operators that only move values, the largest of their inputs is an upper bound and taken
-        instead. inf where the FP32 model itself makes it. NaN is NaN in any precision, so it is left out, unless nothing else is there.
+        Tensor -> max |x|, in execution order; for operators that only move values or make them smaller, the largest of their inputs is an
+        upper bound and taken instead, unless `exact`: behind a ReLU it can be 30 times as large. inf where the FP32 model itself makes it.
+        NaN is NaN in any precision, so it is left out, unless nothing else is there.
     """
     activations = graph.float_tensors()
     floats = {*activations, *(name for name, array in graph.weights.items() if array.dtype == np.float32)}
-    moving = [node for node in graph.nodes if is_no_larger(node, graph.weights) and any(name in floats for name in node.input)]
+    smaller = () if exact else (node for node in graph.nodes if is_no_larger(node, graph.weights))
+    moving = [node for node in smaller if any(name in floats for name in node.input)]
     moved = {name for node in moving for name in node.output}
     maxima = _measured(graph, profiles, [name for name in activations if name not in moved], lambda: map(_filled, feeds()))
     for node in moving:

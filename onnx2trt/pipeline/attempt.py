@@ -16,6 +16,7 @@ from onnx2trt.pipeline.engine import Made
 from onnx2trt.plan.precision_arguments import EIGHT_BIT
 from onnx2trt.report.built import VariantRow
 from onnx2trt.report.result import Result
+from onnx2trt.stages.faithful import SUSPECTED
 from onnx2trt.stages.fp16_baseline import Baseline
 from onnx2trt.stages.latency import latencies
 from onnx2trt.stages.load import loaded_engine
@@ -31,12 +32,15 @@ class Attempt:
     made: Made | None = None
     error: ConversionError | None = None
     structure: str | None = None  # of INT8, where several are measured
-    slow: dict[str, str] = field(default_factory=dict)  # layers that are FP16 for being slow in INT8 -> reason
+    slow: dict[str, str] = field(default_factory=dict)  # layers that are FP16 for being slow in INT8, or wrong -> reason
 
     @property
     def label(self) -> str | None:
         """What tells it from other INT8 engines."""
-        return self.structure and self.structure + ", slow layers in FP16" * bool(self.slow)
+        if not self.structure or not self.slow:
+            return self.structure
+        wrong = all(reason == SUSPECTED for reason in self.slow.values())
+        return f"{self.structure}, {'grouped convolutions' if wrong else 'slow layers'} in FP16"
 
     def row(self) -> VariantRow:
         """One line of the comparison."""

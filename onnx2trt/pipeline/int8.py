@@ -101,7 +101,7 @@ class Int8Choice:
             ConversionError: MODEL, where no layer is left for INT8; CALIBRATION.
         """
         self.job, self._graph, self._known, self._run = job, graph, known, run
-        self._structure = structures.unmeasured(job.plan.calibrator, job.plan.keep_layers)
+        self.structure = structures.unmeasured(job.plan.calibrator, job.plan.keep_layers)
         self._all_layers = bool(job.plan.structures) and not known.by_rule
         self._by_rule: dict[str, str] = {}  # layers that stay FP16 in some structures
         self.by_plan: dict[str, str] = {}  # layers that stay FP16 for what engines move (pipeline.by_plan)
@@ -214,7 +214,7 @@ class Int8Choice:
     def in_structure(self, structure: Structure) -> Int8Choice:
         """The same choice of the same layers, scales and weights, to be written down in another way."""
         other = copy.copy(self if structure.attention else self._without_attention)
-        other._structure = structure
+        other.structure = structure
         other.job = replace(self.job, plan=replace(self.job.plan, calibrator=structure.calibrator))
         return other
 
@@ -224,13 +224,13 @@ class Int8Choice:
         Args:
             more: nodes that shall be FP16 besides -> reason.
         """
-        job, fitted, by_rule = self.job, self._fitted, self._by_rule if self._structure.by_rule else {}
+        job, fitted, by_rule = self.job, self._fitted, self._by_rule if self.structure.by_rule else {}
         fallback = {**by_rule, **self.by_plan, **self._fallback, **(more or {})}
         layers = tuple(layer for layer in fitted.layers if fallback.keys().isdisjoint(layer.nodes))
         run.evidence.keep_scales(fitted.fit.scales, fitted.equalized, (name for layer in layers for name in layer.tensors))
         plan = Int8Plan(fitted.graph_for(layers), job.profiles, layers, fitted.fit, self._kept_fp32, self._kept_fp16 | fallback)
         others = None if fitted.by_tensorrt else fitted.others
-        made = prepare.prepare_calibrated(plan, others, self._structure.bound) if job.plan.calibrator else self._with_qdq(plan)
+        made = prepare.prepare_calibrated(plan, others, self.structure.bound) if job.plan.calibrator else self._with_qdq(plan)
         return replace(made, held_out=fitted.held_out)
 
     def in_fp16(self) -> Prepared:

@@ -51,7 +51,7 @@ def make_ready(job: Job, graph: Graph, known: Known, layers: tuple[Layer, ...], 
     if known.found is not None:
         found, equalized = known.found, known.equalization.graph(names, layers)
         about, fallback = caches.describe(job, found.method), found.fp16_fallback if known.chosen else None
-        others = known.cache.scales if known.cache else ranged
+        others = found.others or (known.cache.scales if known.cache else ranged)
         held_out = found.held_out if known.chosen else {}
         return Fitted(known.equalization, equalized, layers, found.fit, (), split, found.method, about, fallback, held_out, others=others)
     by_tensorrt = job.plan.calibrator and job.plan.native_method is not None and known.cache is None

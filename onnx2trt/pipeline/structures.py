@@ -22,7 +22,7 @@ from onnx2trt.report.result import Result
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.stages import fp16_baseline as baseline
 from onnx2trt.stages import structure_times
-from onnx2trt.stages.faithful import grouped_convolutions, suspects
+from onnx2trt.stages.faithful import SUSPECTED, grouped_convolutions, suspects
 from onnx2trt.stages.fp16_baseline import Baseline
 from onnx2trt.stages.slow_layers import slower_in_int8, time_layers
 from onnx2trt.stages.structure_times import Fastest, Measured
@@ -173,8 +173,8 @@ def _lower(built: Int8Engines, common: Result, choices: dict[str, Int8Choice]) -
 
 
 def give_slow_layers_back(job: Job, built: Int8Engines, fp16: Attempt | Baseline | None, run: Run) -> None:
-    """INT8 (or FP8) once more without the layers that FP16 computes faster, from the fastest structures, as long as builds are left; from
-    one that computes something else than it should, without what may be why, too.
+    """INT8 (or FP8) once more without the layers that FP16 computes faster, from the fastest structures, as long as builds are left, unless
+    TensorRT has chosen between the two; and without what may be why an engine computes something else than it should.
 
     Args:
         fp16: the FP16 engine, or what an earlier run has measured of it.
@@ -205,12 +205,14 @@ def _promise(attempt: Attempt) -> tuple[bool, float]:
 
 def _to_give_back(job: Job, made: Made, fp16: Timed, run: Run) -> dict[str, str]:
     """Layers of 8 bits of an engine that FP16 computes faster, and those that may be why it computes something else -> reason."""
-    graph = made.prepared.graph
+    graph, chooses = made.prepared.graph, made.choice.structure.takes_fp16
+    if chooses and not made.faithful.falls_short:
+        return {}
     with run.stage("profile", "timing the layers"):
         timed = _timed_layers(job, made, run)
-        slow = slower_in_int8(job, graph, timed, fp16)
+        slow = {} if chooses else slower_in_int8(job, graph, timed, fp16)
     wrong = suspects(graph, timed[0]) if made.faithful.falls_short else ()
-    return slow | dict.fromkeys(wrong, "TensorRT may compute this grouped convolution wrongly in 8 bits")
+    return slow | dict.fromkeys(wrong, SUSPECTED)
 
 
 def _timed_layers(job: Job, made: Made, run: Run) -> Timed:
@@ -222,8 +224,10 @@ def _try_without(job: Job, first: Attempt, slow: dict[str, str], built: Int8Engi
     """An engine without these layers in INT8, timed beside that with them."""
     choice = first.made.choice
     label = first.made.job.number_format.label
-    why = "may be what is computed wrongly, or are slower than in FP16" if first.made.faithful.falls_short else "are slower than in FP16"
-    run.console.info(f"{len(slow)} {label} layers {why}: built once more without them")
+    wrong = list(slow.values()).count(SUSPECTED)
+    counts = ((len(slow) - wrong, "are slower than in FP16"), (wrong, "may be computed wrongly"))
+    why = ", ".join(f"{count} {label} layers {what}" for count, what in counts if count)
+    run.console.info(f"{why}: built once more without them")
     for node, reason in slow.items():
         run.console.debug(f"{node}: {reason}")
     found = _with_what_was_found(built.run or first.run, first.precision)

@@ -24,6 +24,15 @@ class Structure:
         """
         return not self.calibrator
 
+    @property
+    def takes_fp16(self) -> bool:
+        """Whether TensorRT computes in FP16 what it finds slower in INT8.
+
+        Without more of its layers in INT8 such an engine was slower on 10.6 every time: ms of MobileNetV3-L 0.688, 0.791 without; of a UNet
+        0.944, 0.977; of DeepLabV3 1.708, 1.945; of ShuffleNetV2 0.770, 0.847.
+        """
+        return self.calibrator and not self.bound
+
 
 FREE = Structure("calibrator", calibrator=True, bound=False, by_rule=False)
 BOUND = Structure("bound calibrator", calibrator=True, bound=True, by_rule=True)

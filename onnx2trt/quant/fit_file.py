@@ -26,7 +26,7 @@ from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.number_formats import INT8, NumberFormat
 from onnx2trt.rewrite.qdq import Rounded, quantizable_layers, scale_axis, weight_layout
 
-FORMAT = 8  # raise it when equalizing, fitting or the choice of layers changes: then what older files hold is found again
+FORMAT = 9  # raise it when equalizing, fitting or the choice of layers changes: then what older files hold is found again
 MOST_TEXT = 2**26  # bytes of names, conditions and reasons
 TYPES = ("uint8", "int8", "float32", "float64")
 WRONG_TYPE = (KeyError, TypeError, AttributeError)  # what a JSON text raises whose values are of another type than expected
@@ -43,6 +43,8 @@ class Found:
     kept_fp32: dict[str, str] = field(default_factory=dict)  # nodes in FP32 -> reason
     fp16_fallback: dict[str, str] = field(default_factory=dict)  # nodes that INT8 does not suit -> reason
     held_out: dict[str, float] = field(default_factory=dict)  # output -> drop in % on samples that INT8 was made without
+    # Scales of the tensors that nothing reads as INT8, where channels are equalized, so that those of the cache do not fit
+    others: dict[str, float] = field(default_factory=dict)
 
 
 def pack(found: Found, conditions: dict) -> memoryview:
@@ -59,6 +61,7 @@ def pack(found: Found, conditions: dict) -> memoryview:
         "conditions": conditions,
         "method": found.method,
         "scales": list(fit.scales),
+        "others": list(found.others),
         "shifts": list(found.shifts),
         "factors": list(found.factors),
         "fitted": {node: [stored[id(own.weights)], own.bias is not None] for node, own in fit.rounded.items()},
@@ -66,7 +69,8 @@ def pack(found: Found, conditions: dict) -> memoryview:
         "given_up": found.fp16_fallback,
         "held_out": found.held_out,
     }
-    arrays = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8), "scales": np.array(list(fit.scales.values()), np.float64)}
+    arrays = {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)}
+    arrays |= {name: np.array(list(own.values()), np.float64) for name, own in (("scales", fit.scales), ("others", found.others))}
     for kind, vectors in (("shift", found.shifts), ("factor", found.factors)):
         arrays |= {f"{kind}_{number}": np.asarray(vector, np.float64) for number, vector in enumerate(vectors.values())}
     for number, own in enumerate(fit.rounded.values()):
@@ -112,10 +116,9 @@ class Packed:
         about, layers = self._about, {layer.node: layer for layer in quantizable_layers(graph, number_format)}
         nodes, inner = {node.name: node for node in graph.nodes}, body_layers(graph, number_format)
         try:
-            scales = self._take("scales", "float64", (len(about["scales"]),))
+            scales, others = self._scales("scales"), self._scales("others")
             known = {*graph.float_tensors(), *(layer.activation for layer in inner)}
-            _require(set(about["scales"]) <= known, "it has scales of unknown tensors")
-            _require(_positive(scales), "a scale is not above 0 and finite")
+            _require(scales.keys() <= known, "it has scales of unknown tensors")
             rounded, stored = {}, {}  # number of weights -> (layout of the layers that share them, weights, scales)
             for number, (node, (own, biased)) in enumerate(about["fitted"].items()):
                 _require(node in layers, f"{node!r} is no layer that {number_format.label} can compute")
@@ -126,12 +129,13 @@ class Packed:
                 rounded[node] = Rounded(*stored[own][1:], self._bias(number, nodes[node], weight) if biased else None)
             found = Found(
                 str(about["method"]),
-                Fit(dict(zip(about["scales"], scales.tolist())), rounded),
+                Fit(scales, rounded),
                 self._vectors("shift", about["shifts"]),
                 self._vectors("factor", about["factors"]),
                 _reasons(about["holds"]),
                 _reasons(about["given_up"]),
                 dict(about["held_out"]),
+                others,
             )
             finite = all(isinstance(drop, float) and 0 <= drop < math.inf for drop in found.held_out.values())
             _require(finite, "a drop is no finite number")
@@ -146,6 +150,12 @@ class Packed:
         array = self._arrays.pop(name)
         _require(array.dtype == dtype and (shape is None or array.shape == shape), f"{name} is {array.dtype} {list(array.shape)}")
         return array
+
+    def _scales(self, name: str) -> dict[str, float]:
+        tensors = self._about[name]
+        scales = self._take(name, "float64", (len(tensors),))
+        _require(_positive(scales), "a scale is not above 0 and finite")
+        return dict(zip(tensors, scales.tolist()))
 
     def _vectors(self, kind: str, tensors: list[str]) -> dict[str, np.ndarray]:
         return {str(tensor): self._take(f"{kind}_{number}", "float64") for number, tensor in enumerate(tensors)}

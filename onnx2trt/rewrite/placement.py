@@ -66,6 +66,7 @@ def results(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> R
             made.update(dict.fromkeys(node.output))
             nodes.append(node)
     int8 = _read_as_int8(graph, layers, more)
+    int8.update(moved(graph, dict.fromkeys(int8, 1.0)))
     towards = {*int8, *graph.output_names}
     for node in reversed(nodes):
         if node.op_type in POINTWISE and not towards.isdisjoint(node.output):
@@ -79,6 +80,32 @@ def results(graph: Graph, layers: Iterable[Layer], more: Iterable[Reading]) -> R
     return Results(tuple(made), tuple(name for name in made if name in scaled), frozenset(node.name for node in floats))
 
 
+def moved(graph: Graph, read: Mapping[str, float]) -> dict[str, float]:
+    """Scales of what is only moved on its way to INT8 layers, to a pooling behind a convolution, say: theirs, so that it is rounded once.
+
+    Args:
+        read: scales of the tensors that INT8 layers read.
+    """
+    known, readers, outputs = dict(read), graph.consumers(), set(graph.output_names)
+    for name in (*(name for node in reversed(graph.nodes) for name in node.output), *graph.input_names):
+        if name in known or name in outputs or name not in readers:
+            continue
+        hands_on = all(_moves(node, name) for node in readers[name])
+        scales = {known.get(made) for node in readers[name] for made in node.output if made in readers or made in outputs}
+        if hands_on and len(scales) == 1 and None not in scales:
+            known[name] = scales.pop()
+    return {name: scale for name, scale in known.items() if name not in read}
+
+
+def _moves(node: onnx.NodeProto, tensor: str) -> bool:
+    """Whether a node does nothing but move the values of a tensor, and of no other."""
+    return (
+        node.op_type in MOVING - {"Concat"}
+        and node.domain in STANDARD_DOMAINS
+        and [index for index, name in enumerate(node.input) if name == tensor] == [0]
+    )
+
+
 def between(graph: Graph, read: Mapping[str, float], made: Mapping[str, float], ranges: Mapping[str, float]) -> dict[str, float]:
     """Scales of what is moved, joined, averaged, resized or computed value by value on its way from INT8 to INT8.
 
@@ -86,7 +113,7 @@ def between(graph: Graph, read: Mapping[str, float], made: Mapping[str, float], 
     an H200: 0.963 of FP16 without them, 12 layers in INT8; 0.918 and 33 where every tensor has one).
 
     Args:
-        read: scales of the tensors that INT8 layers read.
+        read: scales of the tensors that INT8 layers read, and of what is only moved on its way there.
         made: of what else has one.
         ranges: of all floating-point tensors that vary, by their largest values.
 
@@ -108,9 +135,9 @@ def between(graph: Graph, read: Mapping[str, float], made: Mapping[str, float], 
             scale = known[data[0]] if node.op_type in MOVING and len(data) == 1 else ranges.get(name)
             if name in towards and name not in known and scale:
                 known[name] = found[name] = scale
-        if node.op_type == "Concat" and node.output[0] in found:
+        if node.op_type == "Concat" and node.output[0] in known:
             alone = [name for name in data if name in made and name not in read and readers[name] == [node]]
-            found.update(dict.fromkeys(alone, found[node.output[0]]))
+            found.update(dict.fromkeys(alone, known[node.output[0]]))
     return found
 
 

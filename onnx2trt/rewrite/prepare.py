@@ -303,6 +303,7 @@ def prepare_calibrated(plan: Int8Plan, others: dict[str, float] | None, strict: 
     scales = {name: others[name] for name in (made.scaled if strict else made.tensors) if name in others}
     read = {layer.activation: fit.scales[layer.activation] for layer in usable}
     read |= {reading.tensor: fit.scales[reading.like] for reading in more}
+    read |= placement.moved(graph, read)
     scales |= read if strict else placement.between(graph, read, scales, others) | read
     if strict:
         reads = {layer.node: layer.activation for layer in qdq.quantizable_layers(graph)}

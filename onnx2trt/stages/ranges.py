@@ -28,7 +28,8 @@ def measure_ranges(job: Job, graph: Graph, run: Run, of: str = "") -> dict[str, 
     source = data.any()
     with run.stage("ranges", f"measuring ranges{of} on {source.called}"):
         try:
-            maxima = absolute_maxima(graph, job.profiles, range_feeds(data, run.console))
+            scales = job.scales_by_range
+            maxima = absolute_maxima(graph, job.profiles, range_feeds(data, run.console, for_scales=scales), exact=scales)
         except CannotLoad as error:
             run.console.warn(f"no ranges are measured, and no layer is kept in FP32 for them: {error.message}")
             return {}
@@ -46,7 +47,7 @@ def equalized_ranges(job: Job, equalization: Equalization, graph: Graph, maxima:
     """
     reaches = equalization.reaches(maxima)
     far = all(FP16.smallest_normal <= low and high <= KEPT_FP32_ABOVE for low, high in reaches.values())
-    if not maxima or not far or job.plan.calibrator:  # which gets scales of all tensors by their ranges
+    if not maxima or not far or job.scales_by_range:
         return measure_ranges(job, graph, run, of=" of the equalized model")
     return {**maxima, **{name: high for name, (_, high) in reaches.items()}}
 

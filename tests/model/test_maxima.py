@@ -53,6 +53,8 @@ def test_maxima_bound_what_the_model_does(make, shape):
         if name not in ("r1", "r2"):  # behind a ReLU the bound is its input's
             assert maxima[name] == pytest.approx(true), name
     assert maxima["x"] == max(float(np.abs(feed["x"]).max()) for feed in data)
+    exact = absolute_maxima(graph, profiles(x=shape), lambda: data, exact=True)
+    assert exact == {name: pytest.approx(max(float(np.abs(values[name]).max()) for values in found)) for name in names} | {"x": maxima["x"]}
 
 
 def test_negative_extremes_count():

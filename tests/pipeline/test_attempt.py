@@ -6,6 +6,7 @@ from helpers import quiet_run
 from made_engines import attempt, int8_job, loads, timed_as
 
 from onnx2trt.pipeline import attempt as attempts_of
+from onnx2trt.stages.faithful import SUSPECTED
 from onnx2trt.stages.fp16_baseline import Baseline
 
 
@@ -29,3 +30,7 @@ def test_a_row_says_which_int8_engine_it_is(tmp_path, monkeypatch):
     assert one.row().structure == "Q/DQ" and one.row().falls_short is None
     one.slow = {"conv": "slower"}
     assert one.row().structure == "Q/DQ, slow layers in FP16" and attempt(job, "fp16").row().structure is None
+    one.slow = {"conv": SUSPECTED}
+    assert one.row().structure == "Q/DQ, grouped convolutions in FP16"
+    one.slow = {"conv": SUSPECTED, "other": "slower"}
+    assert one.row().structure == "Q/DQ, slow layers in FP16"

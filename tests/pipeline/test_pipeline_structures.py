@@ -143,7 +143,7 @@ def test_fewer_layers_are_tried_only_where_no_structure_meets_the_limit(gpu, mon
     lowered = []
 
     def lower(self, error, run):
-        lowered.append((self._structure.name, error.drop_percent))
+        lowered.append((self.structure.name, error.drop_percent))
         return self.prepared(run)
 
     monkeypatch.setattr(Chosen, "lower", lower, raising=False)
@@ -156,10 +156,11 @@ def test_fewer_layers_are_tried_only_where_no_structure_meets_the_limit(gpu, mon
 
 @pytest.mark.parametrize(
     "effort, structures_of, most, tried",
-    [("default", NAMES, 4, [QDQ.name]), ("best", NAMES, 7, [QDQ.name, FREE.name, BOUND.name])],
+    [("default", NAMES, 4, [QDQ.name]), ("best", NAMES, 6, [QDQ.name, BOUND.name])],
 )
 def test_slow_layers_go_back_from_the_fastest_as_long_as_builds_are_left(gpu, effort, structures_of, most, tried):
-    times = {FREE.name: 2.0, QDQ.name: 1.0, BOUND.name: 3.0}
+    """Not where TensorRT itself has taken FP16 for what is slow."""
+    times = {FREE.name: 0.9, QDQ.name: 1.0, BOUND.name: 3.0}
     job, made = gpu({**times, **{f"{name} without": ms - 0.5 for name, ms in times.items()}}, "--quantization-effort", effort)
     found = built(job)
     fp16 = Baseline(attempt(job, "fp16").row(), ((), {}), "2026-01-01")
@@ -171,7 +172,7 @@ def test_slow_layers_go_back_from_the_fastest_as_long_as_builds_are_left(gpu, ef
 @pytest.mark.parametrize(
     "groups, without, tried, label",
     [
-        (2, 1.2, FREE.name, "calibrator, slow layers in FP16"),
+        (2, 1.2, FREE.name, "calibrator, grouped convolutions in FP16"),
         (2, (1.2, "still wrong"), FREE.name, QDQ.name),
         (1, None, QDQ.name, "Q/DQ, slow layers in FP16"),
     ],
@@ -187,7 +188,7 @@ def test_what_may_be_computed_wrongly_goes_back_from_the_fastest(gpu, monkeypatc
     give_slow_layers_back(job, found, Baseline(attempt(job, "fp16").row(), ((), {}), "2026-01-01"), quiet_run())
     assert made.built == [*NAMES, f"{tried} without"] and found.chosen.label == label
     given_back = found.attempts[-1].slow.keys()
-    assert given_back == ({*WITHOUT, "grouped"} if groups > 1 else WITHOUT.keys()), "of the others only those that are slow"
+    assert given_back == ({"grouped"} if groups > 1 else WITHOUT.keys()), "of the others only those that are slow"
 
 
 def convs(groups: int) -> dict:
@@ -227,12 +228,12 @@ def test_a_run_that_was_killed_is_taken_up_where_it_ended(gpu, monkeypatch):
 
 
 def test_one_engine_without_structures_may_give_its_slow_layers_back(gpu):
-    job, made = gpu({"calibrator without": 0.5})
+    job, made = gpu({"bound calibrator without": 0.5})
     one = attempt(job, "int8")
-    one.result.latency, one.made.choice._structure = latency(1.0), FREE
+    one.result.latency, one.made.choice.structure = latency(1.0), BOUND
     found = Int8Engines([one], 1)
     give_slow_layers_back(job, found, Baseline(attempt(job, "fp16").row(), ((), {}), "2026-01-01"), quiet_run())
-    assert made.built == ["calibrator without"] and found.chosen.p50_ms == 0.5 and found.rows() == []
+    assert made.built == ["bound calibrator without"] and found.chosen.p50_ms == 0.5 and found.rows() == []
 
 
 def interrupted_at(gpu: Gpu, name: str):

@@ -29,7 +29,7 @@ def found():
     scales = {"x": 0.1, "r1": 1 / 3, "r2": 1e-30}
     factors = {"c1": np.geomspace(0.1, 1, 16), "c2": np.full(16, np.float64(np.pi))}
     kept = {"stem_relu": "reason"}, {"depthwise": 'a "reason" \udc80'}
-    return Found("mse", Fit(scales, rounded), {"c1": np.zeros(16)}, factors, *kept, {"y": 1 / 3})
+    return Found("mse", Fit(scales, rounded), {"c1": np.zeros(16)}, factors, *kept, {"y": 1 / 3}, {"c1": 2.0, "behind a factor": 1e-3})
 
 
 def test_what_is_written_comes_back():
@@ -43,7 +43,7 @@ def test_what_is_written_comes_back():
         expected.kept_fp32,
         expected.fp16_fallback,
     )
-    assert list(result.fit.scales) == list(expected.fit.scales) and result.held_out == {"y": 1 / 3}
+    assert list(result.fit.scales) == list(expected.fit.scales) and (result.held_out, result.others) == ({"y": 1 / 3}, expected.others)
     for ours, theirs in ((result.shifts, expected.shifts), (result.factors, expected.factors)):
         assert list(ours) == list(theirs) and all(np.array_equal(ours[name], theirs[name]) for name in theirs)
     for name, own in expected.fit.rounded.items():
@@ -178,6 +178,8 @@ def test_members_that_claim_the_same_bytes():
         ({"about": about(scales=["x", "r1", "elsewhere"])}, "unknown tensors"),
         ({"about": about(scales=["x", "r1", ["r2"]])}, "unhashable"),
         ({"about": about(scales=3)}, "does not fit"),
+        ({"others": npy(np.float64([1, np.nan]))}, "not above 0"),
+        ({"about": about(others=["c1"])}, "others is float64 [2]"),
         ({"about": about(fitted={"stem_relu": [0, False], "head": [1, False]})}, "'stem_relu' is no layer"),
         ({"about": about(fitted=["stem", "head"])}, "does not fit"),
         ({"about": about(holds=3)}, "does not fit"),

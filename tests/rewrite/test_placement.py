@@ -10,7 +10,7 @@ from onnx import helper
 from onnx2trt.model.session import Session
 from onnx2trt.rewrite.as_built import InInt8, as_built
 from onnx2trt.rewrite.fit import Fit
-from onnx2trt.rewrite.placement import between, readings, results, tensors
+from onnx2trt.rewrite.placement import between, moved, readings, results, tensors
 from onnx2trt.rewrite.prepare import Int8Plan, prepare_calibrated
 from onnx2trt.rewrite.qdq import Reading, insert, quantizable_layers
 
@@ -251,3 +251,49 @@ def test_values_that_are_computed_between_int8_layers_have_ranges_of_their_own()
     ranges = {"c": 2.0, "j": 3.0, "g": 1.0, "m": 4.0}
     found = between(graph, {"x": 0.5, "p": 0.5}, {"c": 2.0, "y": 9.0}, ranges)
     assert found == {"j": 3.0, "g": 1.0, "m": 4.0, "c": 3.0} and len(layers) == 2
+
+
+def pooled(*readers, also=""):
+    """stem -> relu -> pooling -> reshape -> layers, or something else, of which something else may read `also` too."""
+    nodes = [
+        node("Conv", "x w", "c", "stem"),
+        node("Relu", "c", "r", "relu"),
+        node("MaxPool", "r", "p", "pool", kernel_shape=[1, 1]),
+        node("Reshape", "p shape", "s", "reshape"),
+        *(node(op, "s v" if op == "Conv" else "s", f"y{index}", f"{op}{index}") for index, op in enumerate(readers)),
+        *([node("Sigmoid", also, "z", "other")] if also else []),
+    ]
+    outputs = [f"y{index}" for index in range(len(readers))] + ["z"] * bool(also)
+    return network(nodes, convs("w", "v") | {"shape": np.int64([1, 4, 8, 8])}, outputs=dict.fromkeys(outputs, [1, 4, 8, 8]))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_what_a_layer_reads_has_its_scale_before_it_is_moved_there(strict):
+    graph = pooled("Conv", "Conv")
+    layers = chosen(graph)
+    scales = {layer.activation: 0.5 for layer in layers}
+    plan = Int8Plan(graph, profiles(x=(1, 4, 8, 8)), layers, Fit(scales), {}, {})
+    made = prepare_calibrated(plan, dict.fromkeys(("c", "r", "p", "s"), 2.0), strict)
+    assert made.scales | {"c": 0} == {"x": 0.5, "r": 0.5, "p": 0.5, "s": 0.5, "c": 0}
+    assert not made.half_outputs, "the layer before it may write INT8"
+    x = random(1, 4, 8, 8, seed=3)
+    early, late = (run(as_built(graph, made.scales, InInt8({layer.node for layer in layers}, held, {})), x=x) for held in ({"r"}, {"s"}))
+    assert all(np.array_equal(early[name], late[name]) for name in early)
+
+
+@pytest.mark.parametrize(
+    "graph, read, expected",
+    [
+        (pooled("Conv"), {"s": 0.5}, {"p": 0.5, "r": 0.5}),
+        (pooled("Conv", "Sigmoid"), {"s": 0.5}, {"p": 0.5, "r": 0.5}),  # of both, s is what is read
+        (pooled("Conv", also="r"), {"s": 0.5}, {"p": 0.5}),
+        (pooled("Conv", also="p"), {"s": 0.5}, {}),
+        (pooled("Conv", also="p"), {"s": 0.5, "p": 0.25}, {"r": 0.25}),
+        (pooled("Sigmoid"), {"x": 0.5}, {}),
+        (shuffled(), {"x": 0.5, "h1": 0.25}, {}),  # the other half goes to the output
+        (shuffled(), {"x": 0.5, "h1": 0.25, "h2": 0.25}, {"s": 0.25, "t": 0.25, "a": 0.25, "j": 0.25}),
+        (shuffled(), {"x": 0.5, "h1": 0.25, "h2": 0.125}, {}),
+    ],
+)
+def test_only_what_is_moved_and_nothing_else_gets_the_scale_of_its_reader(graph, read, expected):
+    assert moved(graph, read) == expected

@@ -259,15 +259,15 @@ def test_the_ranges_of_the_equalized_model_lie_within_the_bounds(job, seed):
             assert low * (1 - 1e-4) - 1e-6 <= largest <= high * (1 + 1e-4) + 1e-6, name
 
 
-@pytest.mark.parametrize("calibrator", [False, True])
+@pytest.mark.parametrize("by_range", [False, True])
 @pytest.mark.parametrize("factor", [1.0, 1e6, 1e-9, 0.0])
-def test_ranges_are_measured_again_only_where_something_hangs_on_them(job, factor, calibrator, monkeypatch):
+def test_ranges_are_measured_again_only_where_something_hangs_on_them(job, factor, by_range, monkeypatch):
     graph = Graph.from_model(conv_net())
     equalization, maxima = chosen(job, graph), {name: factor * value for name, value in maxima_of(graph).items()} if factor else {}
     monkeypatch.setattr(ranging, "measure_ranges", lambda *_, **__: {"measured": 1.0})
-    job.plan.calibrator = calibrator
+    job.scales_by_range = by_range
     found = ranging.equalized_ranges(job, equalization, graph, maxima, None)
-    assert ("measured" in found) is (factor != 1 or calibrator)
+    assert ("measured" in found) is (factor != 1 or by_range)
     if "measured" not in found:
         after = maxima_of(equalization.graph(("x", "r1", "r2"), quantizable_layers(graph)))
         assert found.keys() == after.keys() and all(found[name] >= value * (1 - 1e-4) for name, value in after.items())
