@@ -1,6 +1,7 @@
 """process/supervision.py and process/channel.py: real children that crash, hang and are interrupted."""
 
 import contextlib
+import gc
 import fcntl
 import json
 import os
@@ -279,6 +280,7 @@ def test_a_child_without_the_memory_to_say_so(tmp_path):
 
 
 def test_without_descriptors_no_child_is_started_and_none_is_lost(tmp_path):
+    gc.collect()  # what other tests have left is closed now, not in between
     before = len(os.listdir("/proc/self/fd"))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
@@ -291,7 +293,7 @@ def test_without_descriptors_no_child_is_started_and_none_is_lost(tmp_path):
             raise AssertionError("these are enough")
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-    assert more > 1 and len(os.listdir("/proc/self/fd")) == before
+    assert more > 1 and len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_limit_of_memory_is_named(tmp_path, monkeypatch):
