@@ -1,8 +1,8 @@
 """process/supervision.py and process/channel.py: real children that crash, hang and are interrupted."""
 
 import contextlib
-import gc
 import fcntl
+import gc
 import json
 import os
 import resource
