@@ -418,6 +418,38 @@ def test_int8_is_delivered_in_the_structure_that_is_fastest(folder, network):
     assert kept["structure"] == int8["structure"] and kept["int8_mac_share"] == int8["int8_mac_share"]
 
 
+def fire_net():
+    """[N, 3, 64, 64] -> [N, 16, 8, 8]: pooling behind a ReLU and behind a Concat, as in SqueezeNet; the ReLUs cut off most of what they read."""
+    nodes = [
+        node("Conv", "x w1 b1", "c1", "stem", pads=[1] * 4),
+        node("Relu", "c1", "r1", "stem_relu"),
+        node("MaxPool", "r1", "p1", "pool", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", "p1 w2 b2", "c2", "squeeze"),
+        node("Relu", "c2", "r2", "squeeze_relu"),
+        node("Conv", "r2 w3 b3", "c3", "expand1"),
+        node("Relu", "c3", "r3", "expand1_relu"),
+        node("Conv", "r2 w4 b3", "c4", "expand3", pads=[1] * 4),
+        node("Relu", "c4", "r4", "expand3_relu"),
+        node("Concat", "r3 r4", "j", "join", axis=1),
+        node("MaxPool", "j", "p2", "pool_joined", kernel_shape=[4, 4], strides=[4, 4]),
+        node("Conv", "p2 w5", "y", "head"),
+    ]
+    sizes = {"1": (128, 3, 3, 3), "2": (64, 128, 1, 1), "3": (128, 64, 1, 1), "4": (128, 64, 3, 3), "5": (16, 256, 1, 1)}
+    weights = {f"w{n}": random(*size, seed=int(n), scale=(2 / np.prod(size[1:])) ** 0.5) for n, size in sizes.items()}
+    for n in "123":  # some channels are far below 0 for every picture
+        bias = random(sizes[n][0], seed=int(n) + 10, scale=0.05)
+        bias[:8] = -60.0
+        weights[f"b{n}"] = bias
+    return model(nodes, {"x": ["n", 3, 64, 64]}, {"y": ["n", 16, 8, 8]}, weights)
+
+
+def test_every_structure_is_as_near_where_values_are_cut_off_pooled_and_joined(folder):
+    onnx.save(fire_net(), folder / "net.onnx")
+    _, result = convert(folder, *MEASURED, "--metric", "noise", "--test-image", "test.png")
+    near = {row["structure"]: row["sqnr_db"] for row in result["structures"] if not row["error"]}
+    assert {"calibrator", "Q/DQ", "bound calibrator"} <= near.keys() and max(near.values()) - min(near.values()) < 4, near
+
+
 def test_best_keeps_the_fastest(folder):
     _, result = convert(folder, "--precision", "best", *MEASURED[2:], "--test-image", "test.png")
     passed = {row["precision"]: row["p50_ms"] for row in result["variants"] if row["status"] == "validated"}
