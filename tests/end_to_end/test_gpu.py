@@ -419,7 +419,7 @@ def test_int8_is_delivered_in_the_structure_that_is_fastest(folder, network):
 
 
 def fire_net():
-    """[N, 3, 64, 64] -> [N, 16, 8, 8]: pooling behind a ReLU and behind a Concat, as in SqueezeNet; the ReLUs cut off most of what they read."""
+    """[N, 3, 64, 64] -> [N, 16, 8, 8]: pooling behind a ReLU and behind a Concat, as in SqueezeNet; ReLUs cut most of it off."""
     nodes = [
         node("Conv", "x w1 b1", "c1", "stem", pads=[1] * 4),
         node("Relu", "c1", "r1", "stem_relu"),
