@@ -33,7 +33,7 @@ class Job:
     info: ModelInfo
     profiles: tuple[Profile, ...]
     data: Data
-    folded: tuple[str, ...] = ()  # If nodes in whose place a branch stands
+    folded: tuple[str, ...] = ()  # nodes in whose place others stand: a branch, the tensors of a list
     inputs: dict = field(default_factory=dict)  # what the result depends on, by stages.unchanged
     observed: dict[str, tuple[int, ...]] = field(default_factory=dict)  # tensor -> shape at the opt shapes, where onnx cannot infer it
     weights: dict[str, np.ndarray] = field(default_factory=dict)  # initializer of `model` -> its data

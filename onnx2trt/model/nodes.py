@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 import onnx
@@ -96,6 +96,26 @@ def rename_reads(node: onnx.NodeProto, old: str, new: str) -> None:
             for value in subgraph.output:
                 if value.name == old:
                     value.name = new
+
+
+def with_other_names(node: onnx.NodeProto, renamed: dict[str, str], unique: Callable[[str], str]) -> None:
+    """Give other names to what a node reads and makes, in place, in the graphs inside it, too.
+
+    Args:
+        unique: a name that is not taken, made of one.
+    """
+    for index, name in enumerate(node.output):
+        node.output[index] = renamed.get(name, name)
+    if not subgraphs(node):
+        for index, name in enumerate(node.input):
+            node.input[index] = renamed.get(name, name)
+        return
+    changed = {old: new for old, new in renamed.items() if old != new}
+    steps = {old: unique(f"{old}__moved") for old in changed}  # one of the new names may be another's old one
+    for old, step in steps.items():
+        rename_reads(node, old, step)
+    for old, step in steps.items():
+        rename_reads(node, step, changed[old])
 
 
 def attribute(node: onnx.NodeProto, name: str, default=None):

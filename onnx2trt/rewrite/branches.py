@@ -8,7 +8,7 @@ import onnx
 
 from onnx2trt.base.model_info import Profile
 from onnx2trt.model.graph import Graph, array_of
-from onnx2trt.model.nodes import all_nodes, attribute, rename_reads, subgraphs
+from onnx2trt.model.nodes import all_nodes, attribute, subgraphs, with_other_names
 from onnx2trt.rewrite.known_sizes import known_values
 
 
@@ -73,7 +73,7 @@ def _inlined(graph: Graph, node: onnx.NodeProto, value: bool) -> Iterator[onnx.N
     for entry in branch.node:
         copy = onnx.NodeProto()
         copy.CopyFrom(entry)
-        _rename(copy, renamed, graph)
+        with_other_names(copy, renamed, graph.unique)
         if not copy.name or copy.name in names:
             copy.name = graph.unique(copy.name or f"{node.name}/{copy.op_type}")
         names.add(copy.name)
@@ -94,19 +94,3 @@ def _names_elsewhere(graph: Graph, node: onnx.NodeProto) -> tuple[set[str], set[
         for entry in inside:
             tensors.update((*entry.input, *entry.output))
     return tensors, nodes
-
-
-def _rename(node: onnx.NodeProto, renamed: dict[str, str], graph: Graph) -> None:
-    """Other names for what a node reads and makes, in the graphs inside it, too."""
-    for index, name in enumerate(node.output):
-        node.output[index] = renamed.get(name, name)
-    if not subgraphs(node):
-        for index, name in enumerate(node.input):
-            node.input[index] = renamed.get(name, name)
-        return
-    changed = {old: new for old, new in renamed.items() if old != new}
-    steps = {old: graph.unique(f"{old}__moved") for old in changed}  # one of the new names may be another's old one
-    for old, step in steps.items():
-        rename_reads(node, old, step)
-    for old, step in steps.items():
-        rename_reads(node, step, changed[old])

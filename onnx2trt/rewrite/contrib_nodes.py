@@ -1,4 +1,4 @@
-"""What takes the place of one node of com.microsoft (rewrite/contrib.py)."""
+"""What takes the place of one node that is written in other operators."""
 
 from __future__ import annotations
 
@@ -65,6 +65,9 @@ class Replacement:
         if self.opset >= 18:
             return self("ReduceMean", tensor, self.constant([-1], np.int64), keepdims=1)
         return self("ReduceMean", tensor, axes=[-1], keepdims=1)
+
+    def squeezed(self, tensor: str, axes: list[int]) -> str:
+        return self("Squeeze", tensor, self.constant(axes, np.int64)) if self.opset >= 13 else self("Squeeze", tensor, axes=axes)
 
     def unsqueezed(self, tensor: str, axes: list[int]) -> str:
         return self("Unsqueeze", tensor, self.constant(axes, np.int64)) if self.opset >= 13 else self("Unsqueeze", tensor, axes=axes)

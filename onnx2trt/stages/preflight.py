@@ -60,12 +60,12 @@ def preflight(library: Library | None, plan: Plan, run: Run) -> Job:
         found["model"] = describe_model(info)
         profiles = input_profiles(plan, model, info, run)
         found["plan"] = describe_plan(plan, profiles)
-        with_branches, folded = count_and_fold(model, profiles, plan.onnx, run)
+        written_out, folded, lists = count_and_fold(model, profiles, plan.onnx, run)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _spare_inputs(plan, info, data)
         _check_metric(plan, info, data)
-        light, weights = apart(with_branches)
-        job = Job(library, plan, light, info, profiles, data, folded, weights=weights)
+        light, weights = apart(written_out)
+        job = Job(library, plan, light, info, profiles, data, folded + lists, weights=weights)
         facts = Facts(info.quantized, rewritten=job.rewritten or _repaired(job))
         job = replace(job, plan=_with_idle(plan, facts, info, data, run))
     for warning in info.warnings:
@@ -202,12 +202,12 @@ def preflight_engine(library: Library, plan: Plan, engine: Engine, run: Run) -> 
             groups = [{profile.name: profile for profile in engine.profile(index)} for index in range(engine.profiles)]
             profiles = spanning([tuple(group[spec.name] for spec in info.inputs) for group in groups])
         found["plan"] = describe_plan(plan, profiles)
-        with_branches, folded = count_and_fold(model, profiles, plan.onnx, run)
+        written_out, folded, lists = count_and_fold(model, profiles, plan.onnx, run)
         data = choose_data(plan, info, profiles, _independent(plan, model, info, profiles, run))
         _check_metric(plan, info, data)
         plan = _with_idle(plan, Facts(info.quantized, candidate="engine"), info, data, run)
-        light, weights = apart(with_branches)
-    return Job(library, plan, light, info, profiles, data, folded, weights=weights)
+        light, weights = apart(written_out)
+    return Job(library, plan, light, info, profiles, data, folded + lists, weights=weights)
 
 
 def preflight_onnx(plan: Plan, run: Run) -> tuple[Job, OnnxCandidate]:

@@ -32,6 +32,16 @@ def test_a_bomb_in_a_branch_that_is_always_taken_is_refused():
 @pytest.mark.parametrize("count, condition, said", [(2**27, True, True), (2**27, False, False), (2**10, True, False)])
 def test_what_grows_there_is_said_once(count, condition, said):
     run = quiet_run()
-    folded, gone = count_and_fold(branching(count, condition), (), "m.onnx", run)
-    assert gone == ("branch",) and not any(inner.op_type == "If" for inner in folded.graph.node)
+    folded, gone, lists = count_and_fold(branching(count, condition), (), "m.onnx", run)
+    assert gone == ("branch",) and lists == () and not any(inner.op_type == "If" for inner in folded.graph.node)
     assert [text for text in run.console.warnings if "out of small constants" in text] == run.console.warnings[:1] * said
+
+
+def test_what_a_list_holds_is_counted_too():
+    """A branch whose condition is the length of a list is known behind it."""
+    source = branching(2**40, True)
+    source.graph.initializer.remove(next(entry for entry in source.graph.initializer if entry.name == "condition"))
+    made = [node("SequenceConstruct", "x x", "l", "list"), node("SequenceLength", "l", "n", "length"), node("Cast", "n", "condition", to=9)]
+    source.graph.node.extend(made)
+    with refused(ExitCode.MODEL, "node 'blows' (Expand)", "out of constants alone"):
+        count_and_fold(source, (), "m.onnx", quiet_run())

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 from command import onnx2trt
-from models import model, node
+from models import model, node, random
 from onnx import TensorProto
 
 pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
@@ -83,6 +83,29 @@ def test_a_graph_without_inputs_is_an_engine_of_constants(tmp_path, precision):
     assert done.code == 0 and "the graph has no inputs: its outputs are constants" in done.json("r.json")["warnings"], done.error
     done = onnx2trt(tmp_path, "--onnx", "net.onnx", "--opt-shapes", "x:1x3")
     assert done.code == 2 and "the model's inputs are none" in done.error
+
+
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_lists_of_tensors_are_written_as_what_they_hold(tmp_path, precision):
+    """As PyTorch writes unbind, chunk and split; TensorRT has no such operator."""
+    nodes = [
+        node("Conv", "x w", "c", "conv"),
+        node("SplitToSequence", "c size", "parts", "split", axis=1),
+        node("SequenceAt", "parts last", "b", "second"),
+        node("SequenceErase", "parts last", "others", "rest"),
+        node("SequenceInsert", "others b first", "turned", "turn"),
+        node("ConcatFromSequence", "turned", "j", "join", axis=1),
+        node("Conv", "j w", "y", "head"),
+    ]
+    weights = {"w": random(8, 8, 1, 1), "size": np.int64(4), "last": np.int64(-1), "first": np.int64(0)}
+    onnx.save(model(nodes, {"x": ["n", 8, 16, 16]}, {"y": ["n", 8, 16, 16]}, weights), tmp_path / "net.onnx")
+    (tmp_path / "data").mkdir()
+    for index in range(4):
+        np.save(tmp_path / "data" / f"{index}.npy", random(1, 8, 16, 16, seed=index))
+    flags = ("--precision", precision, *(("--calibration-dir", "data") if precision == "int8" else ()), "--max-batch-size", "4")
+    done = onnx2trt(tmp_path, "--onnx", "net.onnx", *flags, "--validate", "data", "--json", "r.json")
+    assert done.code == 0 and "5 nodes on lists of tensors" in done.stderr, done.stderr
+    assert done.json("r.json")["precision"]["delivered"] == precision
 
 
 def test_what_depends_on_values_in_size_has_no_rows(tmp_path):
