@@ -87,6 +87,11 @@ def test_a_loop_of_an_unknown_number_of_steps_stays(how):
     assert fold_sequences(source, X) == (source, ())
 
 
+def test_a_loop_that_a_step_may_end_stays():
+    source = listing(inner=(node("Less", "i limit", "lower", "less"),), goes_on="lower", limit=np.int64(2))
+    assert fold_sequences(source, X) == (source, ())
+
+
 def test_a_loop_inside_of_a_step_reads_what_the_step_has():
     twice = helper.make_graph(
         [node("Add", "h row", "h2", "inner_add"), node("Identity", "c", "c2", "inner_on")],
