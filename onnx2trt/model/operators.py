@@ -74,7 +74,7 @@ TABLE = {
     "MatMulInteger": "integer dynamic",
     "MatMulIntegerToFloat": "integer dynamic",
     "Max": "pointwise terms along",
-    "MaxPool": "no_larger exact spatial",
+    "MaxPool": "no_larger exact same_scale spatial",
     "Mean": "terms along",
     "MeanVarianceNormalization": "wide",
     "Min": "pointwise terms along",

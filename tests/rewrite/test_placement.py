@@ -100,6 +100,24 @@ def test_concat_costs_no_accuracy_where_its_scale_is_the_only_one():
     onnx.checker.check_model(moved.to_model(), full_check=True)
 
 
+def test_what_the_largest_is_taken_of_is_int8_and_so_is_what_is_joined_for_it():
+    nodes = [
+        node("Conv", "x w", "c", "stem"),
+        node("Relu", "c", "r", "relu"),
+        node("Concat", "r x", "j", "join", axis=1),
+        node("MaxPool", "j", "p", "pool", kernel_shape=[2, 2], strides=[2, 2]),
+        node("Conv", "p v", "y", "head"),
+    ]
+    weights = {"w": random(4, 4, 1, 1), "v": random(4, 8, 1, 1, seed=1)}
+    graph = network(nodes, weights, outputs={"y": [1, 4, 4, 4]})
+    assert found(graph) == {("pool", 0, "j", "p"), ("join", 0, "r", "p"), ("join", 1, "x", "x")}
+    scales = {"x": 0.05, "p": 0.04}
+    late, early = (insert(graph, scales, chosen(graph), half=False, more=more) for more in ((), readings(graph, chosen(graph), {"p"})))
+    x = random(1, 4, 8, 8, seed=3)
+    assert len(early.nodes) == len(late.nodes) + 2, "one pair of Q and DQ in front of the pooling"
+    assert np.array_equal(run(late, x=x)["y"], run(early, x=x)["y"]), "rounded before or after, the largest is the same"
+
+
 def test_what_pooling_averages_is_int8_and_so_is_the_addition_before_it():
     nodes = [
         node("Conv", "x w", "c", "stem"),
