@@ -1,4 +1,4 @@
-"""rewrite/placement.py: what reads INT8 between INT8 layers: residual additions, Concat, Resize, average pooling."""
+"""rewrite/placement.py: what reads INT8 between INT8 layers: residual additions, Concat, Resize, pooling."""
 
 import numpy as np
 import onnx
