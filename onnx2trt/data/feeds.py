@@ -122,6 +122,5 @@ def batches_to_compare(data: Data, pieces: Iterable[Dataset]) -> Iterator[Batch]
 
 def range_feeds(data: Data, console: Progress, for_scales: bool = False) -> Callable[[], Iterator[dict[str, np.ndarray]]]:
     """A few samples of the richest data, for the ranges of all tensors; more of them where scales are made of these."""
-    return Feeds(
-        data.reader, data.any().at_most(SCALE_SAMPLES if for_scales else RANGE_SAMPLES), console, "measuring ranges", noise_if_flat=True
-    )
+    dataset = data.any().at_most(SCALE_SAMPLES if for_scales else RANGE_SAMPLES)
+    return Feeds(data.reader, dataset, console, "measuring ranges", noise_if_flat=True)

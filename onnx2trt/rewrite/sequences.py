@@ -1,6 +1,6 @@
 """Operators on lists of tensors, which TensorRT does not have, as what they give: SequenceAt of a SplitToSequence is one part of a Split.
 
-PyTorch writes them for split, chunk, unbind and tensor_split where it does not know how many parts there will be.
+PyTorch writes them for tensor_split, and in scripted code for split, chunk and unbind, where it does not know how many parts there will be.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from onnx2trt.base.model_info import STANDARD_DOMAINS, Profile
-from onnx2trt.model.graph import Graph, array_of
+from onnx2trt.model.graph import Graph, array_of, constant_value
 from onnx2trt.model.nodes import all_nodes, attribute, with_other_names
 from onnx2trt.rewrite.contrib_nodes import Replacement
 from onnx2trt.rewrite.known_sizes import known_values
@@ -74,20 +74,17 @@ def _always(node: onnx.NodeProto, body: onnx.GraphProto, values: dict[str, np.nd
         return name in values and bool(values[name].all())
 
     inside = {tensor.name: array_of(tensor) for tensor in body.initializer}
-    inside |= {entry.output[0]: array_of(attribute(entry, "value")) for entry in body.node if _is_tensor(entry)}
+    inside |= {entry.output[0]: value for entry in body.node if (value := constant_value(entry)) is not None}
     source = _condition(body)
     on = source == body.input[1].name or true(source) or source in inside and bool(inside[source].all())
     return on and (len(node.input) < 2 or not node.input[1] or true(node.input[1]))
 
 
-def _is_tensor(node: onnx.NodeProto) -> bool:
-    return node.op_type == "Constant" and attribute(node, "value") is not None
-
-
 def _unrolled(graph: Graph, node: onnx.NodeProto, steps: int) -> list[onnx.NodeProto]:
     """The nodes of all steps, with names of their own; what a step makes for the next one is read there."""
     body, made = attribute(node, "body"), Replacement(graph, node, np.float32)
-    constants = {tensor.name: made.constant(array_of(tensor), array_of(tensor).dtype) for tensor in body.initializer}
+    arrays = {tensor.name: array_of(tensor) for tensor in body.initializer}
+    constants = {name: made.constant(array, array.dtype) for name, array in arrays.items()}
     carried, count = list(node.input[2:]), len(body.input) - 2
     scanned: list[list[str]] = [[] for _ in body.output[1 + count :]]
     true = made.constant(True, bool)

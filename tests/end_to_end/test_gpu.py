@@ -403,7 +403,7 @@ def test_weights_of_any_rank_have_a_scale_for_each_channel(tmp_path, rank):
 
 @pytest.mark.parametrize("network", ["wide", "mobile", "grouped"])
 def test_int8_is_delivered_in_the_structure_that_is_fastest(folder, network):
-    """Of 144 channels in groups of 16 TensorRT 10.6 has an INT8 kernel that seems to compute wrong numbers."""
+    """Of 144 channels in groups of 16 TensorRT 10.6 has an INT8 kernel that computes wrong numbers."""
     if network != "wide":
         onnx.save(mobile_net() if network == "mobile" else mobile_net(wide=144, groups=9), folder / "net.onnx")
     _, result = convert(folder, *MEASURED, "--metric", "noise", "--test-image", "test.png")
