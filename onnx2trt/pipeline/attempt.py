@@ -42,6 +42,11 @@ class Attempt:
         wrong = all(reason == SUSPECTED for reason in self.slow.values())
         return f"{self.structure}, {'grouped convolutions' if wrong else 'slow layers'} in FP16"
 
+    @property
+    def own_weights(self) -> frozenset[str]:
+        """Nodes whose weights are those of the model, since TensorRT does not compute them in INT8."""
+        return self.made.choice.structure.own_weights if self.made and self.structure else frozenset()
+
     def row(self) -> VariantRow:
         """One line of the comparison."""
         precision, latency, built = self.result.precision, self.result.latency, self.made and self.made.built

@@ -10,7 +10,7 @@ from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.pipeline.attempt import Attempt, time_in_turn
 from onnx2trt.pipeline.engine import Made, make_engine
-from onnx2trt.pipeline.structures import Int8Engines, build_int8, give_slow_layers_back
+from onnx2trt.pipeline.structures import Int8Engines, build_int8, build_with_own_weights, give_slow_layers_back
 from onnx2trt.plan.precision_arguments import EIGHT_BIT, LAYER_PRECISIONS
 from onnx2trt.plan.variants import BEST
 from onnx2trt.report.result import Result
@@ -41,6 +41,7 @@ def make_all(job: Job, result: Result, run: Run) -> Made:
     for name, engines in calibrated.items():
         if plan.executes_here:
             give_slow_layers_back(job, engines, fp16, run)
+            build_with_own_weights(job, engines, fp16, run)
             engines.remember(run)
         attempts[name] = engines.chosen
     if plan.precision == BEST and calibrated:  # some were timed since, and not beside all others
@@ -97,7 +98,6 @@ def _hand_on(
 ) -> Made:
     rows = [attempt.row() for attempt in attempts.values()] + ([known.row] if known else [])
     chosen = _fastest(attempts) if job.plan.precision == BEST else attempts[job.plan.precision]
-    calibrated_ones = [one for engines in calibrated.values() for one in engines.attempts]
     calibrated_ones = [one for engines in calibrated.values() for one in engines.attempts]
     every = {id(attempt): attempt for attempt in (*attempts.values(), *calibrated_ones)}
     others = sum(sum(attempt.run.console.timings.values()) for attempt in every.values() if attempt is not chosen)

@@ -224,11 +224,11 @@ class Int8Choice:
         Args:
             more: nodes that shall be FP16 besides -> reason.
         """
-        job, fitted, by_rule = self.job, self._fitted, self._by_rule if self.structure.by_rule else {}
-        fallback = {**by_rule, **self.by_plan, **self._fallback, **(more or {})}
+        job, fitted, fit = self.job, self._fitted, self._fitted.fit.with_own_weights(self.structure.own_weights)
+        fallback = {**(self._by_rule if self.structure.by_rule else {}), **self.by_plan, **self._fallback, **(more or {})}
         layers = tuple(layer for layer in fitted.layers if fallback.keys().isdisjoint(layer.nodes))
         run.evidence.keep_scales(fitted.fit.scales, fitted.equalized, (name for layer in layers for name in layer.tensors))
-        plan = Int8Plan(fitted.graph_for(layers), job.profiles, layers, fitted.fit, self._kept_fp32, self._kept_fp16 | fallback)
+        plan = Int8Plan(fitted.graph_for(layers), job.profiles, layers, fit, self._kept_fp32, self._kept_fp16 | fallback)
         others = None if fitted.by_tensorrt else fitted.others
         made = prepare.prepare_calibrated(plan, others, self.structure.bound) if job.plan.calibrator else self._with_qdq(plan)
         return replace(made, held_out=fitted.held_out)

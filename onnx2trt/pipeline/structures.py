@@ -8,11 +8,12 @@ the calibrator.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode, in_words
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
+from onnx2trt.model.graph import Graph
 from onnx2trt.pipeline.attempt import Attempt, loaded, time_in_turn
 from onnx2trt.pipeline.engine import Made, build_and_check, choose
 from onnx2trt.pipeline.int8 import Int8Choice
@@ -24,8 +25,10 @@ from onnx2trt.stages import fp16_baseline as baseline
 from onnx2trt.stages import structure_times
 from onnx2trt.stages.faithful import SUSPECTED, grouped_convolutions, suspects
 from onnx2trt.stages.fp16_baseline import Baseline
-from onnx2trt.stages.slow_layers import slower_in_int8, time_layers
+from onnx2trt.stages.slow_layers import layers_of, slower_in_int8, time_layers
 from onnx2trt.stages.structure_times import Fastest, Measured
+from onnx2trt.trt import inspector
+from onnx2trt.trt.inspector import EngineLayer
 from onnx2trt.trt.profile import Timed
 
 OF_THE_STRUCTURE = (ExitCode.VALIDATION, ExitCode.BUILD, ExitCode.MODEL)  # errors that another structure may not have
@@ -62,7 +65,8 @@ class Int8Engines:
         """
         if not self.run or done and not self.chosen.made:
             return
-        best = Fastest(self.chosen.structure, self.chosen.slow) if done else None
+        chosen = self.chosen
+        best = Fastest(chosen.structure, chosen.slow, sorted(chosen.own_weights)) if done else None
         if best is None or best != self.measured.fastest:
             structure_times.remember(self.job, Measured(tuple(self.rows()), best), run)
 
@@ -87,18 +91,18 @@ def build_int8(job: Job, common: Result, run: Run) -> Int8Engines:
     built = Int8Engines([], builds, first.run, given, measured)
     structures, unlikely = _in_order(job, choice)
     built.builds += sum(one.attention for one in structures)
-    known = next((one for one in structures if measured.fastest and one.name == measured.fastest.structure), None)
-    if known and _add(built, common, choice.in_structure(known), known, measured.fastest.slow).made:
+    known = next((measured.fastest.of(one) for one in structures if measured.fastest and one.name == measured.fastest.structure), None)
+    if known and _add(built, common, choice.in_structure(known), measured.fastest.slow).made:
         built.builds = 0
         return built
     wanted = measured.still_to_build(tuple(structure.name for structure in structures))
     choices = {one.name: choice.in_structure(one) for one in structures if one.name in wanted}
     for structure in structures:
-        if structure in unlikely and any(attempt.made for attempt in built.attempts):
-            said = "no transformer that was measured gained by it; --quantization-effort best tries it"
-            run.console.info(f"INT8 by {structure.name} is not tried: {said}")
+        needless = "" if job.plan.calibration.effort.unlikely else _needless(structure, unlikely, built)
+        if needless:
+            run.console.info(f"INT8 by {structure.name} is not tried: {needless}; --quantization-effort best tries it")
         elif structure.name in choices:
-            attempt = _add(built, common, choices[structure.name], structure)
+            attempt = _add(built, common, choices[structure.name])
             if attempt.error and attempt.error.code not in OF_THE_STRUCTURE:
                 break
             built.remember(run, done=False)
@@ -117,9 +121,20 @@ def _in_order(job: Job, choice: Int8Choice) -> tuple[tuple[Structure, ...], tupl
     return likely + unlikely, unlikely
 
 
-def _add(built: Int8Engines, common: Result, choice: Int8Choice, structure: Structure, slow: dict[str, str] | None = None) -> Attempt:
-    """Build in a structure, without these layers in INT8; what has failed is an attempt, too."""
-    attempt = Attempt("int8", common.variant(), _with_what_was_found(built.run), structure=structure.name, slow=slow or {})
+def _needless(structure: Structure, unlikely: tuple[Structure, ...], built: Int8Engines) -> str:
+    """Why a structure is not built after those that are; empty where it is."""
+    sound = [attempt for attempt in built.attempts if attempt.made and not attempt.made.faithful.falls_short]
+    if structure.bound and any(attempt.made.choice.structure.takes_fp16 for attempt in sound):
+        return "TensorRT's own choice between INT8 and FP16 was as fast or faster every time that it was right"
+    if structure in unlikely and any(attempt.made for attempt in built.attempts):
+        return "no transformer that was measured gained by it"
+    return ""
+
+
+def _add(built: Int8Engines, common: Result, choice: Int8Choice, slow: dict[str, str] | None = None) -> Attempt:
+    """Build in the structure of a choice, without these layers in INT8; what has failed is an attempt, too."""
+    structure, found = choice.structure, _with_what_was_found(built.run)
+    attempt = Attempt("int8", common.variant(), found, structure=structure.name, slow=slow or {})
     attempt.result.take(plan={**common.plan, "quantization": "calibrator" if structure.calibrator else "qdq"})
     attempt.run.console.info(f"INT8 by {attempt.label}")
     built.attempts.append(attempt)
@@ -243,3 +258,62 @@ def _try_without(job: Job, first: Attempt, slow: dict[str, str], built: Int8Engi
     kept = "second" if second.p50_ms < first.p50_ms else "first"
     run.console.info(f"p50 {first.p50_ms:.3f} ms with them, {second.p50_ms:.3f} ms without: the {kept} is faster")
     built.attempts.append(second)
+
+
+def build_with_own_weights(job: Job, built: Int8Engines, fp16: Attempt | Baseline | None, run: Run) -> None:
+    """The chosen engine once more, with the model's own weights in INT8 layers that TensorRT computes in FP16 or FP32, if a build is left.
+
+    All had been given weights that INT8 can hold, and biases that make up for what INT8 loses, and in these layers nothing is lost. The
+    new engine takes the place of the other where it runs by the same kernels and is nearer to the model.
+    """
+    first = built.chosen
+    if built.builds < 1 or not first.made or first.made.faithful.falls_short or not isinstance(first.made.choice, Int8Choice):
+        return
+    if not first.made.choice.structure.takes_fp16:
+        return
+    try:
+        layers = _layers(job, first.made, run)
+        choice = _with_own_weights(first.made, layers)
+        second = Attempt(first.precision, first.result.variant(), _with_what_was_found(built.run or first.run), structure=first.structure)
+        second.slow, prepared = first.slow, choice.prepared(second.run, first.slow)
+        count = len(_weights(first.made.prepared.graph) - _weights(prepared.graph))
+        if not count:
+            return
+        run.console.info(f"TensorRT computes {count} INT8 layers in FP16 or FP32: built once more with their own weights")
+        built.builds -= 1
+        _build(second, choice, prepared)
+        same = _kernels(_layers(job, second.made, run)) == _kernels(layers)
+    except Exception as error:  # of whatever kind: the engine is good
+        run.console.info(f"it stays as it was: {in_words(error)}")
+        return
+    if same and not second.made.faithful.falls_short and _nearness(second) > _nearness(first):
+        time_in_turn(job, {first.precision: second}, fp16, run)
+        built.attempts[built.attempts.index(first)] = second
+    else:
+        run.console.info(f"it stays as it was: by these weights it {'is no nearer to the model' if same else 'has other kernels'}")
+
+
+def _with_own_weights(made: Made, layers: tuple[EngineLayer, ...]) -> Int8Choice:
+    """The same choice, where what these layers compute in FP16 or FP32 has the model's own weights."""
+    structure = replace(made.choice.structure, own_weights=frozenset(inspector.nodes_in_float(layers)))
+    return made.choice.in_structure(structure)
+
+
+def _layers(job: Job, made: Made, run: Run) -> tuple[EngineLayer, ...]:
+    with loaded(job, made, run) as engine:
+        return layers_of(made.prepared.graph, engine)
+
+
+def _weights(graph: Graph) -> set[tuple[str, str]]:
+    """(node, its second input) of all that have one."""
+    return {(node.name, node.input[1]) for node in graph.nodes if len(node.input) > 1}
+
+
+def _kernels(layers: tuple[EngineLayer, ...]) -> list[tuple[str, str | None, str]]:
+    return [(layer.kind, layer.precision, layer.tactic) for layer in layers]
+
+
+def _nearness(attempt: Attempt) -> tuple[float, float]:
+    """To the model, by the output that is furthest from it."""
+    row = attempt.row()
+    return row.sqnr_db or 0.0, -(row.drop_percent or 0.0)

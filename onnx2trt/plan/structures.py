@@ -14,6 +14,7 @@ class Structure:
     bound: bool  # every layer to the type that was chosen for it; else TensorRT may compute INT8 layers in FP16, and others in INT8
     by_rule: bool  # layers that INT8 seldom speeds up (depthwise, or of hardly any work) stay FP16 without being measured
     attention: bool = False  # both products of attention are INT8, too; only where the network has such attention
+    own_weights: frozenset[str] = frozenset()  # nodes whose weights are those of the model: TensorRT does not compute them in INT8
 
     @property
     def for_transformers(self) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Container, Iterable
+from dataclasses import dataclass, field, replace
 
 from onnx2trt.model.graph import Graph
 from onnx2trt.rewrite.body_layers import with_quantized_bodies
@@ -30,6 +30,10 @@ class Fit:
         """(those of the layers that have a scale, what else reads INT8 where they do)"""
         usable = tuple(layer for layer in layers if self.has_scales(layer) and self.without_int8.isdisjoint(layer.nodes))
         return usable, readings(graph, usable, self.scales, self.without_int8)
+
+    def with_own_weights(self, nodes: Container[str]) -> Fit:
+        """The same, but that nothing is fitted in these nodes."""
+        return replace(self, rounded={node: rounded for node, rounded in self.rounded.items() if node not in nodes})
 
     def has_scales(self, layer: Layer) -> bool:
         """For all that a layer reads."""

@@ -30,10 +30,14 @@ def time_layers(job: Job, graph: Graph, engine: Engine) -> Timed:
         graph: that it was built from.
     """
     engine.load(synthetic_arrays(job.info.inputs, job.profiles))
-    nodes = ((node.name, tuple(node.output)) for node in graph.nodes)
-    layers = inspector.parse_layers(engine.inspect(), labels(nodes))
+    layers = layers_of(graph, engine)
     engine.time_ms(RUNS)  # to wake the GPU up
     return served_by(graph, layers), engine.layer_ms(RUNS)
+
+
+def layers_of(graph: Graph, engine: Engine) -> tuple[EngineLayer, ...]:
+    """The layers of a loaded engine, with the nodes of the graph that it was built from."""
+    return inspector.parse_layers(engine.inspect(), labels((node.name, tuple(node.output)) for node in graph.nodes))
 
 
 def served_by(graph: Graph, layers: tuple[EngineLayer, ...]) -> tuple[EngineLayer, ...]:

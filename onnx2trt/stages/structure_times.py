@@ -8,9 +8,10 @@ from onnx2trt.conversion import remembered
 from onnx2trt.conversion.job import Job
 from onnx2trt.conversion.run import Run
 from onnx2trt.plan import key as identity
+from onnx2trt.plan.structures import Structure
 from onnx2trt.report.built import VariantRow
 
-FORMAT = 2  # raise it when engines change: then what was measured of older ones is measured again
+FORMAT = 3  # raise it when engines change: then what was measured of older ones is measured again
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,11 @@ class Fastest:
 
     structure: str
     slow: dict[str, str] = field(default_factory=dict)  # node that was FP16 for being slow in INT8 -> reason
+    own_weights: list[str] = field(default_factory=list)  # nodes that TensorRT did not compute in INT8 (plan.structures.Structure)
+
+    def of(self, structure: Structure) -> Structure:
+        """The structure of this name, as it was delivered."""
+        return replace(structure, own_weights=frozenset(self.own_weights))
 
 
 @dataclass(frozen=True)

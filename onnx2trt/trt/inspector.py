@@ -145,6 +145,11 @@ def _held(entries: list[dict], known: dict[str, str], tensors: Container[str], p
     return {name for name in held if name in tensors}, read
 
 
+def nodes_in_float(layers: tuple[EngineLayer, ...]) -> set[str]:
+    """ONNX nodes whose layers read FP16, BF16 or FP32 alone."""
+    return set().union(*(nodes_in(layers, name) for name in ("fp16", "bf16", "fp32"))) - nodes_in_8_bits(layers)
+
+
 def nodes_in_8_bits(layers: tuple[EngineLayer, ...]) -> set[str]:
     """ONNX nodes whose layer reads INT8 or FP8."""
     return set().union(*(nodes_in(layers, name) for name in EIGHT_BIT))

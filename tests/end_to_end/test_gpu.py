@@ -408,7 +408,9 @@ def test_int8_is_delivered_in_the_structure_that_is_fastest(folder, network):
         onnx.save(mobile_net() if network == "mobile" else mobile_net(wide=144, groups=9), folder / "net.onnx")
     _, result = convert(folder, *MEASURED, "--metric", "noise", "--test-image", "test.png")
     rows = result["structures"]
-    assert {"calibrator", "Q/DQ", "bound calibrator"} <= {row["structure"] for row in rows} and len(rows) <= 4, rows
+    (free,) = (row for row in rows if row["structure"] == "calibrator")
+    expected = {"calibrator", "Q/DQ"} | ({"bound calibrator"} if free["error"] or free.get("falls_short") else set())
+    assert expected <= {row["structure"] for row in rows} and len(rows) <= 4, rows
     sound = [row["p50_ms"] for row in rows if not row["error"] and not row.get("falls_short")]
     (int8,) = (row for row in result["variants"] if row["precision"] == "int8")
     assert int8["p50_ms"] == min(sound) and "falls_short" not in int8 and result["latency"]["p50_ms"] == int8["p50_ms"]
@@ -445,7 +447,7 @@ def fire_net():
 
 def test_every_structure_is_as_near_where_values_are_cut_off_pooled_and_joined(folder):
     onnx.save(fire_net(), folder / "net.onnx")
-    _, result = convert(folder, *MEASURED, "--metric", "noise", "--test-image", "test.png")
+    _, result = convert(folder, *MEASURED, "--metric", "noise", "--test-image", "test.png", "--quantization-effort", "best")
     near = {row["structure"]: row["sqnr_db"] for row in result["structures"] if not row["error"]}
     assert {"calibrator", "Q/DQ", "bound calibrator"} <= near.keys() and max(near.values()) - min(near.values()) < 4, near
 

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from helpers import network, quiet_run
@@ -11,7 +12,7 @@ from models import node, random
 from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode
 from onnx2trt.pipeline import structures
 from onnx2trt.pipeline.engine import Made
-from onnx2trt.pipeline.structures import Int8Engines, build_int8, give_slow_layers_back
+from onnx2trt.pipeline.structures import Int8Engines, build_int8, build_with_own_weights, give_slow_layers_back
 from onnx2trt.plan.structures import ATTENTION, BOUND, FREE, QDQ
 from onnx2trt.report.console import Console
 from onnx2trt.report.result import Precision, Result
@@ -75,17 +76,24 @@ def built(job, common=None):
 
 @pytest.mark.parametrize("fastest", NAMES)
 def test_the_fastest_of_all_structures_is_chosen(gpu, fastest):
-    job, made = gpu({name: 1.0 if name == fastest else 2.0 for name in NAMES})
+    job, made = gpu({name: 1.0 if name == fastest else 2.0 for name in NAMES}, "--quantization-effort", "best")
     found = built(job)
-    assert made.built == NAMES and found.chosen.structure == fastest and found.builds == 1
+    assert made.built == NAMES and found.chosen.structure == fastest and found.builds == 4
     assert found.chosen.result.plan["quantization"] == ("qdq" if fastest == QDQ.name else "calibrator")
     assert [(row.structure, row.p50_ms) for row in found.rows()] == [(name, 1.0 if name == fastest else 2.0) for name in NAMES]
+
+
+@pytest.mark.parametrize("free, expected", [(3.0, NAMES[:2]), ((1.0, "wrong"), NAMES), (refused(), NAMES), (missed(2.0), NAMES)])
+def test_layers_are_bound_only_where_the_choice_of_tensorrt_is_no_use(gpu, free, expected):
+    job, made = gpu({FREE.name: free, QDQ.name: 2.0, BOUND.name: 1.0})
+    found = built(job)
+    assert made.built == expected and found.chosen.structure == expected[-1] and found.builds == 4 - len(expected)
 
 
 def test_each_says_its_figures_as_soon_as_they_are_known(gpu, monkeypatch):
     said = []
     monkeypatch.setattr(Console, "info", lambda self, text: said.append(text))
-    job, _ = gpu({name: float(ms) for ms, name in enumerate(NAMES, start=1)})
+    job, _ = gpu({name: float(ms) for ms, name in enumerate(NAMES, start=1)}, "--quantization-effort", "best")
     built(job)
     assert [text for text in said if "p50" in text] == [f"{name}: p50 {ms:.3f} ms, 100.0% INT8" for ms, name in enumerate(NAMES, start=1)]
 
@@ -95,9 +103,9 @@ def test_attention_in_int8_is_a_structure_of_its_own_where_there_is_any(gpu, mon
     monkeypatch.setattr(Chosen, "has_attention", attention)
     job, made = gpu({FREE.name: 3.0, QDQ.name: 2.0, ATTENTION.name: ms, BOUND.name: 3.0})
     found = built(job)
-    assert made.built == ([FREE.name, QDQ.name, ATTENTION.name, BOUND.name] if attention else NAMES)
+    assert made.built == ([FREE.name, QDQ.name, ATTENTION.name] if attention else [FREE.name, QDQ.name])
     assert found.chosen.structure == (ATTENTION.name if attention and ms < 2 else QDQ.name)
-    assert found.chosen.result.plan["quantization"] == "qdq" and found.builds == 1, "one build is still left for slow layers"
+    assert found.chosen.result.plan["quantization"] == "qdq" and found.builds == 2, "two builds are still left for slow layers"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +116,8 @@ def test_attention_in_int8_is_a_structure_of_its_own_where_there_is_any(gpu, mon
         ({QDQ: refused(), ATTENTION: refused()}, (), [QDQ, ATTENTION, FREE]),
         ({QDQ: refused(), ATTENTION: refused(), FREE: refused()}, (), [QDQ, ATTENTION, FREE, BOUND]),
         ({}, ("--quantization-effort", "best"), [FREE, QDQ, ATTENTION, BOUND]),
-        ({}, ("--quantization", "calibrator"), [FREE, BOUND]),
+        ({}, ("--quantization", "calibrator"), [FREE]),
+        ({FREE: refused()}, ("--quantization", "calibrator"), [FREE, BOUND]),
     ],
 )
 def test_of_a_transformer_what_never_helps_is_built_only_where_nothing_else_passes(gpu, monkeypatch, found, flags, expected):
@@ -156,7 +165,7 @@ def test_fewer_layers_are_tried_only_where_no_structure_meets_the_limit(gpu, mon
 
 @pytest.mark.parametrize(
     "effort, structures_of, most, tried",
-    [("default", NAMES, 4, [QDQ.name]), ("best", NAMES, 6, [QDQ.name, BOUND.name])],
+    [("default", NAMES[:2], 4, [QDQ.name]), ("best", NAMES, 6, [QDQ.name, BOUND.name])],
 )
 def test_slow_layers_go_back_from_the_fastest_as_long_as_builds_are_left(gpu, effort, structures_of, most, tried):
     """Not where TensorRT itself has taken FP16 for what is slow."""
@@ -196,7 +205,7 @@ def convs(groups: int) -> dict:
 
 
 def test_the_next_run_builds_the_fastest_alone_and_shows_the_others(gpu):
-    times = {FREE.name: 2.0, QDQ.name: 1.0, BOUND.name: 3.0, "Q/DQ without": 0.5}
+    times = {FREE.name: refused(), QDQ.name: 1.0, BOUND.name: 3.0, "Q/DQ without": 0.5}
     job, made = gpu(times)
     found = built(job)
     give_slow_layers_back(job, found, Baseline(attempt(job, "fp16").row(), ((), {}), "2026-01-01"), quiet_run())
@@ -215,7 +224,7 @@ def test_the_next_run_builds_the_fastest_alone_and_shows_the_others(gpu):
 
 
 def test_a_run_that_was_killed_is_taken_up_where_it_ended(gpu, monkeypatch):
-    job, made = gpu({FREE.name: 1.0, QDQ.name: 2.0, BOUND.name: KeyboardInterrupt()})
+    job, made = gpu({FREE.name: 1.0, QDQ.name: 2.0, BOUND.name: KeyboardInterrupt()}, "--quantization-effort", "best")
     monkeypatch.setattr(structures, "build_and_check", interrupted_at(made, BOUND.name))
     with pytest.raises(KeyboardInterrupt):
         built(job)
@@ -250,3 +259,73 @@ def quiet_run_that_writes():
     run = quiet_run()
     run.replace_now = lambda path, data, required: Path(path).write_bytes(data)
     return run
+
+
+@pytest.fixture
+def half_in_fp16(gpu, monkeypatch):
+    """half_in_fp16(second engine, its tactic): (job, Gpu, engines) where the fastest computes one of two INT8 layers in FP16."""
+    fitted = network([node("Conv", "x w__fitted", "c", "int8"), node("Conv", "c v__fitted", "y", "fp16")], fitted_convs("__fitted"))
+    own = network([node("Conv", "x w__fitted", "c", "int8"), node("Conv", "c v", "y", "fp16")], fitted_convs(""))
+
+    def prepared(self, run, more=None):
+        graph = own if "fp16" in self.structure.own_weights else fitted
+        name = self.structure.name + " with own weights" * bool(self.structure.own_weights)
+        return SimpleNamespace(graph=graph, without=more, structure=replace(self.structure, name=name))
+
+    def layers(job, made, run):
+        again = bool(made.choice.structure.own_weights)
+        tactics = {"int8": "imma", "fp16": made_gpu.tactic if again else "hmma"}
+        return tuple(EngineLayer(name, "CaskConvolution", name, name, name, (name,), tactic) for name, tactic in tactics.items())
+
+    made_gpu = SimpleNamespace(tactic="hmma")
+
+    def make(outcome, tactic="hmma"):
+        monkeypatch.setattr(Chosen, "prepared", prepared)
+        monkeypatch.setattr(structures, "_layers", layers)
+        made_gpu.tactic = tactic
+        job, made = gpu({FREE.name: 1.0, QDQ.name: 2.0, f"{FREE.name} with own weights": outcome})
+        monkeypatch.setattr(structures, "_nearness", lambda one: (made.decibels if one.own_weights else 40.0, 0.0))
+        made.decibels = 50.0
+        return job, made, built(job)
+
+    return make
+
+
+def fitted_convs(ending: str) -> dict:
+    return {"w__fitted": random(4, 4, 1, 1), f"v{ending}": random(4, 4, 1, 1, seed=1)}
+
+
+def test_what_is_not_computed_in_int8_gets_its_own_weights_back(half_in_fp16):
+    job, made, found = half_in_fp16(1.001)
+    build_with_own_weights(job, found, None, quiet_run())
+    assert made.built == [FREE.name, QDQ.name, "calibrator with own weights"] and found.builds == 1
+    assert found.chosen.structure == FREE.name and found.chosen.own_weights == {"fp16"} and found.chosen.p50_ms == 1.001
+    assert [row.structure for row in found.rows()] == [FREE.name, QDQ.name], "it takes the place of the other"
+    found.remember(quiet_run_that_writes())
+    made.built.clear()
+    again = built(job)
+    assert made.built == ["calibrator with own weights"] and again.chosen.own_weights == {"fp16"}, "the next run builds it alone"
+
+
+@pytest.mark.parametrize(
+    "outcome, tactic, decibels", [(1.0, "other", 50), (1.0, "hmma", 39), ((1.0, "wrong"), "hmma", 50), (refused(), "hmma", 50)]
+)
+def test_own_weights_are_kept_only_where_they_are_better_by_the_same_kernels(half_in_fp16, outcome, tactic, decibels):
+    job, made, found = half_in_fp16(outcome, tactic)
+    first, made.decibels = found.chosen, decibels
+    build_with_own_weights(job, found, None, quiet_run())
+    assert made.built[-1] == "calibrator with own weights" and found.chosen is first and not first.own_weights
+
+
+def test_own_weights_take_a_build_and_layers_that_are_not_int8(half_in_fp16, monkeypatch):
+    job, made, found = half_in_fp16(0.5)
+    found.builds = 0
+    build_with_own_weights(job, found, None, quiet_run())
+    found.builds = 2
+    monkeypatch.setattr(
+        structures, "_layers", lambda job, made, run: (EngineLayer("all", "Conv", "int8", "int8", "int8", ("int8", "fp16"), ""),)
+    )
+    build_with_own_weights(job, found, None, quiet_run())
+    found.attempts[0].result.latency = latency(3.0)
+    build_with_own_weights(job, found, None, quiet_run())
+    assert made.built == [FREE.name, QDQ.name] and found.builds == 2 and found.chosen.structure == QDQ.name
