@@ -67,7 +67,8 @@ def graph_to_quantize(job: Job, run: Run) -> Graph:
     Raises:
         ConversionError: MODEL, where its opset cannot be raised.
     """
-    graph = prepare.working_graph(einsums_as_products(job.graph()), True, job.plan.fp16_scales, job.plan.layer_precisions)
+    source = einsums_as_products(job.graph())
+    graph = prepare.working_graph(source, True, job.plan.fp16_scales, job.plan.layer_precisions, job.profiles)
     if job.plan.precision == FP8.name and graph.opset < QUANTIZE_OPSET:
         raise prepare.without_fp8_opset(graph.opset)
     if job.strong:
@@ -81,8 +82,7 @@ def _choose_with_plugins(job: Job, run: Run) -> Choice:
     graph = job.graph()
     find_refused(job, graph, None, run)
     weak = prepare.prepare_weak(graph, kept_fp32(job, graph, measure_ranges(job, graph, run)), job.plan.layer_precisions)
-    about = caches.describe(job, caches.method_of(cache)) if cache else None
-    return Choice(replace(weak, scales=cache.scales if cache else None), about=about)
+    return Choice(replace(weak, scales=cache.scales), about=caches.describe(job, caches.method_of(cache))) if cache else Choice(weak)
 
 
 class Int8Choice:

@@ -185,7 +185,7 @@ def prepare_again(job: Job, kept_fp32: dict[str, str], exact_scales: bool, run: 
 
 def _to_lower(job: Job, run: Run) -> Graph:
     """The folded FP32 graph that the precision is written into."""
-    graph = prepare.working_graph(job.graph(), job.info.quantized, job.plan.fp16_scales, job.plan.layer_precisions)
+    graph = prepare.working_graph(job.graph(), job.info.quantized, job.plan.fp16_scales, job.plan.layer_precisions, job.profiles)
     return with_clipped_masks(job, prepare.raised_for(graph, job.half), run)
 
 

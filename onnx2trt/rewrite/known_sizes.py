@@ -61,11 +61,7 @@ def fixed_sizes(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, np.nda
     """
     if not any(node.op_type in ("Shape", "Size") for node in graph.nodes):
         return {}
-    sizes = sizes_of(graph, profiles)
-    if graph.observed and all(profile.min == profile.max and profile.values is None for profile in profiles):
-        hanging = hang_on_values(graph)
-        sizes |= {name: shape for name, shape in graph.observed.items() if name not in hanging}
-    return _from_sizes(graph.nodes, graph.weights, sizes)
+    return _from_sizes(graph.nodes, graph.weights, all_sizes(graph, profiles))
 
 
 def with_sizes(graph: Graph, values: dict[str, np.ndarray]) -> Graph:
@@ -84,6 +80,15 @@ def with_sizes(graph: Graph, values: dict[str, np.ndarray]) -> Graph:
     result.replace_nodes(node for node in result.nodes if made.isdisjoint(node.output))
     result.prune()
     return result
+
+
+def all_sizes(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, Sizes]:
+    """As sizes_of, and where every input has one shape only, what was observed besides."""
+    sizes = sizes_of(graph, profiles)
+    if graph.observed and all(profile.min == profile.max and profile.values is None for profile in profiles):
+        hanging = hang_on_values(graph)
+        sizes |= {name: shape for name, shape in graph.observed.items() if name not in hanging}
+    return sizes
 
 
 def sizes_of(graph: Graph, profiles: tuple[Profile, ...]) -> dict[str, Sizes]:

@@ -16,6 +16,7 @@ from onnx2trt.rewrite import placement, qdq
 from onnx2trt.rewrite.fit import Fit
 from onnx2trt.rewrite.fold import fold
 from onnx2trt.rewrite.gelu import gelus_by_tanh
+from onnx2trt.rewrite.in_place import assigned_by_slices
 from onnx2trt.rewrite.layer_norms import name_layer_norms
 from onnx2trt.rewrite.number_formats import INT8, NumberFormat
 from onnx2trt.rewrite.opset import raise_opset
@@ -97,16 +98,18 @@ def working_graph(
     quantize: bool,
     fp16_scales: bool,
     overrides: tuple[tuple[str, str], ...] = (),
+    profiles: tuple[Profile, ...] = (),
 ) -> Graph:
-    """The folded FP32 graph that precision is written into.
+    """The folded FP32 graph that precision is written into; the model itself is not changed.
 
     Args:
-        graph: the model, not changed.
         quantize: Q/DQ will be put in, or are there.
         fp16_scales: their scales shall be FP16, which takes opset 19; where the model cannot be raised to that, it has an older one.
         overrides: (pattern, precision) of --layer-precisions; nodes that they name stay.
+        profiles: which may fix sizes that the model leaves open.
     """
-    graph = name_layer_norms(fold(graph, overrides, stored_once=not quantize), overrides)
+    once = not quantize
+    graph = name_layer_norms(fold(assigned_by_slices(graph, profiles, overrides, once), overrides, once), overrides)
     if not quantize:
         return graph
     raised = raise_opset(graph, qdq.QUANTIZE_OPSET) if fp16_scales else None

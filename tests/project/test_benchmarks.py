@@ -17,7 +17,7 @@ from helpers import write_conv_net
 from models import conv_net, random
 from real_models import ppocr
 
-from benchmarks import ablation, endurance, fleet_kills, gelu, networks, scaling
+from benchmarks import ablation, endurance, fleet_kills, gelu, in_place, networks, scaling
 from benchmarks.calibration import table as calibration_table
 from onnx2trt.fleet.plan_file import read_plan
 from onnx2trt.quant import weight_fitting, weight_solver
@@ -35,6 +35,13 @@ def test_the_forms_of_gelu_compute_the_same():
     others = [found.pop(form) for form in other]
     assert len(others) == 4 and all(array.shape == exact.shape and np.sum((array - exact) ** 2) > 0 for array in others)
     assert all(np.sum((array - exact) ** 2) < 0.01 * np.sum(exact**2) for array in found.values())
+
+
+def test_assignments_in_place_move_less_by_slices():
+    pytest.importorskip("tensorrt_rtx", reason="TensorRT-RTX is not installed")
+    found = in_place.measure(32)
+    for figure in ("kernels", "moved_bytes", "bytes"):
+        assert found["slices"][figure] < found["ScatterND"][figure], figure
 
 
 @pytest.mark.slow
