@@ -18,6 +18,7 @@ from onnx2trt.report.result import Calibration
 from onnx2trt.rewrite import prepare
 from onnx2trt.rewrite.activations import name_activations
 from onnx2trt.rewrite.fp16 import convert
+from onnx2trt.rewrite.in_place import assigned_by_slices
 from onnx2trt.rewrite.prepare import Prepared
 from onnx2trt.rewrite.refused import NOT_BUILT, Refused
 from onnx2trt.stages.blank_input import kept_for_blank
@@ -138,7 +139,7 @@ def choose(job: Job, run: Run) -> Choice | HalfChoice:
 
 
 def _choose_weak(job: Job, run: Run) -> Choice:
-    """The model stays FP32 (but for activations, which get their names); TensorRT's flags lower it, and constraints bind single layers."""
+    """The model stays FP32 (what _named makes of it); TensorRT's flags lower it, and constraints bind single layers."""
     if job.plan.precision == "fp32":
         return Choice(_in_fp32(job))
     graph = job.graph()
@@ -152,7 +153,9 @@ def _choose_weak(job: Job, run: Run) -> Choice:
 
 def _named(job: Job, graph: Graph, run: Run) -> Graph:
     """What a weakly typed network of 16 bits is built from."""
-    return with_clipped_masks(job, name_activations(prepare.raised_for(graph, job.half), job.plan.layer_precisions), run)
+    overrides = job.plan.layer_precisions
+    named = name_activations(prepare.raised_for(assigned_by_slices(graph, job.profiles, overrides), job.half), overrides)
+    return with_clipped_masks(job, named, run)
 
 
 def _in_fp32(job: Job) -> Prepared:
