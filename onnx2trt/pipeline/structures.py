@@ -17,7 +17,7 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.pipeline.attempt import Attempt, loaded, time_in_turn
 from onnx2trt.pipeline.engine import Made, build_and_check, choose
 from onnx2trt.pipeline.int8 import Int8Choice
-from onnx2trt.plan.structures import Structure
+from onnx2trt.plan.structures import FREE, Structure
 from onnx2trt.report.built import VariantRow
 from onnx2trt.report.result import Result
 from onnx2trt.rewrite.prepare import Prepared
@@ -123,8 +123,7 @@ def _in_order(job: Job, choice: Int8Choice) -> tuple[tuple[Structure, ...], tupl
 
 def _needless(structure: Structure, unlikely: tuple[Structure, ...], built: Int8Engines) -> str:
     """Why a structure is not built after those that are; empty where it is."""
-    sound = [attempt for attempt in built.attempts if attempt.made and not attempt.made.faithful.falls_short]
-    if structure.bound and any(attempt.made.choice.structure.takes_fp16 for attempt in sound):
+    if structure.bound and any(row.structure == FREE.name and not row.error and not row.falls_short for row in built.rows()):
         return "TensorRT's own choice between INT8 and FP16 was as fast or faster every time that it was right"
     if structure in unlikely and any(attempt.made for attempt in built.attempts):
         return "no transformer that was measured gained by it"

@@ -236,6 +236,13 @@ def test_a_run_that_was_killed_is_taken_up_where_it_ended(gpu, monkeypatch):
     assert built(job).builds == 0 and made.built == [FREE.name], "now it is known to the end"
 
 
+def test_what_a_run_that_was_killed_has_measured_tells_what_need_not_be_built(gpu, monkeypatch):
+    job, made = gpu({FREE.name: 2.0, QDQ.name: 1.0})
+    built(job)
+    job, made = gpu({QDQ.name: 1.0}, job=job)
+    assert built(job).chosen.structure == QDQ.name and made.built == [QDQ.name], "bound layers are no use where the free engine was right"
+
+
 def test_one_engine_without_structures_may_give_its_slow_layers_back(gpu):
     job, made = gpu({"bound calibrator without": 0.5})
     one = attempt(job, "int8")
