@@ -25,7 +25,7 @@ from onnx2trt.stages import fp16_baseline as baseline
 from onnx2trt.stages import structure_times
 from onnx2trt.stages.faithful import SUSPECTED, grouped_convolutions, suspects
 from onnx2trt.stages.fp16_baseline import Baseline
-from onnx2trt.stages.slow_layers import layers_of, slower_in_int8, time_layers
+from onnx2trt.stages.slow_layers import slower_in_int8, time_layers
 from onnx2trt.stages.structure_times import Fastest, Measured
 from onnx2trt.trt import inspector
 from onnx2trt.trt.inspector import EngineLayer
@@ -244,8 +244,7 @@ def _try_without(job: Job, first: Attempt, slow: dict[str, str], built: Int8Engi
     run.console.info(f"{why}: built once more without them")
     for node, reason in slow.items():
         run.console.debug(f"{node}: {reason}")
-    found = _with_what_was_found(built.run or first.run, first.precision)
-    second = Attempt(first.precision, first.result.variant(), found, structure=first.structure, slow=slow)
+    second = _once_more(first, built, slow)
     built.builds -= 1
     try:
         _build(second, choice, choice.prepared(second.run, slow))
@@ -257,6 +256,12 @@ def _try_without(job: Job, first: Attempt, slow: dict[str, str], built: Int8Engi
     kept = "second" if second.p50_ms < first.p50_ms else "first"
     run.console.info(f"p50 {first.p50_ms:.3f} ms with them, {second.p50_ms:.3f} ms without: the {kept} is faster")
     built.attempts.append(second)
+
+
+def _once_more(first: Attempt, built: Int8Engines, slow: dict[str, str]) -> Attempt:
+    """Another engine in the same structure, without these layers in 8 bits."""
+    run = _with_what_was_found(built.run or first.run, first.precision)
+    return Attempt(first.precision, first.result.variant(), run, structure=first.structure, slow=slow)
 
 
 def build_with_own_weights(job: Job, built: Int8Engines, fp16: Attempt | Baseline | None, run: Run) -> None:
@@ -273,8 +278,8 @@ def build_with_own_weights(job: Job, built: Int8Engines, fp16: Attempt | Baselin
     try:
         layers = _layers(job, first.made, run)
         choice = _with_own_weights(first.made, layers)
-        second = Attempt(first.precision, first.result.variant(), _with_what_was_found(built.run or first.run), structure=first.structure)
-        second.slow, prepared = first.slow, choice.prepared(second.run, first.slow)
+        second = _once_more(first, built, first.slow)
+        prepared = choice.prepared(second.run, first.slow)
         count = len(_weights(first.made.prepared.graph) - _weights(prepared.graph))
         if not count:
             return
@@ -300,7 +305,7 @@ def _with_own_weights(made: Made, layers: tuple[EngineLayer, ...]) -> Int8Choice
 
 def _layers(job: Job, made: Made, run: Run) -> tuple[EngineLayer, ...]:
     with loaded(job, made, run) as engine:
-        return layers_of(made.prepared.graph, engine)
+        return inspector.layers_of(engine.inspect(), made.prepared.graph.nodes)
 
 
 def _weights(graph: Graph) -> set[tuple[str, str]]:

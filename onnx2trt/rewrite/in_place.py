@@ -17,6 +17,7 @@ import onnx
 from onnx2trt.base.model_info import STANDARD_DOMAINS, Profile
 from onnx2trt.model.graph import Graph
 from onnx2trt.model.nodes import attribute
+from onnx2trt.rewrite.contrib_nodes import Replacement
 from onnx2trt.rewrite.fold import fold_constants
 from onnx2trt.rewrite.known_sizes import Sizes, all_sizes
 
@@ -52,16 +53,17 @@ def assigned_by_slices(
         return graph
     folded = fold_constants(graph, stored_once)
     sizes, types = all_sizes(folded, profiles), folded.types()
-    nodes = []
+    instead = {}
     for node in folded.nodes:
-        data = node.input[0] if node.input else ""
-        box = None
-        if _assigns(node, overrides) and node.input[1] in folded.weights and types.get(data) in FLOATS:
-            box = _box(folded.weights[node.input[1]], sizes.get(data))
-        nodes += (box and _by_slices(folded, node, box, sizes[data])) or [node]
-    if len(nodes) == len(folded.nodes) and all(one is other for one, other in zip(nodes, folded.nodes)):
+        if not _assigns(node, overrides) or node.input[1] not in folded.weights or types.get(node.input[0]) not in FLOATS:
+            continue
+        box = _box(folded.weights[node.input[1]], sizes.get(node.input[0]))
+        made = box and _by_slices(folded, node, box, sizes[node.input[0]])
+        if made:
+            instead[node.name] = made
+    if not instead:
         return graph
-    folded.replace_nodes(nodes)
+    folded.replace_nodes(node for old in folded.nodes for node in instead.get(old.name, (old,)))
     folded.prune()
     return folded
 
@@ -99,43 +101,29 @@ def _box(indices: np.ndarray, sizes: Sizes | None) -> _Box | None:
 
 def _by_slices(graph: Graph, node: onnx.NodeProto, box: _Box, sizes: Sizes) -> list[onnx.NodeProto]:
     """What takes the place of a ScatterND of `graph`, which gets the constants for it; nothing where that cannot be written."""
-    nodes: list[onnx.NodeProto] = []
+    n = Replacement(graph, node, np.float32)
     data, _, updates = node.input
     rest = sizes[len(box.starts) :]
     partial = [axis for axis, extent in enumerate(box.shape) if extent < sizes[axis]]
     if box.shape != box.given_as or not partial:
         if rest.count(None) > 1:
             return []
-        shape = np.array([*box.shape, *(-1 if size is None else size for size in rest)], np.int64)
-        updates = _made(graph, nodes, "Reshape", [updates, _constant(graph, node, shape)], node)
+        shape = [*box.shape, *(-1 if size is None else size for size in rest)]
+        updates = n("Reshape", updates, n.constant(shape, np.int64), to="" if partial else node.output[0])
 
     def part(tensor: str, axis: int, start: int, stop: int) -> str:
-        names = [_constant(graph, node, np.array([value], np.int64)) for value in (start, stop, axis)]
-        return _made(graph, nodes, "Slice", [tensor, *names], node)
+        return n("Slice", tensor, *(n.constant([value], np.int64) for value in (start, stop, axis)))
 
-    def assigned(tensor: str, axes: list[int]) -> str:
+    def assigned(tensor: str, axes: list[int], to: str = "") -> str:
         """The tensor with the updates in its part along these axes."""
-        if not axes:
-            return updates
         axis, size = axes[0], sizes[axes[0]]
         start, stop = box.starts[axis], box.stops[axis]
-        middle = assigned(part(tensor, axis, start, stop) if len(axes) > 1 else "", axes[1:])
+        middle = assigned(part(tensor, axis, start, stop), axes[1:]) if axes[1:] else updates
         parts = [part(tensor, axis, 0, start)] if start else []
         parts += [middle, *([part(tensor, axis, stop, size)] if stop < size else [])]
-        return _made(graph, nodes, "Concat", parts, node, axis=axis)
+        return n("Concat", *parts, to=to, axis=axis)
 
-    assigned(data, partial)
-    nodes[-1].output[0], nodes[-1].name = node.output[0], node.name
-    return nodes
-
-
-def _constant(graph: Graph, node: onnx.NodeProto, value: np.ndarray) -> str:
-    name = graph.unique(f"{node.name}__bound")
-    graph.weights[name] = value
-    return name
-
-
-def _made(graph: Graph, nodes: list, kind: str, inputs: list[str], node: onnx.NodeProto, **attributes) -> str:
-    name = graph.unique(f"{node.name}__{kind.lower()}")
-    nodes.append(onnx.helper.make_node(kind, inputs, [name], name=name, **attributes))
-    return name
+    if partial:
+        assigned(data, partial, node.output[0])
+    n.made[-1].name = node.name
+    return n.made

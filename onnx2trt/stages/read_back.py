@@ -22,7 +22,6 @@ from onnx2trt.rewrite.refused import BY_PARSER, NOT_BUILT
 from onnx2trt.rewrite.shares import half_mac_share, mac_share, mac_shares
 from onnx2trt.trt import inspector
 from onnx2trt.trt.builder import BuiltEngine
-from onnx2trt.trt.constraints import labels
 from onnx2trt.trt.engine import Engine
 
 ENOUGH = {  # asked for -> what may be delivered; INT8 where the model carries Q/DQ
@@ -62,8 +61,7 @@ def read_precision(job: Job, prepared: Prepared, built: BuiltEngine, engine: Eng
     half_share = half_mac_share(prepared.graph, job.profiles, half_type=job.half) if lowered and job.strong else None
     ignored: tuple[tuple[str, str, str], ...] = ()
     if engine is not None:
-        known = labels((node.name, tuple(node.output)) for node in prepared.graph.nodes)
-        found = inspector.parse_layers(engine.inspect(), known)
+        found = inspector.layers_of(engine.inspect(), prepared.graph.nodes)
         if found:
             layers, source = inspector.count_layers(found), "inspector"
             ignored = inspector.ignored_constraints(found, prepared.constraints, prepared.half_nodes)
@@ -120,7 +118,7 @@ def _nothing_to_lower(job: Job, prepared: Prepared, precision: Precision) -> str
 def describe_engine(job: Job, engine: Engine, run: Run) -> Precision:
     """The precision of an engine that was built elsewhere; nothing was asked for, so nothing can be missing."""
     graph = job.graph()
-    found = inspector.parse_layers(engine.inspect(), labels((node.name, tuple(node.output)) for node in graph.nodes))
+    found = inspector.layers_of(engine.inspect(), graph.nodes)
     if not found:
         run.console.warn("the engine was built without detailed verbosity: its layers cannot be read")
         return Precision(None, layers_source="inspector")

@@ -12,7 +12,6 @@ from onnx2trt.model.graph import Graph
 from onnx2trt.model.operators import QUANTIZERS
 from onnx2trt.rewrite.shares import macs_of
 from onnx2trt.trt import inspector
-from onnx2trt.trt.constraints import labels
 from onnx2trt.trt.engine import Engine
 from onnx2trt.trt.inspector import EngineLayer
 from onnx2trt.trt.profile import Groups, Part, Timed, parts_of
@@ -30,14 +29,9 @@ def time_layers(job: Job, graph: Graph, engine: Engine) -> Timed:
         graph: that it was built from.
     """
     engine.load(synthetic_arrays(job.info.inputs, job.profiles))
-    layers = layers_of(graph, engine)
+    layers = inspector.layers_of(engine.inspect(), graph.nodes)
     engine.time_ms(RUNS)  # to wake the GPU up
     return served_by(graph, layers), engine.layer_ms(RUNS)
-
-
-def layers_of(graph: Graph, engine: Engine) -> tuple[EngineLayer, ...]:
-    """The layers of a loaded engine, with the nodes of the graph that it was built from."""
-    return inspector.parse_layers(engine.inspect(), labels((node.name, tuple(node.output)) for node in graph.nodes))
 
 
 def served_by(graph: Graph, layers: tuple[EngineLayer, ...]) -> tuple[EngineLayer, ...]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 from onnx2trt.base.errors import ConversionError, ExitCode
 from onnx2trt.base.side_files import NotTaken, parse_json
 from onnx2trt.plan.precision_arguments import EIGHT_BIT
-from onnx2trt.trt.constraints import nodes_of
+from onnx2trt.trt.constraints import labels, nodes_of
 
 MOST_TEXT = 2**28  # characters; layers of large engines take some kB each
 # words of a tensor's description, in lower case: TensorRT's own kernels say "FP16", those of its compiler "Half"
@@ -58,6 +58,11 @@ def parse_layers(text: str, known: dict[str, str]) -> tuple[EngineLayer, ...]:
         ConversionError: VALIDATION, where it is no JSON, or not of this form.
     """
     return _read(text, lambda entries: tuple(_layer(entry, known) for entry in entries))
+
+
+def layers_of(text: str, nodes: Iterable) -> tuple[EngineLayer, ...]:
+    """As parse_layers, by the ONNX nodes (onnx.NodeProto) of the graph that the engine was built from."""
+    return parse_layers(text, labels((node.name, tuple(node.output)) for node in nodes))
 
 
 def _read(text: str, make: Callable):

@@ -1,5 +1,6 @@
 """pipeline/int8.py: the scales that TensorRT's calibrator gets of all that an engine may hold in INT8, over random networks."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -49,3 +50,23 @@ def test_a_scale_reaches_what_its_tensor_holds(seed, structure, tmp_path, monkey
         assert scale in calibrated or reach >= held[name] / CLOSE, (name, reach, wanted)
     again = prepared(structure)
     assert again.scales == pytest.approx(made.scales), "from the cache, of equalized channels, too"
+
+
+def levels(made: Prepared, name: str) -> np.ndarray:
+    """The weights of a convolution in steps of INT8, of each output channel."""
+    (weight,) = (made.graph.weights[node.input[1]] for node in made.graph.nodes if node.name == name)
+    channels = weight.reshape(len(weight), -1)
+    return 127 * channels / np.abs(channels).max(axis=1, keepdims=True)
+
+
+def test_what_is_not_computed_in_int8_has_the_weights_of_the_model(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write(random_network(SEEDS[1]), tmp_path)
+    fitted = prepared(FREE, "--calibration-dir", "data")
+    read = {node.name: node.input[1] for node in fitted.graph.nodes if node.op_type == "Conv"}
+    first, other, *_ = (name for name, weight in read.items() if weight.endswith("__fitted"))
+    own = prepared(replace(FREE, own_weights=frozenset([first])))
+    for name, made, rounded in ((first, fitted, True), (first, own, False), (other, fitted, True), (other, own, True)):
+        found = levels(made, name)
+        assert (np.abs(found - np.rint(found)).max() < 1e-3) == rounded, name
+    assert own.scales == pytest.approx(fitted.scales), "it may be INT8 all the same"

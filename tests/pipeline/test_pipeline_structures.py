@@ -10,6 +10,7 @@ from made_engines import ENGINE, Chosen, attempt, int8_job, latency
 from models import node, random
 
 from onnx2trt.base.errors import AccuracyError, ConversionError, ExitCode
+from onnx2trt.compare.accuracy import Accuracy
 from onnx2trt.pipeline import structures
 from onnx2trt.pipeline.engine import Made
 from onnx2trt.pipeline.structures import Int8Engines, build_int8, build_with_own_weights, give_slow_layers_back
@@ -28,7 +29,7 @@ class Gpu:
     """Builds whatever it is given, and says how fast it is: milliseconds, or an error, by structure."""
 
     def __init__(self, found: dict):
-        self.found, self.built = dict(found), []
+        self.found, self.built, self.decibels = dict(found), [], {}
 
     def build_and_check(self, job, choice, prepared, result, run):
         name = prepared.structure.name + " without" * bool(prepared.without)
@@ -40,6 +41,8 @@ class Gpu:
             raise outcome
         ms, short = outcome if isinstance(outcome, tuple) else (outcome, "")
         result.take(status="validated", latency=latency(ms), precision=Precision("int8", "int8", int8_mac_share=1.0))
+        if name in self.decibels:
+            result.take(accuracy=[Accuracy("gpu", "images", "y", "noise", 0.1, None, self.decibels[name], 0.5, 0, 8, None, None, False)])
         return Made(job, choice, prepared, ENGINE, {}, Faithful(5.0 if short else 0.1, short))
 
 
@@ -291,8 +294,7 @@ def half_in_fp16(gpu, monkeypatch):
         monkeypatch.setattr(structures, "_layers", layers)
         made_gpu.tactic = tactic
         job, made = gpu({FREE.name: 1.0, QDQ.name: 2.0, f"{FREE.name} with own weights": outcome})
-        monkeypatch.setattr(structures, "_nearness", lambda one: (made.decibels if one.own_weights else 40.0, 0.0))
-        made.decibels = 50.0
+        made.decibels = {FREE.name: 40.0, f"{FREE.name} with own weights": 50.0}
         return job, made, built(job)
 
     return make
@@ -319,7 +321,7 @@ def test_what_is_not_computed_in_int8_gets_its_own_weights_back(half_in_fp16):
 )
 def test_own_weights_are_kept_only_where_they_are_better_by_the_same_kernels(half_in_fp16, outcome, tactic, decibels):
     job, made, found = half_in_fp16(outcome, tactic)
-    first, made.decibels = found.chosen, decibels
+    first, made.decibels["calibrator with own weights"] = found.chosen, decibels
     build_with_own_weights(job, found, None, quiet_run())
     assert made.built[-1] == "calibrator with own weights" and found.chosen is first and not first.own_weights
 

@@ -82,6 +82,10 @@ def test_constraints_that_the_engine_does_not_show_are_named(layers, asked, half
     assert inspector.ignored_constraints(layers, asked, half_nodes) == ignored
 
 
+def test_nodes_that_read_no_8_bits_are_known(layers):
+    assert inspector.nodes_in_8_bits(layers) == {"conv", "relu"} and inspector.nodes_in_float(layers) == {"head", "tail"}
+
+
 def test_an_engine_without_details_has_no_layers():
     assert inspector.parse_layers(json.dumps({"Layers": ["conv", "head"]}), {}) == ()
 
